@@ -1,0 +1,51 @@
+//! TCP echo on every core, as a user would write it.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+use quoit::{CoreId, Cores, Runtime};
+use quoit_net::{ShardedListener, TcpStream};
+
+/// Sends back whatever it receives.
+#[derive(Parser)]
+struct Arguments {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7000")]
+    listen: SocketAddr,
+    /// Which cores to use: all, or a list such as 0,2-3.
+    #[arg(long, default_value = "all")]
+    cores: Cores,
+}
+
+fn main() -> io::Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = Runtime::builder().cores(arguments.cores).build()?;
+    let port = ShardedListener::bind(arguments.listen, &runtime.handle())?;
+    println!("listening on {}", port.local_addr());
+    io::stdout().flush()?;
+    runtime.run(move |core| serve(port.clone(), core))
+}
+
+async fn serve(port: ShardedListener, core: CoreId) -> io::Result<()> {
+    let listener = port.take(core)?;
+    loop {
+        match listener.accept().await {
+            Ok(stream) => drop(quoit::spawn(echo(stream))),
+            // Out of descriptors, or a peer that was gone before we looked.
+            Err(error) if error.raw_os_error().is_some() => {
+                eprintln!("accept failed: {error}");
+                quoit::time::sleep(Duration::from_millis(50)).await?;
+            }
+            Err(cancelled) => return Err(cancelled),
+        }
+    }
+}
+
+async fn echo(stream: TcpStream) -> io::Result<()> {
+    while let Some(chunk) = stream.recv().await? {
+        stream.write_all(chunk).await.0?;
+    }
+    Ok(())
+}

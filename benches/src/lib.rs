@@ -1,0 +1,1 @@
+//! Programs that measure quoit. See `src/bin`.

@@ -1,0 +1,12 @@
+//! Sockets and HTTP for the [`quoit`] runtime.
+//!
+//! In reading order: [`tcp`] listeners and streams; [`http`] a server, on hyper.
+//!
+//! Everything here is built from the leaf ops of [`quoit::op`], stays on the core it was made on,
+//! and fails with [`quoit::Cancelled`] in a cancelled scope.
+
+mod sharded;
+pub mod tcp;
+
+pub use sharded::ShardedListener;
+pub use tcp::{TcpListener, TcpStream};

@@ -1,0 +1,105 @@
+//! `TcpListener`: accepts connections.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use quoit::op::{Listener, Stream};
+
+use super::options::explain;
+use super::{TcpOptions, TcpStream};
+
+/// Accepts TCP connections on one core.
+///
+/// For a server on every core, bind one per core with [`TcpListener::bind_shared`].
+#[derive(Debug)]
+pub struct TcpListener {
+    listener: Listener,
+    local: SocketAddr,
+}
+
+impl TcpListener {
+    /// Binds an address and listens.
+    ///
+    /// Of several addresses that a name stands for, the first that works is taken. A name is looked
+    /// up by the system, which may block: give an address where that matters.
+    ///
+    /// # Errors
+    ///
+    /// Those of `bind(2)` and `listen(2)`, with the address in the message.
+    ///
+    /// # Panics
+    ///
+    /// Off a core.
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::bind_with(address, &TcpOptions::new())
+    }
+
+    /// Binds an address that the listeners of other cores bind as well; the kernel spreads
+    /// connections over them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TcpListener::bind`].
+    pub fn bind_shared(address: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::bind_with(address, &TcpOptions::new().reuse_port(true))
+    }
+
+    /// Binds an address with options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TcpListener::bind`].
+    pub fn bind_with(address: impl ToSocketAddrs, options: &TcpOptions) -> io::Result<Self> {
+        let mut failure = None;
+        for address in address.to_socket_addrs()? {
+            match Self::bind_one(address, options) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => failure = Some(explain(address, &error)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the name stands for no address to listen on",
+            )
+        }))
+    }
+
+    fn bind_one(address: SocketAddr, options: &TcpOptions) -> io::Result<Self> {
+        let socket = options.listening_socket(address)?;
+        let local = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok(Self {
+            listener: Listener::new(socket),
+            local,
+        })
+    }
+
+    /// Takes over a socket that listens already, such as one inherited from a supervisor.
+    ///
+    /// # Errors
+    ///
+    /// If its address cannot be read.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        let local = listener.local_addr()?;
+        Ok(Self {
+            listener: Listener::new(listener.into()),
+            local,
+        })
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of `accept(2)`. After one the next call tries again; with too many open files
+    /// (`EMFILE`), wait a little first. Cancelled, no connection is lost.
+    pub async fn accept(&self) -> io::Result<TcpStream> {
+        let fd = self.listener.accept().await?;
+        Ok(TcpStream::from_stream(Stream::new(fd)))
+    }
+
+    /// Returns the address it listens on, with the port that the kernel chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}

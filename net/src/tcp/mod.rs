@@ -1,0 +1,11 @@
+//! TCP: [`TcpListener`] accepts, [`TcpStream`] carries bytes, [`options`](TcpOptions) says how.
+
+mod listener;
+mod options;
+mod stream;
+
+pub use listener::TcpListener;
+pub use options::TcpOptions;
+pub use stream::TcpStream;
+
+pub use quoit::buf::Chunk;

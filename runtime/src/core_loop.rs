@@ -1,0 +1,512 @@
+//! One turn of one core: inbox, timers, tasks, submit, reap; and the park when nothing is ready.
+//!
+//! ```text
+//!   turn:  inbox ─► timers ─► ready tasks, up to a budget ─► submit and reap, without waiting
+//!   park:  publish "parked" ─► look once more ─► submit and wait until the next deadline ─► reap
+//! ```
+//!
+//! A turn never waits, so whoever schedules cores may be a thread's loop or something else. There
+//! is one entry into the kernel per turn: a turn that leaves nothing ready submits with its park.
+//!
+//! Invariants:
+//! - A core never waits with a request that is not submitted, with a message in its inbox, or with
+//!   completions that overflowed.
+//! - However long tasks stay ready, inbox, timers and completions are looked at every few polls.
+//! - Nothing is done "at the next turn" unless somebody asked for it: an idle core makes no turns.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::core_state::Core;
+use crate::driver::Wait;
+use crate::kernel_op::request::{RegionMut, Request};
+use crate::kernel_op::slab::{About, Reaction, WAKE, WAKE_CANCEL};
+use crate::task::cell::Ended;
+use crate::task::current;
+use crate::task::table::Ready;
+use crate::task::waker::task_waker;
+use crate::time::Instant;
+
+/// The future of `block_on`, which lies on its caller's stack: polled when its task is ready; true
+/// once it has ended.
+pub(crate) type MainPoll<'a> = &'a mut dyn FnMut(&mut Context<'_>) -> bool;
+
+/// Polls of tasks in one turn, at most.
+const POLLS_PER_TURN: u32 = 256;
+
+/// After so many polls a turn looks whether somebody else waits for the core.
+const LOOK_EVERY: u32 = 32;
+
+/// A turn that has run tasks for this long ends at the next look.
+const TIME_PER_TURN: Duration = Duration::from_micros(500);
+
+/// Closures run in one turn, at most.
+const CLOSURES_PER_TURN: u32 = 64;
+
+/// How long the end of a core waits for the kernel, past the grace period, before it gives memory
+/// up to it.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Pause before a kernel that was too busy is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+impl Core {
+    /// Runs until the core was asked to stop and has stopped.
+    pub(crate) fn run(&self) {
+        current::enter(self, || {
+            self.run_until_stopped();
+            self.end();
+        });
+    }
+
+    /// Runs until `main` says that it has ended, then stops within `grace`.
+    pub(crate) fn run_main(&self, main: MainPoll<'_>, grace: Duration) {
+        current::enter(self, || {
+            let (task, node) = self.add_main();
+            let mut ended = false;
+            loop {
+                self.turn(&mut |cx| {
+                    ended = main(cx);
+                    ended
+                });
+                if ended {
+                    break;
+                }
+                if !self.has_work() {
+                    self.park();
+                }
+            }
+            self.tasks.borrow_mut().remove_main(task);
+            self.close_node(node);
+            self.begin_to_stop(grace);
+            self.run_until_stopped();
+            self.end();
+        });
+    }
+
+    fn run_until_stopped(&self) {
+        loop {
+            self.turn(&mut |_| unreachable!("only block_on has a main future"));
+            if self.has_stopped() {
+                return;
+            }
+            if !self.has_work() {
+                self.park();
+            }
+        }
+    }
+
+    /// Does what is to do, without waiting.
+    pub(crate) fn turn(&self, main: MainPoll<'_>) {
+        self.counters().turns.add(1);
+        self.take_inbox();
+        self.look_at_the_clock();
+        self.run_ready(main);
+        self.wake_starved();
+        if self.has_work() || !self.yields.borrow().is_empty() {
+            if self.driver.borrow_mut().wants_enter() || self.ops.borrow().has_waiting() {
+                self.enter(Wait::No);
+            }
+            self.reap();
+        }
+        self.wake_yielded();
+    }
+
+    /// Waits in the kernel until there is something to do.
+    pub(crate) fn park(&self) {
+        self.shared.park.publish();
+        if self.has_mail() {
+            self.shared.park.withdraw();
+            return;
+        }
+        self.counters().parks.add(1);
+        self.publish_gauges();
+        let deadline = self.timers.borrow().next_deadline();
+        let deadline = match (deadline, self.stop_at.get()) {
+            (Some(timer), Some(stop)) => Some(timer.min(stop)),
+            (one, other) => one.or(other),
+        };
+        self.enter(Wait::Until(deadline));
+        self.shared.park.withdraw();
+        self.clock_is_old.set(true);
+        self.reap();
+    }
+
+    /// Returns whether a turn would find something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.tasks.borrow().has_ready()
+            || self.has_mail()
+            || self.driver.borrow_mut().has_completions()
+    }
+
+    fn has_mail(&self) -> bool {
+        let news = match (self.shared.asked_to_stop(), self.stop_at.get()) {
+            (Some(_), None) => true,
+            (Some(grace), Some(at)) => grace.is_zero() && at > Instant::now(),
+            (None, _) => false,
+        };
+        news || self.shared.has_mail() || !self.closures.is_empty()
+    }
+
+    fn has_stopped(&self) -> bool {
+        let Some(at) = self.stop_at.get() else {
+            return false;
+        };
+        self.tasks.borrow().live() == 0 || at <= Instant::now()
+    }
+
+    // --- inbox ---
+
+    fn take_inbox(&self) {
+        if let Some(grace) = self.shared.asked_to_stop()
+            && self
+                .stop_at
+                .get()
+                .is_none_or(|at| grace.is_zero() && at > Instant::now())
+        {
+            self.begin_to_stop(grace);
+        }
+        self.see_remote_cancels();
+        if self.shared.wakes.has_mail() {
+            let mut scratch = self.scratch.take();
+            scratch.clear();
+            self.shared.wakes.take(&mut scratch);
+            self.counters().remote_wakes.add(scratch.len() as u64);
+            let mut tasks = self.tasks.borrow_mut();
+            for &slot in &scratch {
+                tasks.wake_slot(slot);
+            }
+            drop(tasks);
+            self.scratch.replace(scratch);
+        }
+        for _ in 0..CLOSURES_PER_TURN {
+            let Some(job) = self.closures.take() else {
+                break;
+            };
+            self.counters().closures.add(1);
+            self.contain(job);
+        }
+    }
+
+    /// Runs somebody else's code; a panic in it does not take the core down.
+    fn contain(&self, job: impl FnOnce()) {
+        if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)) {
+            self.counters().panics.add(1);
+            // Dropping what somebody panicked with may panic as well.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
+        }
+    }
+
+    // --- timers ---
+
+    fn look_at_the_clock(&self) {
+        if self.clock_is_old.replace(false) && self.timers.borrow().len() > 0 {
+            self.fire_timers(Instant::now());
+        }
+    }
+
+    // --- tasks ---
+
+    fn run_ready(&self, main: MainPoll<'_>) {
+        let mut polls = 0;
+        let mut began = None;
+        loop {
+            let next = self.tasks.borrow_mut().next_ready();
+            let Some(ready) = next else { break };
+            let ended_main = self.poll(ready, main);
+            polls += 1;
+            if ended_main || polls >= POLLS_PER_TURN {
+                break;
+            }
+            if polls % LOOK_EVERY == 0 {
+                let now = Instant::now();
+                let began = *began.get_or_insert(now);
+                if now - began >= TIME_PER_TURN
+                    || self.has_mail()
+                    || self.driver.borrow_mut().wants_enter()
+                {
+                    break;
+                }
+            }
+        }
+        self.counters().polls.add(u64::from(polls));
+        if polls >= LOOK_EVERY {
+            self.clock_is_old.set(true);
+        }
+    }
+
+    /// Polls one task. True if it was the future of `block_on` and it has ended.
+    fn poll(&self, ready: Ready, main: MainPoll<'_>) -> bool {
+        let (id, node, object) = match ready {
+            Ready::Main { id, node } => (id, node, None),
+            Ready::Task { id, node, object } => (id, node, Some(object)),
+        };
+        let waker = task_waker(self.number(), id.slot, id.generation);
+        let mut cx = Context::from_waker(&waker);
+        let outside = self.active.replace(node);
+        self.refusals.set(0);
+        let Some(mut object) = object else {
+            let ended = main(&mut cx);
+            self.active.set(outside);
+            return ended;
+        };
+        let polled = object.as_mut().poll(&mut cx);
+        self.active.set(outside);
+        match polled {
+            Poll::Pending => self.tasks.borrow_mut().put_back(id, object),
+            Poll::Ready(ended) => {
+                if ended == Ended::Panicked {
+                    self.counters().panics.add(1);
+                }
+                self.close_node(node);
+                let after = self.tasks.borrow_mut().end(id, object);
+                if let Some(unwanted) = after.unwanted {
+                    self.contain(|| drop(unwanted));
+                }
+                if let Some(park) = after.joiner {
+                    self.complete(park);
+                }
+            }
+        }
+        false
+    }
+
+    fn wake_yielded(&self) {
+        if self.yields.borrow().is_empty() {
+            return;
+        }
+        let mut yielded = self.yields.take();
+        for waker in yielded.drain(..) {
+            waker.wake();
+        }
+        // Give the room back, unless somebody yielded meanwhile.
+        let mut yields = self.yields.borrow_mut();
+        if yields.is_empty() {
+            *yields = yielded;
+        }
+    }
+
+    fn wake_starved(&self) {
+        for waker in self.buffers.wakes() {
+            waker.wake();
+        }
+    }
+
+    // --- the kernel ---
+
+    /// Submits everything that waits, and waits itself if told to.
+    fn enter(&self, wait: Wait) {
+        let mut wait = wait;
+        loop {
+            let all_pushed = {
+                let mut driver = self.driver.borrow_mut();
+                self.arm_wake(&mut driver);
+                let all = self.ops.borrow_mut().push_waiting(&mut driver);
+                all && self.wake_armed.get()
+            };
+            let now = if all_pushed { wait } else { Wait::No };
+            match self.enter_once(now) {
+                Entered::Submitted if all_pushed => return,
+                Entered::Submitted => {}
+                Entered::Busy => {
+                    // The kernel has no room for more: take completions, and come back later.
+                    if self.reap() > 0 || matches!(wait, Wait::No) {
+                        return;
+                    }
+                    wait = Wait::Until(Some(Instant::now() + BUSY_PAUSE));
+                    self.pause(wait);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn enter_once(&self, wait: Wait) -> Entered {
+        let mut driver = self.driver.borrow_mut();
+        if driver.overflowed() {
+            self.counters().overflows.add(1);
+        }
+        let before = driver.unsubmitted();
+        let entered = driver.enter(wait);
+        let after = driver.unsubmitted();
+        drop(driver);
+        self.counters().enters.add(1);
+        self.counters().submitted.add(u64::from(before - after));
+        match entered {
+            Ok(()) if after == 0 => Entered::Submitted,
+            Ok(()) if after < before => Entered::Submitted,
+            Ok(()) => self.busy(),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EBUSY | libc::EBADR | libc::ENOMEM) => self.busy(),
+                _ => panic!(
+                    "io_uring_enter failed in a way that leaves the core without a kernel: {error}"
+                ),
+            },
+        }
+    }
+
+    fn busy(&self) -> Entered {
+        self.counters().busy_enters.add(1);
+        Entered::Busy
+    }
+
+    /// Waits for completions without submitting anew: the kernel was too busy to take more.
+    fn pause(&self, wait: Wait) {
+        if let Err(error) = self.driver.borrow_mut().enter(wait) {
+            let busy = matches!(
+                error.raw_os_error(),
+                Some(libc::EAGAIN | libc::EBUSY | libc::EBADR | libc::ENOMEM)
+            );
+            assert!(
+                busy,
+                "io_uring_enter failed in a way that leaves the core without a kernel: {error}"
+            );
+        }
+        self.counters().enters.add(1);
+    }
+
+    /// Keeps a read of the eventfd in the kernel: that is how others wake a parked core.
+    fn arm_wake(&self, driver: &mut crate::driver::Driver) {
+        if !self.wake_armed.get() {
+            let into = RegionMut {
+                address: self.shared.wake_word_address(),
+                length: 8,
+            };
+            let read = Request::Read {
+                fd: self.shared.eventfd(),
+                into,
+                offset: 0,
+            };
+            self.wake_armed.set(driver.push(&read, WAKE).is_ok());
+        }
+    }
+
+    /// Takes the completions that lie ready. Returns how many.
+    fn reap(&self) -> u64 {
+        let mut count = 0;
+        loop {
+            let next = self.driver.borrow_mut().reap();
+            let Some(completion) = next else { break };
+            count += 1;
+            match About::of(completion.user_data) {
+                About::Wake => self.wake_armed.set(false),
+                // 0: found, its own completion follows; ENOENT, EALREADY: it follows all the same.
+                About::CancelOf(_) => {}
+                About::Op(op) => {
+                    let reaction = self.ops.borrow_mut().on_completion(op, completion);
+                    match reaction {
+                        Reaction::None => {}
+                        Reaction::Tell(notify) => self.tell(notify),
+                        Reaction::OrphanEnded { account, leftover } => {
+                            if completion.result == -libc::EFAULT {
+                                self.counters().orphan_faults.add(1);
+                            }
+                            self.contain(|| drop(leftover));
+                            self.orphan_ended(account);
+                        }
+                    }
+                }
+            }
+        }
+        self.counters().completions.add(count);
+        count
+    }
+
+    fn publish_gauges(&self) {
+        let ops = self.ops.borrow();
+        let counters = self.counters();
+        counters.in_flight.set(u64::from(ops.in_kernel()));
+        counters.orphans.set(u64::from(ops.orphans()));
+        counters.cancel_requests.set(ops.cancel_requests());
+        counters.copied_chunks.set(self.buffers.copied());
+        counters.op_slots.set(u64::from(ops.occupied()));
+        counters.tasks.set(u64::from(self.tasks.borrow().live()));
+        counters.timers.set(self.timers.borrow().len() as u64);
+        let tree = self.tree.borrow();
+        counters.scopes.set(tree.node_count() as u64);
+        counters.parked.set(tree.park_count() as u64);
+    }
+
+    // --- the end ---
+
+    /// Drops what has not ended and waits until the kernel has given everything back.
+    fn end(&self) {
+        self.drop_tasks();
+        self.closures.close();
+        for waker in self.yields.take() {
+            drop(waker);
+        }
+        // Ops whose futures live outside of any task, or were leaked.
+        let left = self.ops.borrow().with_future();
+        for op in left {
+            self.abandon(op, self.active.get());
+        }
+        drop(self.timers.take());
+        let last = self
+            .stop_at
+            .get()
+            .unwrap_or_else(Instant::now)
+            .max(Instant::now())
+            + LAST_WAIT;
+        let mut wake_cancelled = false;
+        loop {
+            if self.wake_armed.get() && !wake_cancelled {
+                let cancel = Request::Cancel { target: WAKE };
+                wake_cancelled = self.driver.borrow_mut().push(&cancel, WAKE_CANCEL).is_ok();
+            }
+            let in_kernel = self.ops.borrow().in_kernel() > 0 || self.wake_armed.get();
+            if !in_kernel || Instant::now() >= last {
+                break;
+            }
+            self.enter_to_end(Wait::Until(Some(last)));
+            self.reap();
+        }
+        self.publish_gauges();
+    }
+
+    /// As `enter`, but the eventfd is not read again.
+    fn enter_to_end(&self, wait: Wait) {
+        let all_pushed = {
+            let mut driver = self.driver.borrow_mut();
+            self.ops.borrow_mut().push_waiting(&mut driver)
+        };
+        let now = if all_pushed { wait } else { Wait::No };
+        if let Entered::Busy = self.enter_once(now)
+            && self.reap() == 0
+        {
+            self.pause(Wait::Until(Some(Instant::now() + BUSY_PAUSE)));
+        }
+    }
+
+    fn drop_tasks(&self) {
+        // A destructor may start tasks; one that always does must not hold the end up.
+        for _ in 0..MAX_DROPPED {
+            let next = self.tasks.borrow_mut().take_any();
+            let Some((id, node, mut object)) = next else {
+                return;
+            };
+            let outside = self.active.replace(node);
+            object.as_mut().drop_future();
+            self.active.set(outside);
+            self.close_node(node);
+            let after = self.tasks.borrow_mut().end(id, object);
+            if let Some(unwanted) = after.unwanted {
+                self.contain(|| drop(unwanted));
+            }
+            if let Some(park) = after.joiner {
+                self.complete(park);
+            }
+        }
+    }
+}
+
+/// Tasks dropped at the end of a core: as many as a core can have, twice.
+const MAX_DROPPED: u64 = 1 << 25;
+
+/// What came of an entry into the kernel.
+enum Entered {
+    /// It took what there was to submit, or a part of it.
+    Submitted,
+    /// It took nothing: no memory, or too many completions that nobody has taken.
+    Busy,
+}

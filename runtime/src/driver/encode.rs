@@ -1,0 +1,92 @@
+//! A `Request` becomes a submission queue entry.
+
+use io_uring::{opcode, squeue, types};
+
+use crate::kernel_op::request::{Region, RegionMut, Request};
+
+/// Makes the entry for `request`.
+pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
+    let entry = match *request {
+        Request::Nop => opcode::Nop::new().build(),
+        Request::AcceptMulti { fd } => opcode::AcceptMulti::new(types::Fd(fd))
+            .flags(libc::SOCK_CLOEXEC)
+            .build(),
+        Request::Connect { fd, address } => {
+            opcode::Connect::new(types::Fd(fd), address.address as *const _, address.length).build()
+        }
+        Request::Receive { fd, into } => {
+            opcode::Recv::new(types::Fd(fd), writable(into), into.length).build()
+        }
+        Request::ReceiveMulti { fd, group } => opcode::RecvMulti::new(types::Fd(fd), group).build(),
+        Request::Send { fd, from, all } => {
+            opcode::Send::new(types::Fd(fd), readable(from), from.length)
+                .flags(send_flags(all))
+                .build()
+        }
+        Request::SendMessage { fd, header, all } => {
+            opcode::SendMsg::new(types::Fd(fd), header as *const _)
+                .flags(send_flags(all) as u32)
+                .build()
+        }
+        Request::Shutdown { fd, how } => opcode::Shutdown::new(types::Fd(fd), how).build(),
+        Request::Read { fd, into, offset } => {
+            opcode::Read::new(types::Fd(fd), writable(into), into.length)
+                .offset(offset)
+                .build()
+        }
+        Request::Write { fd, from, offset } => {
+            opcode::Write::new(types::Fd(fd), readable(from), from.length)
+                .offset(offset)
+                .build()
+        }
+        Request::Sync { fd, data_only } => {
+            let flags = if data_only {
+                types::FsyncFlags::DATASYNC
+            } else {
+                types::FsyncFlags::empty()
+            };
+            opcode::Fsync::new(types::Fd(fd)).flags(flags).build()
+        }
+        Request::Open {
+            directory,
+            path,
+            how,
+        } => opcode::OpenAt2::new(
+            types::Fd(directory),
+            path as *const libc::c_char,
+            how as *const types::OpenHow,
+        )
+        .build(),
+        Request::Status {
+            directory,
+            path,
+            flags,
+            mask,
+            into,
+        } => opcode::Statx::new(
+            types::Fd(directory),
+            path as *const libc::c_char,
+            into as *mut types::statx,
+        )
+        .flags(flags)
+        .mask(mask)
+        .build(),
+        Request::Close { fd } => opcode::Close::new(types::Fd(fd)).build(),
+        Request::Poll { fd, events } => opcode::PollAdd::new(types::Fd(fd), events).build(),
+        Request::Cancel { target } => opcode::AsyncCancel::new(target).build(),
+    };
+    entry.user_data(user_data)
+}
+
+/// Never SIGPIPE: a peer that went away is an error of the op, not the end of the process.
+fn send_flags(all: bool) -> i32 {
+    libc::MSG_NOSIGNAL | if all { libc::MSG_WAITALL } else { 0 }
+}
+
+fn readable(region: Region) -> *const u8 {
+    region.address as *const u8
+}
+
+fn writable(region: RegionMut) -> *mut u8 {
+    region.address as *mut u8
+}

@@ -1,0 +1,194 @@
+//! The few system calls that do not go through the ring, each wrapped once.
+//!
+//! All of them return at once. Sockets are made by the `socket2` crate.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::SystemTime;
+
+use crate::time::Instant;
+
+/// Reads `CLOCK_MONOTONIC`. `clock_gettime(2)`.
+pub(crate) fn monotonic_now() -> Instant {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a local of the right type. The call cannot fail with a clock that
+    // every Linux has.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Instant::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
+/// Reads the wall clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the driver: the one place that reads it"
+)]
+pub(crate) fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Closes a descriptor. An error cannot be acted on: the number is free either way. `close(2)`.
+pub(crate) fn close(fd: RawFd) {
+    // SAFETY: only `Descriptor` calls this, once, with a number it owns.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
+/// Takes over a descriptor that a call here has just made.
+pub(crate) fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: only called with the number of a descriptor that was just made, which nobody else
+    // knows of.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Makes an eventfd that a reader waits on. `eventfd(2)`.
+pub(crate) fn eventfd() -> io::Result<RawFd> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
+}
+
+/// Adds one to an eventfd, which wakes who reads it. Async-signal-safe. `eventfd(2)`.
+pub(crate) fn eventfd_add_one(fd: RawFd) -> io::Result<()> {
+    let one = 1_u64;
+    // SAFETY: writes 8 bytes from a local, as an eventfd wants.
+    let written = unsafe { libc::write(fd, (&raw const one).cast(), 8) };
+    if written == 8 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Returns a soft resource limit. `getrlimit(2)`.
+fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a local of the right type.
+    let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
+    (result == 0).then_some(limit.rlim_cur)
+}
+
+/// Returns how many bytes this process may lock.
+pub(crate) fn memlock_limit() -> Option<u64> {
+    soft_limit(libc::RLIMIT_MEMLOCK)
+}
+
+/// Returns how many descriptors this process may have.
+pub(crate) fn descriptor_limit() -> Option<u64> {
+    soft_limit(libc::RLIMIT_NOFILE)
+}
+
+/// Returns the kernel's release, such as "6.18.4". `uname(2)`.
+pub(crate) fn kernel_release() -> String {
+    // SAFETY: an all-zero `utsname` is a valid one: arrays of characters.
+    let mut names: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a local of the right type.
+    unsafe { libc::uname(&raw mut names) };
+    // SAFETY: the field ends with NUL: the kernel wrote it, or it is still all zero.
+    unsafe { CStr::from_ptr(names.release.as_ptr()) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The processors the calling thread may run on.
+#[derive(Clone, Copy)]
+pub(crate) struct Affinity(libc::cpu_set_t);
+
+impl Affinity {
+    /// Reads the calling thread's set. `sched_getaffinity(2)`.
+    pub(crate) fn current() -> io::Result<Self> {
+        // SAFETY: an all-zero set is a valid one: the empty set.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer and the size are those of a local; 0 is the calling thread.
+        check(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) })?;
+        Ok(Self(set))
+    }
+
+    /// Puts the calling thread back on this set. `sched_setaffinity(2)`.
+    pub(crate) fn restore(self) -> io::Result<()> {
+        // SAFETY: the pointer and the size are those of a local; 0 is the calling thread.
+        check(unsafe {
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const self.0)
+        })
+        .map(drop)
+    }
+}
+
+/// Reads entries of a folder into `buffer`; returns how many bytes of it are filled, 0 at the end.
+/// `getdents64(2)`.
+pub(crate) fn read_folder(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (start, length) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes at most `length` bytes to the buffer, which is borrowed mutably.
+    let result = unsafe { libc::syscall(libc::SYS_getdents64, fd, start, length) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Makes a set of signals.
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: an all-zero set is a valid place to initialise.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a local of the right type.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    for &signal in signals {
+        // SAFETY: as above; a number that is no signal is an error that changes nothing.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
+}
+
+/// Blocks signals for the calling thread and those it starts. `pthread_sigmask(3)`.
+pub(crate) fn block_signals(signals: &[i32]) -> io::Result<()> {
+    let set = signal_set(signals);
+    // SAFETY: the set is a local; no old set is asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Waits until one of these blocked signals comes in. Blocks the thread. `sigwait(3)`.
+pub(crate) fn wait_for_signal(signals: &[i32]) -> io::Result<i32> {
+    let set = signal_set(signals);
+    let mut signal = 0;
+    // SAFETY: both pointers are to locals of the right type.
+    match unsafe { libc::sigwait(&raw const set, &raw mut signal) } {
+        0 => Ok(signal),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Makes a descriptor that signals are read from. `signalfd(2)`.
+pub(crate) fn signal_descriptor(signals: &[i32]) -> io::Result<RawFd> {
+    let set = signal_set(signals);
+    // SAFETY: the set is a local; -1 makes a new descriptor.
+    check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) })
+}
+
+/// Runs `f` on the socket behind a number that somebody else owns.
+pub(crate) fn with_socket<R>(fd: RawFd, f: impl FnOnce(&socket2::Socket) -> R) -> R {
+    /// Lets go of the number even if `f` panics: it is not ours to close.
+    struct Borrowed(Option<socket2::Socket>);
+    impl Drop for Borrowed {
+        fn drop(&mut self) {
+            if let Some(socket) = self.0.take() {
+                let _ = socket.into_raw_fd();
+            }
+        }
+    }
+    // SAFETY: the caller's `SharedFd` keeps the number open for the duration of the call, and
+    // `Borrowed` does not close it.
+    let socket = Borrowed(Some(unsafe { socket2::Socket::from_raw_fd(fd) }));
+    f(socket.0.as_ref().expect("taken in drop only"))
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

@@ -1,0 +1,292 @@
+//! Files and folders, by way of the ring.
+//!
+//! Positions are explicit: a file has no cursor that two tasks could fight over. [`Folder`] opens
+//! what lies beneath it and nothing else: no `..`, no symbolic link, however it is spelled, leads
+//! out.
+
+mod folder;
+mod metadata;
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use io_uring::types::OpenHow;
+
+pub use folder::{Entry, EntryKind, Folder};
+pub use metadata::Metadata;
+
+use crate::buf::{BufResult, Interrupted, IoBuf, IoBufMut, SliceExt};
+use crate::kernel_op::KernelOp;
+use crate::kernel_op::ops;
+use crate::op::{self, SharedFd};
+
+/// An open file.
+///
+/// Dropped, it is closed once no op uses it.
+#[derive(Debug, Clone)]
+pub struct File {
+    fd: SharedFd,
+}
+
+/// How a file is opened. `openat2(2)`.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    read: bool,
+    write: bool,
+    append: bool,
+    truncate: bool,
+    create: bool,
+    create_new: bool,
+    extra: i32,
+    mode: u32,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+macro_rules! switches {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        $($(#[doc = $doc])+
+        #[must_use]
+        pub fn $name(mut self, $name: bool) -> Self {
+            self.$name = $name;
+            self
+        })+
+    };
+}
+
+impl OpenOptions {
+    /// Nothing switched on yet.
+    pub fn new() -> Self {
+        Self {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            extra: 0,
+            mode: 0o666,
+        }
+    }
+
+    switches! {
+        /// For reading.
+        read,
+        /// For writing.
+        write,
+        /// For writing, always at the end.
+        append,
+        /// Empties the file first.
+        truncate,
+        /// Creates the file if it is not there.
+        create,
+        /// Creates the file, and fails if it is there.
+        create_new,
+    }
+
+    /// The permissions of a file that is created, before the process's umask. Default `0o666`.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// More flags of `open(2)`, such as `libc::O_NONBLOCK`.
+    #[must_use]
+    pub fn custom_flags(mut self, flags: i32) -> Self {
+        self.extra = flags;
+        self
+    }
+
+    /// Opens `path`, relative to the process's working folder.
+    ///
+    /// # Errors
+    ///
+    /// Those of `openat2(2)`; `InvalidInput` for switches that make no sense together, and for a
+    /// path with a NUL in it.
+    pub async fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
+        self.open_in(None, path.as_ref(), 0).await
+    }
+
+    async fn open_in(
+        &self,
+        folder: Option<&SharedFd>,
+        path: &Path,
+        resolve: u64,
+    ) -> io::Result<File> {
+        let mut how = OpenHow::new().flags(self.flags()? as u64).resolve(resolve);
+        if self.create || self.create_new {
+            // The kernel wants no mode where nothing can be created.
+            how = how.mode(u64::from(self.mode));
+        }
+        let operation = ops::Open {
+            path: c_path(path)?,
+            how,
+        };
+        KernelOp::new(operation, folder.cloned())
+            .await
+            .map(|fd| File { fd })
+    }
+
+    fn flags(&self) -> io::Result<i32> {
+        let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        let writes = self.write || self.append;
+        let mut flags = match (self.read, writes) {
+            (true, false) => libc::O_RDONLY,
+            (false, true) => libc::O_WRONLY,
+            (true, true) => libc::O_RDWR,
+            (false, false) => return wrong("a file is opened for reading, writing or appending"),
+        };
+        if (self.truncate || self.create || self.create_new) && !writes {
+            return wrong("a file is emptied or created only when it is opened for writing");
+        }
+        if self.append && self.truncate {
+            return wrong("a file is emptied or appended to, not both");
+        }
+        flags |= if self.append { libc::O_APPEND } else { 0 };
+        flags |= if self.truncate { libc::O_TRUNC } else { 0 };
+        flags |= if self.create { libc::O_CREAT } else { 0 };
+        flags |= if self.create_new {
+            libc::O_CREAT | libc::O_EXCL
+        } else {
+            0
+        };
+        Ok(flags | libc::O_CLOEXEC | self.extra)
+    }
+}
+
+impl File {
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    ///
+    /// Those of `openat2(2)`.
+    pub async fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        OpenOptions::new().read(true).open(path).await
+    }
+
+    /// Opens a file for writing, empty; creates it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// Those of `openat2(2)`.
+    pub async fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .await
+    }
+
+    /// Reads at `offset` into a buffer, from its start; 0 at the end of the file. `pread(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pread(2)`.
+    pub async fn read_at<B: IoBufMut>(&self, buf: B, offset: u64) -> BufResult<usize, B> {
+        op::read_at(&self.fd, buf, offset).await
+    }
+
+    /// Writes at `offset`; returns how much. `pwrite(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pwrite(2)`.
+    pub async fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> BufResult<usize, B> {
+        op::write_at(&self.fd, buf, offset).await
+    }
+
+    /// Writes all of a buffer at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pwrite(2)`; an [`Interrupted`] inside says how much was written before.
+    pub async fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> BufResult<(), B> {
+        let (total, mut buf) = (buf.len(), buf);
+        let mut written = 0;
+        while written < total {
+            let at = offset.saturating_add(written as u64);
+            let (result, rest) = op::write_at(&self.fd, buf.slice(written..), at).await;
+            buf = rest.into_inner();
+            match result {
+                Ok(0) => {
+                    return (
+                        Err(Interrupted::after(written, io::ErrorKind::WriteZero.into())),
+                        buf,
+                    );
+                }
+                Ok(count) => written += count,
+                Err(error) => return (Err(Interrupted::after(written, error)), buf),
+            }
+        }
+        (Ok(()), buf)
+    }
+
+    /// Makes what was written durable, with the file's metadata. `fsync(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fsync(2)`.
+    pub async fn sync_all(&self) -> io::Result<()> {
+        KernelOp::new(ops::Sync { data_only: false }, Some(self.fd.clone())).await
+    }
+
+    /// Makes what was written durable, without metadata that reading it does not need.
+    /// `fdatasync(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fdatasync(2)`.
+    pub async fn sync_data(&self) -> io::Result<()> {
+        KernelOp::new(ops::Sync { data_only: true }, Some(self.fd.clone())).await
+    }
+
+    /// Returns the file's size, times and kind. `statx(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `statx(2)`.
+    pub async fn metadata(&self) -> io::Result<Metadata> {
+        let status = ops::Status::new(CString::default(), libc::AT_EMPTY_PATH);
+        KernelOp::new(status, Some(self.fd.clone()))
+            .await
+            .map(|status| Metadata::new(*status))
+    }
+
+    /// Closes the file by way of the ring, where the kernel may take its time, and reports its
+    /// error; see [`op::close`].
+    ///
+    /// # Errors
+    ///
+    /// Those of `close(2)`.
+    pub async fn close(self) -> io::Result<()> {
+        op::close(self.fd).await
+    }
+
+    /// Returns the descriptor.
+    pub fn fd(&self) -> &SharedFd {
+        &self.fd
+    }
+}
+
+impl From<SharedFd> for File {
+    fn from(fd: SharedFd) -> Self {
+        Self { fd }
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the path {} has a NUL in it", path.display()),
+        )
+    })
+}

@@ -1,0 +1,247 @@
+//! One request to the kernel, from submission to final completion.
+//!
+//! In reading order: [`state`] is the life of an op as a pure state machine, [`request`] every op
+//! as plain data, [`payload`] what an op keeps in its slot, [`slab`] the slots, [`fd`] descriptors
+//! that stay open while ops use them, [`ops`] each kind of op, [`multishot`] one submission with
+//! many completions. `KernelOp`, here, is the future of an op with one completion.
+//!
+//! Invariants:
+//! - The slot, not the future, owns the memory and keeps the descriptor open.
+//! - `state`, `request`, `payload` and `slab` know nothing of tasks or scopes: they tell a `Waker`,
+//!   or a number that somebody else gave them a meaning.
+
+#![expect(unsafe_code, reason = "one of the four folders that may")]
+
+pub(crate) mod fd;
+pub(crate) mod multishot;
+pub(crate) mod ops;
+pub(crate) mod payload;
+pub(crate) mod request;
+pub(crate) mod slab;
+pub(crate) mod state;
+
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::scope::park::{self, Park};
+use crate::task::current;
+use fd::SharedFd;
+use payload::{Operation, Outcome};
+use slab::{Notify, OpId};
+use state::Asker;
+
+/// An op in its slot, held by whoever waits for it. Dropped early, the op becomes an orphan.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    id: OpId,
+    /// The core that has the slot, this time round: elsewhere the ticket means nothing.
+    home: u64,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Ticket {
+    pub(crate) fn new(id: OpId, home: u64) -> Self {
+        Self {
+            id,
+            home,
+            not_send: PhantomData,
+        }
+    }
+
+    /// Returns the op's address.
+    ///
+    /// # Panics
+    ///
+    /// If this is not the core that started the op.
+    pub(crate) fn id(&self, core: &crate::core_state::Core) -> OpId {
+        assert!(
+            self.home == core.identity(),
+            "a kernel op was polled outside the runtime that started it"
+        );
+        self.id
+    }
+
+    /// Lets go of the op without giving it up: its slot has been emptied.
+    pub(crate) fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // Elsewhere, or after the core's end, there is no such op: the core's end has dealt with it.
+        current::try_with(|core| {
+            if core.identity() == self.home {
+                core.abandon(self.id, core.active.get());
+            }
+        });
+    }
+}
+
+/// The future of an op with one completion.
+#[derive(Debug)]
+#[must_use = "an op does nothing unless it is awaited"]
+pub(crate) struct KernelOp<O: Operation> {
+    stage: Stage<O>,
+}
+
+#[derive(Debug)]
+enum Stage<O> {
+    New {
+        operation: O,
+        fd: Option<SharedFd>,
+        entry: park::Entry,
+    },
+    Started {
+        park: Park,
+        ticket: Ticket,
+    },
+    Done,
+}
+
+impl<O: Operation> KernelOp<O> {
+    /// Makes the op; nothing happens before its first poll.
+    pub(crate) fn new(operation: O, fd: Option<SharedFd>) -> Self {
+        Self {
+            stage: Stage::New {
+                operation,
+                fd,
+                entry: park::Entry::Checked,
+            },
+        }
+    }
+
+    /// Makes an op that even a cancelled scope starts: a release, such as closing.
+    pub(crate) fn release(operation: O, fd: Option<SharedFd>) -> Self {
+        Self {
+            stage: Stage::New {
+                operation,
+                fd,
+                entry: park::Entry::Always,
+            },
+        }
+    }
+}
+
+// The payload moves into the slot before anything points into it.
+impl<O: Operation> Unpin for KernelOp<O> {}
+
+impl<O: Operation> Drop for KernelOp<O> {
+    fn drop(&mut self) {
+        let Stage::Started { park, ticket } = std::mem::replace(&mut self.stage, Stage::Done)
+        else {
+            return;
+        };
+        current::try_with(|core| {
+            if core.identity() == ticket.home {
+                // The orphan is charged to the scope it stood under, wherever it is dropped.
+                core.abandon(ticket.id, park.node(core));
+            }
+        });
+        ticket.forget();
+    }
+}
+
+impl<O: Operation> Future for KernelOp<O> {
+    type Output = O::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Output> {
+        current::with(|core| match &mut self.stage {
+            Stage::New { entry, .. } => {
+                let refused = match entry.poll(core, cx.waker()) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(verdict) => verdict.err(),
+                };
+                let Stage::New {
+                    operation,
+                    fd,
+                    entry,
+                } = std::mem::replace(&mut self.stage, Stage::Done)
+                else {
+                    unreachable!("matched just above");
+                };
+                if let Some(cancelled) = refused {
+                    return Poll::Ready(operation.finish(Outcome::Failed(cancelled.into())));
+                }
+                let id = core.start(operation, fd);
+                core.ops
+                    .borrow_mut()
+                    .notify(id, Notify::Waker(cx.waker().clone()));
+                let mut park = Park::new();
+                if matches!(entry, park::Entry::Checked) {
+                    park.register_kernel(core, id.user_data());
+                }
+                self.stage = Stage::Started {
+                    park,
+                    ticket: Ticket::new(id, core.identity()),
+                };
+                Poll::Pending
+            }
+            Stage::Started { park, ticket } => {
+                let id = ticket.id(core);
+                let completed = core.ops.borrow_mut().completed(id);
+                let Some((result, asked)) = completed else {
+                    drop(core.ops.borrow_mut().notify_waker(id, cx.waker()));
+                    park.follow(core, cx.waker());
+                    return Poll::Pending;
+                };
+                // The cause is read while the park still says under which scope the op stood.
+                let outcome = outcome(result, asked, || park.cause(core));
+                let Stage::Started { park, ticket } =
+                    std::mem::replace(&mut self.stage, Stage::Done)
+                else {
+                    unreachable!("matched just above");
+                };
+                drop(park);
+                ticket.forget();
+                let (operation, leftover) = core.ops.borrow_mut().collect::<O>(id);
+                drop(leftover);
+                Poll::Ready(operation.finish(outcome))
+            }
+            Stage::Done => panic!("a kernel op was polled after it had ended"),
+        })
+    }
+}
+
+/// Names a final completion: a result is a result, whoever asked for the end; an op that ended
+/// because its scope asked was cancelled; anything else is what the kernel says.
+fn outcome(result: i32, asked: Option<Asker>, cause: impl FnOnce() -> crate::Cancelled) -> Outcome {
+    if result >= 0 {
+        return Outcome::Done(result as u32);
+    }
+    let ended_early = matches!(-result, libc::ECANCELED | libc::EINTR);
+    if ended_early && asked == Some(Asker::Scope) {
+        return Outcome::Failed(cause().into());
+    }
+    Outcome::Failed(io::Error::from_raw_os_error(-result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cancelled;
+    use crate::scope::cancelled::CarriesCancelled;
+
+    fn is_cancelled(result: i32, asked: Option<Asker>) -> Option<bool> {
+        match outcome(result, asked, Cancelled::requested) {
+            Outcome::Done(_) => None,
+            Outcome::Failed(error) => Some(error.cancelled().is_some()),
+        }
+    }
+
+    #[test]
+    fn only_an_end_that_our_scope_asked_for_is_called_cancelled() {
+        assert_eq!(
+            is_cancelled(-libc::ECANCELED, Some(Asker::Scope)),
+            Some(true)
+        );
+        assert_eq!(is_cancelled(-libc::EINTR, Some(Asker::Scope)), Some(true));
+        assert_eq!(is_cancelled(-libc::ECANCELED, None), Some(false));
+        assert_eq!(is_cancelled(-libc::EINTR, None), Some(false));
+        assert_eq!(is_cancelled(-libc::EPIPE, Some(Asker::Scope)), Some(false));
+        assert_eq!(is_cancelled(7, Some(Asker::Scope)), None);
+    }
+}

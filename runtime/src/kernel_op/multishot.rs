@@ -1,0 +1,210 @@
+//! One submission, many completions.
+//!
+//! A multishot op belongs to its stream or listener, not to the scope that reads from it. Its
+//! completions land in a queue in the op's slot; receiving from it is a wait in memory, and a
+//! cancel of that wait sends nothing to the kernel and loses nothing.
+//!
+//! The op is armed at the first wait and again whenever it has ended and somebody waits. When the
+//! queue is full the op is asked to pause, so what nobody takes stays in the kernel.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::task::{Context, Poll};
+
+use super::Ticket;
+use super::fd::SharedFd;
+use super::payload::Operation;
+use super::slab::Notify;
+use crate::core_state::Core;
+use crate::scope::park::{self, Park};
+use crate::task::current;
+
+/// The queue in the slot of a multishot op.
+pub(crate) trait Queue: Operation {
+    /// What is waited for.
+    type Item;
+
+    /// Makes the op anew, to be armed.
+    fn new(core: &Core) -> Self;
+
+    /// Takes the next item.
+    fn pop(&mut self) -> Option<Self::Item>;
+
+    /// Returns why the op has ended, once nothing is left in the queue.
+    fn end(&self) -> Option<End>;
+}
+
+/// Why a multishot op ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nothing more will ever come.
+    Finished,
+    /// The kernel ended it without a reason, or we had paused it: arm it again.
+    Again,
+    /// No provided buffer was left: arm it again when there is one.
+    Starved,
+    /// An error; the op may be armed again.
+    Failed(i32),
+}
+
+/// A stream of completions on one descriptor.
+pub(crate) struct Multishot<Q: Queue> {
+    fd: SharedFd,
+    armed: Option<Ticket>,
+    finished: bool,
+    waiting: bool,
+    queue: std::marker::PhantomData<Q>,
+}
+
+impl<Q: Queue> fmt::Debug for Multishot<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Multishot")
+            .field("fd", &self.fd.as_raw_fd())
+            .field("armed", &self.armed.is_some())
+            .field("finished", &self.finished)
+            .finish()
+    }
+}
+
+/// One wait for the next item: lives as long as the future that waits.
+#[derive(Debug, Default)]
+pub(crate) struct NextWait {
+    park: Park,
+    /// We are the one who waits; nobody else may.
+    registered: bool,
+}
+
+impl<Q: Queue> Multishot<Q> {
+    pub(crate) fn new(fd: SharedFd) -> Self {
+        Self {
+            fd,
+            armed: None,
+            finished: false,
+            waiting: false,
+            queue: std::marker::PhantomData,
+        }
+    }
+
+    /// Waits for the next item; `None` when nothing more will come.
+    pub(crate) fn poll_next(
+        &mut self,
+        wait: &mut NextWait,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Q::Item>>> {
+        current::with(|core| {
+            if wait.registered {
+                match wait.park.look(core, cx.waker()) {
+                    park::Look::Waiting => {}
+                    // An item came first, and is in the queue.
+                    park::Look::Ready => self.end_wait(wait),
+                    park::Look::Aborted(cancelled) => {
+                        self.end_wait(wait);
+                        return Poll::Ready(Err(cancelled.into()));
+                    }
+                }
+            } else {
+                match park::entry(core, cx.waker()) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(cancelled)) => return Poll::Ready(Err(cancelled.into())),
+                    Poll::Ready(Ok(())) => {}
+                }
+                if self.waiting {
+                    return Poll::Ready(Err(busy()));
+                }
+            }
+            let found = self.take_or_arm(core, cx);
+            if found.is_pending() {
+                self.begin_wait(core, wait, cx);
+            } else {
+                self.end_wait(wait);
+            }
+            found
+        })
+    }
+
+    /// Ends a wait that its future gives up.
+    pub(crate) fn end_wait(&mut self, wait: &mut NextWait) {
+        if std::mem::take(&mut wait.registered) {
+            self.waiting = false;
+            wait.park.end();
+        }
+    }
+
+    /// Returns the descriptor.
+    pub(crate) fn fd(&self) -> &SharedFd {
+        &self.fd
+    }
+
+    fn take_or_arm(&mut self, core: &Core, cx: &Context<'_>) -> Poll<io::Result<Option<Q::Item>>> {
+        loop {
+            if self.finished {
+                return Poll::Ready(Ok(None));
+            }
+            let Some(ticket) = &self.armed else {
+                let id = core.start(Q::new(core), Some(self.fd.clone()));
+                self.armed = Some(Ticket::new(id, core.identity()));
+                return Poll::Pending;
+            };
+            let id = ticket.id(core);
+            let (item, end, completed) = {
+                let mut ops = core.ops.borrow_mut();
+                let queue = ops.payload::<Q>(id);
+                let item = queue.pop();
+                let end = queue.end();
+                (item, end, ops.completed(id).is_some())
+            };
+            if let Some(item) = item {
+                return Poll::Ready(Ok(Some(item)));
+            }
+            if !completed {
+                return Poll::Pending;
+            }
+            match end.unwrap_or(End::Again) {
+                End::Starved if core.buffers.provided() == 0 => {
+                    core.buffers.wake_when_provided(cx.waker());
+                    return Poll::Pending;
+                }
+                End::Starved | End::Again => self.disarm(core),
+                End::Finished => {
+                    self.disarm(core);
+                    self.finished = true;
+                }
+                End::Failed(errno) => {
+                    self.disarm(core);
+                    return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+                }
+            }
+        }
+    }
+
+    /// Frees the slot of an op that has ended.
+    fn disarm(&mut self, core: &Core) {
+        if let Some(ticket) = self.armed.take() {
+            let (queue, leftover) = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
+            ticket.forget();
+            drop((queue, leftover));
+        }
+    }
+
+    fn begin_wait(&mut self, core: &Core, wait: &mut NextWait, cx: &Context<'_>) {
+        if !wait.registered {
+            wait.registered = true;
+            self.waiting = true;
+            wait.park.register_memory(core, cx.waker());
+        }
+        if let (Some(ticket), Some(token)) = (&self.armed, wait.park.token()) {
+            let id = ticket.id(core);
+            let old = core.ops.borrow_mut().notify(id, Notify::Token(token));
+            drop(old);
+        }
+    }
+}
+
+/// Two tasks cannot wait for the same bytes.
+fn busy() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "another task is already waiting on this socket: one task at a time may",
+    )
+}

@@ -1,0 +1,536 @@
+//! Each kind of kernel op: what it asks, and what it makes of the answer.
+//!
+//! To add one: a variant in `request.rs`, its entry in `driver/encode.rs`, its payload here.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use io_uring::types::OpenHow;
+use socket2::SockAddr;
+
+use super::fd::{Descriptor, SharedFd};
+use super::multishot::{End, Queue};
+use super::payload::{Operation, Outcome};
+use super::request::{Region, RegionMut, Request};
+use super::state::Asker;
+use crate::buf::provided::{BufferPool, GROUP};
+use crate::buf::{BufResult, Chunk, IoBuf, IoBufMut};
+use crate::core_state::Core;
+use crate::driver::Completion;
+
+/// The kernel takes and returns lengths as 32 bits, and at most this many bytes at once
+/// (`MAX_RW_COUNT`, `read(2)`).
+const MAX_BYTES: usize = 0x7fff_f000;
+
+fn region<B: IoBuf>(buf: &B) -> Region {
+    Region {
+        address: buf.as_ptr() as usize,
+        length: buf.len().min(MAX_BYTES) as u32,
+    }
+}
+
+fn region_mut<B: IoBufMut>(buf: &mut B) -> RegionMut {
+    RegionMut {
+        address: buf.as_mut_ptr() as usize,
+        length: buf.capacity().min(MAX_BYTES) as u32,
+    }
+}
+
+impl Outcome {
+    fn into_result(self) -> io::Result<u32> {
+        match self {
+            Self::Done(result) => Ok(result),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
+/// Ends an op that filled a buffer.
+fn filled<B: IoBufMut>(outcome: Outcome, mut buf: B) -> BufResult<usize, B> {
+    match outcome.into_result() {
+        Ok(count) => {
+            // SAFETY: the kernel says that it wrote so many bytes to the buffer's start, and the
+            // request asked for no more than its capacity.
+            unsafe { buf.set_filled(count as usize) };
+            (Ok(count as usize), buf)
+        }
+        Err(error) => (Err(error), buf),
+    }
+}
+
+fn used<B>(outcome: Outcome, buf: B) -> BufResult<usize, B> {
+    (outcome.into_result().map(|count| count as usize), buf)
+}
+
+/// Does nothing, by way of the kernel.
+#[derive(Debug)]
+pub(crate) struct Nop;
+
+impl Operation for Nop {
+    type Output = io::Result<()>;
+
+    fn request(&mut self, _: RawFd) -> Request {
+        Request::Nop
+    }
+
+    fn finish(self, outcome: Outcome) -> io::Result<()> {
+        outcome.into_result().map(drop)
+    }
+}
+
+/// `recv(2)` into a buffer of the caller's.
+#[derive(Debug)]
+pub(crate) struct Receive<B>(pub(crate) B);
+
+impl<B: IoBufMut> Operation for Receive<B> {
+    type Output = BufResult<usize, B>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::Receive {
+            fd,
+            into: region_mut(&mut self.0),
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> Self::Output {
+        filled(outcome, self.0)
+    }
+}
+
+/// `send(2)`.
+#[derive(Debug)]
+pub(crate) struct Send<B> {
+    pub(crate) buf: B,
+    pub(crate) all: bool,
+}
+
+impl<B: IoBuf> Operation for Send<B> {
+    type Output = BufResult<usize, B>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::Send {
+            fd,
+            from: region(&self.buf),
+            all: self.all,
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> Self::Output {
+        used(outcome, self.buf)
+    }
+}
+
+/// `sendmsg(2)` of several buffers.
+pub(crate) struct SendVectored<B> {
+    bufs: Vec<B>,
+    skip: usize,
+    parts: Vec<libc::iovec>,
+    header: libc::msghdr,
+}
+
+impl<B: IoBuf> SendVectored<B> {
+    /// Sends what lies behind the first `skip` bytes of `bufs`.
+    pub(crate) fn new(bufs: Vec<B>, skip: usize) -> Self {
+        // SAFETY: all-zero is a valid message header: no name, no parts, no control data.
+        let header: libc::msghdr = unsafe { std::mem::zeroed() };
+        Self {
+            bufs,
+            skip,
+            parts: Vec::new(),
+            header,
+        }
+    }
+}
+
+impl<B: IoBuf> Operation for SendVectored<B> {
+    type Output = BufResult<usize, Vec<B>>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        // Made here, where the buffers have their final place.
+        self.parts.clear();
+        let mut skip = self.skip;
+        for buf in &self.bufs {
+            let skipped = skip.min(buf.len());
+            skip -= skipped;
+            if skipped < buf.len() && self.parts.len() < MAX_PARTS {
+                self.parts.push(libc::iovec {
+                    iov_base: buf.as_ptr().wrapping_add(skipped).cast_mut().cast(),
+                    iov_len: buf.len() - skipped,
+                });
+            }
+        }
+        self.header.msg_iov = self.parts.as_mut_ptr();
+        self.header.msg_iovlen = self.parts.len();
+        Request::SendMessage {
+            fd,
+            header: (&raw const self.header) as usize,
+            all: true,
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> Self::Output {
+        used(outcome, self.bufs)
+    }
+}
+
+/// How many buffers one message may have (`UIO_MAXIOV`, `sendmsg(2)`).
+const MAX_PARTS: usize = 1024;
+
+/// `pread(2)`.
+#[derive(Debug)]
+pub(crate) struct Read<B> {
+    pub(crate) buf: B,
+    pub(crate) offset: u64,
+}
+
+impl<B: IoBufMut> Operation for Read<B> {
+    type Output = BufResult<usize, B>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::Read {
+            fd,
+            into: region_mut(&mut self.buf),
+            offset: self.offset,
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> Self::Output {
+        filled(outcome, self.buf)
+    }
+}
+
+/// `pwrite(2)`.
+#[derive(Debug)]
+pub(crate) struct Write<B> {
+    pub(crate) buf: B,
+    pub(crate) offset: u64,
+}
+
+impl<B: IoBuf> Operation for Write<B> {
+    type Output = BufResult<usize, B>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::Write {
+            fd,
+            from: region(&self.buf),
+            offset: self.offset,
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> Self::Output {
+        used(outcome, self.buf)
+    }
+}
+
+/// `fsync(2)`.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    pub(crate) data_only: bool,
+}
+
+impl Operation for Sync {
+    type Output = io::Result<()>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::Sync {
+            fd,
+            data_only: self.data_only,
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> io::Result<()> {
+        outcome.into_result().map(drop)
+    }
+}
+
+/// `connect(2)`.
+#[derive(Debug)]
+pub(crate) struct Connect(pub(crate) SockAddr);
+
+impl Operation for Connect {
+    type Output = io::Result<()>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        let address = Region {
+            address: self.0.as_ptr() as usize,
+            length: self.0.len(),
+        };
+        Request::Connect { fd, address }
+    }
+
+    fn finish(self, outcome: Outcome) -> io::Result<()> {
+        outcome.into_result().map(drop)
+    }
+}
+
+/// `shutdown(2)`.
+#[derive(Debug)]
+pub(crate) struct Shutdown(pub(crate) std::net::Shutdown);
+
+impl Operation for Shutdown {
+    type Output = io::Result<()>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        let how = match self.0 {
+            std::net::Shutdown::Read => libc::SHUT_RD,
+            std::net::Shutdown::Write => libc::SHUT_WR,
+            std::net::Shutdown::Both => libc::SHUT_RDWR,
+        };
+        Request::Shutdown { fd, how }
+    }
+
+    fn finish(self, outcome: Outcome) -> io::Result<()> {
+        outcome.into_result().map(drop)
+    }
+}
+
+/// `close(2)`: takes the descriptor, which is closed whatever becomes of the future.
+#[derive(Debug)]
+pub(crate) struct Close(Option<Descriptor>, RawFd);
+
+impl Close {
+    pub(crate) fn new(fd: RawFd) -> Self {
+        Self(Some(Descriptor::new(fd)), fd)
+    }
+}
+
+impl Operation for Close {
+    type Output = io::Result<()>;
+
+    fn request(&mut self, _: RawFd) -> Request {
+        // From here on the number is the kernel's to free.
+        if let Some(descriptor) = self.0.take() {
+            std::mem::forget(descriptor);
+        }
+        Request::Close { fd: self.1 }
+    }
+
+    fn finish(self, outcome: Outcome) -> io::Result<()> {
+        outcome.into_result().map(drop)
+    }
+}
+
+/// `openat2(2)`.
+pub(crate) struct Open {
+    pub(crate) path: CString,
+    pub(crate) how: OpenHow,
+}
+
+impl Operation for Open {
+    type Output = io::Result<SharedFd>;
+
+    fn request(&mut self, directory: RawFd) -> Request {
+        Request::Open {
+            directory,
+            path: self.path.as_ptr() as usize,
+            how: (&raw const self.how) as usize,
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> Self::Output {
+        outcome
+            .into_result()
+            .map(|fd| SharedFd::new(Descriptor::new(fd as RawFd)))
+    }
+
+    fn dispose(&mut self, result: i32) {
+        close_unread(result);
+    }
+}
+
+/// `statx(2)`.
+pub(crate) struct Status {
+    pub(crate) path: CString,
+    pub(crate) flags: i32,
+    pub(crate) into: Box<libc::statx>,
+}
+
+impl Status {
+    pub(crate) fn new(path: CString, flags: i32) -> Self {
+        // SAFETY: all-zero is a valid `statx`: numbers only.
+        let into = Box::new(unsafe { std::mem::zeroed() });
+        Self { path, flags, into }
+    }
+}
+
+impl Operation for Status {
+    type Output = io::Result<Box<libc::statx>>;
+
+    fn request(&mut self, directory: RawFd) -> Request {
+        Request::Status {
+            directory,
+            path: self.path.as_ptr() as usize,
+            flags: self.flags,
+            mask: libc::STATX_BASIC_STATS | libc::STATX_BTIME,
+            into: (&raw mut *self.into) as usize,
+        }
+    }
+
+    fn finish(self, outcome: Outcome) -> Self::Output {
+        outcome.into_result().map(|_| self.into)
+    }
+}
+
+/// `poll(2)` for one readiness.
+#[derive(Debug)]
+pub(crate) struct PollFor(pub(crate) u32);
+
+impl Operation for PollFor {
+    type Output = io::Result<u32>;
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::Poll { fd, events: self.0 }
+    }
+
+    fn finish(self, outcome: Outcome) -> io::Result<u32> {
+        outcome.into_result()
+    }
+}
+
+fn close_unread(result: i32) {
+    if result >= 0 {
+        drop(Descriptor::new(result));
+    }
+}
+
+/// Multishot accept: connections wait here for somebody to take them.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    ready: VecDeque<Descriptor>,
+    end: Option<End>,
+}
+
+/// Connections taken from the kernel and not yet by a task. Past this the rest stays in the
+/// kernel's own accept queue.
+const MAX_ACCEPTED: usize = 128;
+
+impl Operation for Accepted {
+    type Output = ();
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::AcceptMulti { fd }
+    }
+
+    fn finish(self, _: Outcome) {}
+
+    fn deliver(&mut self, completion: Completion) -> Option<Asker> {
+        match completion.result {
+            fd if fd >= 0 => self.ready.push_back(Descriptor::new(fd)),
+            error => self.end = Some(end_of(-error)),
+        }
+        (self.ready.len() >= MAX_ACCEPTED).then_some(Asker::Pause)
+    }
+
+    const MULTISHOT: bool = true;
+}
+
+impl Queue for Accepted {
+    type Item = SharedFd;
+
+    fn new(_: &Core) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            end: None,
+        }
+    }
+
+    fn pop(&mut self) -> Option<SharedFd> {
+        self.ready.pop_front().map(SharedFd::new)
+    }
+
+    fn end(&self) -> Option<End> {
+        self.end
+    }
+}
+
+/// Multishot receive: bytes wait here for somebody to take them.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pool: Rc<BufferPool>,
+    /// The first in the queue lies here, so that a stream whose reader keeps up allocates nothing.
+    first: Option<Chunk>,
+    rest: VecDeque<Chunk>,
+    bytes: usize,
+    end: Option<End>,
+}
+
+/// Bytes taken from the kernel and not yet by a task. Past this the rest stays in the socket, and
+/// in the end with the sender.
+const MAX_RECEIVED: usize = 256 * 1024;
+
+impl Operation for Received {
+    type Output = ();
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::ReceiveMulti { fd, group: GROUP }
+    }
+
+    fn finish(self, _: Outcome) {}
+
+    fn deliver(&mut self, completion: Completion) -> Option<Asker> {
+        let length = u32::try_from(completion.result).unwrap_or(0);
+        if let Some(id) = completion.flags.buffer() {
+            // Taken over even without bytes: it is ours to give back.
+            let chunk = self
+                .pool
+                .take(id, length, completion.flags.buffer_goes_on());
+            if length > 0 {
+                self.bytes += chunk.len();
+                match &mut self.first {
+                    None => self.first = Some(chunk),
+                    Some(_) => self.rest.push_back(chunk),
+                }
+            }
+        }
+        match completion.result {
+            0 => self.end = Some(End::Finished),
+            1.. => {}
+            error => self.end = Some(end_of(-error)),
+        }
+        (self.bytes >= MAX_RECEIVED).then_some(Asker::Pause)
+    }
+
+    const MULTISHOT: bool = true;
+}
+
+impl Queue for Received {
+    type Item = Chunk;
+
+    fn new(core: &Core) -> Self {
+        Self {
+            pool: Rc::clone(&core.buffers),
+            first: None,
+            rest: VecDeque::new(),
+            bytes: 0,
+            end: None,
+        }
+    }
+
+    fn pop(&mut self) -> Option<Chunk> {
+        let chunk = self.first.take()?;
+        self.bytes -= chunk.len();
+        self.first = self.rest.pop_front();
+        if self.first.is_none() && self.rest.capacity() > 0 {
+            // An idle stream keeps no memory.
+            self.rest = VecDeque::new();
+        }
+        Some(chunk)
+    }
+
+    fn end(&self) -> Option<End> {
+        self.end
+    }
+}
+
+/// What an error of a multishot op means for it.
+fn end_of(errno: i32) -> End {
+    match errno {
+        libc::ENOBUFS => End::Starved,
+        // We paused it, or the kernel was interrupted: nothing is lost.
+        libc::ECANCELED | libc::EINTR | libc::EAGAIN => End::Again,
+        errno => End::Failed(errno),
+    }
+}

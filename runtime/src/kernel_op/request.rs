@@ -1,0 +1,84 @@
+//! Every kernel op as plain data.
+//!
+//! A request names what the kernel shall do, with addresses into memory that an op's slot keeps in
+//! place until the final completion. It has one interpreter per driver: `driver/encode.rs` makes a
+//! submission queue entry of it. Nothing above the driver ever sees a raw entry.
+//!
+//! The numbers are those of the man pages (`io_uring_enter(2)` and the system call each op mirrors).
+
+use std::os::fd::RawFd;
+
+/// Memory the kernel reads from: the address and length of bytes that an op's slot owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Region {
+    pub(crate) address: usize,
+    pub(crate) length: u32,
+}
+
+/// Memory the kernel writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RegionMut {
+    pub(crate) address: usize,
+    pub(crate) length: u32,
+}
+
+/// One thing to ask of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Does nothing and completes with 0.
+    Nop,
+    /// Accepts connections until cancelled or failed: a completion with a descriptor each.
+    /// `accept4(2)`; kernel 5.19.
+    AcceptMulti { fd: RawFd },
+    /// Connects; `address` holds a socket address. `connect(2)`.
+    Connect { fd: RawFd, address: Region },
+    /// Receives into `into`. `recv(2)`.
+    Receive { fd: RawFd, into: RegionMut },
+    /// Receives into buffers of the group until cancelled or failed: one completion each. Kernel
+    /// 6.0.
+    ReceiveMulti { fd: RawFd, group: u16 },
+    /// Sends; with `all` a short send is continued by the kernel. `send(2)`.
+    Send { fd: RawFd, from: Region, all: bool },
+    /// Sends what the message header at `header` gathers. `sendmsg(2)`.
+    SendMessage { fd: RawFd, header: usize, all: bool },
+    /// Ends one or both directions. `shutdown(2)`.
+    Shutdown { fd: RawFd, how: i32 },
+    /// Reads at `offset`, or at the file's own position for [`CURRENT_POSITION`]. `pread(2)`.
+    Read {
+        fd: RawFd,
+        into: RegionMut,
+        offset: u64,
+    },
+    /// Writes at `offset`, or at the file's own position for [`CURRENT_POSITION`]. `pwrite(2)`.
+    Write {
+        fd: RawFd,
+        from: Region,
+        offset: u64,
+    },
+    /// Makes written data durable. `fsync(2)`, `fdatasync(2)`.
+    Sync { fd: RawFd, data_only: bool },
+    /// Opens `path` (ends with NUL) below `directory`, as the `open_how` at `how` says.
+    /// `openat2(2)`.
+    Open {
+        directory: RawFd,
+        path: usize,
+        how: usize,
+    },
+    /// Describes `path` below `directory` into the `statx` at `into`. `statx(2)`.
+    Status {
+        directory: RawFd,
+        path: usize,
+        flags: i32,
+        mask: u32,
+        into: usize,
+    },
+    /// Closes a descriptor. `close(2)`.
+    Close { fd: RawFd },
+    /// Waits until the descriptor is ready for one of `events`. `poll(2)`.
+    Poll { fd: RawFd, events: u32 },
+    /// Ends the op that was submitted with this `user_data`.
+    Cancel { target: u64 },
+}
+
+/// The offset that stands for the file's own position.
+pub(crate) const CURRENT_POSITION: u64 = u64::MAX;

@@ -1,0 +1,519 @@
+//! The slots of all kernel ops of a core, found by `user_data`, guarded by generations.
+//!
+//! Slots never move: addresses, message headers and buffers lie in them while the kernel works.
+//! They come in chunks that are allocated once and kept.
+//!
+//! Invariants:
+//! - An occupied slot is emptied only by a transition of `state.rs`, so never while the kernel
+//!   holds it.
+//! - A slot is reused only after the final completion; a late one for an older generation finds a
+//!   stranger and does nothing.
+//! - Cancel requests and ops that found the submission queue full wait in line here, linked through
+//!   the slots themselves: neither can be lost for lack of room, and neither allocates.
+//! - No waker is woken and no payload dropped here: both come back as values.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::task::Waker;
+
+use super::fd::SharedFd;
+use super::payload::{Operation, Payload, lift};
+use super::request::Request;
+use super::state::{Asker, Effect, OpState};
+use crate::driver::{Completion, Driver};
+use crate::slab::LowestFree;
+
+/// The address of an op: its `user_data`.
+///
+/// Bits 0..24 index, 24..32 what kind of entry, 32..64 generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpId(u64);
+
+/// What a completion is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// An op.
+    Op(OpId),
+    /// The answer to a cancel request for that op.
+    CancelOf(OpId),
+    /// The core's own wake-up channel.
+    Wake,
+}
+
+const INDEX_BITS: u32 = 24;
+const TAG_CANCEL: u64 = 1 << INDEX_BITS;
+const TAG_WAKE: u64 = 2 << INDEX_BITS;
+const TAGS: u64 = 0xff << INDEX_BITS;
+
+/// The `user_data` of the core's own wake-up channel.
+pub(crate) const WAKE: u64 = TAG_WAKE;
+
+/// The `user_data` of the request that ends it: its answer is about no op.
+pub(crate) const WAKE_CANCEL: u64 = TAG_CANCEL | TAG_WAKE;
+
+impl OpId {
+    fn new(index: u32, generation: u32) -> Self {
+        Self(u64::from(index) | u64::from(generation) << 32)
+    }
+
+    fn index(self) -> u32 {
+        self.0 as u32 & ((1 << INDEX_BITS) - 1)
+    }
+
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Returns the number that the kernel knows the op by.
+    pub(crate) fn user_data(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_user_data(user_data: u64) -> Self {
+        Self(user_data)
+    }
+}
+
+impl About {
+    /// Reads a completion's `user_data`.
+    pub(crate) fn of(user_data: u64) -> Self {
+        match user_data & TAGS {
+            TAG_WAKE => Self::Wake,
+            TAG_CANCEL => Self::CancelOf(OpId(user_data & !TAGS)),
+            _ => Self::Op(OpId(user_data)),
+        }
+    }
+}
+
+/// Whom a completion is told to.
+#[derive(Debug, Default)]
+pub(crate) enum Notify {
+    /// Nobody waits.
+    #[default]
+    Nobody,
+    /// A future that waits for the op itself.
+    Waker(Waker),
+    /// A wait in memory that somebody else keeps: a number of theirs.
+    Token(u64),
+}
+
+/// What is left of a slot that became vacant: to be dropped where no borrow is held.
+#[derive(Debug)]
+#[must_use = "dropping it in the wrong place runs foreign code under a borrow"]
+pub(crate) struct Leftover {
+    pub(crate) _payload: Payload,
+    pub(crate) _fd: Option<SharedFd>,
+    pub(crate) _notify: Notify,
+}
+
+/// What a completion led to.
+#[derive(Debug)]
+pub(crate) enum Reaction {
+    /// Nothing to do.
+    None,
+    /// Tell them.
+    Tell(Notify),
+    /// An orphan ended; this account had been charged for it.
+    OrphanEnded { account: u64, leftover: Leftover },
+}
+
+#[derive(Debug)]
+struct Slot {
+    payload: Payload,
+    state: Option<OpState>,
+    generation: u32,
+    /// Who is charged when the op becomes an orphan: a number of the caller's.
+    account: u64,
+    notify: Notify,
+    fd: Option<SharedFd>,
+    line: Line,
+    previous: u32,
+    next: u32,
+}
+
+/// In which line a slot stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    None,
+    Backlog,
+    Cancels,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    first: u32,
+    last: u32,
+}
+
+const NOBODY: u32 = u32::MAX;
+const EMPTY: Ends = Ends {
+    first: NOBODY,
+    last: NOBODY,
+};
+const CHUNK: usize = 64;
+
+/// All op slots of one core.
+#[derive(Debug)]
+pub(crate) struct OpSlab {
+    chunks: Vec<Box<[Slot]>>,
+    free: LowestFree,
+    /// Ops that found the submission queue full.
+    backlog: Ends,
+    /// Ops whose cancel request has yet to be pushed.
+    cancels: Ends,
+    /// How many ops the kernel holds.
+    in_kernel: u32,
+    orphans: u32,
+    cancel_requests: u64,
+}
+
+impl OpSlab {
+    pub(crate) fn new() -> Self {
+        Self {
+            chunks: Vec::new(),
+            free: LowestFree::default(),
+            backlog: EMPTY,
+            cancels: EMPTY,
+            in_kernel: 0,
+            orphans: 0,
+            cancel_requests: 0,
+        }
+    }
+
+    /// Places an op in a slot and pushes its request, or puts it in line if there is no room.
+    pub(crate) fn start<O: Operation>(
+        &mut self,
+        driver: &mut Driver,
+        operation: O,
+        fd: Option<SharedFd>,
+    ) -> OpId {
+        let index = self.vacant_index();
+        let slot = self.slot_mut(index);
+        slot.state = Some(OpState::Queued);
+        slot.payload.put(operation);
+        slot.fd = fd;
+        let id = OpId::new(index, slot.generation);
+        // Behind those that wait already: requests are issued in order.
+        if self.backlog.first != NOBODY || !self.push(driver, index) {
+            self.stand_in(Line::Backlog, index);
+        }
+        id
+    }
+
+    /// Pushes what stands in line, as far as there is room. True if all of it went in.
+    pub(crate) fn push_waiting(&mut self, driver: &mut Driver) -> bool {
+        while self.cancels.first != NOBODY {
+            let index = self.cancels.first;
+            let target = OpId::new(index, self.slot(index).generation).user_data();
+            if driver
+                .push(&Request::Cancel { target }, target | TAG_CANCEL)
+                .is_err()
+            {
+                return false;
+            }
+            self.cancel_requests += 1;
+            self.leave(index);
+        }
+        while self.backlog.first != NOBODY {
+            let index = self.backlog.first;
+            if !self.push(driver, index) {
+                return false;
+            }
+            self.leave(index);
+        }
+        true
+    }
+
+    /// Returns whether anything stands in line.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.cancels.first != NOBODY || self.backlog.first != NOBODY
+    }
+
+    /// Takes a completion in.
+    pub(crate) fn on_completion(&mut self, id: OpId, completion: Completion) -> Reaction {
+        let Some(slot) = self.find(id) else {
+            return Reaction::None;
+        };
+        let more = completion.flags.more();
+        let state = slot.state.expect("found slots are occupied");
+        let mut wish = None;
+        if slot.payload.is_multishot() {
+            wish = slot.payload.deliver(completion);
+        }
+        let (next, effect) = state.on_completion(completion.result, more);
+        slot.state = next;
+        if !more {
+            self.in_kernel -= 1;
+            // A cancel request that has not been sent yet has nothing left to cancel.
+            self.leave(id.index());
+        }
+        match effect {
+            Effect::None => Reaction::None,
+            Effect::Wake => {
+                let notify = std::mem::take(&mut self.slot_mut(id.index()).notify);
+                if let Some(asker) = wish.filter(|_| more) {
+                    self.cancel(id, asker);
+                }
+                Reaction::Tell(notify)
+            }
+            Effect::Free { result } => {
+                self.orphans -= 1;
+                let account = self.slot(id.index()).account;
+                let leftover = self.vacate(id.index(), result);
+                Reaction::OrphanEnded { account, leftover }
+            }
+            Effect::RequestCancel | Effect::LeaveBacklog => {
+                unreachable!("a completion asks for no cancel")
+            }
+        }
+    }
+
+    /// Asks an op to end early; its answer is still wanted. Returns whom to tell, if it ended at
+    /// once because the kernel had not got it yet.
+    pub(crate) fn cancel(&mut self, id: OpId, asker: Asker) -> Notify {
+        let Some(slot) = self.find(id) else {
+            return Notify::Nobody;
+        };
+        let (next, effect) = slot.state.expect("found slots are occupied").cancel(asker);
+        slot.state = next;
+        match effect {
+            Effect::RequestCancel => {
+                self.stand_in(Line::Cancels, id.index());
+                Notify::Nobody
+            }
+            Effect::LeaveBacklog => {
+                self.leave(id.index());
+                std::mem::take(&mut self.slot_mut(id.index()).notify)
+            }
+            Effect::None => Notify::Nobody,
+            Effect::Wake | Effect::Free { .. } => unreachable!("a cancel completes nothing"),
+        }
+    }
+
+    /// Gives an op up: nobody wants its answer. `charge` says which account waits for the kernel
+    /// to be done with it, if the kernel has it.
+    pub(crate) fn abandon(&mut self, id: OpId, charge: impl FnOnce() -> u64) -> Option<Leftover> {
+        let slot = self.find(id)?;
+        let (next, effect) = slot.state.expect("found slots are occupied").abandon();
+        slot.state = next;
+        if next.is_some() {
+            slot.account = charge();
+            self.orphans += 1;
+        }
+        match effect {
+            Effect::RequestCancel => {
+                self.stand_in(Line::Cancels, id.index());
+                None
+            }
+            Effect::LeaveBacklog => {
+                self.leave(id.index());
+                Some(self.vacate(id.index(), None))
+            }
+            Effect::Free { result } => Some(self.vacate(id.index(), result)),
+            Effect::None => None,
+            Effect::Wake => unreachable!("nobody waits for an op that is given up"),
+        }
+    }
+
+    /// Returns how the op ended, if it has: the result, and who had asked for its end.
+    pub(crate) fn completed(&mut self, id: OpId) -> Option<(i32, Option<Asker>)> {
+        match self.find(id).expect("a ticket's op lives").state {
+            Some(OpState::Completed { result, asked }) => Some((result, asked)),
+            _ => None,
+        }
+    }
+
+    /// Takes the payload of a completed op and frees its slot.
+    pub(crate) fn collect<O: Operation>(&mut self, id: OpId) -> (O, Leftover) {
+        let slot = self.find(id).expect("a ticket's op lives");
+        assert!(
+            matches!(slot.state, Some(OpState::Completed { .. })),
+            "collected once, when completed"
+        );
+        let operation = slot.payload.take();
+        slot.state = None;
+        (operation, self.vacate(id.index(), None))
+    }
+
+    /// Looks into the payload of a multishot op: a queue that we fill, not memory of the kernel's.
+    pub(crate) fn payload<O: Operation>(&mut self, id: OpId) -> &mut O {
+        const { assert!(O::MULTISHOT) };
+        self.find(id)
+            .expect("a ticket's op lives")
+            .payload
+            .get_mut()
+    }
+
+    /// Notes whom to tell of the next completion; returns who stood there before.
+    pub(crate) fn notify(&mut self, id: OpId, notify: Notify) -> Notify {
+        let slot = self.find(id).expect("a ticket's op lives");
+        std::mem::replace(&mut slot.notify, notify)
+    }
+
+    /// Notes the waker of a poll; returns an older one, to be dropped outside the borrow.
+    pub(crate) fn notify_waker(&mut self, id: OpId, waker: &Waker) -> Notify {
+        let slot = self.find(id).expect("a ticket's op lives");
+        if let Notify::Waker(known) = &slot.notify
+            && known.will_wake(waker)
+        {
+            return Notify::Nobody;
+        }
+        std::mem::replace(&mut slot.notify, Notify::Waker(waker.clone()))
+    }
+
+    /// Returns how many ops the kernel holds.
+    pub(crate) fn in_kernel(&self) -> u32 {
+        self.in_kernel
+    }
+
+    /// Returns how many of them have lost their future.
+    pub(crate) fn orphans(&self) -> u32 {
+        self.orphans
+    }
+
+    /// Returns how many slots are occupied.
+    pub(crate) fn occupied(&self) -> u32 {
+        self.free.handed_out()
+    }
+
+    /// Returns how many cancel requests were pushed so far.
+    pub(crate) fn cancel_requests(&self) -> u64 {
+        self.cancel_requests
+    }
+
+    /// Returns every op whose future is not gone yet.
+    pub(crate) fn with_future(&self) -> Vec<OpId> {
+        let occupied = |(index, slot): (usize, &Slot)| match slot.state {
+            Some(OpState::Orphaned) | None => None,
+            Some(_) => Some(OpId::new(index as u32, slot.generation)),
+        };
+        self.chunks
+            .iter()
+            .flat_map(|chunk| chunk.iter())
+            .enumerate()
+            .filter_map(occupied)
+            .collect()
+    }
+
+    // --- below: one slot ---
+
+    fn push(&mut self, driver: &mut Driver, index: u32) -> bool {
+        let slot = self.slot_mut(index);
+        let id = OpId::new(index, slot.generation);
+        let fd: RawFd = slot.fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
+        let request = slot.payload.request(fd);
+        if driver.push(&request, id.user_data()).is_err() {
+            return false;
+        }
+        slot.state = slot.state.map(OpState::on_push);
+        self.in_kernel += 1;
+        true
+    }
+
+    fn vacate(&mut self, index: u32, unread: Option<i32>) -> Leftover {
+        self.leave(index);
+        let slot = self.slot_mut(index);
+        debug_assert!(slot.state.is_none_or(|state| !state.kernel_holds()));
+        if let Some(result) = unread
+            && !slot.payload.is_multishot()
+        {
+            slot.payload.dispose(result);
+        }
+        slot.state = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        let leftover = Leftover {
+            _payload: lift(&mut slot.payload),
+            _fd: slot.fd.take(),
+            _notify: std::mem::take(&mut slot.notify),
+        };
+        self.free.give_back(index);
+        leftover
+    }
+
+    fn vacant_index(&mut self) -> u32 {
+        if let Some(index) = self.free.take() {
+            return index;
+        }
+        let first = (self.chunks.len() * CHUNK) as u32;
+        assert!(
+            first < 1 << INDEX_BITS,
+            "fewer than 2^24 kernel ops at a time"
+        );
+        self.chunks
+            .push((0..CHUNK).map(|_| Slot::vacant()).collect());
+        for index in first..first + CHUNK as u32 {
+            self.free.add(index);
+        }
+        self.free.take().expect("room was just made")
+    }
+
+    fn find(&mut self, id: OpId) -> Option<&mut Slot> {
+        let index = id.index() as usize;
+        let slot = self.chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)?;
+        (slot.generation == id.generation() && slot.state.is_some()).then_some(slot)
+    }
+
+    fn slot(&self, index: u32) -> &Slot {
+        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn slot_mut(&mut self, index: u32) -> &mut Slot {
+        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn line_mut(&mut self, line: Line) -> &mut Ends {
+        match line {
+            Line::Backlog => &mut self.backlog,
+            Line::Cancels => &mut self.cancels,
+            Line::None => unreachable!("no line has no ends"),
+        }
+    }
+
+    fn stand_in(&mut self, line: Line, index: u32) {
+        let last = std::mem::replace(&mut self.line_mut(line).last, index);
+        if last == NOBODY {
+            self.line_mut(line).first = index;
+        } else {
+            self.slot_mut(last).next = index;
+        }
+        let slot = self.slot_mut(index);
+        debug_assert_eq!(slot.line, Line::None);
+        slot.line = line;
+        slot.previous = last;
+        slot.next = NOBODY;
+    }
+
+    fn leave(&mut self, index: u32) {
+        let slot = self.slot_mut(index);
+        let line = std::mem::replace(&mut slot.line, Line::None);
+        if line == Line::None {
+            return;
+        }
+        let (previous, next) = (slot.previous, slot.next);
+        if previous == NOBODY {
+            self.line_mut(line).first = next;
+        } else {
+            self.slot_mut(previous).next = next;
+        }
+        if next == NOBODY {
+            self.line_mut(line).last = previous;
+        } else {
+            self.slot_mut(next).previous = previous;
+        }
+    }
+}
+
+impl Slot {
+    fn vacant() -> Self {
+        Self {
+            payload: Payload::vacant(),
+            state: None,
+            generation: 0,
+            account: 0,
+            notify: Notify::Nobody,
+            fd: None,
+            line: Line::None,
+            previous: NOBODY,
+            next: NOBODY,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! **quoit**: an io_uring runtime for Rust. One pinned thread per core, one ring per thread, a tree
+//! of cancel scopes on each core, and idle cores that are parked in the kernel.
+//!
+//! ```
+//! use quoit::{Cores, Runtime};
+//!
+//! Runtime::builder().cores(Cores::All).build()?.run(|core| async move {
+//!     println!("hello from core {core}");
+//!     Ok::<_, std::io::Error>(())
+//! })?;
+//! # Ok::<_, std::io::Error>(())
+//! ```
+//!
+//! In reading order:
+//!
+//! - [`Runtime`], [`Builder`], [`Handle`] and [`block_on`]: cores, and how to reach them.
+//! - [`spawn`], [`JoinHandle`], [`yield_now`]: tasks. A task stays on its core; nothing needs `Send`.
+//! - [`Scope`], [`Cancelled`], [`CancelHandle`], [`check`]: what is cancelled as a unit.
+//! - Deadlines: [`time`].
+//! - Memory that the kernel may write to: [`buf`].
+//! - Files in [`fs`], signals in [`signal`], and in [`op`] the leaf ops that all of them are made of.
+//! - Tasks that wait for each other: [`sync`].
+//!
+//! Sockets, TLS and HTTP are in the crate `quoit-net`.
+
+pub mod buf;
+mod config;
+mod core_loop;
+mod core_state;
+pub mod doctor;
+mod driver;
+pub mod fs;
+mod kernel_op;
+mod mailbox;
+mod metrics;
+pub mod op;
+mod runtime;
+mod scope;
+pub mod signal;
+mod slab;
+pub mod sync;
+mod task;
+pub mod time;
+
+pub use config::{BuildError, Builder, Cores, ParseCoresError, RingFeature};
+pub use metrics::CoreMetrics;
+pub use runtime::{CoreId, Handle, RemoteError, RemoteHandle, Runtime, SpawnError, block_on};
+pub use scope::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Reason, Scope, check};
+pub use task::{JoinError, JoinHandle, spawn, yield_now};

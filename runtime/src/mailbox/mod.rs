@@ -1,0 +1,218 @@
+//! What other cores and threads tell this one.
+//!
+//! Cores share nothing but their inboxes, and an inbox has two doors:
+//!
+//! - The door without a lock or a limit, for what must never be lost or wait: task wakes and scope
+//!   cancels. Its room exists beforehand: a cell per task and per scope ([`cells`]). A sender marks
+//!   the cell and links it into the owner's queue, once; that neither blocks nor allocates, so it
+//!   works in a signal handler.
+//! - The bounded door for closures ([`closures`]), which gives a closure back when it is full.
+//!
+//! A core looks at both every turn. A parked core is woken, a running one is not ([`park`]).
+//!
+//! The table here is the one global of the library: it maps a core's number to its shared part.
+//! Entries are recycled and never freed, and generations go on across reuse, so a waker or handle
+//! that outlived its runtime finds a stranger and does nothing.
+
+pub(crate) mod cells;
+pub(crate) mod closures;
+pub(crate) mod park;
+
+use std::io;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use crate::driver::sys;
+use crate::metrics::Counters;
+pub(crate) use cells::Sent;
+use cells::{CancelCells, WakeCells};
+use park::ParkWord;
+
+/// How many cores one process may have at a time, over all its runtimes.
+pub(crate) const MAX_CORES: usize = 1 << 12;
+
+/// What other threads see of a core.
+#[derive(Debug)]
+pub(crate) struct CoreShared {
+    number: u32,
+    /// Which life of this entry it is: odd while a core lives in it.
+    incarnation: AtomicU32,
+    pub(crate) wakes: WakeCells,
+    pub(crate) cancels: CancelCells,
+    pub(crate) park: ParkWord,
+    /// 0: run on. Otherwise one more than the grace period in nanoseconds.
+    stop: AtomicU64,
+    eventfd: AtomicI32,
+    /// Where the kernel puts the eventfd's count. Never read: the completion is the message.
+    wake_word: AtomicU64,
+    pub(crate) counters: Counters,
+}
+
+static TABLE: [OnceLock<Box<CoreShared>>; MAX_CORES] = [const { OnceLock::new() }; MAX_CORES];
+
+/// Which numbers are taken. Locked when a core begins or ends, never by a running one.
+static TAKEN: Mutex<Vec<bool>> = Mutex::new(Vec::new());
+
+/// A number of one's own, for as long as a core lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) shared: &'static CoreShared,
+    recycle: bool,
+}
+
+impl Place {
+    /// Takes the lowest free number.
+    pub(crate) fn take() -> io::Result<Self> {
+        let mut taken = TAKEN
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let number = taken
+            .iter()
+            .position(|&taken| !taken)
+            .unwrap_or(taken.len());
+        if number >= MAX_CORES {
+            return Err(io::Error::other(format!(
+                "a process has at most {MAX_CORES} cores at a time"
+            )));
+        }
+        if number == taken.len() {
+            let eventfd = sys::eventfd()?;
+            taken.push(false);
+            let shared = TABLE[number].get_or_init(|| Box::new(CoreShared::new(number as u32)));
+            shared.eventfd.store(eventfd, Ordering::Release);
+        }
+        taken[number] = true;
+        let shared = core(number as u32).expect("made just above or before");
+        shared.stop.store(0, Ordering::Relaxed);
+        // Release: who sees the new life sees it with a clean slate.
+        shared.incarnation.fetch_add(1, Ordering::Release);
+        Ok(Self {
+            shared,
+            recycle: true,
+        })
+    }
+
+    /// Lets nobody have this number again: the kernel may still use what belongs to it.
+    pub(crate) fn never_recycle(&mut self) {
+        self.recycle = false;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.incarnation.fetch_add(1, Ordering::Release);
+        if self.recycle {
+            let mut taken = TAKEN
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            taken[self.shared.number as usize] = false;
+        }
+    }
+}
+
+/// Returns the shared part of a core.
+pub(crate) fn core(number: u32) -> Option<&'static CoreShared> {
+    TABLE.get(number as usize)?.get().map(|shared| &**shared)
+}
+
+impl CoreShared {
+    fn new(number: u32) -> Self {
+        Self {
+            number,
+            incarnation: AtomicU32::new(0),
+            wakes: WakeCells::new(),
+            cancels: CancelCells::new(),
+            park: ParkWord::new(),
+            stop: AtomicU64::new(0),
+            eventfd: AtomicI32::new(-1),
+            wake_word: AtomicU64::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Returns which life of this entry it is.
+    pub(crate) fn incarnation(&self) -> u32 {
+        self.incarnation.load(Ordering::Acquire)
+    }
+
+    /// Wakes a task of this core, from any thread.
+    pub(crate) fn wake_task(&self, index: u32, generation: u32) {
+        if self.wakes.wake(index, generation) {
+            self.rouse();
+        }
+    }
+
+    /// Cancels a scope of this core, from any thread.
+    pub(crate) fn send_cancel(
+        &self,
+        incarnation: u32,
+        index: u32,
+        generation: u32,
+        word: Option<u32>,
+    ) -> Sent {
+        if self.incarnation() != incarnation {
+            return Sent::Gone;
+        }
+        let sent = self.cancels.cancel(index, generation, word);
+        if sent == Sent::Delivered {
+            self.rouse();
+        }
+        sent
+    }
+
+    /// Asks the core to stop: its root scope is cancelled, and what has not ended when the grace
+    /// period is over is dropped. Of several calls the shortest grace counts.
+    pub(crate) fn ask_to_stop(&self, incarnation: u32, grace: std::time::Duration) {
+        if self.incarnation() != incarnation {
+            return;
+        }
+        let word = u64::try_from(grace.as_nanos())
+            .unwrap_or(u64::MAX - 1)
+            .min(u64::MAX - 1)
+            + 1;
+        let _ = self
+            .stop
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
+                (old == 0 || word < old).then_some(word)
+            });
+        self.rouse();
+    }
+
+    /// Returns the grace period, if the core was asked to stop.
+    pub(crate) fn asked_to_stop(&self) -> Option<std::time::Duration> {
+        match self.stop.load(Ordering::Acquire) {
+            0 => None,
+            word => Some(std::time::Duration::from_nanos(word - 1)),
+        }
+    }
+
+    /// Makes sure that the core looks at its inbox: wakes it if it is parked.
+    pub(crate) fn rouse(&self) {
+        if self.park.must_wake() {
+            self.counters.wake_calls.add_shared(1);
+            if sys::eventfd_add_one(self.eventfd.load(Ordering::Acquire)).is_err() {
+                // Nobody is parked any more who would not look by itself; the message is in its
+                // place, and the next turn finds it.
+                self.counters.failed_wakes.add_shared(1);
+            }
+        }
+    }
+
+    /// Returns whether anything lies in the door without a limit.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.wakes.has_mail() || self.cancels.has_mail()
+    }
+
+    pub(crate) fn eventfd(&self) -> i32 {
+        self.eventfd.load(Ordering::Acquire)
+    }
+
+    /// Returns where a read of the eventfd may put its 8 bytes.
+    pub(crate) fn wake_word_address(&self) -> usize {
+        self.wake_word.as_ptr() as usize
+    }
+}

@@ -1,0 +1,455 @@
+//! Leaf ops on descriptors: what sockets, files and other types are made of.
+//!
+//! Use `quoit-net` for sockets and [`crate::fs`] for files; come here to build something of your
+//! own. Every op takes its buffers by value and gives them back, fails with
+//! [`Cancelled`](crate::Cancelled) in a cancelled scope, and panics off a core. The kernel's part is
+//! in the man page that each names.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use socket2::{SockAddr, Socket};
+
+pub use crate::kernel_op::fd::SharedFd;
+
+use crate::buf::{BufResult, Chunk, Interrupted, IoBuf, IoBufMut, SliceExt};
+use crate::driver::sys;
+use crate::kernel_op::KernelOp;
+use crate::kernel_op::multishot::{Multishot, NextWait};
+use crate::kernel_op::ops;
+use crate::kernel_op::request::CURRENT_POSITION;
+use crate::task::current;
+
+/// Goes to the kernel and back: for measuring, and to let a core's submissions out.
+///
+/// # Errors
+///
+/// Only [`Cancelled`](crate::Cancelled).
+pub async fn nop() -> io::Result<()> {
+    KernelOp::new(ops::Nop, None).await
+}
+
+/// Reads from a descriptor at its own position: pipes, eventfds, terminals. `read(2)`.
+///
+/// # Errors
+///
+/// Those of `read(2)`.
+pub async fn read<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
+    KernelOp::new(
+        ops::Read {
+            buf,
+            offset: CURRENT_POSITION,
+        },
+        Some(fd.clone()),
+    )
+    .await
+}
+
+/// Reads at an offset. `pread(2)`.
+///
+/// # Errors
+///
+/// Those of `pread(2)`.
+pub async fn read_at<B: IoBufMut>(fd: &SharedFd, buf: B, offset: u64) -> BufResult<usize, B> {
+    KernelOp::new(ops::Read { buf, offset }, Some(fd.clone())).await
+}
+
+/// Writes to a descriptor at its own position. `write(2)`.
+///
+/// # Errors
+///
+/// Those of `write(2)`.
+pub async fn write<B: IoBuf>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
+    KernelOp::new(
+        ops::Write {
+            buf,
+            offset: CURRENT_POSITION,
+        },
+        Some(fd.clone()),
+    )
+    .await
+}
+
+/// Writes at an offset. `pwrite(2)`.
+///
+/// # Errors
+///
+/// Those of `pwrite(2)`.
+pub async fn write_at<B: IoBuf>(fd: &SharedFd, buf: B, offset: u64) -> BufResult<usize, B> {
+    KernelOp::new(ops::Write { buf, offset }, Some(fd.clone())).await
+}
+
+/// Waits until a descriptor is ready for one of `events` (`libc::POLLIN`, …); returns those it is
+/// ready for. `poll(2)`.
+///
+/// # Errors
+///
+/// Those of `poll(2)`.
+pub async fn poll(fd: &SharedFd, events: u32) -> io::Result<u32> {
+    KernelOp::new(ops::PollFor(events), Some(fd.clone())).await
+}
+
+/// Closes a descriptor by way of the ring, where the kernel may take its time, and reports its
+/// error. Closes it in every case: also in a cancelled scope, and when the future is dropped.
+///
+/// While an op still uses the descriptor, or another owner has it, it is closed when they are done.
+///
+/// # Errors
+///
+/// Those of `close(2)`.
+pub async fn close(fd: SharedFd) -> io::Result<()> {
+    match fd.try_into_raw() {
+        Ok(raw) => KernelOp::release(ops::Close::new(raw), None).await,
+        Err(shared) => {
+            drop(shared);
+            Ok(())
+        }
+    }
+}
+
+/// A connected stream socket, of any family.
+///
+/// Receiving goes through the core's provided buffers: a stream that waits owns no memory. One task
+/// at a time may receive, and one may send.
+#[derive(Debug)]
+pub struct Stream {
+    received: RefCell<Multishot<ops::Received>>,
+    /// What is left of a chunk that was read in part.
+    rest: RefCell<Option<Chunk>>,
+    sending: Cell<bool>,
+}
+
+impl Stream {
+    /// Takes over a connected socket.
+    pub fn new(fd: SharedFd) -> Self {
+        Self {
+            received: RefCell::new(Multishot::new(fd)),
+            rest: RefCell::new(None),
+            sending: Cell::new(false),
+        }
+    }
+
+    /// Connects a new socket.
+    ///
+    /// # Errors
+    ///
+    /// Those of `socket(2)` and `connect(2)`. The socket of a failed or cancelled attempt is closed.
+    pub async fn connect(socket: Socket, address: SockAddr) -> io::Result<Self> {
+        let fd = SharedFd::from(OwnedFd::from(socket));
+        KernelOp::new(ops::Connect(address), Some(fd.clone())).await?;
+        Ok(Self::new(fd))
+    }
+
+    /// Waits for bytes; `None` at the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// Those of `recv(2)`. Cancelled, nothing is lost: what arrives is there for the next call.
+    pub fn receive(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
+        ReceiveNext {
+            stream: self,
+            wait: NextWait::default(),
+        }
+    }
+
+    /// Waits for bytes; [`Stream::receive`] as a poll, for adapters. `wait` belongs to this wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of `recv(2)`.
+    pub fn poll_receive(
+        &self,
+        wait: &mut ReceiveWait,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Chunk>>> {
+        if let Some(rest) = self.rest.borrow_mut().take() {
+            return Poll::Ready(Ok(Some(rest)));
+        }
+        self.received.borrow_mut().poll_next(&mut wait.0, cx)
+    }
+
+    /// Puts bytes back, to be received next.
+    ///
+    /// # Panics
+    ///
+    /// If some were put back already.
+    pub fn put_back(&self, chunk: Chunk) {
+        if !chunk.is_empty() {
+            let old = self.rest.replace(Some(chunk));
+            assert!(
+                old.is_none(),
+                "bytes can be put back once before they are received"
+            );
+        }
+    }
+
+    /// Reads into a buffer, from its start: as much as is there, at least a byte; 0 at the end of
+    /// the stream, or if the buffer has no room.
+    ///
+    /// # Errors
+    ///
+    /// Those of `recv(2)`. Cancelled, nothing is lost: what arrives is there for the next call.
+    pub async fn read<B: IoBufMut>(&self, mut buf: B) -> BufResult<usize, B> {
+        if buf.capacity() == 0 {
+            return (Ok(0), buf);
+        }
+        match self.receive().await {
+            Ok(Some(mut chunk)) => {
+                let count = crate::buf::fill(&mut buf, &chunk);
+                chunk.advance(count);
+                self.put_back(chunk);
+                (Ok(count), buf)
+            }
+            Ok(None) => (Ok(0), buf),
+            Err(error) => (Err(error), buf),
+        }
+    }
+
+    /// Sends what the socket takes; returns how much. `send(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send(2)`; never a signal. `ResourceBusy` while another task sends.
+    pub async fn send<B: IoBuf>(&self, buf: B) -> BufResult<usize, B> {
+        self.send_op(buf, false).await
+    }
+
+    /// Sends all of a buffer.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send(2)`, and [`Interrupted`] inside an error when some bytes went out before the
+    /// failure or the cancel.
+    pub async fn send_all<B: IoBuf>(&self, buf: B) -> BufResult<(), B> {
+        let total = buf.len();
+        let mut sent = 0;
+        let mut buf = buf;
+        while sent < total {
+            // The kernel goes on after a short send by itself; it stops only for an error, a
+            // signal, or a cancel.
+            let result;
+            if sent == 0 {
+                (result, buf) = self.send_op(buf, true).await;
+            } else {
+                let (rest_result, rest) = self.send_op(buf.slice(sent..), true).await;
+                (result, buf) = (rest_result, rest.into_inner());
+            }
+            match result {
+                Ok(0) => {
+                    return (
+                        Err(Interrupted::after(sent, io::ErrorKind::WriteZero.into())),
+                        buf,
+                    );
+                }
+                Ok(count) => sent += count,
+                Err(error) => return (Err(Interrupted::after(sent, error)), buf),
+            }
+        }
+        (Ok(()), buf)
+    }
+
+    /// Sends all of several buffers, in order, gathered into few calls. `sendmsg(2)`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stream::send_all`].
+    pub async fn send_all_vectored<B: IoBuf>(&self, bufs: Vec<B>) -> BufResult<(), Vec<B>> {
+        let total: usize = bufs.iter().map(IoBuf::len).sum();
+        let mut sent = 0;
+        let mut bufs = bufs;
+        while sent < total {
+            let Some(_sending) = Sending::begin(&self.sending) else {
+                return (Err(Interrupted::after(sent, busy())), bufs);
+            };
+            let fd = self.fd();
+            let (result, back) = KernelOp::new(ops::SendVectored::new(bufs, sent), Some(fd)).await;
+            bufs = back;
+            match result {
+                Ok(0) => {
+                    return (
+                        Err(Interrupted::after(sent, io::ErrorKind::WriteZero.into())),
+                        bufs,
+                    );
+                }
+                Ok(count) => sent += count,
+                Err(error) => return (Err(Interrupted::after(sent, error)), bufs),
+            }
+        }
+        (Ok(()), bufs)
+    }
+
+    /// Ends one or both directions; what was sent before still arrives. `shutdown(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `shutdown(2)`.
+    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        KernelOp::new(ops::Shutdown(how), Some(self.fd())).await
+    }
+
+    /// Runs `f` on the socket: for its options and addresses.
+    pub fn with_socket<R>(&self, f: impl FnOnce(&Socket) -> R) -> R {
+        sys::with_socket(self.fd().as_raw_fd(), f)
+    }
+
+    /// Returns the descriptor.
+    pub fn fd(&self) -> SharedFd {
+        self.received.borrow().fd().clone()
+    }
+
+    async fn send_op<B: IoBuf>(&self, buf: B, all: bool) -> BufResult<usize, B> {
+        let Some(_sending) = Sending::begin(&self.sending) else {
+            return (Err(busy()), buf);
+        };
+        KernelOp::new(ops::Send { buf, all }, Some(self.fd())).await
+    }
+}
+
+/// Keeps two tasks from sending at once: the kernel would mix their bytes.
+struct Sending<'a>(&'a Cell<bool>);
+
+impl<'a> Sending<'a> {
+    fn begin(sending: &'a Cell<bool>) -> Option<Self> {
+        (!sending.replace(true)).then_some(Self(sending))
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+fn busy() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "another task is already sending on this socket: one task at a time may",
+    )
+}
+
+/// A wait of [`Stream::poll_receive`]: keep it from poll to poll.
+///
+/// Give it back with [`Stream::end_receive`] if the wait is given up and the stream lives on.
+#[derive(Debug, Default)]
+pub struct ReceiveWait(NextWait);
+
+impl Stream {
+    /// Ends a wait that is given up.
+    pub fn end_receive(&self, wait: &mut ReceiveWait) {
+        self.received.borrow_mut().end_wait(&mut wait.0);
+    }
+}
+
+struct ReceiveNext<'a> {
+    stream: &'a Stream,
+    wait: NextWait,
+}
+
+impl Future for ReceiveNext<'_> {
+    type Output = io::Result<Option<Chunk>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(rest) = this.stream.rest.borrow_mut().take() {
+            // An op looks at its scope also when what it wants is there.
+            match current::with(|core| crate::scope::park::entry(core, cx.waker())) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(Some(rest))),
+                refused => {
+                    this.stream.rest.replace(Some(rest));
+                    return refused.map(|refused| Err(refused.expect_err("matched above").into()));
+                }
+            }
+        }
+        this.stream
+            .received
+            .borrow_mut()
+            .poll_next(&mut this.wait, cx)
+    }
+}
+
+impl Drop for ReceiveNext<'_> {
+    fn drop(&mut self) {
+        self.stream.received.borrow_mut().end_wait(&mut self.wait);
+    }
+}
+
+/// Receives once into a buffer of one's own, without the core's provided buffers. `recv(2)`.
+///
+/// The op may have taken bytes out of the socket when its future is dropped; they are lost then. A
+/// [`Stream`] loses none.
+///
+/// # Errors
+///
+/// Those of `recv(2)`.
+pub async fn receive_into<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
+    KernelOp::new(ops::Receive(buf), Some(fd.clone())).await
+}
+
+/// A listening stream socket, of any family.
+#[derive(Debug)]
+pub struct Listener {
+    accepted: RefCell<Multishot<ops::Accepted>>,
+}
+
+impl Listener {
+    /// Takes over a listening socket.
+    pub fn new(socket: Socket) -> Self {
+        let fd = SharedFd::from(OwnedFd::from(socket));
+        Self {
+            accepted: RefCell::new(Multishot::new(fd)),
+        }
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of `accept(2)`. After one, the next call tries again: with `EMFILE` wait a little
+    /// first. Cancelled, nothing is lost: a connection that arrives is there for the next call.
+    pub fn accept(&self) -> impl Future<Output = io::Result<SharedFd>> {
+        AcceptNext {
+            listener: self,
+            wait: NextWait::default(),
+        }
+    }
+
+    /// Runs `f` on the socket: for its options and addresses.
+    pub fn with_socket<R>(&self, f: impl FnOnce(&Socket) -> R) -> R {
+        let fd = self.accepted.borrow().fd().clone();
+        sys::with_socket(fd.as_raw_fd(), f)
+    }
+}
+
+struct AcceptNext<'a> {
+    listener: &'a Listener,
+    wait: NextWait,
+}
+
+impl Future for AcceptNext<'_> {
+    type Output = io::Result<SharedFd>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let next = this
+            .listener
+            .accepted
+            .borrow_mut()
+            .poll_next(&mut this.wait, cx);
+        next.map(|accepted| match accepted {
+            Ok(Some(fd)) => Ok(fd),
+            Ok(None) => unreachable!("a listener has no end"),
+            Err(error) => Err(error),
+        })
+    }
+}
+
+impl Drop for AcceptNext<'_> {
+    fn drop(&mut self) {
+        self.listener.accepted.borrow_mut().end_wait(&mut self.wait);
+    }
+}

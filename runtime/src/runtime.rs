@@ -1,0 +1,642 @@
+//! `Runtime`: starts the cores, joins them, shuts them down. `Handle`: reaches them from outside.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use crate::config::{BuildError, Builder, CoreConfig};
+use crate::core_state::Core;
+use crate::driver::sys;
+use crate::mailbox::CoreShared;
+use crate::mailbox::closures::{ClosureQueue, Refused};
+use crate::metrics::CoreMetrics;
+use crate::scope::CarriesCancelled;
+use crate::task::current;
+
+/// One core of a runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CoreId {
+    index: u32,
+    number: u32,
+    incarnation: u32,
+}
+
+impl CoreId {
+    pub(crate) fn new(index: u32, number: u32, incarnation: u32) -> Self {
+        Self {
+            index,
+            number,
+            incarnation,
+        }
+    }
+
+    /// Returns the core's place in its runtime, counted from 0.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// Returns the core this code runs on, if it runs on one.
+    pub fn current() -> Option<Self> {
+        current::try_with(|core| core.id)
+    }
+
+    pub(crate) fn identity(self) -> u64 {
+        u64::from(self.number) << 32 | u64::from(self.incarnation)
+    }
+
+    pub(crate) fn incarnation(self) -> u32 {
+        self.incarnation
+    }
+}
+
+impl fmt::Display for CoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.index.fmt(f)
+    }
+}
+
+/// Cores that run, each a pinned thread with a ring of its own.
+///
+/// Dropped, it stops: every core's root scope is cancelled, what has not ended within the grace
+/// period is dropped, and the drop returns when all threads have ended.
+#[derive(Debug)]
+pub struct Runtime {
+    handle: Handle,
+    threads: Vec<thread::JoinHandle<()>>,
+    grace: Duration,
+}
+
+/// Reaches a runtime's cores from any thread.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    cores: Arc<[CoreHandle]>,
+    grace: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct CoreHandle {
+    id: CoreId,
+    shared: &'static CoreShared,
+    closures: Arc<ClosureQueue>,
+}
+
+impl Runtime {
+    /// Begins to say how a runtime shall be.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Returns a handle to the cores.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Calls `main` once on every core, and returns when all have ended.
+    ///
+    /// The first error cancels the others and comes out. When the runtime was shut down through a
+    /// handle, mains that end with [`Cancelled`](crate::Cancelled) count as ended. Tasks that are
+    /// still running when the last main has ended are cancelled, and dropped after the grace period.
+    ///
+    /// # Errors
+    ///
+    /// The first one of a main.
+    ///
+    /// # Panics
+    ///
+    /// Goes on with the first panic of a main, after all cores have stopped.
+    pub fn run<F, M, E>(mut self, main: F) -> Result<(), E>
+    where
+        F: Fn(CoreId) -> M + Clone + Send + 'static,
+        M: Future<Output = Result<(), E>> + 'static,
+        E: CarriesCancelled + Send + 'static,
+    {
+        let (ended, mains) = mpsc::channel();
+        for core in self.handle.cores.iter() {
+            let (id, main, ended) = (core.id, main.clone(), ended.clone());
+            let report = Report {
+                to: ended,
+                sent: false,
+            };
+            let start = move || {
+                drop(crate::spawn(async move {
+                    let mut report = report;
+                    let outcome = guarded(async move { main(id).await }).await;
+                    report.send(Some(outcome));
+                }));
+            };
+            if core.send(Box::new(start)).is_err() {
+                // The core was shut down before it began; `Report` says so when it is dropped.
+            }
+        }
+        drop(ended);
+        let mut first = None;
+        while let Ok(outcome) = mains.recv() {
+            let failure = match outcome {
+                None | Some(Ok(Ok(()))) => continue,
+                Some(Ok(Err(error)))
+                    if error.cancelled().is_some() && self.handle.is_stopping() =>
+                {
+                    continue;
+                }
+                Some(Ok(Err(error))) => Ok(error),
+                Some(Err(payload)) => Err(payload),
+            };
+            if first.is_none() {
+                first = Some(failure);
+                self.handle.shutdown_within(self.grace);
+            }
+        }
+        self.stop();
+        match first {
+            None => Ok(()),
+            Some(Ok(error)) => Err(error),
+            Some(Err(payload)) => resume_unwind(payload),
+        }
+    }
+
+    /// Stops the runtime: tasks are cancelled at once and dropped after `grace`.
+    ///
+    /// Returns when all cores have ended.
+    pub fn shutdown(mut self, grace: Duration) {
+        self.grace = grace;
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.handle.shutdown_within(self.grace);
+        for thread in self.threads.drain(..) {
+            if let Err(payload) = thread.join()
+                && !thread::panicking()
+            {
+                // A core never ends by a panic of a task: this one is ours.
+                resume_unwind(payload);
+            }
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Says how a main ended, also when it was dropped.
+struct Report<E> {
+    to: mpsc::Sender<Option<thread::Result<Result<(), E>>>>,
+    sent: bool,
+}
+
+impl<E> Report<E> {
+    fn send(&mut self, outcome: Option<thread::Result<Result<(), E>>>) {
+        self.sent = true;
+        // Nobody listens any more: then nobody minds.
+        let _ = self.to.send(outcome);
+    }
+}
+
+impl<E> Drop for Report<E> {
+    fn drop(&mut self) {
+        if !self.sent {
+            self.send(None);
+        }
+    }
+}
+
+/// Catches a panic of a future.
+async fn guarded<T>(future: impl Future<Output = T>) -> thread::Result<T> {
+    let mut future = pin!(future);
+    std::future::poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(payload) => Poll::Ready(Err(payload)),
+        },
+    )
+    .await
+}
+
+impl Builder {
+    /// Starts the cores.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] says what was wrong and what to do: a setting outside its limits, cores that
+    /// are not there, a kernel that refuses io_uring.
+    pub fn build(self) -> Result<Runtime, BuildError> {
+        let config = self.check()?;
+        let processors = self.processors()?;
+        let mut runtime = Runtime {
+            handle: Handle {
+                cores: Arc::new([]),
+                grace: self.grace_period,
+            },
+            threads: Vec::new(),
+            grace: self.grace_period,
+        };
+        let (tell, told) = mpsc::channel();
+        let mut cores = Vec::new();
+        for (index, processor) in processors.into_iter().enumerate() {
+            let (config, tell) = (config.clone(), tell.clone());
+            let body = move || core_thread(index as u32, processor, &config, &tell);
+            let thread = thread::Builder::new()
+                .name(format!("quoit-{index}"))
+                .spawn(body)
+                .map_err(BuildError::Thread)?;
+            runtime.threads.push(thread);
+            // One after the other, so that cores are numbered in order, and the first refusal is
+            // the one reported.
+            let core = told
+                .recv()
+                .expect("a core's thread says how its set-up went")?;
+            cores.push(core);
+            runtime.handle.cores = cores.clone().into();
+        }
+        Ok(runtime)
+    }
+
+    /// Runs one future to its end on the calling thread, with a core of its own there.
+    ///
+    /// The thread is pinned only if one core was chosen, and only until this returns. Tasks that
+    /// the future leaves behind are cancelled, and dropped after the grace period.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Builder::build`]; and if more than one core was chosen.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs a core already. A panic of the future goes on, after the core has
+    /// stopped.
+    pub fn block_on<F: Future>(self, future: F) -> Result<F::Output, BuildError> {
+        assert!(
+            CoreId::current().is_none(),
+            "block_on was called on a thread that runs a core already: await the future instead"
+        );
+        let config = self.check()?;
+        let _pinned = match &self.cores {
+            None => None,
+            Some(_) => match self.processors()?[..] {
+                [processor] => Some(Pinned::to(processor).map_err(BuildError::Thread)?),
+                [..] => {
+                    let what = "block_on runs on one core: choose one, or none".to_owned();
+                    return Err(BuildError::Cores(what));
+                }
+            },
+        };
+        let core = Core::new(0, &config).map_err(BuildError::ring)?;
+        let mut future = pin!(guarded(future));
+        let mut output = None;
+        core.run_main(
+            &mut |cx| match future.as_mut().poll(cx) {
+                Poll::Ready(value) => {
+                    output = Some(value);
+                    true
+                }
+                Poll::Pending => false,
+            },
+            self.grace_period,
+        );
+        drop(core);
+        match output.expect("run_main returns once the future has ended") {
+            Ok(value) => Ok(value),
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+}
+
+/// Runs one future to its end on the calling thread, with a core of its own there.
+///
+/// # Errors
+///
+/// As for [`Builder::build`].
+///
+/// # Panics
+///
+/// On a thread that runs a core already. A panic of the future goes on.
+pub fn block_on<F: Future>(future: F) -> Result<F::Output, BuildError> {
+    Builder::default().block_on(future)
+}
+
+/// The calling thread on one processor; put back when dropped.
+struct Pinned(sys::Affinity);
+
+impl Pinned {
+    fn to(processor: usize) -> io::Result<Self> {
+        let before = sys::Affinity::current()?;
+        pin_to(processor)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // The thread stays where it is if it cannot go back.
+        let _ = self.0.restore();
+    }
+}
+
+fn pin_to(processor: usize) -> io::Result<()> {
+    if core_affinity::set_for_current(core_affinity::CoreId { id: processor }) {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "the thread could not be pinned to processor {processor}"
+        )))
+    }
+}
+
+/// The life of a core's thread.
+fn core_thread(
+    index: u32,
+    processor: usize,
+    config: &CoreConfig,
+    tell: &mpsc::Sender<Result<CoreHandle, BuildError>>,
+) {
+    let set_up = pin_to(processor)
+        .map_err(BuildError::Thread)
+        .and_then(|()| Core::new(index, config).map_err(BuildError::ring));
+    match set_up {
+        Ok(core) => {
+            let handle = CoreHandle {
+                id: core.id,
+                shared: core.shared,
+                closures: Arc::clone(&core.closures),
+            };
+            if tell.send(Ok(handle)).is_ok() {
+                core.run();
+            }
+        }
+        Err(error) => {
+            let _ = tell.send(Err(error));
+        }
+    }
+}
+
+/// Why a closure could not be sent to a core. It comes back, unless the core ended meanwhile.
+#[non_exhaustive]
+pub enum SpawnError<F> {
+    /// The core's mailbox is full: try again later, or elsewhere.
+    Full(F),
+    /// The core has ended.
+    Closed(F),
+}
+
+impl<F> SpawnError<F> {
+    /// Returns the closure that was not sent.
+    pub fn into_inner(self) -> F {
+        match self {
+            Self::Full(closure) | Self::Closed(closure) => closure,
+        }
+    }
+}
+
+impl<F> fmt::Debug for SpawnError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpawnError({self})")
+    }
+}
+
+impl<F> fmt::Display for SpawnError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "the core's mailbox is full",
+            Self::Closed(_) => "the core has ended",
+        })
+    }
+}
+
+impl<F> Error for SpawnError<F> {}
+
+impl Handle {
+    /// Returns the cores, in order.
+    pub fn cores(&self) -> Vec<CoreId> {
+        self.cores.iter().map(|core| core.id).collect()
+    }
+
+    /// Starts a task on a core of this runtime: `closure` is called there, and the future it makes
+    /// need not be `Send`.
+    ///
+    /// Never waits. From a foreign thread, [`RemoteHandle::wait`] waits for the output.
+    ///
+    /// # Errors
+    ///
+    /// Gives the closure back if the core's mailbox is full, or the core has ended.
+    ///
+    /// # Panics
+    ///
+    /// If `core` belongs to another runtime.
+    pub fn spawn<F, M>(
+        &self,
+        core: CoreId,
+        closure: F,
+    ) -> Result<RemoteHandle<M::Output>, SpawnError<F>>
+    where
+        F: FnOnce() -> M + Send + 'static,
+        M: Future<Output: Send + 'static> + 'static,
+    {
+        let target = self.find(core);
+        let slot = Arc::new(RemoteSlot::default());
+        // The closure lies where both sides can reach it, so that it comes back if it is not sent.
+        let shelf = Arc::new(Mutex::new(Some(closure)));
+        let job = {
+            let (shelf, fill) = (
+                Arc::clone(&shelf),
+                Fill {
+                    slot: Arc::clone(&slot),
+                    filled: false,
+                },
+            );
+            move || {
+                let Some(closure) = lock(&shelf).take() else {
+                    return;
+                };
+                let mut fill = fill;
+                drop(crate::spawn(async move {
+                    let outcome = guarded(async move { closure().await }).await;
+                    fill.fill(outcome.map_err(RemoteError::Panicked));
+                }));
+            }
+        };
+        match target.send(Box::new(job)) {
+            Ok(()) => Ok(RemoteHandle { slot }),
+            Err(refused) => {
+                let closure = lock(&shelf).take();
+                match (refused, closure) {
+                    (Refused::Full, Some(closure)) => Err(SpawnError::Full(closure)),
+                    (Refused::Closed, Some(closure)) => Err(SpawnError::Closed(closure)),
+                    // It was taken in the last moment: the handle tells how it ended.
+                    (_, None) => Ok(RemoteHandle { slot }),
+                }
+            }
+        }
+    }
+
+    /// Asks the runtime to stop, with its own grace period. Returns at once.
+    pub fn shutdown(&self) {
+        self.shutdown_within(self.grace);
+    }
+
+    /// Asks the runtime to stop: tasks are cancelled, and dropped after `grace`. Returns at once.
+    ///
+    /// Called again with less patience, the runtime has less.
+    pub fn shutdown_within(&self, grace: Duration) {
+        for core in self.cores.iter() {
+            core.shared.ask_to_stop(core.id.incarnation, grace);
+        }
+    }
+
+    /// Returns what each core has done so far; a core that has ended says zero or is another's.
+    pub fn metrics(&self) -> Vec<CoreMetrics> {
+        self.cores
+            .iter()
+            .map(|core| core.shared.counters.snapshot())
+            .collect()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.cores
+            .iter()
+            .any(|core| core.shared.asked_to_stop().is_some())
+    }
+
+    fn find(&self, id: CoreId) -> &CoreHandle {
+        self.cores
+            .iter()
+            .find(|core| core.id == id)
+            .expect("a core is reached through a handle of its own runtime")
+    }
+}
+
+impl CoreHandle {
+    fn send(&self, job: crate::mailbox::closures::Job) -> Result<(), Refused> {
+        self.closures.send(job).map_err(|(refused, job)| {
+            drop(job);
+            refused
+        })?;
+        self.shared.rouse();
+        Ok(())
+    }
+}
+
+/// Waits, on a foreign thread, for the output of a task that was started by [`Handle::spawn`].
+///
+/// Dropped, it lets the task go on.
+#[must_use = "a handle that is dropped lets its task go on; say so with `drop` or `let _ =`"]
+pub struct RemoteHandle<T> {
+    slot: Arc<RemoteSlot<T>>,
+}
+
+/// Why a task on a core gave no output.
+#[non_exhaustive]
+pub enum RemoteError {
+    /// The task panicked, and this is what it panicked with.
+    Panicked(Box<dyn Any + Send>),
+    /// The core ended before the task had.
+    Gone,
+    /// The caller runs a core itself: waiting would block it, so nothing was waited for.
+    WouldBlock,
+}
+
+impl fmt::Debug for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RemoteError({self})")
+    }
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Panicked(_) => "the task panicked",
+            Self::Gone => "the core ended before the task had",
+            Self::WouldBlock => {
+                "a core cannot block to wait for a task: wait on a thread of your own"
+            }
+        })
+    }
+}
+
+impl Error for RemoteError {}
+
+struct RemoteSlot<T> {
+    output: Mutex<Option<Result<T, RemoteError>>>,
+    filled: Condvar,
+}
+
+impl<T> Default for RemoteSlot<T> {
+    fn default() -> Self {
+        Self {
+            output: Mutex::new(None),
+            filled: Condvar::new(),
+        }
+    }
+}
+
+impl<T> fmt::Debug for RemoteHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteHandle").finish_non_exhaustive()
+    }
+}
+
+impl<T> RemoteHandle<T> {
+    /// Blocks the calling thread until the task has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`RemoteError`]: the task panicked, or its core ended first; on a core, at once, that
+    /// waiting would block it.
+    pub fn wait(self) -> Result<T, RemoteError> {
+        if CoreId::current().is_some() {
+            return Err(RemoteError::WouldBlock);
+        }
+        let mut output = lock(&self.slot.output);
+        loop {
+            match output.take() {
+                Some(outcome) => return outcome,
+                None => {
+                    output = self
+                        .slot
+                        .filled
+                        .wait(output)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
+            }
+        }
+    }
+}
+
+/// The task's end of a [`RemoteSlot`]: dropped without an output, it says that the core is gone.
+struct Fill<T> {
+    slot: Arc<RemoteSlot<T>>,
+    filled: bool,
+}
+
+impl<T> Fill<T> {
+    fn fill(&mut self, outcome: Result<T, RemoteError>) {
+        self.filled = true;
+        *lock(&self.slot.output) = Some(outcome);
+        self.slot.filled.notify_one();
+    }
+}
+
+impl<T> Drop for Fill<T> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.fill(Err(RemoteError::Gone));
+        }
+    }
+}
+
+/// A thread that panicked while it held one of these locks left nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

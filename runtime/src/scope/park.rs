@@ -1,0 +1,196 @@
+//! What every op does at its first poll, while it waits, and when it is aborted.
+//!
+//! ```text
+//!   first poll ──► entry: is the active scope cancelled? ──► refused: X, nothing was done
+//!                        │ no
+//!                        ▼
+//!                  register under the active scope ──► polls: follow the active scope
+//!                                                        │
+//!                              completed first: value ◄──┴──► aborted first: X
+//! ```
+//!
+//! An op that is refused again and again in one poll of its task is made to yield now and then, so
+//! that a loop which swallows every cancel cannot keep the core to itself.
+
+use std::marker::PhantomData;
+use std::task::{Poll, Waker};
+
+use super::Cancelled;
+use super::tree::{Abort, NodeId, ParkId, Parked, Wait};
+use crate::core_state::Core;
+use crate::slab::Key;
+use crate::task::current;
+
+/// How many refusals in one poll of a task before it must yield.
+const YIELD_EVERY: u32 = 32;
+
+/// Checks the active scope, as every op does at its first poll.
+pub(crate) fn entry(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
+    core.see_remote_cancels();
+    let active = core.active.get();
+    if !core.tree.borrow().is_cancelled(active) {
+        return Poll::Ready(Ok(()));
+    }
+    let refusals = core.refusals.get() + 1;
+    core.refusals.set(refusals);
+    if refusals.is_multiple_of(YIELD_EVERY) {
+        core.yield_to_others(waker);
+        return Poll::Pending;
+    }
+    Poll::Ready(Err(core.tree.borrow().cause(active)))
+}
+
+/// Whether an op looks at its scope before it starts.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// It does.
+    Checked,
+    /// It is a release, and happens in every case.
+    Always,
+}
+
+impl Entry {
+    pub(crate) fn poll(&self, core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
+        match self {
+            Self::Checked => entry(core, waker),
+            Self::Always => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// What a wait in memory finds when it looks.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Waiting,
+    Ready,
+    Aborted(Cancelled),
+}
+
+/// One op's place in the scope tree. Dropped, it leaves no trace.
+#[derive(Debug, Default)]
+pub(crate) struct Park {
+    registered: Option<(ParkId, u64)>,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Park {
+    pub(crate) const fn new() -> Self {
+        Self {
+            registered: None,
+            not_send: PhantomData,
+        }
+    }
+
+    /// Registers a wait in memory under the active scope.
+    pub(crate) fn register_memory(&mut self, core: &Core, waker: &Waker) {
+        self.register(core, Wait::Memory(waker.clone()));
+    }
+
+    /// Registers a kernel op under the active scope.
+    pub(crate) fn register_kernel(&mut self, core: &Core, user_data: u64) {
+        self.register(core, Wait::Kernel(user_data));
+    }
+
+    /// Looks at a wait in memory, and follows the active scope.
+    pub(crate) fn look(&mut self, core: &Core, waker: &Waker) -> Look {
+        let id = self.id(core).expect("only a registered wait is looked at");
+        core.see_remote_cancels();
+        let (parked, abort) = core
+            .tree
+            .borrow_mut()
+            .poll_park(id, core.active.get(), waker);
+        debug_assert!(abort.is_none(), "a wait in memory is aborted on the spot");
+        match parked {
+            Parked::Waiting => Look::Waiting,
+            Parked::Ready => Look::Ready,
+            Parked::Aborted => Look::Aborted(self.cause(core)),
+        }
+    }
+
+    /// Lets a kernel op follow the active scope.
+    pub(crate) fn follow(&mut self, core: &Core, waker: &Waker) {
+        let Some(id) = self.id(core) else { return };
+        let (_, abort) = core
+            .tree
+            .borrow_mut()
+            .poll_park(id, core.active.get(), waker);
+        if let Some(Abort::Kernel(op)) = abort {
+            core.abort_op(op);
+        }
+    }
+
+    /// Returns why the scope that this op stands under is cancelled.
+    pub(crate) fn cause(&self, core: &Core) -> Cancelled {
+        let node = self.node(core);
+        core.tree.borrow().cause(node)
+    }
+
+    /// Returns the scope that this op stands under.
+    pub(crate) fn node(&self, core: &Core) -> NodeId {
+        let tree = core.tree.borrow();
+        self.id(core)
+            .and_then(|id| tree.node_of(id))
+            .unwrap_or_else(|| core.active.get())
+    }
+
+    /// Returns a number that the core can complete this wait by.
+    pub(crate) fn token(&self) -> Option<u64> {
+        self.registered.map(|(id, _)| id.to_token())
+    }
+
+    /// Returns the wait's address, for whoever completes it.
+    pub(crate) fn id(&self, core: &Core) -> Option<ParkId> {
+        self.registered.map(|(id, home)| {
+            assert!(
+                home == core.identity(),
+                "an op was polled outside the runtime that started it"
+            );
+            id
+        })
+    }
+
+    /// Returns whether this is registered on `core`.
+    pub(crate) fn is_at(&self, core: &Core) -> bool {
+        self.registered
+            .is_some_and(|(_, home)| home == core.identity())
+    }
+
+    /// Leaves the tree.
+    pub(crate) fn end(&mut self) {
+        if let Some((id, home)) = self.registered.take() {
+            current::try_with(|core| {
+                if core.identity() == home {
+                    let waker = core.tree.borrow_mut().unpark(id);
+                    drop(waker);
+                }
+            });
+        }
+    }
+
+    fn register(&mut self, core: &Core, wait: Wait) {
+        debug_assert!(self.registered.is_none());
+        let id = core.tree.borrow_mut().park(core.active.get(), wait);
+        self.registered = Some((id, core.identity()));
+    }
+}
+
+impl Drop for Park {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl ParkId {
+    /// Packs the address into a number.
+    pub(crate) fn to_token(self) -> u64 {
+        let Key { index, generation } = self.key();
+        u64::from(index) | u64::from(generation) << 32
+    }
+
+    pub(crate) fn from_token(token: u64) -> Self {
+        Self::from_key(Key {
+            index: token as u32,
+            generation: (token >> 32) as u32,
+        })
+    }
+}

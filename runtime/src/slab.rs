@@ -1,0 +1,238 @@
+//! Slots addressed by index, each with a generation, handed out from the lowest free one.
+//!
+//! Everything a core keeps many of (tasks, scope nodes, parks, timers) lives in such a slab. The
+//! lowest free index is handed out first: after a long life with a random order of ends, live
+//! entries still lie close together, which is what walking over many of them costs.
+//!
+//! Invariants:
+//! - A key is answered only while the entry it was made for lives: generations of a slot differ.
+//! - An index is handed out again only after `remove`.
+
+/// Which indexes are free, lowest first.
+///
+/// Two levels of bits: a bit per index, and a bit per word of those that says "something is free
+/// in here". `low` is a word below which nothing is free.
+#[derive(Debug, Default)]
+pub(crate) struct LowestFree {
+    words: Vec<u64>,
+    summary: Vec<u64>,
+    low: usize,
+    handed_out: u32,
+}
+
+impl LowestFree {
+    /// Hands out the lowest index below the current end that is free.
+    pub(crate) fn take(&mut self) -> Option<u32> {
+        if self.low >= self.words.len() || self.words[self.low] == 0 {
+            self.low = self.next_word_with_room()?;
+        }
+        let word = &mut self.words[self.low];
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        if *word == 0 {
+            self.summary[self.low / 64] &= !(1 << (self.low % 64));
+        }
+        self.handed_out += 1;
+        Some(self.low as u32 * 64 + bit)
+    }
+
+    /// Gives `index` back.
+    pub(crate) fn give_back(&mut self, index: u32) {
+        self.add(index);
+        self.handed_out -= 1;
+    }
+
+    /// Makes `index` known as free, for a store that has grown by it.
+    pub(crate) fn add(&mut self, index: u32) {
+        let word = index as usize / 64;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+            self.summary.resize(word / 64 + 1, 0);
+        }
+        debug_assert!(
+            self.words[word] & (1 << (index % 64)) == 0,
+            "given back twice"
+        );
+        self.words[word] |= 1 << (index % 64);
+        self.summary[word / 64] |= 1 << (word % 64);
+        self.low = self.low.min(word);
+    }
+
+    /// Counts an index that the store handed out itself, by growing.
+    pub(crate) fn grown_by_one(&mut self) {
+        self.handed_out += 1;
+    }
+
+    /// Returns how many indexes are handed out.
+    pub(crate) fn handed_out(&self) -> u32 {
+        self.handed_out
+    }
+
+    fn next_word_with_room(&self) -> Option<usize> {
+        let first = self.low / 64;
+        self.summary[first.min(self.summary.len())..]
+            .iter()
+            .position(|&bits| bits != 0)
+            .map(|at| {
+                let group = first + at;
+                group * 64 + self.summary[group].trailing_zeros() as usize
+            })
+    }
+}
+
+/// The address of one entry of a slab: useless once the entry is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// Entries of one kind.
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    entries: Vec<Entry<T>>,
+    free: LowestFree,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: LowestFree::default(),
+        }
+    }
+}
+
+impl<T> Slab<T> {
+    /// Stores `value` in the lowest free slot.
+    pub(crate) fn insert(&mut self, value: T) -> Key {
+        if let Some(index) = self.free.take() {
+            let entry = &mut self.entries[index as usize];
+            entry.value = Some(value);
+            return Key {
+                index,
+                generation: entry.generation,
+            };
+        }
+        let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 entries fit memory");
+        self.entries.push(Entry {
+            generation: 0,
+            value: Some(value),
+        });
+        self.free.grown_by_one();
+        Key {
+            index,
+            generation: 0,
+        }
+    }
+
+    /// Takes the entry out, if it still lives.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        let value = entry.value.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.give_back(key.index);
+        Some(value)
+    }
+
+    /// Returns the entry, if it still lives.
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        let entry = self.entries.get(key.index as usize)?;
+        if entry.generation == key.generation {
+            entry.value.as_ref()
+        } else {
+            None
+        }
+    }
+
+    /// Returns the entry, if it still lives.
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation == key.generation {
+            entry.value.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// Returns the entry that has this index now, with its key.
+    pub(crate) fn at(&self, index: u32) -> Option<(Key, &T)> {
+        let entry = self.entries.get(index as usize)?;
+        Some((
+            Key {
+                index,
+                generation: entry.generation,
+            },
+            entry.value.as_ref()?,
+        ))
+    }
+
+    /// Returns how many entries live.
+    pub(crate) fn len(&self) -> usize {
+        self.free.handed_out() as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lowest_free_index_comes_first() {
+        let mut slab = Slab::default();
+        let keys: Vec<Key> = (0..10_000).map(|n| slab.insert(n)).collect();
+        for at in [9_999, 4_200, 77, 64, 3] {
+            assert_eq!(slab.remove(keys[at]), Some(at));
+        }
+        let again: Vec<u32> = (0..6).map(|n| slab.insert(n).index).collect();
+        assert_eq!(again, [3, 64, 77, 4_200, 9_999, 10_000]);
+    }
+
+    #[test]
+    fn old_key_is_a_stranger() {
+        let mut slab = Slab::default();
+        let old = slab.insert('a');
+        assert_eq!(slab.remove(old), Some('a'));
+        let new = slab.insert('b');
+        assert_eq!(new.index, old.index);
+        assert_eq!(slab.get(old), None);
+        assert_eq!(slab.remove(old), None);
+        assert_eq!(slab.get(new), Some(&'b'));
+        assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn every_index_is_handed_out_once_in_a_random_life() {
+        let mut free = LowestFree::default();
+        let mut out = std::collections::BTreeSet::new();
+        let mut end = 0;
+        let mut random = 7_u64;
+        for _ in 0..20_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            if random >> 63 == 0 {
+                let index = free.take().unwrap_or_else(|| {
+                    free.grown_by_one();
+                    end += 1;
+                    end - 1
+                });
+                assert!(out.insert(index), "{index} was handed out already");
+            } else if let Some(&index) = out.iter().nth((random >> 33) as usize % out.len().max(1))
+            {
+                out.remove(&index);
+                free.give_back(index);
+            }
+            assert_eq!(free.handed_out() as usize, out.len());
+        }
+    }
+}

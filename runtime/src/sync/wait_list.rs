@@ -1,0 +1,103 @@
+//! Who waits, in the order of arrival; a waiter that gives up leaves no trace.
+//!
+//! A waiter that was aborted first is skipped by whoever hands something out: `complete` of the
+//! scope tree decides that.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::task::{Context, Poll};
+
+use crate::scope::Cancelled;
+use crate::scope::park::{self, Look, Park};
+use crate::scope::tree::ParkId;
+use crate::task::current;
+
+/// A line of waiting tasks.
+#[derive(Debug, Default)]
+pub(super) struct WaitList {
+    line: RefCell<Line>,
+    not_send: PhantomData<*const ()>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    tickets: u64,
+    waiting: BTreeMap<u64, ParkId>,
+}
+
+/// One place in a line.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    park: Park,
+    ticket: Option<u64>,
+}
+
+impl WaitList {
+    /// Waits in line until woken. The caller has found that there is nothing to be had yet; it
+    /// looks again when this is ready.
+    pub(super) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
+        current::with(|core| {
+            if place.ticket.is_none() {
+                place.park.register_memory(core, cx.waker());
+                let park = place.park.id(core).expect("registered just above");
+                let mut line = self.line.borrow_mut();
+                line.tickets += 1;
+                let ticket = line.tickets;
+                line.waiting.insert(ticket, park);
+                place.ticket = Some(ticket);
+                return Poll::Pending;
+            }
+            match place.park.look(core, cx.waker()) {
+                Look::Waiting => Poll::Pending,
+                Look::Ready => {
+                    self.leave(place);
+                    Poll::Ready(Ok(()))
+                }
+                Look::Aborted(cancelled) => {
+                    self.leave(place);
+                    Poll::Ready(Err(cancelled))
+                }
+            }
+        })
+    }
+
+    /// Gives a place up.
+    pub(super) fn leave(&self, place: &mut Place) {
+        if let Some(ticket) = place.ticket.take() {
+            self.line.borrow_mut().waiting.remove(&ticket);
+            place.park.end();
+        }
+    }
+
+    /// Wakes everybody who waits now.
+    pub(super) fn wake_all(&self) {
+        let waiting = std::mem::take(&mut self.line.borrow_mut().waiting);
+        current::try_with(|core| {
+            for park in waiting.into_values() {
+                core.complete(park);
+            }
+        });
+    }
+
+    /// Returns how many wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.line.borrow().waiting.len()
+    }
+}
+
+impl Place {
+    /// Returns whether it stands in line already.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Looks at the active scope, as every op does at its first poll.
+    pub(super) fn entry(&self, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
+        if self.ticket.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        current::with(|core| park::entry(core, cx.waker()))
+    }
+}

@@ -1,0 +1,96 @@
+//! A future and, later, its output: one allocation per task.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::join::JoinError;
+
+/// A task as its core sees it, with the future's type forgotten.
+pub(crate) trait TaskObject {
+    /// Polls the future; a panic is caught and becomes the output. Ready means that the output is
+    /// there and the future is gone.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended>;
+
+    /// Drops the future, if it is still there; the output says that it was dropped.
+    fn drop_future(self: Pin<&mut Self>);
+
+    /// Returns the output: an `Option<Result<T, JoinError>>`, for whoever knows the `T`.
+    fn output(self: Pin<&mut Self>) -> &mut dyn Any;
+}
+
+/// How a future ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Normally,
+    Panicked,
+}
+
+/// Holds a future until it ends, then its output until somebody takes it.
+pub(crate) enum TaskCell<F: Future> {
+    Running(F),
+    Ended(Option<Result<F::Output, JoinError>>),
+}
+
+impl<F: Future<Output: 'static>> TaskCell<F> {
+    fn future(self: Pin<&mut Self>) -> Option<Pin<&mut F>> {
+        // SAFETY: the reference is not used to move the future: it is projected, or left alone.
+        match unsafe { self.get_unchecked_mut() } {
+            // SAFETY: the future is pinned because the cell is: it is never moved out of
+            // `Running`, only overwritten in place, which drops it first.
+            Self::Running(future) => Some(unsafe { Pin::new_unchecked(future) }),
+            Self::Ended(_) => None,
+        }
+    }
+
+    /// Overwrites the future, whose destructor may panic.
+    fn end(self: Pin<&mut Self>, output: Result<F::Output, JoinError>) -> Ended {
+        let failed = output.is_err();
+        let mut cell = self;
+        // An assignment stores the new value also when dropping the old one panics.
+        let dropped = catch_unwind(AssertUnwindSafe(|| {
+            cell.as_mut().set(Self::Ended(Some(output)))
+        }));
+        match dropped {
+            Ok(()) if !failed => Ended::Normally,
+            Ok(()) => Ended::Panicked,
+            Err(payload) => {
+                if !failed {
+                    cell.set(Self::Ended(Some(Err(JoinError::Panicked(payload)))));
+                }
+                Ended::Panicked
+            }
+        }
+    }
+}
+
+impl<F: Future<Output: 'static>> TaskObject for TaskCell<F> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let future = self
+            .as_mut()
+            .future()
+            .expect("a task is polled until it ends");
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(self.end(Ok(output))),
+            Err(payload) => Poll::Ready(self.end(Err(JoinError::Panicked(payload)))),
+        }
+    }
+
+    fn drop_future(mut self: Pin<&mut Self>) {
+        if self.as_mut().future().is_some() {
+            self.end(Err(JoinError::Dropped));
+        }
+    }
+
+    fn output(self: Pin<&mut Self>) -> &mut dyn Any {
+        // SAFETY: the reference is not used to move a future: it leads to an output only.
+        match unsafe { self.get_unchecked_mut() } {
+            Self::Ended(output) => output,
+            Self::Running(_) => unreachable!("asked of tasks that have ended"),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The one pointer to the core whose turn it is.
+//!
+//! Set while a core's turn runs, on the thread that runs it. Every op finds its core here.
+
+use std::cell::Cell;
+use std::ptr;
+
+use crate::core_state::Core;
+
+thread_local! {
+    static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
+}
+
+/// Runs `f` as a turn of `core`.
+pub(crate) fn enter<R>(core: &Core, f: impl FnOnce() -> R) -> R {
+    struct Restore(*const Core);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
+    let _restore = Restore(CURRENT.replace(core));
+    f()
+}
+
+/// Runs `f` with the core whose turn it is.
+///
+/// # Panics
+///
+/// Off a core.
+#[track_caller]
+pub(crate) fn with<R>(f: impl FnOnce(&Core) -> R) -> R {
+    match try_with(f) {
+        Some(result) => result,
+        None => panic!(
+            "this needs a quoit core, and this thread is not running one: call it from a task \
+             (inside Runtime::run, block_on or spawn)"
+        ),
+    }
+}
+
+/// Runs `f` with the core whose turn it is, if there is one.
+pub(crate) fn try_with<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
+    let core = CURRENT.get();
+    if core.is_null() {
+        return None;
+    }
+    // SAFETY: the pointer was made from the reference that `enter` holds for as long as it is set:
+    // `Restore` takes it away before that call returns, also when it unwinds. The reference made
+    // here does not leave `f`, which runs inside that call, on the same thread.
+    Some(f(unsafe { &*core }))
+}

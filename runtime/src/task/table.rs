@@ -1,0 +1,333 @@
+//! The tasks of a core, and which of them are ready to run.
+//!
+//! ```text
+//!            spawn           begin              put back
+//!  (vacant) ──────► idle ───────────► running ───────────► idle
+//!                                        │ end
+//!                                        ▼      output taken, or nobody will
+//!                                      ended ─────────────────────────────────► (vacant)
+//! ```
+//!
+//! Invariants:
+//! - A task stands in the run queue at most once; a slot that still stands there is not reused.
+//! - A slot's generation goes on when its task is gone, here and in the cell that other threads
+//!   see, and it goes on across the lives of a core.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+
+use super::cell::TaskObject;
+use super::waker::{GENERATIONS, MAX_TASKS};
+use crate::mailbox::CoreShared;
+use crate::scope::tree::{NodeId, ParkId};
+use crate::slab::LowestFree;
+
+/// A task's address on its core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TaskId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+pub(crate) type TaskBox = Pin<Box<dyn TaskObject>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Vacant,
+    /// The task of `block_on`, whose future lies on the loop's stack.
+    Main,
+    Idle,
+    Running,
+    Ended,
+}
+
+struct Slot {
+    object: Option<TaskBox>,
+    node: NodeId,
+    generation: u32,
+    state: State,
+    queued: bool,
+    /// Somebody has a handle and may still want the output.
+    wanted: bool,
+    joiner: Option<ParkId>,
+}
+
+/// What the loop takes out of the run queue.
+pub(crate) enum Ready {
+    /// The task of `block_on`.
+    Main { id: TaskId, node: NodeId },
+    /// A task, to be polled and put back or ended.
+    Task {
+        id: TaskId,
+        node: NodeId,
+        object: TaskBox,
+    },
+}
+
+/// What the end of a task leaves to do.
+pub(crate) struct AfterEnd {
+    /// Nobody wants the output: to be dropped where no borrow is held.
+    pub(crate) unwanted: Option<TaskBox>,
+    /// Who waits for the end.
+    pub(crate) joiner: Option<ParkId>,
+}
+
+/// All tasks of one core.
+pub(crate) struct TaskTable {
+    shared: &'static CoreShared,
+    slots: Vec<Slot>,
+    free: LowestFree,
+    ready: VecDeque<u32>,
+    live: u32,
+}
+
+impl std::fmt::Debug for TaskTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskTable")
+            .field("live", &self.live)
+            .field("ready", &self.ready.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TaskTable {
+    pub(crate) fn new(shared: &'static CoreShared) -> Self {
+        Self {
+            shared,
+            slots: Vec::new(),
+            free: LowestFree::default(),
+            ready: VecDeque::new(),
+            live: 0,
+        }
+    }
+
+    /// Adds a task, ready to run.
+    pub(crate) fn insert(&mut self, object: TaskBox, node: NodeId) -> TaskId {
+        let id = self.occupy(Some(object), node, State::Idle);
+        self.live += 1;
+        id
+    }
+
+    /// Adds the task of `block_on`, ready to run.
+    pub(crate) fn insert_main(&mut self, node: NodeId) -> TaskId {
+        self.occupy(None, node, State::Main)
+    }
+
+    /// Removes the task of `block_on`.
+    pub(crate) fn remove_main(&mut self, id: TaskId) {
+        let slot = &mut self.slots[id.slot as usize];
+        slot.state = State::Ended;
+        slot.wanted = false;
+        self.free_if_done(id.slot);
+    }
+
+    /// Makes a task ready, if it is this one and not ready already.
+    pub(crate) fn wake(&mut self, slot: u32, generation: u32) {
+        let Some(found) = self.slots.get_mut(slot as usize) else {
+            return;
+        };
+        let alive = matches!(found.state, State::Idle | State::Running | State::Main);
+        if found.generation == generation && alive && !found.queued {
+            found.queued = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Makes ready whichever task has the slot now: the sender's cell compared the generations.
+    pub(crate) fn wake_slot(&mut self, slot: u32) {
+        if let Some(found) = self.slots.get(slot as usize) {
+            self.wake(slot, found.generation);
+        }
+    }
+
+    /// Wakes every task once.
+    pub(crate) fn wake_all(&mut self) {
+        for slot in 0..self.slots.len() as u32 {
+            self.wake_slot(slot);
+        }
+    }
+
+    /// Takes the next ready task.
+    pub(crate) fn next_ready(&mut self) -> Option<Ready> {
+        loop {
+            let index = self.ready.pop_front()?;
+            let slot = &mut self.slots[index as usize];
+            slot.queued = false;
+            let id = TaskId {
+                slot: index,
+                generation: slot.generation,
+            };
+            match slot.state {
+                State::Idle => {
+                    slot.state = State::Running;
+                    let object = slot.object.take().expect("an idle task has its object");
+                    return Some(Ready::Task {
+                        id,
+                        node: slot.node,
+                        object,
+                    });
+                }
+                State::Main => {
+                    return Some(Ready::Main {
+                        id,
+                        node: slot.node,
+                    });
+                }
+                // It ended while it stood in the queue.
+                State::Ended => self.free_if_done(index),
+                State::Running | State::Vacant => {
+                    unreachable!(
+                        "a task that runs has left the queue, and a vacant slot never joins it"
+                    )
+                }
+            }
+        }
+    }
+
+    /// Puts a polled task back.
+    pub(crate) fn put_back(&mut self, id: TaskId, object: TaskBox) {
+        let slot = &mut self.slots[id.slot as usize];
+        slot.state = State::Idle;
+        slot.object = Some(object);
+    }
+
+    /// Records that a task ended; its output stays if somebody may want it.
+    pub(crate) fn end(&mut self, id: TaskId, object: TaskBox) -> AfterEnd {
+        self.live -= 1;
+        let slot = &mut self.slots[id.slot as usize];
+        slot.state = State::Ended;
+        let joiner = slot.joiner.take();
+        let unwanted = if slot.wanted {
+            slot.object = Some(object);
+            None
+        } else {
+            Some(object)
+        };
+        self.free_if_done(id.slot);
+        AfterEnd { unwanted, joiner }
+    }
+
+    /// Takes any task that has not ended out of the table, to be ended by the caller.
+    pub(crate) fn take_any(&mut self) -> Option<(TaskId, NodeId, TaskBox)> {
+        let index = self
+            .slots
+            .iter()
+            .position(|slot| slot.state == State::Idle)?;
+        let slot = &mut self.slots[index];
+        slot.state = State::Running;
+        let object = slot.object.take().expect("an idle task has its object");
+        Some((
+            TaskId {
+                slot: index as u32,
+                generation: slot.generation,
+            },
+            slot.node,
+            object,
+        ))
+    }
+
+    pub(crate) fn has_ended(&self, id: TaskId) -> bool {
+        self.find(id).is_none_or(|slot| slot.state == State::Ended)
+    }
+
+    /// Takes a task that has ended, for its output. Its handle asks, once.
+    pub(crate) fn take_ended(&mut self, id: TaskId) -> TaskBox {
+        let slot = &mut self.slots[id.slot as usize];
+        assert!(
+            slot.generation == id.generation && slot.state == State::Ended,
+            "a handle keeps its slot"
+        );
+        slot.wanted = false;
+        let object = slot.object.take().expect("an output is taken once");
+        self.free_if_done(id.slot);
+        object
+    }
+
+    /// Notes whom to tell of the end.
+    pub(crate) fn set_joiner(&mut self, id: TaskId, joiner: Option<ParkId>) {
+        let slot = &mut self.slots[id.slot as usize];
+        debug_assert_eq!(slot.generation, id.generation, "a handle keeps its slot");
+        slot.joiner = joiner;
+    }
+
+    /// Notes that nobody will ask for the output; returns it if it is there.
+    pub(crate) fn detach(&mut self, id: TaskId) -> Option<TaskBox> {
+        let slot = &mut self.slots[id.slot as usize];
+        debug_assert_eq!(slot.generation, id.generation, "a handle keeps its slot");
+        slot.wanted = false;
+        slot.joiner = None;
+        if slot.state != State::Ended {
+            return None;
+        }
+        let output = slot.object.take();
+        self.free_if_done(id.slot);
+        output
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Returns how many tasks have not ended.
+    pub(crate) fn live(&self) -> u32 {
+        self.live
+    }
+
+    fn occupy(&mut self, object: Option<TaskBox>, node: NodeId, state: State) -> TaskId {
+        let wanted = state != State::Main;
+        let index = match self.free.take() {
+            Some(index) => {
+                let slot = &mut self.slots[index as usize];
+                debug_assert_eq!(slot.state, State::Vacant);
+                *slot = Slot {
+                    object,
+                    node,
+                    generation: slot.generation,
+                    state,
+                    queued: true,
+                    wanted,
+                    joiner: None,
+                };
+                index
+            }
+            None => {
+                let index = self.slots.len() as u32;
+                assert!(index < MAX_TASKS, "a core has fewer than 2^24 tasks");
+                self.free.grown_by_one();
+                let generation = self.shared.wakes.ensure(index);
+                self.slots.push(Slot {
+                    object,
+                    node,
+                    generation,
+                    state,
+                    queued: true,
+                    wanted,
+                    joiner: None,
+                });
+                index
+            }
+        };
+        self.ready.push_back(index);
+        TaskId {
+            slot: index,
+            generation: self.slots[index as usize].generation,
+        }
+    }
+
+    fn find(&self, id: TaskId) -> Option<&Slot> {
+        self.slots
+            .get(id.slot as usize)
+            .filter(|slot| slot.generation == id.generation)
+    }
+
+    fn free_if_done(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.state != State::Ended || slot.wanted || slot.queued {
+            return;
+        }
+        slot.state = State::Vacant;
+        slot.generation = (slot.generation + 1) % GENERATIONS;
+        self.shared.wakes.set_generation(index, slot.generation);
+        self.free.give_back(index);
+    }
+}

@@ -1,0 +1,71 @@
+//! Waking: an integer, from this core or any thread.
+//!
+//! The data of a task's waker is no pointer but the task's address packed into a word: core, slot,
+//! generation. Clone is a copy and drop does nothing, so there is no count to overflow and nothing
+//! that a forgotten waker keeps alive. A waker that outlived its task finds another generation and
+//! does nothing.
+//!
+//! Wakers are never recognised by their vtable: its address differs between codegen units.
+
+use std::ptr;
+use std::task::{RawWaker, RawWakerVTable, Waker};
+
+use super::current;
+use crate::mailbox;
+
+// Bits 0..28 generation, 28..52 slot, 52..64 core.
+const GENERATION_BITS: u32 = 28;
+const SLOT_BITS: u32 = 24;
+
+/// The generations that fit a waker.
+pub(crate) const GENERATIONS: u32 = 1 << GENERATION_BITS;
+
+/// How many tasks a core may have at a time.
+pub(crate) const MAX_TASKS: u32 = 1 << SLOT_BITS;
+
+const _: () = assert!(
+    usize::BITS == 64,
+    "quoit needs 64-bit pointers: a waker is one word"
+);
+const _: () = assert!(mailbox::MAX_CORES <= 1 << (64 - GENERATION_BITS - SLOT_BITS));
+
+/// Makes the waker of a task.
+pub(crate) fn task_waker(core: u32, slot: u32, generation: u32) -> Waker {
+    debug_assert!(slot < MAX_TASKS && generation < GENERATIONS);
+    let word = usize::try_from(
+        u64::from(core) << (GENERATION_BITS + SLOT_BITS)
+            | u64::from(slot) << GENERATION_BITS
+            | u64::from(generation),
+    )
+    .expect("64-bit targets only");
+    // SAFETY: the functions of the vtable take the data as a number and touch no memory by it, so
+    // the contract of `RawWaker` holds for any number, on any thread.
+    unsafe { Waker::from_raw(RawWaker::new(ptr::without_provenance(word), &VTABLE)) }
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, drop);
+
+fn clone(word: *const ()) -> RawWaker {
+    RawWaker::new(word, &VTABLE)
+}
+
+fn drop(_: *const ()) {}
+
+fn wake(word: *const ()) {
+    let word = word.addr() as u64;
+    let core = (word >> (GENERATION_BITS + SLOT_BITS)) as u32;
+    let slot = (word >> GENERATION_BITS) as u32 & (MAX_TASKS - 1);
+    let generation = word as u32 & (GENERATIONS - 1);
+    let local = current::try_with(|current| {
+        let here = current.number() == core;
+        if here {
+            current.tasks.borrow_mut().wake(slot, generation);
+        }
+        here
+    });
+    if local != Some(true)
+        && let Some(shared) = mailbox::core(core)
+    {
+        shared.wake_task(slot, generation);
+    }
+}

@@ -1,0 +1,82 @@
+//! A point on the core's monotonic clock.
+//!
+//! Nanoseconds of `CLOCK_MONOTONIC`, which never goes back and starts at boot, as `u64`: enough for
+//! 584 years. Arithmetic saturates, so a deadline past the clock's range is simply never reached.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use crate::driver;
+
+/// A point on the monotonic clock, read through the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The end of the clock's range: a deadline there never comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// Reads the clock. Works on a core and off it.
+    pub fn now() -> Self {
+        driver::monotonic_now()
+    }
+
+    /// Returns how long ago this was; zero if it lies ahead.
+    pub fn elapsed(self) -> Duration {
+        Self::now() - self
+    }
+
+    /// Returns the time from `earlier` until this instant; zero if `earlier` is later.
+    pub const fn duration_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Makes an instant from nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub(crate) const fn as_nanos(self) -> u64 {
+        self.0
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    /// Adds; what lies past the clock's range becomes [`Instant::NEVER`].
+    fn add(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanos))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+
+    fn sub(self, duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(nanos))
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.duration_since(earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_past_the_range_saturates() {
+        let now = Instant::from_nanos(1_000);
+        assert_eq!(now + Duration::MAX, Instant::NEVER);
+        assert_eq!(now - Duration::MAX, Instant::from_nanos(0));
+        assert_eq!(now - Instant::NEVER, Duration::ZERO);
+    }
+}

@@ -1,0 +1,253 @@
+//! Deadlines: waiting for them, and what time it is.
+//!
+//! Timers are kept in user space, per core ([`store`]); the kernel sees one timeout, the next
+//! deadline, and only while the core is parked. No timer fires early.
+
+mod instant;
+pub(crate) mod store;
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+pub use instant::Instant;
+use store::TimerId;
+
+use crate::core_state::TimerTarget;
+use crate::driver::sys;
+use crate::scope::Cancelled;
+use crate::scope::park::{self, Look, Park};
+use crate::task::current;
+
+/// Waits for at least `duration`.
+///
+/// A duration of zero lets other tasks run once. One past the clock's range never ends.
+///
+/// # Errors
+///
+/// [`Cancelled`], by the deadline or cancel of a scope around.
+///
+/// # Panics
+///
+/// When polled off a core.
+pub async fn sleep(duration: Duration) -> Result<(), Cancelled> {
+    sleep_until(Instant::now() + duration).await
+}
+
+/// Waits until `deadline`.
+///
+/// A deadline that has passed lets other tasks run once.
+///
+/// # Errors
+///
+/// [`Cancelled`], by the deadline or cancel of a scope around.
+///
+/// # Panics
+///
+/// When polled off a core.
+pub async fn sleep_until(deadline: Instant) -> Result<(), Cancelled> {
+    if deadline <= Instant::now() {
+        return crate::task::yield_now().await;
+    }
+    Sleep {
+        deadline,
+        park: Park::new(),
+        timer: None,
+        not_send: PhantomData,
+    }
+    .await
+}
+
+/// Reads the wall clock, for dates; it may jump.
+pub fn wall_clock() -> SystemTime {
+    sys::wall_clock()
+}
+
+struct Sleep {
+    deadline: Instant,
+    park: Park,
+    timer: Option<TimerId>,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Future for Sleep {
+    type Output = Result<(), Cancelled>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        current::with(|core| {
+            if self.timer.is_none() {
+                std::task::ready!(park::entry(core, cx.waker()))?;
+                self.park.register_memory(core, cx.waker());
+                let park = self.park.id(core).expect("registered just above");
+                let timer = core
+                    .timers
+                    .borrow_mut()
+                    .insert(self.deadline, TimerTarget::Park(park));
+                self.timer = Some(timer);
+                return Poll::Pending;
+            }
+            match self.park.look(core, cx.waker()) {
+                Look::Waiting => Poll::Pending,
+                Look::Ready => Poll::Ready(Ok(())),
+                Look::Aborted(cancelled) => Poll::Ready(Err(cancelled)),
+            }
+        })
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let Some(timer) = self.timer else { return };
+        current::try_with(|core| {
+            // Of another core the number may name a stranger's timer.
+            if self.park.is_at(core) {
+                let target = core.timers.borrow_mut().remove(timer);
+                drop(target);
+            }
+        });
+    }
+}
+
+/// Ticks at a fixed distance.
+///
+/// ```no_run
+/// # async fn every_second() -> Result<(), quoit::Cancelled> {
+/// let mut interval = quoit::time::interval(std::time::Duration::from_secs(1));
+/// loop {
+///     interval.tick().await?;
+///     println!("tick");
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Interval {
+    next: Instant,
+    period: Duration,
+}
+
+/// Makes an interval whose first tick is one period from now.
+///
+/// # Panics
+///
+/// If the period is zero.
+pub fn interval(period: Duration) -> Interval {
+    assert!(
+        period > Duration::ZERO,
+        "an interval needs a period above zero"
+    );
+    Interval {
+        next: Instant::now() + period,
+        period,
+    }
+}
+
+impl Interval {
+    /// Waits for the next tick and returns when it was due.
+    ///
+    /// Ticks that were missed are left out, not made up for: the next one is again a whole number
+    /// of periods after the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`], by the deadline or cancel of a scope around; the tick is not lost.
+    pub async fn tick(&mut self) -> Result<Instant, Cancelled> {
+        sleep_until(self.next).await?;
+        let due = self.next;
+        let missed = due.elapsed().as_nanos() / self.period.as_nanos();
+        let periods = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+        self.next = due + self.period.saturating_mul(periods);
+        Ok(due)
+    }
+
+    /// Returns the distance between ticks.
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+}
+
+/// A timer for libraries that know nothing of scopes: it yields `()`, is not cancelled, and may be
+/// sent and shared, though it makes progress only on the core where it is first polled.
+///
+/// Use [`sleep`] where you can.
+#[derive(Debug)]
+pub struct Alarm {
+    deadline: Instant,
+    armed: Option<(TimerId, u64)>,
+}
+
+impl Alarm {
+    /// Makes an alarm.
+    pub fn at(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            armed: None,
+        }
+    }
+
+    /// Moves the alarm to another deadline.
+    pub fn reset(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        let moved = self.armed.is_some_and(|(timer, home)| {
+            current::try_with(|core| {
+                home == core.identity() && core.timers.borrow_mut().change(timer, deadline)
+            }) == Some(true)
+        });
+        if !moved {
+            self.disarm();
+        }
+    }
+
+    fn disarm(&mut self) {
+        if let Some((timer, home)) = self.armed.take() {
+            current::try_with(|core| {
+                if core.identity() == home {
+                    let target = core.timers.borrow_mut().remove(timer);
+                    drop(target);
+                }
+            });
+        }
+    }
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline <= Instant::now() {
+            self.disarm();
+            return Poll::Ready(());
+        }
+        current::with(|core| {
+            let known = self.armed.is_some_and(|(timer, home)| {
+                home == core.identity() && core.timers.borrow_mut().retarget(timer, cx.waker())
+            });
+            if !known {
+                let target = TimerTarget::Alarm(cx.waker().clone());
+                let timer = core.timers.borrow_mut().insert(self.deadline, target);
+                self.armed = Some((timer, core.identity()));
+            }
+        });
+        Poll::Pending
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+impl store::TimerStore<TimerTarget> {
+    /// Gives an alarm another waker; false if it has fired.
+    fn retarget(&mut self, timer: TimerId, waker: &Waker) -> bool {
+        match self.target_mut(timer) {
+            Some(TimerTarget::Alarm(known)) => {
+                known.clone_from(waker);
+                true
+            }
+            _ => false,
+        }
+    }
+}
