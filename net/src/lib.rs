@@ -5,6 +5,7 @@
 //! Everything here is built from the leaf ops of [`quoit::op`], stays on the core it was made on,
 //! and fails with [`quoit::Cancelled`] in a cancelled scope.
 
+pub mod http;
 mod sharded;
 pub mod tcp;
 

@@ -73,6 +73,8 @@ pub(crate) struct Core {
     /// Whether the eventfd is being read.
     pub(crate) wake_armed: Cell<bool>,
     pub(crate) scratch: RefCell<Vec<u32>>,
+    /// One moment on both clocks.
+    pub(crate) clock_base: (std::time::Instant, Instant),
     /// A turn has run that may have made timers due since the clock was last read.
     pub(crate) clock_is_old: Cell<bool>,
 }
@@ -113,6 +115,7 @@ impl Core {
             stop_at: Cell::new(None),
             wake_armed: Cell::new(false),
             scratch: RefCell::default(),
+            clock_base: crate::driver::clock_base(),
             clock_is_old: Cell::new(true),
         })
     }

@@ -283,6 +283,15 @@ impl Stream {
         (Ok(()), bufs)
     }
 
+    /// Begins to send all of a buffer, for adapters that hand bytes over and look at the outcome
+    /// later. Nothing happens before the first poll.
+    pub fn start_send(&self, buf: Vec<u8>) -> PendingSend {
+        let operation = ops::Send { buf, all: true };
+        PendingSend {
+            op: KernelOp::new(operation, Some(self.fd())),
+        }
+    }
+
     /// Ends one or both directions; what was sent before still arrives. `shutdown(2)`.
     ///
     /// # Errors
@@ -330,6 +339,30 @@ fn busy() -> io::Error {
         io::ErrorKind::ResourceBusy,
         "another task is already sending on this socket: one task at a time may",
     )
+}
+
+/// A send that is on its way; see [`Stream::start_send`].
+///
+/// Gives how much was sent, and the buffer back. Dropped early, the send is cancelled.
+#[derive(Debug)]
+#[must_use = "a send does nothing unless it is polled"]
+pub struct PendingSend {
+    op: KernelOp<ops::Send<Vec<u8>>>,
+}
+
+impl PendingSend {
+    /// Wakes nobody when it ends, until it is polled again.
+    pub fn mute(&mut self) {
+        self.op.mute();
+    }
+}
+
+impl Future for PendingSend {
+    type Output = BufResult<usize, Vec<u8>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.op).poll(cx)
+    }
 }
 
 /// A wait of [`Stream::poll_receive`]: keep it from poll to poll.
@@ -416,6 +449,11 @@ impl Listener {
             listener: self,
             wait: NextWait::default(),
         }
+    }
+
+    /// Takes a connection that was accepted already and waits for nobody else.
+    pub fn try_accept(&self) -> Option<SharedFd> {
+        self.accepted.borrow_mut().try_next()
     }
 
     /// Runs `f` on the socket: for its options and addresses.

@@ -98,6 +98,14 @@ impl TcpListener {
         Ok(TcpStream::from_stream(Stream::new(fd)))
     }
 
+    /// Takes a connection that was accepted already, without waiting: for a server that stops, and
+    /// serves those before it goes.
+    pub fn try_accept(&self) -> Option<TcpStream> {
+        self.listener
+            .try_accept()
+            .map(|fd| TcpStream::from_stream(Stream::new(fd)))
+    }
+
     /// Returns the address it listens on, with the port that the kernel chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.local

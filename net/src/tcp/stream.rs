@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
 
 use quoit::buf::{BufResult, Chunk, IoBuf, IoBufMut};
-use quoit::op::{self, ReceiveWait, Stream};
+use quoit::op::{self, PendingSend, ReceiveWait, Stream};
 
 use super::TcpOptions;
 
@@ -156,12 +156,8 @@ impl TcpStream {
         self.stream.poll_receive(wait, cx)
     }
 
-    pub(crate) fn end_recv(&self, wait: &mut ReceiveWait) {
-        self.stream.end_receive(wait);
-    }
-
-    pub(crate) fn op(&self) -> &Stream {
-        &self.stream
+    pub(crate) fn start_send(&self, buf: Vec<u8>) -> PendingSend {
+        self.stream.start_send(buf)
     }
 }
 

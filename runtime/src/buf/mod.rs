@@ -215,6 +215,7 @@ pub(crate) fn fill<B: IoBufMut>(buf: &mut B, bytes: &[u8]) -> usize {
 }
 
 /// Views a buffer's bytes.
+#[cfg(any(test, feature = "guard"))]
 pub(crate) fn bytes<B: IoBuf>(buf: &B) -> &[u8] {
     // SAFETY: `IoBuf` promises so many initialised bytes, and the borrow keeps them untouched.
     unsafe { std::slice::from_raw_parts(buf.as_ptr(), buf.len()) }

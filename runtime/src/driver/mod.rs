@@ -159,3 +159,13 @@ impl Driver {
 pub(crate) fn monotonic_now() -> Instant {
     sys::monotonic_now()
 }
+
+/// Reads both clocks, ours last: what is converted by this is never early.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the driver: the one place that reads it"
+)]
+pub(crate) fn clock_base() -> (std::time::Instant, Instant) {
+    let std_base = std::time::Instant::now();
+    (std_base, monotonic_now())
+}

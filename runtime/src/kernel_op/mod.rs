@@ -126,6 +126,21 @@ impl<O: Operation> KernelOp<O> {
     }
 }
 
+impl<O: Operation> KernelOp<O> {
+    /// Tells nobody of the completion, until the next poll.
+    pub(crate) fn mute(&mut self) {
+        if let Stage::Started { ticket, .. } = &self.stage {
+            current::with(|core| {
+                let old = core
+                    .ops
+                    .borrow_mut()
+                    .notify(ticket.id(core), Notify::Nobody);
+                drop(old);
+            });
+        }
+    }
+}
+
 // The payload moves into the slot before anything points into it.
 impl<O: Operation> Unpin for KernelOp<O> {}
 

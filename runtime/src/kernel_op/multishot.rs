@@ -123,6 +123,12 @@ impl<Q: Queue> Multishot<Q> {
         })
     }
 
+    /// Takes an item that is there already, without a look at the scope and without arming.
+    pub(crate) fn try_next(&mut self) -> Option<Q::Item> {
+        let ticket = self.armed.as_ref()?;
+        current::with(|core| core.ops.borrow_mut().payload::<Q>(ticket.id(core)).pop())
+    }
+
     /// Ends a wait that its future gives up.
     pub(crate) fn end_wait(&mut self, wait: &mut NextWait) {
         if std::mem::take(&mut wait.registered) {

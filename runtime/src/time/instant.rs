@@ -7,6 +7,7 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use crate::driver;
+use crate::task::current;
 
 /// A point on the monotonic clock, read through the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,27 @@ impl Instant {
     /// Returns the time from `earlier` until this instant; zero if `earlier` is later.
     pub const fn duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Takes an instant of the standard library over, for libraries that speak in those. Never
+    /// earlier than it says, and later by less than a microsecond.
+    ///
+    /// # Panics
+    ///
+    /// Off a core.
+    pub fn from_std(instant: std::time::Instant) -> Self {
+        let (std_base, base) = current::with(|core| core.clock_base);
+        base + instant.saturating_duration_since(std_base)
+    }
+
+    /// Returns the same instant as the standard library's.
+    ///
+    /// # Panics
+    ///
+    /// Off a core.
+    pub fn to_std(self) -> std::time::Instant {
+        let (std_base, base) = current::with(|core| core.clock_base);
+        std_base + (self - base)
     }
 
     /// Makes an instant from nanoseconds of `CLOCK_MONOTONIC`.

@@ -1,0 +1,51 @@
+//! The program `quoit`: serves a folder on every core, and says what this machine offers.
+
+mod answer;
+mod body;
+mod files;
+mod serve;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A server on io_uring: one pinned thread and one ring per core.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves a folder over HTTP/1.1 and HTTP/2; the default
+    Serve(serve::Arguments),
+    /// Says what this machine offers, and what is missing
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse()
+        .command
+        .unwrap_or_else(|| Command::Serve(serve::Arguments::default()));
+    let outcome = match command {
+        Command::Serve(arguments) => serve::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Doctor => doctor(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("quoit: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn doctor() -> io::Result<ExitCode> {
+    let report = quoit::doctor::examine();
+    writeln!(io::stdout(), "{report}")?;
+    Ok(if report.is_usable() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,272 @@
+//! hyper's `Read` and `Write` on our streams.
+//!
+//! Reading copies out of received chunks into hyper's buffer. Writing gathers what hyper writes
+//! until it flushes, and sends that in one go; while a send is on its way, the next is gathered.
+//!
+//! ```text
+//!   poll_write ──► gathered ──flush──► sending ──► (done)
+//!                     │ past the limit: wait for `sending`
+//! ```
+//!
+//! Invariants:
+//! - At most one send is on its way, so bytes keep their order.
+//! - A flush is done when its bytes are the kernel's business; an error of the send comes out at the
+//!   next call, and a shutdown waits for it.
+//! - A peer that takes nothing for the stall timeout, while hyper waits for it, is given up.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::ReadBufCursor;
+use quoit::buf::Chunk;
+use quoit::op::{PendingSend, ReceiveWait};
+use quoit::time::{Alarm, Instant};
+
+use crate::tcp::TcpStream;
+
+/// A TCP stream as hyper wants it.
+pub struct Io {
+    stream: Rc<TcpStream>,
+    wait: ReceiveWait,
+    /// Bytes that were received before hyper came.
+    early: Vec<u8>,
+    rest: Option<Chunk>,
+    gathered: Vec<u8>,
+    sending: Option<PendingSend>,
+    /// How many bytes `sending` is about.
+    sending_bytes: usize,
+    /// The error of a send, until the next call takes it.
+    failed: Option<io::Error>,
+    stall: Duration,
+    stalled_at: Option<Alarm>,
+    shutdown: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
+}
+
+/// How much is gathered while a send is on its way. Past this hyper waits.
+const GATHER: usize = 64 * 1024;
+
+/// A send of so many bytes is not waited for: it ends by itself, and keeps little memory until
+/// somebody looks.
+const SMALL: usize = 4096;
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io")
+            .field("stream", &self.stream)
+            .field("gathered", &self.gathered.len())
+            .field("sending", &self.sending_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Io {
+    /// Takes a stream over. A peer that takes nothing for 30 s, while hyper waits for it, is given
+    /// up; see [`Io::stall_timeout`].
+    pub fn new(stream: TcpStream) -> Self {
+        Self::with_early_bytes(stream, Vec::new(), None)
+    }
+
+    /// Takes a stream over of which `early` and then `rest` were received already.
+    pub(crate) fn with_early_bytes(stream: TcpStream, early: Vec<u8>, rest: Option<Chunk>) -> Self {
+        Self {
+            stream: Rc::new(stream),
+            wait: ReceiveWait::default(),
+            early,
+            rest,
+            gathered: Vec::new(),
+            sending: None,
+            sending_bytes: 0,
+            failed: None,
+            stall: Duration::from_secs(30),
+            stalled_at: None,
+            shutdown: None,
+        }
+    }
+
+    /// How long a peer may take nothing of what is sent while hyper waits for it.
+    #[must_use]
+    pub fn stall_timeout(mut self, stall: Duration) -> Self {
+        self.stall = stall;
+        self
+    }
+
+    /// Takes from `slices` what there is room for.
+    fn gather<'a>(
+        &mut self,
+        slices: impl IntoIterator<Item = &'a [u8]>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.look_at_send(cx)?;
+        if self.gathered.len() >= GATHER {
+            // No room before the send on its way has ended and this one has begun.
+            ready!(self.poll_sent(cx))?;
+            self.begin_send(cx)?;
+        }
+        let mut taken = 0;
+        for slice in slices {
+            let part = slice.len().min(GATHER - self.gathered.len());
+            self.gathered.extend_from_slice(&slice[..part]);
+            taken += part;
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Collects the outcome of a send, if it has ended, and any error that waits to be told.
+    fn look_at_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.sending.is_some() && self.poll_send(cx).is_pending() {
+            // Hyper does not wait for it now.
+            if let Some(sending) = &mut self.sending {
+                sending.mute();
+            }
+        }
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Waits until no send is on its way.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.sending.is_some() && self.poll_send(cx).is_pending() {
+            let alarm = self
+                .stalled_at
+                .get_or_insert_with(|| Alarm::at(Instant::now() + self.stall));
+            ready!(Pin::new(alarm).poll(cx));
+            self.sending = None;
+            self.stalled_at = None;
+            let what = "the peer took nothing of what was sent for too long";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
+        }
+        Poll::Ready(self.failed.take().map_or(Ok(()), Err))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(sending) = &mut self.sending else {
+            return Poll::Ready(());
+        };
+        let (result, buf) = ready!(Pin::new(sending).poll(cx));
+        self.sending = None;
+        self.stalled_at = None;
+        match result {
+            // The kernel stopped half-way, as for a signal: the rest goes first.
+            Ok(count) if count < self.sending_bytes && count > 0 => {
+                let mut rest = buf;
+                rest.drain(..count);
+                rest.extend_from_slice(&self.gathered);
+                self.gathered = rest;
+                if self.begin_send(cx).is_ok() {
+                    return self.poll_send(cx);
+                }
+            }
+            Ok(0) => self.failed = Some(io::ErrorKind::WriteZero.into()),
+            Ok(_) => {
+                if self.gathered.capacity() == 0 && buf.capacity() <= SMALL {
+                    // Gather the next into the same memory.
+                    self.gathered = buf;
+                    self.gathered.clear();
+                }
+            }
+            Err(error) => self.failed = Some(error),
+        }
+        Poll::Ready(())
+    }
+
+    /// Hands what was gathered to the kernel. No send is on its way.
+    fn begin_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let buf = std::mem::take(&mut self.gathered);
+        self.sending_bytes = buf.len();
+        self.sending = Some(self.stream.start_send(buf));
+        if self.poll_send(cx).is_pending()
+            && self.sending_bytes <= SMALL
+            && let Some(sending) = &mut self.sending
+        {
+            sending.mute();
+        }
+        self.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if !this.early.is_empty() {
+            let part = this.early.len().min(buf.remaining());
+            buf.put_slice(&this.early[..part]);
+            this.early.drain(..part);
+            return Poll::Ready(Ok(()));
+        }
+        let mut chunk = match this.rest.take() {
+            Some(chunk) => chunk,
+            None => match ready!(this.stream.poll_recv(&mut this.wait, cx))? {
+                Some(chunk) => chunk,
+                None => return Poll::Ready(Ok(())),
+            },
+        };
+        let part = chunk.len().min(buf.remaining());
+        buf.put_slice(&chunk[..part]);
+        chunk.advance(part);
+        if !chunk.is_empty() {
+            this.rest = Some(chunk);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.gather([buf], cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.gather(bufs.iter().map(|buf| &**buf), cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.look_at_send(cx)?;
+        if !self.gathered.is_empty() {
+            ready!(self.poll_sent(cx))?;
+            self.begin_send(cx)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_sent(cx))?;
+            if self.gathered.is_empty() {
+                break;
+            }
+            self.begin_send(cx)?;
+        }
+        let stream = Rc::clone(&self.stream);
+        let shutdown = self
+            .shutdown
+            .get_or_insert_with(|| Box::pin(async move { stream.shutdown(Shutdown::Write).await }));
+        shutdown.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,20 @@
+//! HTTP on hyper.
+//!
+//! hyper speaks the protocols; what is here brings bytes, time and tasks to it: [`io`] its `Read`
+//! and `Write` on our streams, [`timer`] its timers on ours, [`executor`] its tasks on ours, and
+//! [`server`] a server on every core.
+//!
+//! Nothing here is `Send`: a handler may hold an `Rc` across awaits.
+
+mod connection;
+mod executor;
+mod io;
+mod server;
+mod timer;
+
+pub use connection::Limits;
+pub use executor::Executor;
+pub use hyper::body::Incoming;
+pub use io::Io;
+pub use server::{Builder, Report, Server};
+pub use timer::Timer;

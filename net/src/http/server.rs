@@ -1,0 +1,475 @@
+//! `Server`: HTTP on every core.
+//!
+//! ```text
+//!   serving ──shutdown──► draining: no new connections, open ones answer what they have begun
+//!                            │ all ended, or the grace period is over
+//!                            ▼
+//!                         stopped: what was left is cancelled
+//! ```
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use quoit::sync::Event;
+use quoit::time::sleep;
+use quoit::{
+    CancelHandle, CarriesCancelled, CoreId, CoreMetrics, Cores, RemoteError, RemoteHandle, Runtime,
+    Scope,
+};
+
+use super::connection::{self, Limits};
+use crate::sharded::ShardedListener;
+use crate::tcp::{TcpListener, TcpOptions, TcpStream};
+
+/// An HTTP server on cores of its own: HTTP/1.1, and HTTP/2 with prior knowledge, on one port.
+///
+/// ```no_run
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+/// use http::Response;
+/// use quoit_net::http::Server;
+///
+/// let server = Server::bind("127.0.0.1:8080").serve(|request| async move {
+///     Ok::<_, Infallible>(Response::new(format!("you asked for {}\n", request.uri())))
+/// })?;
+/// println!("listening on http://{}", server.local_addr());
+/// // … the program's own main loop …
+/// let report = server.shutdown(Duration::from_secs(10))?;
+/// println!("{report}");
+/// # Ok::<_, std::io::Error>(())
+/// ```
+///
+/// Dropped, it shuts down with a grace period of 5 s.
+#[derive(Debug)]
+pub struct Server {
+    local: SocketAddr,
+    shared: Arc<Shared>,
+    /// Present until the server has been stopped.
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    runtime: Runtime,
+    mains: Vec<RemoteHandle<io::Result<Report>>>,
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Connections that were open when it began, and ended by themselves within the grace period.
+    pub finished: u64,
+    /// Connections that were still open when the grace period was over, and were cut.
+    pub cut: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} connections finished, {} cut",
+            self.finished, self.cut
+        )
+    }
+}
+
+/// What the cores and the outside share.
+#[derive(Debug, Default)]
+struct Shared(Mutex<Phase>);
+
+#[derive(Debug)]
+enum Phase {
+    /// These cancel the accept loops.
+    Serving(Vec<CancelHandle>),
+    Draining {
+        grace: Duration,
+    },
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Serving(Vec::new())
+    }
+}
+
+impl Shared {
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how this core's accept loop is ended; does it at once if the server drains already.
+    fn accepting(&self, handle: CancelHandle) {
+        match &mut *self.phase() {
+            Phase::Serving(handles) => handles.push(handle),
+            Phase::Draining { .. } => drop(handle.cancel()),
+        }
+    }
+
+    fn drain(&self, grace: Duration) {
+        let before = std::mem::replace(&mut *self.phase(), Phase::Draining { grace });
+        if let Phase::Serving(handles) = before {
+            for handle in handles {
+                handle.cancel();
+            }
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        match *self.phase() {
+            Phase::Serving(_) => Duration::ZERO,
+            Phase::Draining { grace } => grace,
+        }
+    }
+}
+
+/// Says how a server shall be.
+#[derive(Debug, Clone)]
+pub struct Builder<A> {
+    address: A,
+    cores: Cores,
+    limits: Limits,
+    options: TcpOptions,
+}
+
+impl Server {
+    /// Begins to say how a server shall be. Several addresses of a name: the first that works.
+    pub fn bind<A: ToSocketAddrs>(address: A) -> Builder<A> {
+        Builder {
+            address,
+            cores: Cores::All,
+            limits: Limits::default(),
+            options: TcpOptions::new(),
+        }
+    }
+
+    /// Returns the address it listens on, with the port that the kernel chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Returns what each core has done so far.
+    pub fn metrics(&self) -> Vec<CoreMetrics> {
+        self.running
+            .as_ref()
+            .map(|running| running.runtime.handle().metrics())
+            .unwrap_or_default()
+    }
+
+    /// Stops accepting, lets open connections answer what they have begun to read, and returns when
+    /// all have ended or `grace` is over; what is left then is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a core. `WouldBlock` on a core's own thread: then nothing happens but
+    /// that the server begins to drain.
+    pub fn shutdown(mut self, grace: Duration) -> io::Result<Report> {
+        self.stop(grace)
+    }
+
+    fn stop(&mut self, grace: Duration) -> io::Result<Report> {
+        self.shared.drain(grace);
+        let Some(Running { runtime, mains }) = self.running.take() else {
+            return Ok(Report::default());
+        };
+        let mut report = Report::default();
+        let mut failure = None;
+        for main in mains {
+            let outcome = main.wait().unwrap_or_else(|error| {
+                let kind = match error {
+                    RemoteError::WouldBlock => io::ErrorKind::WouldBlock,
+                    _ => io::ErrorKind::Other,
+                };
+                Err(io::Error::new(
+                    kind,
+                    format!("a core of the server failed: {error}"),
+                ))
+            });
+            match outcome {
+                Ok(core) => {
+                    report.finished += core.finished;
+                    report.cut += core.cut;
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        runtime.shutdown(LAST_GRACE);
+        failure.map_or(Ok(report), Err)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nobody is there to be told of a failure.
+        let _ = self.stop(DROP_GRACE);
+    }
+}
+
+/// How long a server that is dropped waits for its connections.
+const DROP_GRACE: Duration = Duration::from_secs(5);
+
+/// How long connections that were cut may take to notice.
+const LAST_GRACE: Duration = Duration::from_millis(500);
+
+impl<A: ToSocketAddrs> Builder<A> {
+    /// Which cores to use. Default: all that the process may use.
+    #[must_use]
+    pub fn cores(mut self, cores: Cores) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// How long a client may take to send the head of a request, the time since the last answer
+    /// included. Default 30 s: what browsers keep a connection for, and too short to starve us.
+    #[must_use]
+    pub fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.head_timeout = timeout;
+        self
+    }
+
+    /// How long a client may take nothing of an answer that waits for it. Default 30 s.
+    #[must_use]
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.stall_timeout = timeout;
+        self
+    }
+
+    /// How many bytes the head of a request may have; more is answered with 431. Default 64 KiB.
+    #[must_use]
+    pub fn max_head(mut self, bytes: usize) -> Self {
+        self.limits.max_head = bytes;
+        self
+    }
+
+    /// Options of the listening sockets.
+    #[must_use]
+    pub fn options(mut self, options: TcpOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Starts the server: returns when every core listens.
+    ///
+    /// The handler is cloned to every core. What it makes of a request need not be `Send`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `bind(2)`, with the address in the message; [`quoit::BuildError`].
+    pub fn serve<H, F, B, E>(self, handler: H) -> io::Result<Server>
+    where
+        H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Response<B>, E>> + 'static,
+        B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    {
+        self.serve_with(move |_| {
+            let handler = handler.clone();
+            async move { Ok(handler) }
+        })
+    }
+
+    /// Starts the server with a handler that is made on each core, with state that stays there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Builder::serve`], and what making a handler fails with.
+    pub fn serve_with<M, P, H, F, B, E>(self, make: M) -> io::Result<Server>
+    where
+        M: Fn(CoreId) -> P + Clone + Send + 'static,
+        P: Future<Output = io::Result<H>> + 'static,
+        H: Fn(Request<Incoming>) -> F + Clone + 'static,
+        F: Future<Output = Result<Response<B>, E>> + 'static,
+        B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    {
+        let runtime = Runtime::builder().cores(self.cores).build()?;
+        let cores = runtime.handle();
+        let port = bind_first(self.address, &cores, &self.options)?;
+        let shared = Arc::new(Shared::default());
+        let mut made = Vec::new();
+        let mut mains = Vec::new();
+        for core in cores.cores() {
+            let (make, port, shared, limits) =
+                (make.clone(), port.clone(), Arc::clone(&shared), self.limits);
+            let (tell, told) = std::sync::mpsc::sync_channel(1);
+            let main = cores.spawn(core, move || async move {
+                let ready = match make(core).await {
+                    Ok(handler) => port.take(core).map(|listener| (handler, listener)),
+                    Err(error) => Err(error),
+                };
+                match ready {
+                    Ok((handler, listener)) => {
+                        drop((tell.send(Ok(())), port));
+                        serve_core(listener, handler, limits, &shared).await
+                    }
+                    Err(error) => {
+                        drop(tell.send(Err(error)));
+                        Ok(Report::default())
+                    }
+                }
+            });
+            mains.push(
+                main.map_err(|_| io::Error::other("a core ended before the server had begun"))?,
+            );
+            made.push(told);
+        }
+        let server = Server {
+            local: port.local_addr(),
+            shared,
+            running: Some(Running { runtime, mains }),
+        };
+        for told in made {
+            // Dropped on a failure, the server shuts down the cores that had begun.
+            told.recv()
+                .map_err(|_| io::Error::other("a core ended before the server had begun"))??;
+        }
+        Ok(server)
+    }
+}
+
+fn bind_first(
+    addresses: impl ToSocketAddrs,
+    cores: &quoit::Handle,
+    options: &TcpOptions,
+) -> io::Result<ShardedListener> {
+    let mut failure = None;
+    for address in addresses.to_socket_addrs()? {
+        match ShardedListener::bind_with(address, cores, options) {
+            Ok(port) => return Ok(port),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the name stands for no address to listen on",
+        )
+    }))
+}
+
+/// The connections of one core.
+#[derive(Debug, Default)]
+struct Connections {
+    open: Cell<u64>,
+    draining: Event,
+    /// Set when the last has ended after `draining`.
+    none_left: Event,
+}
+
+/// Counts one connection as long as it is open.
+struct Open(Rc<Connections>);
+
+impl Open {
+    fn new(connections: &Rc<Connections>) -> Self {
+        connections.open.set(connections.open.get() + 1);
+        Self(Rc::clone(connections))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let open = self.0.open.get() - 1;
+        self.0.open.set(open);
+        if open == 0 && self.0.draining.is_set() {
+            self.0.none_left.set();
+        }
+    }
+}
+
+/// One core of the server, from its first connection to its last.
+async fn serve_core<H, F, B, E>(
+    listener: TcpListener,
+    handler: H,
+    limits: Limits,
+    shared: &Shared,
+) -> io::Result<Report>
+where
+    H: Fn(Request<Incoming>) -> F + Clone + 'static,
+    F: Future<Output = Result<Response<B>, E>> + 'static,
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+    E: Into<Box<dyn Error + Send + Sync>> + 'static,
+{
+    let connections = Rc::new(Connections::default());
+    let begin = |stream: TcpStream| {
+        let (open, handler) = (Open::new(&connections), handler.clone());
+        drop(quoit::spawn(async move {
+            if let Err(error) = connection::serve(stream, handler, limits, &open.0.draining).await
+                && !connection::is_ordinary_end(&*error)
+            {
+                eprintln!("quoit: a connection ended early: {error}");
+            }
+        }));
+    };
+    let accepting = Scope::new();
+    shared.accepting(accepting.handle());
+    accepting.run(accept(&listener, &begin)).await?;
+    // Those that were accepted and not yet begun are answered as well.
+    while let Some(stream) = listener.try_accept() {
+        begin(stream);
+    }
+    drop(listener);
+    let at_start = connections.open.get();
+    connections.draining.set();
+    if at_start > 0 {
+        let _: Option<()> = Scope::new()
+            .timeout(shared.grace())
+            .run(connections.none_left.wait())
+            .await?;
+    }
+    let cut = connections.open.get();
+    Ok(Report {
+        finished: at_start - cut.min(at_start),
+        cut,
+    })
+}
+
+async fn accept(listener: &TcpListener, begin: &impl Fn(TcpStream)) -> io::Result<()> {
+    let mut pause = PAUSE;
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                pause = PAUSE;
+                begin(stream);
+            }
+            Err(error) if error.cancelled().is_some() => return Err(error),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                // No descriptor or no memory: connections wait in the kernel until there is.
+                eprintln!("quoit: cannot accept: {error}; waiting {pause:?}");
+                sleep(pause).await?;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// An error of the connection that was accepted, and not of accepting (`accept(2)`).
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    )
+}
