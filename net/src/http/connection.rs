@@ -6,18 +6,20 @@
 use std::error::Error;
 use std::future::{self, Future};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use quoit::buf::Chunk;
 use quoit::sync::Event;
-use quoit::{CarriesCancelled, Scope};
+use quoit::time::sleep;
+use quoit::{Cancelled, CarriesCancelled, Scope};
 
 use super::{Executor, Io, Timer};
 use crate::tcp::TcpStream;
@@ -43,8 +45,7 @@ impl Default for Limits {
 /// HTTP/2's preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves one connection until it ends; once `draining` is set, it answers what it has begun to
-/// read and ends.
+/// Serves one connection until it ends; once `draining` is set, it answers what was asked and ends.
 pub(super) async fn serve<H, F, B, E>(
     stream: TcpStream,
     handler: H,
@@ -71,9 +72,21 @@ where
         return Ok(());
     };
     let io = Io::with_early_bytes(stream, early, rest).stall_timeout(limits.stall_timeout);
-    let service = service_fn(handler);
     match protocol {
         Protocol::Http1 => {
+            // Told with the last answer, a client does not send another request after it.
+            let service = service_fn(|request| {
+                let answer = handler(request);
+                async {
+                    let mut answer = answer.await?;
+                    if draining.is_set() {
+                        answer
+                            .headers_mut()
+                            .insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, E>(answer)
+                }
+            });
             let mut builder = http1::Builder::new();
             builder
                 .timer(Timer)
@@ -81,31 +94,45 @@ where
                 .max_header_size(limits.max_head)
                 .pipeline_flush(true);
             let connection = pin!(builder.serve_connection(io, service));
-            drive(connection, http1::Connection::graceful_shutdown, draining).await?;
+            let last_call = async {
+                // An idle client may be sending its next request just now: it gets its answer.
+                draining.wait().await?;
+                sleep(LAST_CALL).await
+            };
+            drive(connection, http1::Connection::graceful_shutdown, last_call).await?;
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(Executor);
             builder
                 .timer(Timer)
                 .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
-            let connection = pin!(builder.serve_connection(io, service));
-            drive(connection, http2::Connection::graceful_shutdown, draining).await?;
+            let connection = pin!(builder.serve_connection(io, service_fn(handler)));
+            // GOAWAY says by itself which requests are still answered.
+            drive(
+                connection,
+                http2::Connection::graceful_shutdown,
+                draining.wait(),
+            )
+            .await?;
         }
     }
     Ok(())
 }
 
-/// Polls a connection to its end, and tells it once when the server drains.
+/// How long an idle HTTP/1 connection stays open when the server begins to drain.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// Polls a connection to its end, and tells it once, when `when` is over, that this is the end.
 async fn drive<C: Future>(
-    mut connection: std::pin::Pin<&mut C>,
-    tell: impl Fn(std::pin::Pin<&mut C>),
-    draining: &Event,
+    mut connection: Pin<&mut C>,
+    tell: impl Fn(Pin<&mut C>),
+    when: impl Future<Output = Result<(), Cancelled>>,
 ) -> C::Output {
-    let mut drain = pin!(draining.wait());
+    let mut when = pin!(when);
     let mut told = false;
     future::poll_fn(|cx| {
         // Cancelled, it is told as well: it will not get far.
-        if !told && drain.as_mut().poll(cx).is_ready() {
+        if !told && when.as_mut().poll(cx).is_ready() {
             told = true;
             tell(connection.as_mut());
         }

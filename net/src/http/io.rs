@@ -13,6 +13,9 @@
 //! - A flush is done when its bytes are the kernel's business; an error of the send comes out at the
 //!   next call, and a shutdown waits for it.
 //! - A peer that takes nothing for the stall timeout, while hyper waits for it, is given up.
+//! - A connection is closed only after the peer has closed its side, or has been given a while to:
+//!   bytes that arrive at a closed socket make the kernel reset the connection, and a reset can
+//!   overtake the end of an answer (RFC 9112, section 9.6).
 
 use std::fmt;
 use std::future::Future;
@@ -45,8 +48,25 @@ pub struct Io {
     failed: Option<io::Error>,
     stall: Duration,
     stalled_at: Option<Alarm>,
-    shutdown: Option<Pin<Box<dyn Future<Output = io::Result<()>>>>>,
+    closing: Closing,
 }
+
+/// How far a shutdown has come.
+enum Closing {
+    No,
+    /// Our side is being closed.
+    Ours(Pin<Box<dyn Future<Output = io::Result<()>>>>),
+    /// Waiting for the peer's side; what still comes is thrown away.
+    Theirs {
+        until: Alarm,
+        discarded: usize,
+    },
+    Done,
+}
+
+/// How long the peer's side is waited for, and how much of what it still sends is thrown away.
+const LINGER: Duration = Duration::from_secs(2);
+const MAX_DISCARDED: usize = 1 << 20;
 
 /// How much is gathered while a send is on its way. Past this hyper waits.
 const GATHER: usize = 64 * 1024;
@@ -85,7 +105,7 @@ impl Io {
             failed: None,
             stall: Duration::from_secs(30),
             stalled_at: None,
-            shutdown: None,
+            closing: Closing::No,
         }
     }
 
@@ -263,10 +283,42 @@ impl hyper::rt::Write for Io {
             }
             self.begin_send(cx)?;
         }
-        let stream = Rc::clone(&self.stream);
-        let shutdown = self
-            .shutdown
-            .get_or_insert_with(|| Box::pin(async move { stream.shutdown(Shutdown::Write).await }));
-        shutdown.as_mut().poll(cx)
+        self.poll_close(cx)
+    }
+}
+
+impl Io {
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.closing {
+                Closing::No => {
+                    let stream = Rc::clone(&self.stream);
+                    let shutdown = async move { stream.shutdown(Shutdown::Write).await };
+                    self.closing = Closing::Ours(Box::pin(shutdown));
+                }
+                Closing::Ours(shutdown) => {
+                    ready!(shutdown.as_mut().poll(cx))?;
+                    let until = Alarm::at(Instant::now() + LINGER);
+                    self.closing = Closing::Theirs {
+                        until,
+                        discarded: 0,
+                    };
+                }
+                Closing::Theirs { until, discarded } => match self
+                    .stream
+                    .poll_recv(&mut self.wait, cx)
+                {
+                    Poll::Ready(Ok(Some(chunk))) if *discarded + chunk.len() < MAX_DISCARDED => {
+                        *discarded += chunk.len();
+                    }
+                    Poll::Ready(_) => self.closing = Closing::Done,
+                    Poll::Pending => {
+                        ready!(Pin::new(until).poll(cx));
+                        self.closing = Closing::Done;
+                    }
+                },
+                Closing::Done => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }
