@@ -98,6 +98,7 @@ enum Stage<O> {
     Started {
         park: Park,
         ticket: Ticket,
+        entry: park::Entry,
     },
     Done,
 }
@@ -146,8 +147,7 @@ impl<O: Operation> Unpin for KernelOp<O> {}
 
 impl<O: Operation> Drop for KernelOp<O> {
     fn drop(&mut self) {
-        let Stage::Started { park, ticket } = std::mem::replace(&mut self.stage, Stage::Done)
-        else {
+        let Stage::Started { park, ticket, .. } = self.take_stage() else {
             return;
         };
         current::try_with(|core| {
@@ -164,60 +164,99 @@ impl<O: Operation> Future for KernelOp<O> {
     type Output = O::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Output> {
-        current::with(|core| match &mut self.stage {
-            Stage::New { entry, .. } => {
-                let refused = match entry.poll(core, cx.waker()) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(verdict) => verdict.err(),
-                };
-                let Stage::New {
-                    operation,
-                    fd,
-                    entry,
-                } = std::mem::replace(&mut self.stage, Stage::Done)
-                else {
-                    unreachable!("matched just above");
-                };
-                if let Some(cancelled) = refused {
-                    return Poll::Ready(operation.finish(Outcome::Failed(cancelled.into())));
+        current::with(|core| {
+            loop {
+                match &mut self.stage {
+                    Stage::New { entry, .. } => {
+                        let refused = match entry.poll(core, cx.waker()) {
+                            Poll::Pending => return Poll::Pending,
+                            Poll::Ready(verdict) => verdict.err(),
+                        };
+                        let Stage::New {
+                            operation,
+                            fd,
+                            entry,
+                        } = self.take_stage()
+                        else {
+                            unreachable!("matched just above");
+                        };
+                        if let Some(cancelled) = refused {
+                            return Poll::Ready(
+                                operation.finish(Outcome::Failed(cancelled.into())),
+                            );
+                        }
+                        self.start(core, cx, operation, fd, entry);
+                        return Poll::Pending;
+                    }
+                    Stage::Started { park, ticket, .. } => {
+                        let id = ticket.id(core);
+                        let completed = core.ops.borrow_mut().completed(id);
+                        let Some((result, asked)) = completed else {
+                            let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
+                            drop(stale);
+                            park.follow(core, cx.waker());
+                            return Poll::Pending;
+                        };
+                        // The cause is read while the park still says under which scope the op stood.
+                        let outcome = outcome(result, asked, || park.cause(core));
+                        let Stage::Started {
+                            park,
+                            ticket,
+                            entry,
+                        } = self.take_stage()
+                        else {
+                            unreachable!("matched just above");
+                        };
+                        drop(park);
+                        ticket.forget();
+                        let (operation, mut leftover) = core.ops.borrow_mut().collect::<O>(id);
+                        if result == -libc::EINTR && asked.is_none() && O::RESTARTS {
+                            // Interrupted before it had done anything, and not by us.
+                            self.stage = Stage::New {
+                                operation,
+                                fd: leftover.fd.take(),
+                                entry,
+                            };
+                            continue;
+                        }
+                        drop(leftover);
+                        return Poll::Ready(operation.finish(outcome));
+                    }
+                    Stage::Done => panic!("a kernel op was polled after it had ended"),
                 }
-                let id = core.start(operation, fd);
-                core.ops
-                    .borrow_mut()
-                    .notify(id, Notify::Waker(cx.waker().clone()));
-                let mut park = Park::new();
-                if matches!(entry, park::Entry::Checked) {
-                    park.register_kernel(core, id.user_data());
-                }
-                self.stage = Stage::Started {
-                    park,
-                    ticket: Ticket::new(id, core.identity()),
-                };
-                Poll::Pending
             }
-            Stage::Started { park, ticket } => {
-                let id = ticket.id(core);
-                let completed = core.ops.borrow_mut().completed(id);
-                let Some((result, asked)) = completed else {
-                    drop(core.ops.borrow_mut().notify_waker(id, cx.waker()));
-                    park.follow(core, cx.waker());
-                    return Poll::Pending;
-                };
-                // The cause is read while the park still says under which scope the op stood.
-                let outcome = outcome(result, asked, || park.cause(core));
-                let Stage::Started { park, ticket } =
-                    std::mem::replace(&mut self.stage, Stage::Done)
-                else {
-                    unreachable!("matched just above");
-                };
-                drop(park);
-                ticket.forget();
-                let (operation, leftover) = core.ops.borrow_mut().collect::<O>(id);
-                drop(leftover);
-                Poll::Ready(operation.finish(outcome))
-            }
-            Stage::Done => panic!("a kernel op was polled after it had ended"),
         })
+    }
+}
+
+impl<O: Operation> KernelOp<O> {
+    fn take_stage(&mut self) -> Stage<O> {
+        std::mem::replace(&mut self.stage, Stage::Done)
+    }
+
+    fn start(
+        &mut self,
+        core: &crate::core_state::Core,
+        cx: &Context<'_>,
+        operation: O,
+        fd: Option<SharedFd>,
+        entry: park::Entry,
+    ) {
+        let id = core.start(operation, fd);
+        let stale = core
+            .ops
+            .borrow_mut()
+            .notify(id, Notify::Waker(cx.waker().clone()));
+        drop(stale);
+        let mut park = Park::new();
+        if matches!(entry, park::Entry::Checked) {
+            park.register_kernel(core, id.user_data());
+        }
+        self.stage = Stage::Started {
+            park,
+            ticket: Ticket::new(id, core.identity()),
+            entry,
+        };
     }
 }
 

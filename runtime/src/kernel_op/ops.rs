@@ -264,6 +264,9 @@ impl Operation for Connect {
     fn finish(self, outcome: Outcome) -> io::Result<()> {
         outcome.into_result().map(drop)
     }
+
+    /// An interrupted connect goes on in the background (`connect(2)`).
+    const RESTARTS: bool = false;
 }
 
 /// `shutdown(2)`.
@@ -311,6 +314,9 @@ impl Operation for Close {
     fn finish(self, outcome: Outcome) -> io::Result<()> {
         outcome.into_result().map(drop)
     }
+
+    /// The number is free also when the call says that it was interrupted (`close(2)`).
+    const RESTARTS: bool = false;
 }
 
 /// `openat2(2)`.

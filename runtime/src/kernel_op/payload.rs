@@ -35,6 +35,9 @@ pub(crate) trait Operation: 'static {
 
     /// Whether completions go to `deliver` as they come.
     const MULTISHOT: bool = false;
+
+    /// Whether an op that was interrupted has done nothing, and is simply started again.
+    const RESTARTS: bool = true;
 }
 
 /// How an op ended.
@@ -191,6 +194,7 @@ impl<O: Operation> Operation for Boxed<O> {
     }
 
     const MULTISHOT: bool = O::MULTISHOT;
+    const RESTARTS: bool = O::RESTARTS;
 }
 
 const fn fits<O>() -> bool {

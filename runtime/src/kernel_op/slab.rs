@@ -101,7 +101,7 @@ pub(crate) enum Notify {
 #[must_use = "dropping it in the wrong place runs foreign code under a borrow"]
 pub(crate) struct Leftover {
     pub(crate) _payload: Payload,
-    pub(crate) _fd: Option<SharedFd>,
+    pub(crate) fd: Option<SharedFd>,
     pub(crate) _notify: Notify,
 }
 
@@ -422,7 +422,7 @@ impl OpSlab {
         slot.generation = slot.generation.wrapping_add(1);
         let leftover = Leftover {
             _payload: lift(&mut slot.payload),
-            _fd: slot.fd.take(),
+            fd: slot.fd.take(),
             _notify: std::mem::take(&mut slot.notify),
         };
         self.free.give_back(index);

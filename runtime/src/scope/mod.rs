@@ -251,13 +251,12 @@ impl<'a> Running<'a> {
 
     fn poll_kernel_is_done(&self, waker: &std::task::Waker) -> Poll<()> {
         current::with(|core| {
-            if core.identity() != self.home
-                || core.tree.borrow_mut().kernel_is_done(self.node, waker)
-            {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+            if core.identity() != self.home {
+                return Poll::Ready(());
             }
+            let (done, stale) = core.tree.borrow_mut().kernel_is_done(self.node, waker);
+            drop(stale);
+            if done { Poll::Ready(()) } else { Poll::Pending }
         })
     }
 

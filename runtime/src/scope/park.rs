@@ -95,12 +95,16 @@ impl Park {
     pub(crate) fn look(&mut self, core: &Core, waker: &Waker) -> Look {
         let id = self.id(core).expect("only a registered wait is looked at");
         core.see_remote_cancels();
-        let (parked, abort) = core
+        let polled = core
             .tree
             .borrow_mut()
             .poll_park(id, core.active.get(), waker);
-        debug_assert!(abort.is_none(), "a wait in memory is aborted on the spot");
-        match parked {
+        debug_assert!(
+            polled.abort.is_none(),
+            "a wait in memory is aborted on the spot"
+        );
+        drop(polled.stale);
+        match polled.parked {
             Parked::Waiting => Look::Waiting,
             Parked::Ready => Look::Ready,
             Parked::Aborted => Look::Aborted(self.cause(core)),
@@ -110,11 +114,11 @@ impl Park {
     /// Lets a kernel op follow the active scope.
     pub(crate) fn follow(&mut self, core: &Core, waker: &Waker) {
         let Some(id) = self.id(core) else { return };
-        let (_, abort) = core
+        let polled = core
             .tree
             .borrow_mut()
             .poll_park(id, core.active.get(), waker);
-        if let Some(Abort::Kernel(op)) = abort {
+        if let Some(Abort::Kernel(op)) = polled.abort {
             core.abort_op(op);
         }
     }

@@ -114,6 +114,16 @@ pub(crate) enum Parked {
     Aborted,
 }
 
+/// What a look at a park found.
+#[derive(Debug)]
+pub(crate) struct Polled {
+    pub(crate) parked: Parked,
+    /// To be carried out.
+    pub(crate) abort: Option<Abort>,
+    /// A waker that is not needed any more, to be dropped outside the borrow.
+    pub(crate) stale: Option<Waker>,
+}
+
 /// One thing a cancel wants done, outside any borrow.
 #[derive(Debug)]
 pub(crate) enum Abort {
@@ -291,17 +301,16 @@ impl Tree {
     }
 
     /// Returns whether the kernel is done with everything that was started under the node and
-    /// dropped there; if not, `waker` is woken once it is.
-    pub(crate) fn kernel_is_done(&mut self, node: NodeId, waker: &Waker) -> bool {
+    /// dropped there; if not, `waker` is woken once it is. An older waker comes back, to be dropped
+    /// outside the borrow.
+    pub(crate) fn kernel_is_done(&mut self, node: NodeId, waker: &Waker) -> (bool, Option<Waker>) {
         if self.is_quiet(node.0) {
-            return true;
+            return (true, None);
         }
-        let node = self.node_mut(node.0);
-        match &mut node.end_waiter {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
-        false
+        (
+            false,
+            self.node_mut(node.0).end_waiter.replace(waker.clone()),
+        )
     }
 
     /// Registers an op under `node`.
@@ -323,34 +332,56 @@ impl Tree {
 
     /// Looks at a park again: notes the waker of this poll, and follows the active scope if the op
     /// is polled under another one than before. Moving under a cancelled scope aborts.
-    pub(crate) fn poll_park(
-        &mut self,
-        id: ParkId,
-        active: NodeId,
-        waker: &Waker,
-    ) -> (Parked, Option<Abort>) {
-        let mut aborts = Vec::new();
+    pub(crate) fn poll_park(&mut self, id: ParkId, active: NodeId, waker: &Waker) -> Polled {
+        let mut stale = None;
         let park = self
             .parks
             .get_mut(id.0)
             .expect("a park lives as long as its op");
         match &mut park.state {
-            ParkState::Ready => return (Parked::Ready, None),
-            ParkState::Aborted => return (Parked::Aborted, None),
-            ParkState::Waiting(Wait::Memory(known)) => known.clone_from(waker),
-            ParkState::Waiting(Wait::Kernel(_)) => {}
-        }
-        if park.node != active.0 && self.nodes.get(active.0).is_some() {
-            self.move_to(id.0, active.0, &mut aborts);
-            if let Some(abort) = aborts.pop() {
-                return match abort {
-                    // The one who would be woken is the one who is looking.
-                    Abort::Wake(_) => (Parked::Aborted, None),
-                    kernel @ Abort::Kernel(_) => (Parked::Aborted, Some(kernel)),
+            ParkState::Ready => {
+                return Polled {
+                    parked: Parked::Ready,
+                    abort: None,
+                    stale,
                 };
             }
+            ParkState::Aborted => {
+                return Polled {
+                    parked: Parked::Aborted,
+                    abort: None,
+                    stale,
+                };
+            }
+            ParkState::Waiting(Wait::Memory(known)) => {
+                if !known.will_wake(waker) {
+                    stale = Some(std::mem::replace(known, waker.clone()));
+                }
+            }
+            ParkState::Waiting(Wait::Kernel(_)) => {}
         }
-        (Parked::Waiting, None)
+        let mut aborts = Vec::new();
+        if park.node != active.0 && self.nodes.get(active.0).is_some() {
+            self.move_to(id.0, active.0, &mut aborts);
+        }
+        match aborts.pop() {
+            None => Polled {
+                parked: Parked::Waiting,
+                abort: None,
+                stale,
+            },
+            // The one who would be woken is the one who is looking.
+            Some(Abort::Wake(waker)) => Polled {
+                parked: Parked::Aborted,
+                abort: None,
+                stale: Some(waker),
+            },
+            Some(kernel) => Polled {
+                parked: Parked::Aborted,
+                abort: Some(kernel),
+                stale,
+            },
+        }
     }
 
     /// Ends a wait in memory with success; returns whom to wake, or `None` if it was aborted first.
@@ -622,7 +653,10 @@ mod tests {
         let park = tree.park(scope, waiting());
         assert!(tree.complete(park).is_some());
         assert!(tree.cancel(scope, cause()).is_empty());
-        assert_eq!(tree.poll_park(park, scope, Waker::noop()).0, Parked::Ready);
+        assert_eq!(
+            tree.poll_park(park, scope, Waker::noop()).parked,
+            Parked::Ready
+        );
     }
 
     #[test]
@@ -633,7 +667,7 @@ mod tests {
         assert_eq!(tree.cancel(scope, cause()).len(), 1);
         assert!(tree.complete(park).is_none());
         assert_eq!(
-            tree.poll_park(park, scope, Waker::noop()).0,
+            tree.poll_park(park, scope, Waker::noop()).parked,
             Parked::Aborted
         );
     }
@@ -644,7 +678,10 @@ mod tests {
         let before = tree.open(tree.root(), false);
         let now = tree.open(tree.root(), false);
         let park = tree.park(before, waiting());
-        assert_eq!(tree.poll_park(park, now, Waker::noop()).0, Parked::Waiting);
+        assert_eq!(
+            tree.poll_park(park, now, Waker::noop()).parked,
+            Parked::Waiting
+        );
         assert!(tree.cancel(before, cause()).is_empty());
         assert_eq!(tree.cancel(now, cause()).len(), 1);
     }
@@ -667,12 +704,12 @@ mod tests {
         let account = tree.orphan_started(inner);
         tree.close(inner);
         assert_eq!(tree.node_count(), 3);
-        assert!(!tree.kernel_is_done(outer, Waker::noop()));
+        assert!(!tree.kernel_is_done(outer, Waker::noop()).0);
         assert!(
             tree.orphan_ended(account).is_some(),
             "the outer scope's end is woken"
         );
-        assert!(tree.kernel_is_done(outer, Waker::noop()));
+        assert!(tree.kernel_is_done(outer, Waker::noop()).0);
         assert_eq!(tree.node_count(), 2);
     }
 
@@ -685,7 +722,7 @@ mod tests {
         let account = tree.orphan_started(inner);
         tree.close(inner);
         tree.close(middle);
-        assert!(!tree.kernel_is_done(outer, Waker::noop()));
+        assert!(!tree.kernel_is_done(outer, Waker::noop()).0);
         assert!(tree.orphan_ended(account).is_some());
         assert_eq!(tree.node_count(), 2);
     }

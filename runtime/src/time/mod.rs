@@ -220,10 +220,10 @@ impl Future for Alarm {
             return Poll::Ready(());
         }
         current::with(|core| {
-            let known = self.armed.is_some_and(|(timer, home)| {
-                home == core.identity() && core.timers.borrow_mut().retarget(timer, cx.waker())
-            });
-            if !known {
+            let armed = self.armed.filter(|(_, home)| *home == core.identity());
+            let known =
+                armed.and_then(|(timer, _)| core.timers.borrow_mut().retarget(timer, cx.waker()));
+            if known.is_none() {
                 let target = TimerTarget::Alarm(cx.waker().clone());
                 let timer = core.timers.borrow_mut().insert(self.deadline, target);
                 self.armed = Some((timer, core.identity()));
@@ -240,14 +240,12 @@ impl Drop for Alarm {
 }
 
 impl store::TimerStore<TimerTarget> {
-    /// Gives an alarm another waker; false if it has fired.
-    fn retarget(&mut self, timer: TimerId, waker: &Waker) -> bool {
+    /// Gives an alarm another waker; the old one comes back, to be dropped outside the borrow.
+    /// `None` if the alarm has fired.
+    fn retarget(&mut self, timer: TimerId, waker: &Waker) -> Option<Waker> {
         match self.target_mut(timer) {
-            Some(TimerTarget::Alarm(known)) => {
-                known.clone_from(waker);
-                true
-            }
-            _ => false,
+            Some(TimerTarget::Alarm(known)) => Some(std::mem::replace(known, waker.clone())),
+            _ => None,
         }
     }
 }
