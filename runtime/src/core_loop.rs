@@ -23,7 +23,7 @@ use crate::kernel_op::request::{RegionMut, Request};
 use crate::kernel_op::slab::{About, Reaction, WAKE, WAKE_CANCEL};
 use crate::task::cell::Ended;
 use crate::task::current;
-use crate::task::table::Ready;
+use crate::task::table::{Left, Ready};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -109,6 +109,8 @@ impl Core {
             }
             self.reap();
         }
+        // What was reaped may have given buffers back.
+        self.wake_starved();
         self.wake_yielded();
     }
 
@@ -130,6 +132,7 @@ impl Core {
         self.shared.park.withdraw();
         self.clock_is_old.set(true);
         self.reap();
+        self.wake_starved();
     }
 
     /// Returns whether a turn would find something to do.
@@ -140,12 +143,13 @@ impl Core {
     }
 
     fn has_mail(&self) -> bool {
-        let news = match (self.shared.asked_to_stop(), self.stop_at.get()) {
-            (Some(_), None) => true,
-            (Some(grace), Some(at)) => grace.is_zero() && at > Instant::now(),
-            (None, _) => false,
-        };
-        news || self.shared.has_mail() || !self.closures.is_empty()
+        self.asked_for_less().is_some() || self.shared.has_mail() || !self.closures.is_empty()
+    }
+
+    /// Returns the grace period that was asked for, if it is less than the one we have.
+    fn asked_for_less(&self) -> Option<Duration> {
+        let asked = self.shared.asked_to_stop()?;
+        (self.stop_at.get().is_none() || asked < self.stop_grace.get()).then_some(asked)
     }
 
     fn has_stopped(&self) -> bool {
@@ -158,12 +162,7 @@ impl Core {
     // --- inbox ---
 
     fn take_inbox(&self) {
-        if let Some(grace) = self.shared.asked_to_stop()
-            && self
-                .stop_at
-                .get()
-                .is_none_or(|at| grace.is_zero() && at > Instant::now())
-        {
+        if let Some(grace) = self.asked_for_less() {
             self.begin_to_stop(grace);
         }
         self.see_remote_cancels();
@@ -185,15 +184,6 @@ impl Core {
             };
             self.counters().closures.add(1);
             self.contain(job);
-        }
-    }
-
-    /// Runs somebody else's code; a panic in it does not take the core down.
-    fn contain(&self, job: impl FnOnce()) {
-        if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)) {
-            self.counters().panics.add(1);
-            // Dropping what somebody panicked with may panic as well.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(payload)));
         }
     }
 
@@ -230,7 +220,7 @@ impl Core {
             }
         }
         self.counters().polls.add(u64::from(polls));
-        if polls >= LOOK_EVERY {
+        if polls > 0 {
             self.clock_is_old.set(true);
         }
     }
@@ -277,7 +267,7 @@ impl Core {
         }
         let mut yielded = self.yields.take();
         for waker in yielded.drain(..) {
-            waker.wake();
+            self.wake(waker);
         }
         // Give the room back, unless somebody yielded meanwhile.
         let mut yields = self.yields.borrow_mut();
@@ -288,7 +278,7 @@ impl Core {
 
     fn wake_starved(&self) {
         for waker in self.buffers.wakes() {
-            waker.wake();
+            self.wake(waker);
         }
     }
 
@@ -434,14 +424,15 @@ impl Core {
         self.drop_tasks();
         self.closures.close();
         for waker in self.yields.take() {
-            drop(waker);
+            self.contain(|| drop(waker));
         }
         // Ops whose futures live outside of any task, or were leaked.
         let left = self.ops.borrow().with_future();
         for op in left {
-            self.abandon(op, self.active.get());
+            self.contain(|| self.abandon(op, self.active.get()));
         }
-        drop(self.timers.take());
+        let timers = self.timers.take();
+        self.contain(|| drop(timers));
         let last = self
             .stop_at
             .get()
@@ -478,30 +469,45 @@ impl Core {
         }
     }
 
+    /// Ends every task, and drops every output that nobody took.
     fn drop_tasks(&self) {
         // A destructor may start tasks; one that always does must not hold the end up.
-        for _ in 0..MAX_DROPPED {
-            let next = self.tasks.borrow_mut().take_any();
-            let Some((id, node, mut object)) = next else {
+        for _ in 0..ROUNDS {
+            let left = self.tasks.borrow_mut().take_all();
+            if left.is_empty() {
                 return;
-            };
-            let outside = self.active.replace(node);
-            object.as_mut().drop_future();
-            self.active.set(outside);
-            self.close_node(node);
-            let after = self.tasks.borrow_mut().end(id, object);
-            if let Some(unwanted) = after.unwanted {
-                self.contain(|| drop(unwanted));
             }
-            if let Some(park) = after.joiner {
-                self.complete(park);
+            for task in left {
+                self.drop_task(task);
             }
+        }
+        // What still comes is kept for ever, unpolled: its destructor would only start the next.
+        for task in self.tasks.borrow_mut().take_all() {
+            std::mem::forget(task);
+        }
+    }
+
+    fn drop_task(&self, task: Left) {
+        let (id, node, mut object) = match task {
+            Left::Output(output) => return self.contain(|| drop(output)),
+            Left::Task { id, node, object } => (id, node, object),
+        };
+        let outside = self.active.replace(node);
+        object.as_mut().drop_future();
+        self.active.set(outside);
+        self.close_node(node);
+        let after = self.tasks.borrow_mut().end(id, object);
+        if let Some(unwanted) = after.unwanted {
+            self.contain(|| drop(unwanted));
+        }
+        if let Some(park) = after.joiner {
+            self.complete(park);
         }
     }
 }
 
-/// Tasks dropped at the end of a core: as many as a core can have, twice.
-const MAX_DROPPED: u64 = 1 << 25;
+/// How many times the end of a core drops the tasks that destructors have started meanwhile.
+const ROUNDS: u32 = 16;
 
 /// What came of an entry into the kernel.
 enum Entered {

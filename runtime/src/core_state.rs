@@ -26,6 +26,7 @@ use crate::kernel_op::state::Asker;
 use crate::mailbox::closures::ClosureQueue;
 use crate::mailbox::{CoreShared, Place};
 use crate::metrics::Counters;
+use crate::panics::contained;
 use crate::runtime::CoreId;
 use crate::scope::Cancelled;
 use crate::scope::handle::cause_of;
@@ -68,8 +69,9 @@ pub(crate) struct Core {
     pub(crate) armed_scopes: Cell<u32>,
     /// Who yielded: woken once I/O was looked at.
     pub(crate) yields: RefCell<Vec<Waker>>,
-    /// When what is left is dropped, once the core was asked to stop.
+    /// When what is left is dropped, once the core was asked to stop; and the grace it has.
     pub(crate) stop_at: Cell<Option<Instant>>,
+    pub(crate) stop_grace: Cell<Duration>,
     /// Whether the eventfd is being read.
     pub(crate) wake_armed: Cell<bool>,
     pub(crate) scratch: RefCell<Vec<u32>>,
@@ -95,7 +97,7 @@ impl Core {
         let place = Place::take()?;
         let shared = place.shared;
         shared.counters.reset();
-        let tree = Tree::new();
+        let tree = Tree::new(shared.incarnation());
         let root = tree.root();
         Ok(Self {
             id: CoreId::new(index, shared.number(), shared.incarnation()),
@@ -113,6 +115,7 @@ impl Core {
             armed_scopes: Cell::new(0),
             yields: RefCell::default(),
             stop_at: Cell::new(None),
+            stop_grace: Cell::new(Duration::MAX),
             wake_armed: Cell::new(false),
             scratch: RefCell::default(),
             clock_base: crate::driver::clock_base(),
@@ -176,12 +179,24 @@ impl Core {
         self.tell(told);
     }
 
+    /// Wakes somebody. A waker may be foreign code; a panic in it is counted, and stops nothing.
+    pub(crate) fn wake(&self, waker: Waker) {
+        self.contain(|| waker.wake());
+    }
+
+    /// Runs somebody else's code; a panic in it does not take the core down.
+    pub(crate) fn contain(&self, job: impl FnOnce()) {
+        if !contained(job) {
+            self.counters().panics.add(1);
+        }
+    }
+
     /// Does what a cancel wants done.
     pub(crate) fn carry_out(&self, aborts: Vec<Abort>) {
         self.counters().aborts.add(aborts.len() as u64);
         for abort in aborts {
             match abort {
-                Abort::Wake(waker) => waker.wake(),
+                Abort::Wake(waker) => self.wake(waker),
                 Abort::Kernel(op) => self.abort_op(op),
             }
         }
@@ -191,7 +206,7 @@ impl Core {
     pub(crate) fn tell(&self, notify: Notify) {
         match notify {
             Notify::Nobody => {}
-            Notify::Waker(waker) => waker.wake(),
+            Notify::Waker(waker) => self.wake(waker),
             Notify::Token(token) => self.complete(ParkId::from_token(token)),
         }
     }
@@ -200,7 +215,7 @@ impl Core {
     pub(crate) fn complete(&self, park: ParkId) {
         let waker = self.tree.borrow_mut().complete(park);
         if let Some(waker) = waker {
-            waker.wake();
+            self.wake(waker);
         }
     }
 
@@ -208,7 +223,7 @@ impl Core {
     pub(crate) fn orphan_ended(&self, charged: u64) {
         let waiter = self.tree.borrow_mut().orphan_ended(node_of(charged));
         if let Some(waker) = waiter {
-            waker.wake();
+            self.wake(waker);
         }
     }
 
@@ -237,8 +252,10 @@ impl Core {
             let aborts = {
                 let mut tree = self.tree.borrow_mut();
                 match tree.living(cancel.index) {
-                    Some(node) => tree.cancel(node, cause_of(cancel.word)),
-                    None => Vec::new(),
+                    Some(node) if cancel.is_of(node.to_parts().1) => {
+                        tree.cancel(node, cause_of(cancel.word))
+                    }
+                    _ => Vec::new(),
                 }
             };
             self.carry_out(aborts);
@@ -260,7 +277,7 @@ impl Core {
             self.counters().timers_fired.add(1);
             match target {
                 TimerTarget::Park(park) => self.complete(park),
-                TimerTarget::Alarm(waker) => waker.wake(),
+                TimerTarget::Alarm(waker) => self.wake(waker),
                 TimerTarget::Scope(node) => {
                     self.counters().deadlines.add(1);
                     let aborts = self.tree.borrow_mut().cancel(node, Cancelled::deadline());
@@ -274,6 +291,7 @@ impl Core {
     /// waits for something the runtime does not know.
     pub(crate) fn begin_to_stop(&self, grace: Duration) {
         let at = Instant::now() + grace;
+        self.stop_grace.set(grace);
         match self.stop_at.get() {
             Some(earlier) => self.stop_at.set(Some(earlier.min(at))),
             None => {

@@ -34,6 +34,7 @@ mod kernel_op;
 mod mailbox;
 mod metrics;
 pub mod op;
+mod panics;
 mod runtime;
 mod scope;
 pub mod signal;

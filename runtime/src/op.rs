@@ -5,13 +5,14 @@
 //! [`Cancelled`](crate::Cancelled) in a cancelled scope, and panics off a core. The kernel's part is
 //! in the man page that each names.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use socket2::{SockAddr, Socket};
 
@@ -23,6 +24,8 @@ use crate::kernel_op::KernelOp;
 use crate::kernel_op::multishot::{Multishot, NextWait};
 use crate::kernel_op::ops;
 use crate::kernel_op::request::CURRENT_POSITION;
+use crate::kernel_op::turn::{SendLine, SendTurn};
+use crate::scope::park;
 use crate::task::current;
 
 /// Goes to the kernel and back: for measuring, and to let a core's submissions out.
@@ -56,6 +59,9 @@ pub async fn read<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
 ///
 /// Those of `pread(2)`.
 pub async fn read_at<B: IoBufMut>(fd: &SharedFd, buf: B, offset: u64) -> BufResult<usize, B> {
+    if let Err(error) = check_offset(offset) {
+        return (Err(error), buf);
+    }
     KernelOp::new(ops::Read { buf, offset }, Some(fd.clone())).await
 }
 
@@ -81,7 +87,19 @@ pub async fn write<B: IoBuf>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
 ///
 /// Those of `pwrite(2)`.
 pub async fn write_at<B: IoBuf>(fd: &SharedFd, buf: B, offset: u64) -> BufResult<usize, B> {
+    if let Err(error) = check_offset(offset) {
+        return (Err(error), buf);
+    }
     KernelOp::new(ops::Write { buf, offset }, Some(fd.clone())).await
+}
+
+/// Files have signed sizes; the largest number stands for the file's own position.
+fn check_offset(offset: u64) -> io::Result<()> {
+    if i64::try_from(offset).is_ok() {
+        return Ok(());
+    }
+    let what = format!("the offset {offset} lies past what a file can have");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
 /// Waits until a descriptor is ready for one of `events` (`libc::POLLIN`, …); returns those it is
@@ -115,22 +133,22 @@ pub async fn close(fd: SharedFd) -> io::Result<()> {
 /// A connected stream socket, of any family.
 ///
 /// Receiving goes through the core's provided buffers: a stream that waits owns no memory. One task
-/// at a time may receive, and one may send.
+/// at a time may receive. Sends of several tasks go out one after the other, each as a whole.
 #[derive(Debug)]
 pub struct Stream {
-    received: RefCell<Multishot<ops::Received>>,
-    /// What is left of a chunk that was read in part.
+    received: Multishot<ops::Received>,
+    /// Bytes that were put back: what is left of a chunk that was read in part.
     rest: RefCell<Option<Chunk>>,
-    sending: Cell<bool>,
+    sends: Rc<SendLine>,
 }
 
 impl Stream {
     /// Takes over a connected socket.
     pub fn new(fd: SharedFd) -> Self {
         Self {
-            received: RefCell::new(Multishot::new(fd)),
+            received: Multishot::new(fd),
             rest: RefCell::new(None),
-            sending: Cell::new(false),
+            sends: Rc::default(),
         }
     }
 
@@ -149,11 +167,12 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Those of `recv(2)`. Cancelled, nothing is lost: what arrives is there for the next call.
+    /// Those of `recv(2)`; `ResourceBusy` while another task waits. Cancelled, nothing is lost: what
+    /// arrives is there for the next call.
     pub fn receive(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
         ReceiveNext {
             stream: self,
-            wait: NextWait::default(),
+            wait: ReceiveWait::default(),
         }
     }
 
@@ -161,19 +180,30 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Those of `recv(2)`.
+    /// As for [`Stream::receive`].
     pub fn poll_receive(
         &self,
         wait: &mut ReceiveWait,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Option<Chunk>>> {
-        if let Some(rest) = self.rest.borrow_mut().take() {
-            return Poll::Ready(Ok(Some(rest)));
+        if self.rest.borrow().is_none() {
+            return self.received.poll_next(&mut wait.0, cx);
         }
-        self.received.borrow_mut().poll_next(&mut wait.0, cx)
+        if wait.0.is_registered() {
+            self.received.end_wait(&mut wait.0);
+        } else {
+            // An op looks at its scope also when what it wants is there.
+            ready!(current::with(|core| park::entry(core, cx.waker())))?;
+        }
+        Poll::Ready(Ok(self.rest.take()))
     }
 
-    /// Puts bytes back, to be received next.
+    /// Ends a wait of [`Stream::poll_receive`] that is given up while the stream lives on.
+    pub fn end_receive(&self, wait: &mut ReceiveWait) {
+        self.received.end_wait(&mut wait.0);
+    }
+
+    /// Puts bytes back, to be received next, by a task that waits already or by the next call.
     ///
     /// # Panics
     ///
@@ -185,6 +215,7 @@ impl Stream {
                 old.is_none(),
                 "bytes can be put back once before they are received"
             );
+            self.received.nudge();
         }
     }
 
@@ -196,7 +227,7 @@ impl Stream {
     /// Those of `recv(2)`. Cancelled, nothing is lost: what arrives is there for the next call.
     pub async fn read<B: IoBufMut>(&self, mut buf: B) -> BufResult<usize, B> {
         if buf.capacity() == 0 {
-            return (Ok(0), buf);
+            return (checked().map(|()| 0), buf);
         }
         match self.receive().await {
             Ok(Some(mut chunk)) => {
@@ -214,30 +245,42 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Those of `send(2)`; never a signal. `ResourceBusy` while another task sends.
+    /// Those of `send(2)`; never a signal.
     pub async fn send<B: IoBuf>(&self, buf: B) -> BufResult<usize, B> {
-        self.send_op(buf, false).await
+        let turn = match self.sends.take().await {
+            Ok(turn) => turn,
+            Err(cancelled) => return (Err(cancelled.into()), buf),
+        };
+        let (result, buf, _turn) = self.send_op(buf, false, turn).await;
+        (result, buf)
     }
 
     /// Sends all of a buffer.
     ///
     /// # Errors
     ///
-    /// Those of `send(2)`, and [`Interrupted`] inside an error when some bytes went out before the
-    /// failure or the cancel.
-    pub async fn send_all<B: IoBuf>(&self, buf: B) -> BufResult<(), B> {
+    /// Those of `send(2)`. If some bytes went out before a failure or a cancel, the error holds an
+    /// [`Interrupted`] that says how many.
+    pub async fn send_all<B: IoBuf>(&self, mut buf: B) -> BufResult<(), B> {
         let total = buf.len();
+        if total == 0 {
+            return (checked(), buf);
+        }
+        let mut turn = match self.sends.take().await {
+            Ok(turn) => turn,
+            Err(cancelled) => return (Err(cancelled.into()), buf),
+        };
         let mut sent = 0;
-        let mut buf = buf;
         while sent < total {
             // The kernel goes on after a short send by itself; it stops only for an error, a
             // signal, or a cancel.
             let result;
             if sent == 0 {
-                (result, buf) = self.send_op(buf, true).await;
+                (result, buf, turn) = self.send_op(buf, true, turn).await;
             } else {
-                let (rest_result, rest) = self.send_op(buf.slice(sent..), true).await;
-                (result, buf) = (rest_result, rest.into_inner());
+                let rest;
+                (result, rest, turn) = self.send_op(buf.slice(sent..), true, turn).await;
+                buf = rest.into_inner();
             }
             match result {
                 Ok(0) => {
@@ -258,17 +301,20 @@ impl Stream {
     /// # Errors
     ///
     /// As for [`Stream::send_all`].
-    pub async fn send_all_vectored<B: IoBuf>(&self, bufs: Vec<B>) -> BufResult<(), Vec<B>> {
+    pub async fn send_all_vectored<B: IoBuf>(&self, mut bufs: Vec<B>) -> BufResult<(), Vec<B>> {
         let total: usize = bufs.iter().map(IoBuf::len).sum();
+        if total == 0 {
+            return (checked(), bufs);
+        }
+        let mut turn = match self.sends.take().await {
+            Ok(turn) => turn,
+            Err(cancelled) => return (Err(cancelled.into()), bufs),
+        };
         let mut sent = 0;
-        let mut bufs = bufs;
         while sent < total {
-            let Some(_sending) = Sending::begin(&self.sending) else {
-                return (Err(Interrupted::after(sent, busy())), bufs);
-            };
-            let fd = self.fd();
-            let (result, back) = KernelOp::new(ops::SendVectored::new(bufs, sent), Some(fd)).await;
-            bufs = back;
+            let result;
+            let operation = ops::SendVectored::new(bufs, sent, turn);
+            (result, bufs, turn) = KernelOp::new(operation, Some(self.fd())).await;
             match result {
                 Ok(0) => {
                     return (
@@ -286,10 +332,17 @@ impl Stream {
     /// Begins to send all of a buffer, for adapters that hand bytes over and look at the outcome
     /// later. Nothing happens before the first poll.
     pub fn start_send(&self, buf: Vec<u8>) -> PendingSend {
-        let operation = ops::Send { buf, all: true };
-        PendingSend {
-            op: KernelOp::new(operation, Some(self.fd())),
-        }
+        PendingSend(match self.sends.try_take() {
+            Some(turn) => {
+                let operation = ops::Send {
+                    buf,
+                    all: true,
+                    turn,
+                };
+                Pending::Op(KernelOp::new(operation, Some(self.fd())))
+            }
+            None => Pending::Busy(buf),
+        })
     }
 
     /// Ends one or both directions; what was sent before still arrives. `shutdown(2)`.
@@ -301,6 +354,19 @@ impl Stream {
         KernelOp::new(ops::Shutdown(how), Some(self.fd())).await
     }
 
+    /// Closes the socket and waits until that is done; what was received and not taken is lost.
+    /// Happens also in a cancelled scope. Dropping the stream closes it as well.
+    ///
+    /// # Errors
+    ///
+    /// Those of `close(2)`.
+    pub async fn close(self) -> io::Result<()> {
+        self.received.stop().await;
+        let fd = self.fd();
+        drop(self);
+        close(fd).await
+    }
+
     /// Runs `f` on the socket: for its options and addresses.
     pub fn with_socket<R>(&self, f: impl FnOnce(&Socket) -> R) -> R {
         sys::with_socket(self.fd().as_raw_fd(), f)
@@ -308,52 +374,44 @@ impl Stream {
 
     /// Returns the descriptor.
     pub fn fd(&self) -> SharedFd {
-        self.received.borrow().fd().clone()
+        self.received.fd().clone()
     }
 
-    async fn send_op<B: IoBuf>(&self, buf: B, all: bool) -> BufResult<usize, B> {
-        let Some(_sending) = Sending::begin(&self.sending) else {
-            return (Err(busy()), buf);
-        };
-        KernelOp::new(ops::Send { buf, all }, Some(self.fd())).await
-    }
-}
-
-/// Keeps two tasks from sending at once: the kernel would mix their bytes.
-struct Sending<'a>(&'a Cell<bool>);
-
-impl<'a> Sending<'a> {
-    fn begin(sending: &'a Cell<bool>) -> Option<Self> {
-        (!sending.replace(true)).then_some(Self(sending))
+    async fn send_op<B: IoBuf>(
+        &self,
+        buf: B,
+        all: bool,
+        turn: SendTurn,
+    ) -> (io::Result<usize>, B, SendTurn) {
+        KernelOp::new(ops::Send { buf, all, turn }, Some(self.fd())).await
     }
 }
 
-impl Drop for Sending<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
-    }
-}
-
-fn busy() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::ResourceBusy,
-        "another task is already sending on this socket: one task at a time may",
-    )
+/// Looks at the scope, for an op that has nothing to do.
+fn checked() -> io::Result<()> {
+    crate::scope::check().map_err(io::Error::from)
 }
 
 /// A send that is on its way; see [`Stream::start_send`].
 ///
-/// Gives how much was sent, and the buffer back. Dropped early, the send is cancelled.
+/// Gives how much was sent, and the buffer back; `ResourceBusy` if another send was on its way when
+/// it was made. Dropped early, the send is cancelled.
 #[derive(Debug)]
 #[must_use = "a send does nothing unless it is polled"]
-pub struct PendingSend {
-    op: KernelOp<ops::Send<Vec<u8>>>,
+pub struct PendingSend(Pending);
+
+#[derive(Debug)]
+enum Pending {
+    Op(KernelOp<ops::Send<Vec<u8>>>),
+    Busy(Vec<u8>),
 }
 
 impl PendingSend {
     /// Wakes nobody when it ends, until it is polled again.
     pub fn mute(&mut self) {
-        self.op.mute();
+        if let Pending::Op(op) = &mut self.0 {
+            op.mute();
+        }
     }
 }
 
@@ -361,7 +419,16 @@ impl Future for PendingSend {
     type Output = BufResult<usize, Vec<u8>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.op).poll(cx)
+        match &mut self.0 {
+            Pending::Op(op) => Pin::new(op)
+                .poll(cx)
+                .map(|(result, buf, _turn)| (result, buf)),
+            Pending::Busy(buf) => {
+                let what = "another send is on its way on this socket";
+                let busy = io::Error::new(io::ErrorKind::ResourceBusy, what);
+                Poll::Ready((Err(busy), std::mem::take(buf)))
+            }
+        }
     }
 }
 
@@ -371,16 +438,9 @@ impl Future for PendingSend {
 #[derive(Debug, Default)]
 pub struct ReceiveWait(NextWait);
 
-impl Stream {
-    /// Ends a wait that is given up.
-    pub fn end_receive(&self, wait: &mut ReceiveWait) {
-        self.received.borrow_mut().end_wait(&mut wait.0);
-    }
-}
-
 struct ReceiveNext<'a> {
     stream: &'a Stream,
-    wait: NextWait,
+    wait: ReceiveWait,
 }
 
 impl Future for ReceiveNext<'_> {
@@ -388,26 +448,13 @@ impl Future for ReceiveNext<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some(rest) = this.stream.rest.borrow_mut().take() {
-            // An op looks at its scope also when what it wants is there.
-            match current::with(|core| crate::scope::park::entry(core, cx.waker())) {
-                Poll::Ready(Ok(())) => return Poll::Ready(Ok(Some(rest))),
-                refused => {
-                    this.stream.rest.replace(Some(rest));
-                    return refused.map(|refused| Err(refused.expect_err("matched above").into()));
-                }
-            }
-        }
-        this.stream
-            .received
-            .borrow_mut()
-            .poll_next(&mut this.wait, cx)
+        this.stream.poll_receive(&mut this.wait, cx)
     }
 }
 
 impl Drop for ReceiveNext<'_> {
     fn drop(&mut self) {
-        self.stream.received.borrow_mut().end_wait(&mut self.wait);
+        self.stream.end_receive(&mut self.wait);
     }
 }
 
@@ -426,7 +473,7 @@ pub async fn receive_into<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize
 /// A listening stream socket, of any family.
 #[derive(Debug)]
 pub struct Listener {
-    accepted: RefCell<Multishot<ops::Accepted>>,
+    accepted: Multishot<ops::Accepted>,
 }
 
 impl Listener {
@@ -434,7 +481,7 @@ impl Listener {
     pub fn new(socket: Socket) -> Self {
         let fd = SharedFd::from(OwnedFd::from(socket));
         Self {
-            accepted: RefCell::new(Multishot::new(fd)),
+            accepted: Multishot::new(fd),
         }
     }
 
@@ -453,12 +500,12 @@ impl Listener {
 
     /// Takes a connection that was accepted already and waits for nobody else.
     pub fn try_accept(&self) -> Option<SharedFd> {
-        self.accepted.borrow_mut().try_next()
+        self.accepted.try_next()
     }
 
     /// Runs `f` on the socket: for its options and addresses.
     pub fn with_socket<R>(&self, f: impl FnOnce(&Socket) -> R) -> R {
-        let fd = self.accepted.borrow().fd().clone();
+        let fd = self.accepted.fd().clone();
         sys::with_socket(fd.as_raw_fd(), f)
     }
 }
@@ -473,11 +520,7 @@ impl Future for AcceptNext<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let next = this
-            .listener
-            .accepted
-            .borrow_mut()
-            .poll_next(&mut this.wait, cx);
+        let next = this.listener.accepted.poll_next(&mut this.wait, cx);
         next.map(|accepted| match accepted {
             Ok(Some(fd)) => Ok(fd),
             Ok(None) => unreachable!("a listener has no end"),
@@ -488,6 +531,6 @@ impl Future for AcceptNext<'_> {
 
 impl Drop for AcceptNext<'_> {
     fn drop(&mut self) {
-        self.listener.accepted.borrow_mut().end_wait(&mut self.wait);
+        self.listener.accepted.end_wait(&mut self.wait);
     }
 }

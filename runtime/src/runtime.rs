@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -19,6 +19,7 @@ use crate::driver::sys;
 use crate::mailbox::CoreShared;
 use crate::mailbox::closures::{ClosureQueue, Refused};
 use crate::metrics::CoreMetrics;
+use crate::panics::{caught, contained, discard};
 use crate::scope::CarriesCancelled;
 use crate::task::current;
 
@@ -212,16 +213,31 @@ impl<E> Drop for Report<E> {
     }
 }
 
-/// Catches a panic of a future.
+/// Catches a panic of a future, and of its destructor.
 async fn guarded<T>(future: impl Future<Output = T>) -> thread::Result<T> {
-    let mut future = pin!(future);
-    std::future::poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(payload) => Poll::Ready(Err(payload)),
-        },
-    )
+    let mut future = pin!(Some(future));
+    std::future::poll_fn(|cx| {
+        let polled = caught(|| future.as_mut().as_pin_mut().map(|future| future.poll(cx)));
+        let ended = match polled {
+            Ok(Some(Poll::Pending)) => return Poll::Pending,
+            Ok(Some(Poll::Ready(value))) => Ok(value),
+            Ok(None) => unreachable!("not polled after its end"),
+            Err(payload) => Err(payload),
+        };
+        let dropped = caught(|| future.set(None));
+        Poll::Ready(match (ended, dropped) {
+            (Ok(value), Ok(())) => Ok(value),
+            (Ok(value), Err(payload)) => {
+                contained(|| drop(value));
+                Err(payload)
+            }
+            (Err(first), Ok(())) => Err(first),
+            (Err(first), Err(second)) => {
+                discard(second);
+                Err(first)
+            }
+        })
+    })
     .await
 }
 

@@ -92,6 +92,7 @@ pub(crate) struct Key {
 pub(crate) struct Slab<T> {
     entries: Vec<Entry<T>>,
     free: LowestFree,
+    first_generation: u32,
 }
 
 #[derive(Debug)]
@@ -102,14 +103,21 @@ struct Entry<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self {
-            entries: Vec::new(),
-            free: LowestFree::default(),
-        }
+        Self::starting_at(0)
     }
 }
 
 impl<T> Slab<T> {
+    /// Makes a slab whose slots begin with this generation: for keys that others may still have
+    /// from an earlier life.
+    pub(crate) fn starting_at(first_generation: u32) -> Self {
+        Self {
+            entries: Vec::new(),
+            free: LowestFree::default(),
+            first_generation,
+        }
+    }
+
     /// Stores `value` in the lowest free slot.
     pub(crate) fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.take() {
@@ -121,15 +129,13 @@ impl<T> Slab<T> {
             };
         }
         let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 entries fit memory");
+        let generation = self.first_generation;
         self.entries.push(Entry {
-            generation: 0,
+            generation,
             value: Some(value),
         });
         self.free.grown_by_one();
-        Key {
-            index,
-            generation: 0,
-        }
+        Key { index, generation }
     }
 
     /// Takes the entry out, if it still lives.

@@ -5,15 +5,15 @@ use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
 
 use quoit::buf::{BufResult, Chunk, IoBuf, IoBufMut};
-use quoit::op::{self, PendingSend, ReceiveWait, Stream};
+use quoit::op::{PendingSend, ReceiveWait, Stream};
 
 use super::TcpOptions;
 
 /// A TCP connection on one core.
 ///
 /// A stream that waits for bytes owns no memory: they are received into buffers that all streams of
-/// the core share. One task at a time may receive and one may send; share the stream in an `Rc` to
-/// do both at once.
+/// the core share. One task at a time may receive; writes of several tasks go out one after
+/// the other, each as a whole. Share the stream in an `Rc` to do both at once.
 #[derive(Debug)]
 pub struct TcpStream {
     stream: Stream,
@@ -110,15 +110,13 @@ impl TcpStream {
         self.stream.shutdown(how).await
     }
 
-    /// Closes the connection and waits until that is done. Dropping the stream closes it as well.
+    /// Closes the connection and waits until that is done, also in a cancelled scope. Dropping the stream closes it as well.
     ///
     /// # Errors
     ///
     /// Those of `close(2)`.
     pub async fn close(self) -> io::Result<()> {
-        let fd = self.stream.fd();
-        drop(self.stream);
-        op::close(fd).await
+        self.stream.close().await
     }
 
     /// Returns the peer's address.

@@ -153,7 +153,12 @@ impl Uring {
     }
 
     pub(super) fn wants_enter(&mut self) -> bool {
-        !self.submissions.is_empty() || self.submissions.taskrun() || self.submissions.cq_overflow()
+        // Without the flag nobody tells of deferred work: it has to be asked for.
+        let untold = self.features.defer_taskrun && !self.features.taskrun_flag;
+        untold
+            || !self.submissions.is_empty()
+            || self.submissions.taskrun()
+            || self.submissions.cq_overflow()
     }
 
     pub(super) fn has_completions(&mut self) -> bool {

@@ -19,9 +19,27 @@ impl Descriptor {
     }
 }
 
+impl Descriptor {
+    /// Lets go of the number: somebody else has closed it.
+    pub(crate) fn let_go(&mut self) {
+        self.0 = GONE;
+    }
+}
+
+/// No descriptor.
+const GONE: RawFd = -1;
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        sys::close(self.0);
+        if self.0 != GONE {
+            sys::close(self.0);
+        }
     }
 }
 
@@ -36,9 +54,9 @@ impl SharedFd {
 
     /// Gives the number out of our hands, if nobody else (no op) uses it.
     pub(crate) fn try_into_raw(self) -> Result<RawFd, Self> {
-        Rc::try_unwrap(self.0).map_err(Self).map(|descriptor| {
+        Rc::try_unwrap(self.0).map_err(Self).map(|mut descriptor| {
             let fd = descriptor.0;
-            std::mem::forget(descriptor);
+            descriptor.let_go();
             fd
         })
     }

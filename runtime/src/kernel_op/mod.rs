@@ -3,7 +3,7 @@
 //! In reading order: [`state`] is the life of an op as a pure state machine, [`request`] every op
 //! as plain data, [`payload`] what an op keeps in its slot, [`slab`] the slots, [`fd`] descriptors
 //! that stay open while ops use them, [`ops`] each kind of op, [`multishot`] one submission with
-//! many completions. `KernelOp`, here, is the future of an op with one completion.
+//! many completions, [`turn`] whose turn it is to send. `KernelOp`, here, is the future of an op with one completion.
 //!
 //! Invariants:
 //! - The slot, not the future, owns the memory and keeps the descriptor open.
@@ -19,6 +19,7 @@ pub(crate) mod payload;
 pub(crate) mod request;
 pub(crate) mod slab;
 pub(crate) mod state;
+pub(crate) mod turn;
 
 use std::future::Future;
 use std::io;

@@ -7,15 +7,18 @@
 //! The op is armed at the first wait and again whenever it has ended and somebody waits. When the
 //! queue is full the op is asked to pause, so what nobody takes stays in the kernel.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
 
 use super::Ticket;
 use super::fd::SharedFd;
 use super::payload::Operation;
-use super::slab::Notify;
+use super::slab::{Notify, OpId};
+use super::state::Asker;
 use crate::core_state::Core;
 use crate::scope::park::{self, Park};
 use crate::task::current;
@@ -49,20 +52,22 @@ pub(crate) enum End {
 }
 
 /// A stream of completions on one descriptor.
+///
+/// Its own borrows are short: none is held while anything foreign runs.
 pub(crate) struct Multishot<Q: Queue> {
     fd: SharedFd,
-    armed: Option<Ticket>,
-    finished: bool,
-    waiting: bool,
-    queue: std::marker::PhantomData<Q>,
+    armed: RefCell<Option<Ticket>>,
+    finished: Cell<bool>,
+    waiting: Cell<bool>,
+    queue: PhantomData<Q>,
 }
 
 impl<Q: Queue> fmt::Debug for Multishot<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Multishot")
             .field("fd", &self.fd.as_raw_fd())
-            .field("armed", &self.armed.is_some())
-            .field("finished", &self.finished)
+            .field("armed", &self.armed.borrow().is_some())
+            .field("finished", &self.finished.get())
             .finish()
     }
 }
@@ -75,20 +80,26 @@ pub(crate) struct NextWait {
     registered: bool,
 }
 
+impl NextWait {
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registered
+    }
+}
+
 impl<Q: Queue> Multishot<Q> {
     pub(crate) fn new(fd: SharedFd) -> Self {
         Self {
             fd,
-            armed: None,
-            finished: false,
-            waiting: false,
-            queue: std::marker::PhantomData,
+            armed: RefCell::new(None),
+            finished: Cell::new(false),
+            waiting: Cell::new(false),
+            queue: PhantomData,
         }
     }
 
     /// Waits for the next item; `None` when nothing more will come.
     pub(crate) fn poll_next(
-        &mut self,
+        &self,
         wait: &mut NextWait,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Option<Q::Item>>> {
@@ -109,7 +120,7 @@ impl<Q: Queue> Multishot<Q> {
                     Poll::Ready(Err(cancelled)) => return Poll::Ready(Err(cancelled.into())),
                     Poll::Ready(Ok(())) => {}
                 }
-                if self.waiting {
+                if self.waiting.get() {
                     return Poll::Ready(Err(busy()));
                 }
             }
@@ -124,17 +135,52 @@ impl<Q: Queue> Multishot<Q> {
     }
 
     /// Takes an item that is there already, without a look at the scope and without arming.
-    pub(crate) fn try_next(&mut self) -> Option<Q::Item> {
-        let ticket = self.armed.as_ref()?;
-        current::with(|core| core.ops.borrow_mut().payload::<Q>(ticket.id(core)).pop())
+    pub(crate) fn try_next(&self) -> Option<Q::Item> {
+        current::with(|core| {
+            let id = self.op(core)?;
+            core.ops.borrow_mut().payload::<Q>(id).pop()
+        })
     }
 
     /// Ends a wait that its future gives up.
-    pub(crate) fn end_wait(&mut self, wait: &mut NextWait) {
+    pub(crate) fn end_wait(&self, wait: &mut NextWait) {
         if std::mem::take(&mut wait.registered) {
-            self.waiting = false;
+            self.waiting.set(false);
             wait.park.end();
         }
+    }
+
+    /// Lets whoever waits look again.
+    pub(crate) fn nudge(&self) {
+        if self.waiting.get() {
+            current::try_with(|core| {
+                if let Some(id) = self.op(core) {
+                    let waiter = core.ops.borrow_mut().notify(id, Notify::Nobody);
+                    core.tell(waiter);
+                }
+            });
+        }
+    }
+
+    /// Ends the op and waits until the kernel is done with it. What lies in the queue is lost.
+    pub(crate) async fn stop(&self) {
+        std::future::poll_fn(|cx| {
+            current::with(|core| {
+                let Some(id) = self.op(core) else {
+                    return Poll::Ready(());
+                };
+                let told = core.ops.borrow_mut().cancel(id, Asker::Pause);
+                core.tell(told);
+                if core.ops.borrow_mut().completed(id).is_some() {
+                    self.disarm(core);
+                    return Poll::Ready(());
+                }
+                let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
+                drop(stale);
+                Poll::Pending
+            })
+        })
+        .await;
     }
 
     /// Returns the descriptor.
@@ -142,17 +188,22 @@ impl<Q: Queue> Multishot<Q> {
         &self.fd
     }
 
-    fn take_or_arm(&mut self, core: &Core, cx: &Context<'_>) -> Poll<io::Result<Option<Q::Item>>> {
+    /// Returns the op, if it is armed.
+    fn op(&self, core: &Core) -> Option<OpId> {
+        self.armed.borrow().as_ref().map(|ticket| ticket.id(core))
+    }
+
+    fn take_or_arm(&self, core: &Core, cx: &Context<'_>) -> Poll<io::Result<Option<Q::Item>>> {
         loop {
-            if self.finished {
+            if self.finished.get() {
                 return Poll::Ready(Ok(None));
             }
-            let Some(ticket) = &self.armed else {
+            let Some(id) = self.op(core) else {
                 let id = core.start(Q::new(core), Some(self.fd.clone()));
-                self.armed = Some(Ticket::new(id, core.identity()));
+                let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
+                debug_assert!(old.is_none(), "looked at just above");
                 return Poll::Pending;
             };
-            let id = ticket.id(core);
             let (item, end, completed) = {
                 let mut ops = core.ops.borrow_mut();
                 let queue = ops.payload::<Q>(id);
@@ -174,7 +225,7 @@ impl<Q: Queue> Multishot<Q> {
                 End::Starved | End::Again => self.disarm(core),
                 End::Finished => {
                     self.disarm(core);
-                    self.finished = true;
+                    self.finished.set(true);
                 }
                 End::Failed(errno) => {
                     self.disarm(core);
@@ -185,22 +236,22 @@ impl<Q: Queue> Multishot<Q> {
     }
 
     /// Frees the slot of an op that has ended.
-    fn disarm(&mut self, core: &Core) {
-        if let Some(ticket) = self.armed.take() {
-            let (queue, leftover) = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
+    fn disarm(&self, core: &Core) {
+        let ticket = self.armed.take();
+        if let Some(ticket) = ticket {
+            let collected = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
             ticket.forget();
-            drop((queue, leftover));
+            drop(collected);
         }
     }
 
-    fn begin_wait(&mut self, core: &Core, wait: &mut NextWait, cx: &Context<'_>) {
+    fn begin_wait(&self, core: &Core, wait: &mut NextWait, cx: &mut Context<'_>) {
         if !wait.registered {
             wait.registered = true;
-            self.waiting = true;
+            self.waiting.set(true);
             wait.park.register_memory(core, cx.waker());
         }
-        if let (Some(ticket), Some(token)) = (&self.armed, wait.park.token()) {
-            let id = ticket.id(core);
+        if let (Some(id), Some(token)) = (self.op(core), wait.park.token()) {
             let old = core.ops.borrow_mut().notify(id, Notify::Token(token));
             drop(old);
         }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use io_uring::types::OpenHow;
@@ -16,6 +16,7 @@ use super::multishot::{End, Queue};
 use super::payload::{Operation, Outcome};
 use super::request::{Region, RegionMut, Request};
 use super::state::Asker;
+use super::turn::SendTurn;
 use crate::buf::provided::{BufferPool, GROUP};
 use crate::buf::{BufResult, Chunk, IoBuf, IoBufMut};
 use crate::core_state::Core;
@@ -105,10 +106,12 @@ impl<B: IoBufMut> Operation for Receive<B> {
 pub(crate) struct Send<B> {
     pub(crate) buf: B,
     pub(crate) all: bool,
+    /// Ours until the kernel is done: sends of one socket do not mix.
+    pub(crate) turn: SendTurn,
 }
 
 impl<B: IoBuf> Operation for Send<B> {
-    type Output = BufResult<usize, B>;
+    type Output = (io::Result<usize>, B, SendTurn);
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Send {
@@ -119,7 +122,8 @@ impl<B: IoBuf> Operation for Send<B> {
     }
 
     fn finish(self, outcome: Outcome) -> Self::Output {
-        used(outcome, self.buf)
+        let (result, buf) = used(outcome, self.buf);
+        (result, buf, self.turn)
     }
 }
 
@@ -129,11 +133,12 @@ pub(crate) struct SendVectored<B> {
     skip: usize,
     parts: Vec<libc::iovec>,
     header: libc::msghdr,
+    turn: SendTurn,
 }
 
 impl<B: IoBuf> SendVectored<B> {
     /// Sends what lies behind the first `skip` bytes of `bufs`.
-    pub(crate) fn new(bufs: Vec<B>, skip: usize) -> Self {
+    pub(crate) fn new(bufs: Vec<B>, skip: usize, turn: SendTurn) -> Self {
         // SAFETY: all-zero is a valid message header: no name, no parts, no control data.
         let header: libc::msghdr = unsafe { std::mem::zeroed() };
         Self {
@@ -141,12 +146,13 @@ impl<B: IoBuf> SendVectored<B> {
             skip,
             parts: Vec::new(),
             header,
+            turn,
         }
     }
 }
 
 impl<B: IoBuf> Operation for SendVectored<B> {
-    type Output = BufResult<usize, Vec<B>>;
+    type Output = (io::Result<usize>, Vec<B>, SendTurn);
 
     fn request(&mut self, fd: RawFd) -> Request {
         // Made here, where the buffers have their final place.
@@ -172,7 +178,8 @@ impl<B: IoBuf> Operation for SendVectored<B> {
     }
 
     fn finish(self, outcome: Outcome) -> Self::Output {
-        used(outcome, self.bufs)
+        let (result, bufs) = used(outcome, self.bufs);
+        (result, bufs, self.turn)
     }
 }
 
@@ -291,12 +298,15 @@ impl Operation for Shutdown {
 }
 
 /// `close(2)`: takes the descriptor, which is closed whatever becomes of the future.
+///
+/// Until the kernel says that it did, the number is ours: an op that waits in line, or was cancelled
+/// before it ran, closes it by being dropped.
 #[derive(Debug)]
-pub(crate) struct Close(Option<Descriptor>, RawFd);
+pub(crate) struct Close(Descriptor);
 
 impl Close {
     pub(crate) fn new(fd: RawFd) -> Self {
-        Self(Some(Descriptor::new(fd)), fd)
+        Self(Descriptor::new(fd))
     }
 }
 
@@ -304,15 +314,34 @@ impl Operation for Close {
     type Output = io::Result<()>;
 
     fn request(&mut self, _: RawFd) -> Request {
-        // From here on the number is the kernel's to free.
-        if let Some(descriptor) = self.0.take() {
-            std::mem::forget(descriptor);
+        Request::Close {
+            fd: self.0.as_raw_fd(),
         }
-        Request::Close { fd: self.1 }
     }
 
-    fn finish(self, outcome: Outcome) -> io::Result<()> {
-        outcome.into_result().map(drop)
+    fn finish(mut self, outcome: Outcome) -> io::Result<()> {
+        match outcome {
+            Outcome::Done(_) => {
+                self.0.let_go();
+                Ok(())
+            }
+            Outcome::Failed(error) => {
+                if error
+                    .raw_os_error()
+                    .is_some_and(|errno| errno != libc::ECANCELED)
+                {
+                    self.0.let_go();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn dispose(&mut self, result: i32) {
+        if result != -libc::ECANCELED {
+            // The number is free also after an error (`close(2)`).
+            self.0.let_go();
+        }
     }
 
     /// The number is free also when the call says that it was interrupted (`close(2)`).
@@ -467,6 +496,9 @@ pub(crate) struct Received {
 /// in the end with the sender.
 const MAX_RECEIVED: usize = 256 * 1024;
 
+/// What a chunk counts for at least: a thousand single bytes are a thousand chunks.
+const LEAST: usize = 512;
+
 impl Operation for Received {
     type Output = ();
 
@@ -484,7 +516,7 @@ impl Operation for Received {
                 .pool
                 .take(id, length, completion.flags.buffer_goes_on());
             if length > 0 {
-                self.bytes += chunk.len();
+                self.bytes += chunk.len().max(LEAST);
                 match &mut self.first {
                     None => self.first = Some(chunk),
                     Some(_) => self.rest.push_back(chunk),
@@ -517,7 +549,7 @@ impl Queue for Received {
 
     fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.first.take()?;
-        self.bytes -= chunk.len();
+        self.bytes -= chunk.len().max(LEAST);
         self.first = self.rest.pop_front();
         if self.first.is_none() && self.rest.capacity() > 0 {
             // An idle stream keeps no memory.

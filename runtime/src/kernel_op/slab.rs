@@ -293,9 +293,10 @@ impl OpSlab {
     /// to be done with it, if the kernel has it.
     pub(crate) fn abandon(&mut self, id: OpId, charge: impl FnOnce() -> u64) -> Option<Leftover> {
         let slot = self.find(id)?;
-        let (next, effect) = slot.state.expect("found slots are occupied").abandon();
+        let state = slot.state.expect("found slots are occupied");
+        let (next, effect) = state.abandon();
         slot.state = next;
-        if next.is_some() {
+        if next.is_some() && next != Some(state) {
             slot.account = charge();
             self.orphans += 1;
         }

@@ -117,7 +117,8 @@ impl OpState {
                     result: Some(result),
                 },
             ),
-            Self::Orphaned => unreachable!("an op has one future"),
+            // The end of a core gives up whatever it finds.
+            Self::Orphaned => (Some(Self::Orphaned), Effect::None),
         }
     }
 
@@ -168,6 +169,7 @@ mod tests {
             (QUEUED.abandon(), None, Effect::LeaveBacklog),
             (IN_KERNEL.abandon(), Some(ORPHAN), Effect::RequestCancel),
             (ASKED.abandon(), Some(ORPHAN), Effect::None),
+            (ORPHAN.abandon(), Some(ORPHAN), Effect::None),
             (DONE.abandon(), None, Effect::Free { result: Some(5) }),
             (IN_KERNEL.on_completion(5, false), Some(DONE), Effect::Wake),
             (

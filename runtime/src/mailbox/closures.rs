@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::panics::contained;
+
 /// Work for a core, sent by somebody else.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
@@ -77,7 +79,7 @@ impl ClosureQueue {
 
     fn discard(&self) {
         while let Some(job) = self.jobs.pop() {
-            drop(job);
+            contained(|| drop(job));
         }
     }
 }

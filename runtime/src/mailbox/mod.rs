@@ -21,6 +21,7 @@ pub(crate) mod park;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use crate::driver::sys;
 use crate::metrics::Counters;
@@ -40,7 +41,8 @@ pub(crate) struct CoreShared {
     pub(crate) wakes: WakeCells,
     pub(crate) cancels: CancelCells,
     pub(crate) park: ParkWord,
-    /// 0: run on. Otherwise one more than the grace period in nanoseconds.
+    /// The life that is meant, above; below, 0 to run on, or one more than the grace period in
+    /// milliseconds. In one word, so that nobody stops a life that came after the one he meant.
     stop: AtomicU64,
     eventfd: AtomicI32,
     /// Where the kernel puts the eventfd's count. Never read: the completion is the message.
@@ -83,9 +85,12 @@ impl Place {
         }
         taken[number] = true;
         let shared = core(number as u32).expect("made just above or before");
-        shared.stop.store(0, Ordering::Relaxed);
+        shared.wakes.begin_life();
+        shared.cancels.begin_life();
+        let life = shared.incarnation.load(Ordering::Relaxed).wrapping_add(1);
+        shared.stop.store(u64::from(life) << 32, Ordering::Relaxed);
         // Release: who sees the new life sees it with a clean slate.
-        shared.incarnation.fetch_add(1, Ordering::Release);
+        shared.incarnation.store(life, Ordering::Release);
         Ok(Self {
             shared,
             recycle: true,
@@ -166,27 +171,27 @@ impl CoreShared {
 
     /// Asks the core to stop: its root scope is cancelled, and what has not ended when the grace
     /// period is over is dropped. Of several calls the shortest grace counts.
-    pub(crate) fn ask_to_stop(&self, incarnation: u32, grace: std::time::Duration) {
-        if self.incarnation() != incarnation {
-            return;
-        }
-        let word = u64::try_from(grace.as_nanos())
-            .unwrap_or(u64::MAX - 1)
-            .min(u64::MAX - 1)
-            + 1;
-        let _ = self
+    pub(crate) fn ask_to_stop(&self, incarnation: u32, grace: Duration) {
+        // Rounded up: less grace than was granted would be worse than more.
+        let millis = grace.as_nanos().div_ceil(1_000_000);
+        let millis = u32::try_from(millis).unwrap_or(u32::MAX).min(u32::MAX - 1);
+        let word = u64::from(incarnation) << 32 | u64::from(millis + 1);
+        let asked = self
             .stop
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |old| {
-                (old == 0 || word < old).then_some(word)
+                let ours = old >> 32 == u64::from(incarnation);
+                (ours && (old as u32 == 0 || word < old)).then_some(word)
             });
-        self.rouse();
+        if asked.is_ok() {
+            self.rouse();
+        }
     }
 
     /// Returns the grace period, if the core was asked to stop.
-    pub(crate) fn asked_to_stop(&self) -> Option<std::time::Duration> {
-        match self.stop.load(Ordering::Acquire) {
+    pub(crate) fn asked_to_stop(&self) -> Option<Duration> {
+        match self.stop.load(Ordering::Acquire) as u32 {
             0 => None,
-            word => Some(std::time::Duration::from_nanos(word - 1)),
+            word => Some(Duration::from_millis(u64::from(word - 1))),
         }
     }
 

@@ -30,8 +30,8 @@ pub enum Reason {
     Deadline,
     /// The runtime is shutting down, or another core's main task failed.
     Shutdown,
-    /// A scope's future was used in a way that the types cannot forbid: polled under a runtime
-    /// other than the one it was first polled under. No scope takes this one.
+    /// A scope was used in a way that the types cannot forbid: run twice, or in another runtime
+    /// than the one it belongs to. No scope takes this one.
     Misuse,
 }
 
@@ -69,7 +69,9 @@ impl fmt::Display for Cancelled {
             Reason::User(word) => write!(f, "cancelled with reason {word}"),
             Reason::Deadline => f.write_str("cancelled: the deadline passed"),
             Reason::Shutdown => f.write_str("cancelled: the runtime is shutting down"),
-            Reason::Misuse => f.write_str("cancelled: a scope was polled outside its runtime"),
+            Reason::Misuse => {
+                f.write_str("cancelled: a scope was run twice, or outside its runtime")
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod tree;
 
 use std::cell::{Cell, RefCell};
 use std::future::{self, Future, IntoFuture};
+use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub struct Scope {
     entered: RefCell<Option<Entered>>,
     cause: Cell<Option<Cancelled>>,
     used: Cell<bool>,
+    /// A scope stays on its core; its handles travel.
+    not_send: PhantomData<*const ()>,
 }
 
 impl Scope {
@@ -107,6 +110,10 @@ impl Scope {
                 *entered = Some(Entered::new(core, root, self.shielded));
             }
             let entered = entered.as_ref().expect("made just above");
+            assert!(
+                entered.home == core.identity(),
+                "a scope's handle is asked for in the runtime that the scope belongs to"
+            );
             entered.announced.set(true);
             CancelHandle::new(core, entered.node)
         })
@@ -115,7 +122,12 @@ impl Scope {
     /// Returns why this scope was cancelled, if its own cancel was called or its deadline passed.
     pub fn cancelled(&self) -> Option<Cancelled> {
         match &*self.entered.borrow() {
-            Some(entered) => current::with(|core| core.tree.borrow().own_cause(entered.node)),
+            Some(entered) => current::try_with(|core| {
+                let ours = entered.home == core.identity();
+                ours.then(|| core.tree.borrow().own_cause(entered.node))
+                    .flatten()
+            })
+            .flatten(),
             None => self.cause.get(),
         }
     }
@@ -135,16 +147,15 @@ impl Scope {
     ///
     /// # Errors
     ///
-    /// The body's own, as said above. A second run of the same scope fails with
-    /// [`Reason::Misuse`].
+    /// The body's own, as said above. A second run of the same scope, or a run in another runtime
+    /// than the one its handle was made in, fails with [`Reason::Misuse`].
     pub async fn run<T, E: CarriesCancelled>(
         &self,
         body: impl IntoFuture<Output = Result<T, E>>,
     ) -> Result<Option<T>, E> {
-        if self.used.replace(true) {
+        let Some(running) = Running::begin(self) else {
             return Err(Cancelled::misuse().into());
-        }
-        let running = Running::begin(self);
+        };
         let outcome = {
             let mut body = pin!(Some(body.into_future()));
             let mut body = Body {
@@ -152,6 +163,7 @@ impl Scope {
                 future: body.as_mut(),
             };
             future::poll_fn(|cx| {
+                running.follow();
                 running.active(|| match body.future.as_mut().as_pin_mut() {
                     Some(future) => future.poll(cx),
                     None => unreachable!("the body is there until it is dropped"),
@@ -159,19 +171,17 @@ impl Scope {
             })
             .await
         };
+        // Whose a cancellation is, is decided when the body ends; what is cancelled while the
+        // kernel is waited for changes nothing.
+        let cancelled = outcome.as_ref().err().and_then(CarriesCancelled::cancelled);
+        let absorbs = cancelled.is_some_and(|cancelled| running.absorbs(cancelled));
         future::poll_fn(|cx| running.poll_kernel_is_done(cx.waker())).await;
         match outcome {
             Ok(value) => Ok(Some(value)),
-            Err(error)
-                if error
-                    .cancelled()
-                    .is_some_and(|cancelled| running.absorbs(cancelled)) =>
-            {
-                match error.rest() {
-                    Ok(rest) => Err(rest),
-                    Err(_) => Ok(None),
-                }
-            }
+            Err(error) if absorbs => match error.rest() {
+                Ok(rest) => Err(rest),
+                Err(_) => Ok(None),
+            },
             Err(error) => Err(error),
         }
     }
@@ -193,39 +203,48 @@ impl<F> Drop for Body<'_, F> {
 struct Running<'a> {
     scope: &'a Scope,
     node: NodeId,
+    /// The scope that this one was last polled under.
+    outside: Cell<NodeId>,
     home: u64,
 }
 
 impl<'a> Running<'a> {
-    fn begin(scope: &'a Scope) -> Self {
+    /// Enters the scope; `None` if it was entered before, or belongs to another runtime.
+    fn begin(scope: &'a Scope) -> Option<Self> {
         current::with(|core| {
-            let active = core.active.get();
+            let home = core.identity();
             let mut entered = scope.entered.borrow_mut();
-            let node = match &*entered {
-                Some(early) => {
-                    // A handle was made before; what it did meanwhile holds.
-                    early.adopt(core, active);
-                    early.node
-                }
-                None => {
-                    let new = Entered::new(core, active, scope.shielded);
-                    let node = new.node;
-                    *entered = Some(new);
-                    node
-                }
-            };
-            if let Some(deadline) = scope.first_deadline() {
-                entered
-                    .as_mut()
-                    .expect("made just above")
-                    .arm(core, deadline);
+            if scope.used.get() || entered.as_ref().is_some_and(|early| early.home != home) {
+                return None;
             }
-            Self {
+            scope.used.set(true);
+            let active = core.active.get();
+            let entered = entered.get_or_insert_with(|| Entered::new(core, active, scope.shielded));
+            let running = Self {
                 scope,
-                node,
-                home: core.identity(),
+                node: entered.node,
+                outside: Cell::new(active),
+                home,
+            };
+            // If a handle was made before, the node is elsewhere; what the handle did holds.
+            let aborts = core.tree.borrow_mut().move_under(entered.node, active);
+            core.carry_out(aborts);
+            if let Some(deadline) = scope.first_deadline() {
+                entered.arm(core, deadline);
             }
+            Some(running)
         })
+    }
+
+    /// Follows the scope that the run is polled under, as a parked op does.
+    fn follow(&self) {
+        current::with(|core| {
+            let outside = core.active.get();
+            if core.identity() == self.home && outside != self.outside.replace(outside) {
+                let aborts = core.tree.borrow_mut().move_under(self.node, outside);
+                core.carry_out(aborts);
+            }
+        });
     }
 
     /// Runs `f` with this scope active.
@@ -309,11 +328,6 @@ impl Entered {
             announced: Cell::new(false),
             home: core.identity(),
         }
-    }
-
-    fn adopt(&self, core: &Core, parent: NodeId) {
-        let aborts = core.tree.borrow_mut().move_under(self.node, parent);
-        core.carry_out(aborts);
     }
 
     fn arm(&mut self, core: &Core, deadline: Instant) {

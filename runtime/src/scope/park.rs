@@ -107,7 +107,7 @@ impl Park {
         match polled.parked {
             Parked::Waiting => Look::Waiting,
             Parked::Ready => Look::Ready,
-            Parked::Aborted => Look::Aborted(self.cause(core)),
+            Parked::Aborted(cause) => Look::Aborted(cause),
         }
     }
 
@@ -123,10 +123,11 @@ impl Park {
         }
     }
 
-    /// Returns why the scope that this op stands under is cancelled.
+    /// Returns why this op was aborted.
     pub(crate) fn cause(&self, core: &Core) -> Cancelled {
-        let node = self.node(core);
-        core.tree.borrow().cause(node)
+        let tree = core.tree.borrow();
+        let aborted = self.id(core).and_then(|id| tree.aborted(id));
+        aborted.unwrap_or_else(|| tree.cause(core.active.get()))
     }
 
     /// Returns the scope that this op stands under.

@@ -100,7 +100,8 @@ struct Park {
 enum ParkState {
     Waiting(Wait),
     Ready,
-    Aborted,
+    /// With the cause of that moment: what it reports, whatever is cancelled later.
+    Aborted(Cancelled),
 }
 
 /// How a park stands, as its owner sees it.
@@ -110,8 +111,8 @@ pub(crate) enum Parked {
     Waiting,
     /// Completed first; a later cancel does not touch it.
     Ready,
-    /// Aborted first.
-    Aborted,
+    /// Aborted first, for this reason.
+    Aborted(Cancelled),
 }
 
 /// What a look at a park found.
@@ -133,6 +134,9 @@ pub(crate) enum Abort {
     Kernel(u64),
 }
 
+/// Keeps the generations of different lives of a core apart (the golden ratio, as a hash would).
+const SPREAD: u32 = 0x9e37_79b1;
+
 /// The nodes and parks of one core.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -143,8 +147,10 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Makes a tree that is a root alone.
-    pub(crate) fn new() -> Self {
-        let mut nodes = Slab::default();
+    ///
+    /// `life` tells it from the trees that were in the same place before.
+    pub(crate) fn new(life: u32) -> Self {
+        let mut nodes = Slab::starting_at(life.wrapping_mul(SPREAD));
         let root = nodes.insert(Node::new(None, false));
         Self {
             nodes,
@@ -227,7 +233,7 @@ impl Tree {
         }
         found.cause = Some(cause);
         if !found.effective {
-            self.push_down(node.0, &mut aborts);
+            self.push_down(node.0, cause, &mut aborts);
         }
         aborts
     }
@@ -236,7 +242,7 @@ impl Tree {
     /// another. What that makes cancelled is aborted.
     pub(crate) fn move_under(&mut self, node: NodeId, parent: NodeId) -> Vec<Abort> {
         let mut aborts = Vec::new();
-        if self.nodes.get(node.0).is_none() || self.nodes.get(parent.0).is_none() {
+        if self.nodes.get(node.0).is_none() || self.is_within(parent, node) {
             return aborts;
         }
         self.unlink(node.0);
@@ -244,9 +250,25 @@ impl Tree {
         self.link(node.0, parent.0);
         let found = self.node(node.0);
         if self.node(parent.0).effective && !found.shielded && !found.effective {
-            self.push_down(node.0, &mut aborts);
+            let cause = self.cause(parent);
+            self.push_down(node.0, cause, &mut aborts);
         }
         aborts
+    }
+
+    /// Returns whether `node` is `top`, lies below it, or is no node at all.
+    fn is_within(&self, node: NodeId, top: NodeId) -> bool {
+        if self.nodes.get(node.0).is_none() {
+            return true;
+        }
+        let mut at = Some(node.0);
+        while let Some(key) = at {
+            if key == top.0 {
+                return true;
+            }
+            at = self.node(key).parent;
+        }
+        false
     }
 
     /// Removes a node whose owner is done with it.
@@ -346,9 +368,9 @@ impl Tree {
                     stale,
                 };
             }
-            ParkState::Aborted => {
+            ParkState::Aborted(cause) => {
                 return Polled {
-                    parked: Parked::Aborted,
+                    parked: Parked::Aborted(*cause),
                     abort: None,
                     stale,
                 };
@@ -364,20 +386,24 @@ impl Tree {
         if park.node != active.0 && self.nodes.get(active.0).is_some() {
             self.move_to(id.0, active.0, &mut aborts);
         }
+        let parked = match self.parks.get(id.0).map(|park| &park.state) {
+            Some(ParkState::Aborted(cause)) => Parked::Aborted(*cause),
+            _ => Parked::Waiting,
+        };
         match aborts.pop() {
             None => Polled {
-                parked: Parked::Waiting,
+                parked,
                 abort: None,
                 stale,
             },
             // The one who would be woken is the one who is looking.
             Some(Abort::Wake(waker)) => Polled {
-                parked: Parked::Aborted,
+                parked,
                 abort: None,
                 stale: Some(waker),
             },
             Some(kernel) => Polled {
-                parked: Parked::Aborted,
+                parked,
                 abort: Some(kernel),
                 stale,
             },
@@ -387,22 +413,30 @@ impl Tree {
     /// Ends a wait in memory with success; returns whom to wake, or `None` if it was aborted first.
     pub(crate) fn complete(&mut self, id: ParkId) -> Option<Waker> {
         let park = self.parks.get_mut(id.0)?;
-        if !matches!(park.state, ParkState::Waiting(_)) {
+        // A kernel op is completed by its slot alone.
+        let ParkState::Waiting(Wait::Memory(_)) = &park.state else {
             return None;
-        }
-        let ParkState::Waiting(wait) = std::mem::replace(&mut park.state, ParkState::Ready) else {
-            unreachable!("looked at just above");
         };
+        let ended = std::mem::replace(&mut park.state, ParkState::Ready);
         self.unlink_park(id.0);
-        match wait {
-            Wait::Memory(waker) => Some(waker),
-            Wait::Kernel(_) => unreachable!("a kernel op is completed by its slot"),
+        match ended {
+            ParkState::Waiting(Wait::Memory(waker)) => Some(waker),
+            _ => unreachable!("looked at just above"),
         }
     }
 
-    /// Returns the node a park is registered under.
+    /// Returns why a park was aborted, if it was.
+    pub(crate) fn aborted(&self, id: ParkId) -> Option<Cancelled> {
+        match self.parks.get(id.0)?.state {
+            ParkState::Aborted(cause) => Some(cause),
+            ParkState::Waiting(_) | ParkState::Ready => None,
+        }
+    }
+
+    /// Returns the node a park is registered under, if that still is there.
     pub(crate) fn node_of(&self, id: ParkId) -> Option<NodeId> {
-        self.parks.get(id.0).map(|park| NodeId(park.node))
+        let node = self.parks.get(id.0)?.node;
+        self.nodes.get(node).map(|_| NodeId(node))
     }
 
     /// Forgets a park, whose op has ended or was dropped. The waker comes back to be dropped
@@ -430,7 +464,7 @@ impl Tree {
     // --- below: the walk, and the links ---
 
     /// Marks `top` and all it can reach, without recursion: a tree may be 100 000 deep.
-    fn push_down(&mut self, top: Key, aborts: &mut Vec<Abort>) {
+    fn push_down(&mut self, top: Key, cause: Cancelled, aborts: &mut Vec<Abort>) {
         let mut at = top;
         loop {
             let node = self.node_mut(at);
@@ -441,7 +475,7 @@ impl Tree {
                 let found = self.parks.get_mut(key).expect("a linked park lives");
                 park = found.next.take();
                 found.previous = None;
-                aborts.push(found.abort());
+                aborts.push(found.abort(cause));
             }
             let mut next = self.first_reachable(first_child);
             while next.is_none() && at != top {
@@ -470,11 +504,11 @@ impl Tree {
 
     fn move_to(&mut self, park: Key, node: Key, aborts: &mut Vec<Abort>) {
         self.unlink_park(park);
-        let cancelled = self.node(node).effective;
+        let cancelled = self.node(node).effective.then(|| self.cause(NodeId(node)));
         let found = self.parks.get_mut(park).expect("a linked park lives");
         found.node = node;
-        if cancelled {
-            aborts.push(found.abort());
+        if let Some(cause) = cancelled {
+            aborts.push(found.abort(cause));
         } else {
             self.link_park(park, node);
         }
@@ -596,11 +630,13 @@ impl Node {
 }
 
 impl Park {
-    fn abort(&mut self) -> Abort {
-        match std::mem::replace(&mut self.state, ParkState::Aborted) {
+    fn abort(&mut self, cause: Cancelled) -> Abort {
+        match std::mem::replace(&mut self.state, ParkState::Aborted(cause)) {
             ParkState::Waiting(Wait::Memory(waker)) => Abort::Wake(waker),
             ParkState::Waiting(Wait::Kernel(op)) => Abort::Kernel(op),
-            ParkState::Ready | ParkState::Aborted => unreachable!("only a waiting park is linked"),
+            ParkState::Ready | ParkState::Aborted(_) => {
+                unreachable!("only a waiting park is linked")
+            }
         }
     }
 }
@@ -619,7 +655,7 @@ mod tests {
 
     #[test]
     fn cancel_reaches_what_is_below_and_nothing_else() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let outer = tree.open(tree.root(), false);
         let inner = tree.open(outer, false);
         let shield = tree.open(outer, true);
@@ -637,7 +673,7 @@ mod tests {
 
     #[test]
     fn second_cancel_finds_nothing_to_do() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let scope = tree.open(tree.root(), false);
         tree.park(scope, Wait::Kernel(1));
         assert_eq!(tree.cancel(scope, cause()).len(), 1);
@@ -648,7 +684,7 @@ mod tests {
 
     #[test]
     fn completed_park_is_not_aborted() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let scope = tree.open(tree.root(), false);
         let park = tree.park(scope, waiting());
         assert!(tree.complete(park).is_some());
@@ -661,20 +697,20 @@ mod tests {
 
     #[test]
     fn aborted_park_is_skipped_by_who_would_complete_it() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let scope = tree.open(tree.root(), false);
         let park = tree.park(scope, waiting());
         assert_eq!(tree.cancel(scope, cause()).len(), 1);
         assert!(tree.complete(park).is_none());
         assert_eq!(
             tree.poll_park(park, scope, Waker::noop()).parked,
-            Parked::Aborted
+            Parked::Aborted(cause())
         );
     }
 
     #[test]
     fn a_park_follows_the_scope_it_is_polled_under() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let before = tree.open(tree.root(), false);
         let now = tree.open(tree.root(), false);
         let park = tree.park(before, waiting());
@@ -688,7 +724,7 @@ mod tests {
 
     #[test]
     fn a_park_that_outlives_its_scope_moves_to_the_parent() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let outer = tree.open(tree.root(), false);
         let inner = tree.open(outer, false);
         tree.park(inner, waiting());
@@ -698,7 +734,7 @@ mod tests {
 
     #[test]
     fn a_closed_scope_stays_until_its_orphans_have_ended() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let outer = tree.open(tree.root(), false);
         let inner = tree.open(outer, false);
         let account = tree.orphan_started(inner);
@@ -715,7 +751,7 @@ mod tests {
 
     #[test]
     fn a_dropped_scope_hands_its_orphans_outward() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let outer = tree.open(tree.root(), false);
         let middle = tree.open(outer, false);
         let inner = tree.open(middle, false);
@@ -729,7 +765,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_deep_is_cancelled_without_recursion() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(0);
         let outermost = tree.open(tree.root(), false);
         let mut node = outermost;
         for _ in 0..100_000 {
@@ -751,7 +787,7 @@ mod tests {
                     .wrapping_add(1_442_695_040_888_963_407);
                 (random >> 33) as usize % below
             };
-            let mut tree = Tree::new();
+            let mut tree = Tree::new(0);
             // (node, its parent's place in this list, shielded)
             let mut model = vec![(tree.root(), None, false)];
             let mut cancelled = vec![false];

@@ -4,6 +4,6 @@
 //! `Send` nor `Sync`.
 
 mod event;
-mod wait_list;
+pub(crate) mod wait_list;
 
 pub use event::Event;

@@ -15,7 +15,7 @@ use crate::task::current;
 
 /// A line of waiting tasks.
 #[derive(Debug, Default)]
-pub(super) struct WaitList {
+pub(crate) struct WaitList {
     line: RefCell<Line>,
     not_send: PhantomData<*const ()>,
 }
@@ -23,12 +23,13 @@ pub(super) struct WaitList {
 #[derive(Debug, Default)]
 struct Line {
     tickets: u64,
-    waiting: BTreeMap<u64, ParkId>,
+    /// With the core that each park is on, this time round.
+    waiting: BTreeMap<u64, (ParkId, u64)>,
 }
 
 /// One place in a line.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(crate) struct Place {
     park: Park,
     ticket: Option<u64>,
 }
@@ -36,7 +37,7 @@ pub(super) struct Place {
 impl WaitList {
     /// Waits in line until woken. The caller has found that there is nothing to be had yet; it
     /// looks again when this is ready.
-    pub(super) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
+    pub(crate) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
         current::with(|core| {
             if place.ticket.is_none() {
                 place.park.register_memory(core, cx.waker());
@@ -44,7 +45,7 @@ impl WaitList {
                 let mut line = self.line.borrow_mut();
                 line.tickets += 1;
                 let ticket = line.tickets;
-                line.waiting.insert(ticket, park);
+                line.waiting.insert(ticket, (park, core.identity()));
                 place.ticket = Some(ticket);
                 return Poll::Pending;
             }
@@ -63,7 +64,7 @@ impl WaitList {
     }
 
     /// Gives a place up.
-    pub(super) fn leave(&self, place: &mut Place) {
+    pub(crate) fn leave(&self, place: &mut Place) {
         if let Some(ticket) = place.ticket.take() {
             self.line.borrow_mut().waiting.remove(&ticket);
             place.park.end();
@@ -71,30 +72,32 @@ impl WaitList {
     }
 
     /// Wakes everybody who waits now.
-    pub(super) fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         let waiting = std::mem::take(&mut self.line.borrow_mut().waiting);
         current::try_with(|core| {
-            for park in waiting.into_values() {
-                core.complete(park);
+            for (park, home) in waiting.into_values() {
+                if home == core.identity() {
+                    core.complete(park);
+                }
             }
         });
     }
 
     /// Returns how many wait.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.line.borrow().waiting.len()
     }
 }
 
 impl Place {
     /// Returns whether it stands in line already.
-    pub(super) fn is_in_line(&self) -> bool {
+    pub(crate) fn is_in_line(&self) -> bool {
         self.ticket.is_some()
     }
 
     /// Looks at the active scope, as every op does at its first poll.
-    pub(super) fn entry(&self, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
+    pub(crate) fn entry(&self, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
         if self.ticket.is_some() {
             return Poll::Ready(Ok(()));
         }

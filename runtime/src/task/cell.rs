@@ -2,11 +2,11 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::join::JoinError;
+use crate::panics::{caught, contained, discard};
 
 /// A task as its core sees it, with the future's type forgotten.
 pub(crate) trait TaskObject {
@@ -45,21 +45,21 @@ impl<F: Future<Output: 'static>> TaskCell<F> {
         }
     }
 
-    /// Overwrites the future, whose destructor may panic.
-    fn end(self: Pin<&mut Self>, output: Result<F::Output, JoinError>) -> Ended {
+    /// Overwrites the future, whose destructor may panic, and so may that of its output.
+    fn end(mut self: Pin<&mut Self>, output: Result<F::Output, JoinError>) -> Ended {
         let failed = output.is_err();
-        let mut cell = self;
         // An assignment stores the new value also when dropping the old one panics.
-        let dropped = catch_unwind(AssertUnwindSafe(|| {
-            cell.as_mut().set(Self::Ended(Some(output)))
-        }));
-        match dropped {
+        match caught(|| self.as_mut().set(Self::Ended(Some(output)))) {
             Ok(()) if !failed => Ended::Normally,
             Ok(()) => Ended::Panicked,
+            // The first panic is the one to tell of.
+            Err(payload) if failed => {
+                discard(payload);
+                Ended::Panicked
+            }
             Err(payload) => {
-                if !failed {
-                    cell.set(Self::Ended(Some(Err(JoinError::Panicked(payload)))));
-                }
+                let told = Err(JoinError::Panicked(payload));
+                contained(|| self.set(Self::Ended(Some(told))));
                 Ended::Panicked
             }
         }
@@ -72,7 +72,7 @@ impl<F: Future<Output: 'static>> TaskObject for TaskCell<F> {
             .as_mut()
             .future()
             .expect("a task is polled until it ends");
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        let polled = caught(|| future.poll(cx));
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(self.end(Ok(output))),

@@ -180,7 +180,10 @@ impl<T: 'static> Future for JoinHandle<T> {
             if core.tasks.borrow().has_ended(self.task) {
                 self.park.end();
                 self.taken = true;
-                let mut object = core.tasks.borrow_mut().take_ended(self.task);
+                let object = core.tasks.borrow_mut().take_ended(self.task);
+                let Some(mut object) = object else {
+                    return Poll::Ready(Err(JoinError::Dropped));
+                };
                 let output = object
                     .as_mut()
                     .output()

@@ -72,6 +72,18 @@ pub(crate) struct AfterEnd {
     pub(crate) joiner: Option<ParkId>,
 }
 
+/// What the end of a core finds.
+pub(crate) enum Left {
+    /// A task that has not ended.
+    Task {
+        id: TaskId,
+        node: NodeId,
+        object: TaskBox,
+    },
+    /// An output that nobody has taken.
+    Output(TaskBox),
+}
+
 /// All tasks of one core.
 pub(crate) struct TaskTable {
     shared: &'static CoreShared,
@@ -207,38 +219,51 @@ impl TaskTable {
         AfterEnd { unwanted, joiner }
     }
 
-    /// Takes any task that has not ended out of the table, to be ended by the caller.
-    pub(crate) fn take_any(&mut self) -> Option<(TaskId, NodeId, TaskBox)> {
-        let index = self
-            .slots
-            .iter()
-            .position(|slot| slot.state == State::Idle)?;
-        let slot = &mut self.slots[index];
-        slot.state = State::Running;
-        let object = slot.object.take().expect("an idle task has its object");
-        Some((
-            TaskId {
-                slot: index as u32,
-                generation: slot.generation,
-            },
-            slot.node,
-            object,
-        ))
+    /// Takes all tasks that have not ended out of the table, to be ended by the caller, and all
+    /// outputs that nobody has taken. Nothing is ready any more.
+    pub(crate) fn take_all(&mut self) -> Vec<Left> {
+        for index in std::mem::take(&mut self.ready) {
+            self.slots[index as usize].queued = false;
+            self.free_if_done(index);
+        }
+        let mut left = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(object) = slot.object.take() else {
+                continue;
+            };
+            left.push(match slot.state {
+                State::Idle => {
+                    slot.state = State::Running;
+                    let id = TaskId {
+                        slot: index as u32,
+                        generation: slot.generation,
+                    };
+                    Left::Task {
+                        id,
+                        node: slot.node,
+                        object,
+                    }
+                }
+                _ => Left::Output(object),
+            });
+        }
+        left
     }
 
     pub(crate) fn has_ended(&self, id: TaskId) -> bool {
         self.find(id).is_none_or(|slot| slot.state == State::Ended)
     }
 
-    /// Takes a task that has ended, for its output. Its handle asks, once.
-    pub(crate) fn take_ended(&mut self, id: TaskId) -> TaskBox {
+    /// Takes a task that has ended, for its output. Its handle asks, once. `None` if the end of the
+    /// core has dropped it.
+    pub(crate) fn take_ended(&mut self, id: TaskId) -> Option<TaskBox> {
         let slot = &mut self.slots[id.slot as usize];
         assert!(
             slot.generation == id.generation && slot.state == State::Ended,
             "a handle keeps its slot"
         );
         slot.wanted = false;
-        let object = slot.object.take().expect("an output is taken once");
+        let object = slot.object.take();
         self.free_if_done(id.slot);
         object
     }

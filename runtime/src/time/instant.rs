@@ -50,7 +50,11 @@ impl Instant {
     /// Off a core.
     pub fn to_std(self) -> std::time::Instant {
         let (std_base, base) = current::with(|core| core.clock_base);
-        std_base + (self - base)
+        if self >= base {
+            std_base + (self - base)
+        } else {
+            std_base.checked_sub(base - self).unwrap_or(std_base)
+        }
     }
 
     /// Makes an instant from nanoseconds of `CLOCK_MONOTONIC`.

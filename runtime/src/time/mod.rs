@@ -170,7 +170,8 @@ impl Interval {
 /// A timer for libraries that know nothing of scopes: it yields `()`, is not cancelled, and may be
 /// sent and shared, though it makes progress only on the core where it is first polled.
 ///
-/// Use [`sleep`] where you can.
+/// Dropped on another thread, it leaves its timer there, which fires for nobody when it is due. Use
+/// [`sleep`] where you can.
 #[derive(Debug)]
 pub struct Alarm {
     deadline: Instant,

@@ -1,0 +1,79 @@
+//! Whose turn it is to send on a socket.
+//!
+//! A turn lies in the slot of the send, so it lasts until the kernel is done with it, also when the
+//! future is dropped: bytes of two sends never mix, and what is left of a cancelled one never
+//! follows what was sent after it.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use crate::scope::Cancelled;
+use crate::sync::wait_list::{Place, WaitList};
+
+/// The sends of one socket, in a line.
+#[derive(Debug, Default)]
+pub(crate) struct SendLine {
+    busy: Cell<bool>,
+    waiting: WaitList,
+}
+
+/// The right to send.
+#[derive(Debug)]
+pub(crate) struct SendTurn(Rc<SendLine>);
+
+impl SendLine {
+    /// Takes the turn if nobody has it.
+    pub(crate) fn try_take(self: &Rc<Self>) -> Option<SendTurn> {
+        (!self.busy.replace(true)).then(|| SendTurn(Rc::clone(self)))
+    }
+
+    /// Waits for the turn. An op like any other: in a cancelled scope it fails.
+    pub(crate) fn take(
+        self: &Rc<Self>,
+    ) -> impl Future<Output = Result<SendTurn, Cancelled>> + use<> {
+        Take {
+            line: Rc::clone(self),
+            place: Place::default(),
+        }
+    }
+}
+
+impl Drop for SendTurn {
+    fn drop(&mut self) {
+        self.0.busy.set(false);
+        self.0.waiting.wake_all();
+    }
+}
+
+struct Take {
+    line: Rc<SendLine>,
+    place: Place,
+}
+
+impl Future for Take {
+    type Output = Result<SendTurn, Cancelled>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if !this.place.is_in_line() {
+            ready!(this.place.entry(cx))?;
+        } else {
+            ready!(this.line.waiting.poll(&mut this.place, cx))?;
+        }
+        loop {
+            if let Some(turn) = this.line.try_take() {
+                return Poll::Ready(Ok(turn));
+            }
+            ready!(this.line.waiting.poll(&mut this.place, cx))?;
+        }
+    }
+}
+
+impl Drop for Take {
+    fn drop(&mut self) {
+        self.line.waiting.leave(&mut self.place);
+    }
+}
