@@ -347,11 +347,14 @@ impl Stream {
 
     /// Ends one or both directions; what was sent before still arrives. `shutdown(2)`.
     ///
+    /// A plain system call, which never waits; the ring would hand it to a worker thread. A release,
+    /// so it happens also in a cancelled scope.
+    ///
     /// # Errors
     ///
     /// Those of `shutdown(2)`.
-    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        KernelOp::new(ops::Shutdown(how), Some(self.fd())).await
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.with_socket(|socket| socket.shutdown(how))
     }
 
     /// Closes the socket and waits until that is done; what was received and not taken is lost.

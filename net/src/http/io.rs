@@ -22,7 +22,6 @@ use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ use crate::tcp::TcpStream;
 
 /// A TCP stream as hyper wants it.
 pub struct Io {
-    stream: Rc<TcpStream>,
+    stream: TcpStream,
     wait: ReceiveWait,
     /// Bytes that were received before hyper came.
     early: Vec<u8>,
@@ -54,8 +53,6 @@ pub struct Io {
 /// How far a shutdown has come.
 enum Closing {
     No,
-    /// Our side is being closed.
-    Ours(Pin<Box<dyn Future<Output = io::Result<()>>>>),
     /// Waiting for the peer's side; what still comes is thrown away.
     Theirs {
         until: Alarm,
@@ -95,7 +92,7 @@ impl Io {
     /// Takes a stream over of which `early` and then `rest` were received already.
     pub(crate) fn with_early_bytes(stream: TcpStream, early: Vec<u8>, rest: Option<Chunk>) -> Self {
         Self {
-            stream: Rc::new(stream),
+            stream,
             wait: ReceiveWait::default(),
             early,
             rest,
@@ -292,12 +289,7 @@ impl Io {
         loop {
             match &mut self.closing {
                 Closing::No => {
-                    let stream = Rc::clone(&self.stream);
-                    let shutdown = async move { stream.shutdown(Shutdown::Write).await };
-                    self.closing = Closing::Ours(Box::pin(shutdown));
-                }
-                Closing::Ours(shutdown) => {
-                    ready!(shutdown.as_mut().poll(cx))?;
+                    self.stream.shutdown(Shutdown::Write)?;
                     let until = Alarm::at(Instant::now() + LINGER);
                     self.closing = Closing::Theirs {
                         until,

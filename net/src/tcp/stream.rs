@@ -101,13 +101,14 @@ impl TcpStream {
         self.stream.send_all_vectored(bufs).await
     }
 
-    /// Ends one or both directions; what was written before still arrives.
+    /// Ends one or both directions; what was written before still arrives. Never waits, and happens
+    /// also in a cancelled scope.
     ///
     /// # Errors
     ///
     /// Those of `shutdown(2)`.
-    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.stream.shutdown(how).await
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.stream.shutdown(how)
     }
 
     /// Closes the connection and waits until that is done, also in a cancelled scope. Dropping the stream closes it as well.

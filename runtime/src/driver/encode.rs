@@ -28,7 +28,6 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
                 .flags(send_flags(all) as u32)
                 .build()
         }
-        Request::Shutdown { fd, how } => opcode::Shutdown::new(types::Fd(fd), how).build(),
         Request::Read { fd, into, offset } => {
             opcode::Read::new(types::Fd(fd), writable(into), into.length)
                 .offset(offset)

@@ -196,7 +196,6 @@ pub(crate) fn missing_opcodes() -> io::Result<Vec<&'static str>> {
         ("RECV", opcode::Recv::CODE),
         ("SEND", opcode::Send::CODE),
         ("SENDMSG", opcode::SendMsg::CODE),
-        ("SHUTDOWN", opcode::Shutdown::CODE),
         ("READ", opcode::Read::CODE),
         ("WRITE", opcode::Write::CODE),
         ("OPENAT2", opcode::OpenAt2::CODE),

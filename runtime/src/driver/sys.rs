@@ -118,6 +118,20 @@ impl Affinity {
     }
 }
 
+/// Describes an open file. `statx(2)`.
+pub(crate) fn status(fd: RawFd) -> io::Result<libc::statx> {
+    // SAFETY: an all-zero `statx` is a valid one: numbers only.
+    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    let (mask, flags) = (
+        libc::STATX_BASIC_STATS | libc::STATX_BTIME,
+        libc::AT_EMPTY_PATH,
+    );
+    // SAFETY: the path is a static string that ends with NUL, and the result goes to a local of the
+    // right type.
+    check(unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut status) })?;
+    Ok(status)
+}
+
 /// Reads entries of a folder into `buffer`; returns how many bytes of it are filled, 0 at the end.
 /// `getdents64(2)`.
 pub(crate) fn read_folder(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {

@@ -108,8 +108,8 @@ impl Folder {
     /// # Errors
     ///
     /// Those of `statx(2)`.
-    pub async fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata().await
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 
     /// Returns the descriptor.

@@ -9,6 +9,7 @@ mod metadata;
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -18,6 +19,7 @@ pub use folder::{Entry, EntryKind, Folder};
 pub use metadata::Metadata;
 
 use crate::buf::{BufResult, Interrupted, IoBuf, IoBufMut, SliceExt};
+use crate::driver::sys;
 use crate::kernel_op::KernelOp;
 use crate::kernel_op::ops;
 use crate::op::{self, SharedFd};
@@ -250,14 +252,15 @@ impl File {
 
     /// Returns the file's size, times and kind. `statx(2)`.
     ///
+    /// A plain system call: of an open file the kernel has this in memory, while the ring hands
+    /// every such request to a worker thread, which costs twenty times as much. A network file
+    /// system may ask its server, and hold up the core meanwhile; [`metadata`] never does.
+    ///
     /// # Errors
     ///
-    /// Those of `statx(2)`.
-    pub async fn metadata(&self) -> io::Result<Metadata> {
-        let status = ops::Status::new(CString::default(), libc::AT_EMPTY_PATH);
-        KernelOp::new(status, Some(self.fd.clone()))
-            .await
-            .map(|status| Metadata::new(*status))
+    /// Those of `statx(2)`, and [`Cancelled`](crate::Cancelled).
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        sys::status(self.fd.as_raw_fd()).map(Metadata::new)
     }
 
     /// Closes the file by way of the ring, where the kernel may take its time, and reports its
@@ -274,6 +277,31 @@ impl File {
     pub fn fd(&self) -> &SharedFd {
         &self.fd
     }
+}
+
+/// Returns the size, times and kind of what `path` leads to, by way of the ring. `statx(2)`.
+///
+/// # Errors
+///
+/// Those of `statx(2)`; `InvalidInput` for a path with a NUL in it.
+pub async fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    let status = ops::Status::new(c_path(path.as_ref())?, 0);
+    KernelOp::new(status, None)
+        .await
+        .map(|status| Metadata::new(*status))
+}
+
+/// Returns the size, times and kind of `path` itself, which may be a symbolic link, by way of the
+/// ring. `statx(2)`.
+///
+/// # Errors
+///
+/// As for [`metadata`].
+pub async fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    let status = ops::Status::new(c_path(path.as_ref())?, libc::AT_SYMLINK_NOFOLLOW);
+    KernelOp::new(status, None)
+        .await
+        .map(|status| Metadata::new(*status))
 }
 
 impl From<SharedFd> for File {

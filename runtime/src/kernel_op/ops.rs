@@ -276,27 +276,6 @@ impl Operation for Connect {
     const RESTARTS: bool = false;
 }
 
-/// `shutdown(2)`.
-#[derive(Debug)]
-pub(crate) struct Shutdown(pub(crate) std::net::Shutdown);
-
-impl Operation for Shutdown {
-    type Output = io::Result<()>;
-
-    fn request(&mut self, fd: RawFd) -> Request {
-        let how = match self.0 {
-            std::net::Shutdown::Read => libc::SHUT_RD,
-            std::net::Shutdown::Write => libc::SHUT_WR,
-            std::net::Shutdown::Both => libc::SHUT_RDWR,
-        };
-        Request::Shutdown { fd, how }
-    }
-
-    fn finish(self, outcome: Outcome) -> io::Result<()> {
-        outcome.into_result().map(drop)
-    }
-}
-
 /// `close(2)`: takes the descriptor, which is closed whatever becomes of the future.
 ///
 /// Until the kernel says that it did, the number is ours: an op that waits in line, or was cancelled

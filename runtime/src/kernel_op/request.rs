@@ -41,8 +41,6 @@ pub(crate) enum Request {
     Send { fd: RawFd, from: Region, all: bool },
     /// Sends what the message header at `header` gathers. `sendmsg(2)`.
     SendMessage { fd: RawFd, header: usize, all: bool },
-    /// Ends one or both directions. `shutdown(2)`.
-    Shutdown { fd: RawFd, how: i32 },
     /// Reads at `offset`, or at the file's own position for [`CURRENT_POSITION`]. `pread(2)`.
     Read {
         fd: RawFd,

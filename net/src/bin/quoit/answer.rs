@@ -114,7 +114,7 @@ async fn open(folder: &Folder, path: &Path) -> io::Result<(File, Metadata)> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let file = folder.open_beneath(path, &options).await?;
-    let metadata = file.metadata().await?;
+    let metadata = file.metadata()?;
     Ok((file, metadata))
 }
 
@@ -184,7 +184,7 @@ async fn listing_answer(path: &Path, folder: &Folder) -> io::Result<Response<Bod
         let options = OpenOptions::new().read(true).custom_flags(flags);
         let opened = folder.open_beneath(&entry.name, &options).await;
         let metadata = match opened {
-            Ok(file) => file.metadata().await,
+            Ok(file) => file.metadata(),
             Err(error) => Err(error),
         };
         match metadata {
