@@ -68,7 +68,8 @@ impl fmt::Display for CoreId {
 /// Cores that run, each a pinned thread with a ring of its own.
 ///
 /// Dropped, it stops: every core's root scope is cancelled, what has not ended within the grace
-/// period is dropped, and the drop returns when all threads have ended.
+/// period is dropped, and the drop returns when all threads have ended (at once on a thread that is
+/// one of its own cores).
 #[derive(Debug)]
 pub struct Runtime {
     handle: Handle,
@@ -113,13 +114,18 @@ impl Runtime {
     ///
     /// # Panics
     ///
-    /// Goes on with the first panic of a main, after all cores have stopped.
+    /// Goes on with the first panic of a main, after all cores have stopped. On a thread that runs a
+    /// core: this call waits.
     pub fn run<F, M, E>(mut self, main: F) -> Result<(), E>
     where
         F: Fn(CoreId) -> M + Clone + Send + 'static,
         M: Future<Output = Result<(), E>> + 'static,
         E: CarriesCancelled + Send + 'static,
     {
+        assert!(
+            CoreId::current().is_none(),
+            "Runtime::run was called on a thread that runs a core already, which it would block"
+        );
         let (ended, mains) = mpsc::channel();
         for core in self.handle.cores.iter() {
             let (id, main, ended) = (core.id, main.clone(), ended.clone());
@@ -174,6 +180,11 @@ impl Runtime {
 
     fn stop(&mut self) {
         self.handle.shutdown_within(self.grace);
+        let here = CoreId::current();
+        if self.handle.cores.iter().any(|core| Some(core.id) == here) {
+            // A core cannot wait for its own end: the threads end by themselves.
+            self.threads.clear();
+        }
         for thread in self.threads.drain(..) {
             if let Err(payload) = thread.join()
                 && !thread::panicking()

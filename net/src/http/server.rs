@@ -23,8 +23,7 @@ use hyper::body::Incoming;
 use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{
-    CancelHandle, CarriesCancelled, CoreId, CoreMetrics, Cores, RemoteError, RemoteHandle, Runtime,
-    Scope,
+    CancelHandle, CarriesCancelled, CoreId, CoreMetrics, Cores, RemoteHandle, Runtime, Scope,
 };
 
 use super::connection::{self, Limits};
@@ -171,29 +170,40 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The first failure of a core. `WouldBlock` on a core's own thread: then nothing happens but
-    /// that the server begins to drain.
+    /// The first failure of a core. `WouldBlock` on a thread that runs a core, which cannot wait: the
+    /// server drains and stops all the same, on a thread of its own.
     pub fn shutdown(mut self, grace: Duration) -> io::Result<Report> {
         self.stop(grace)
     }
 
     fn stop(&mut self, grace: Duration) -> io::Result<Report> {
         self.shared.drain(grace);
-        let Some(Running { runtime, mains }) = self.running.take() else {
+        let Some(running) = self.running.take() else {
             return Ok(Report::default());
         };
+        if CoreId::current().is_some() {
+            let stop = move || running.stop();
+            std::thread::Builder::new()
+                .name("quoit-stop".to_owned())
+                .spawn(stop)?;
+            let what = "a core cannot block until the server has drained; it drains by itself";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, what));
+        }
+        running.stop()
+    }
+}
+
+impl Running {
+    /// Waits until every core has drained, and stops them.
+    fn stop(self) -> io::Result<Report> {
+        let Self { runtime, mains } = self;
         let mut report = Report::default();
         let mut failure = None;
         for main in mains {
             let outcome = main.wait().unwrap_or_else(|error| {
-                let kind = match error {
-                    RemoteError::WouldBlock => io::ErrorKind::WouldBlock,
-                    _ => io::ErrorKind::Other,
-                };
-                Err(io::Error::new(
-                    kind,
-                    format!("a core of the server failed: {error}"),
-                ))
+                Err(io::Error::other(format!(
+                    "a core of the server failed: {error}"
+                )))
             });
             match outcome {
                 Ok(core) => {
