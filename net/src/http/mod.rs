@@ -1,8 +1,8 @@
 //! HTTP on hyper.
 //!
-//! hyper speaks the protocols; what is here brings bytes, time and tasks to it: [`io`] its `Read`
-//! and `Write` on our streams, [`timer`] its timers on ours, [`executor`] its tasks on ours, and
-//! [`server`] a server on every core.
+//! hyper speaks the protocols; what is here brings bytes, time and tasks to it: [`Io`] its `Read`
+//! and `Write` on our streams, [`Timer`] its timers on ours, [`Executor`] its tasks on ours, and
+//! [`Server`] a server on every core.
 //!
 //! Nothing here is `Send`: a handler may hold an `Rc` across awaits.
 

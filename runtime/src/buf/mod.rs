@@ -4,7 +4,7 @@
 //! failure and cancellation. In between the buffer lies in the op's slot, which never moves, so
 //! even an array is a good buffer.
 //!
-//! In reading order: the traits here, [`slice`] for a part of a buffer, [`provided`] for buffers
+//! In reading order: the traits here, [`Slice`] for a part of a buffer, [`Chunk`] for buffers
 //! the kernel picks from.
 
 #![expect(unsafe_code, reason = "one of the four folders that may")]

@@ -1,6 +1,6 @@
 //! Deadlines: waiting for them, and what time it is.
 //!
-//! Timers are kept in user space, per core ([`store`]); the kernel sees one timeout, the next
+//! Timers are kept in user space, per core (`store.rs`); the kernel sees one timeout, the next
 //! deadline, and only while the core is parked. No timer fires early.
 
 mod instant;

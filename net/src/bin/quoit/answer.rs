@@ -175,7 +175,7 @@ fn file_answer(
 async fn listing_answer(path: &Path, folder: &Folder) -> io::Result<Response<Body>> {
     let mut entries = Vec::new();
     for entry in folder.entries().await? {
-        // What a link leads to is shown only if it would be served.
+        // Only what would be served is shown, so of a link what it leads to.
         let flags = if entry.kind == EntryKind::Link {
             libc::O_PATH
         } else {
@@ -188,7 +188,7 @@ async fn listing_answer(path: &Path, folder: &Folder) -> io::Result<Response<Bod
             Err(error) => Err(error),
         };
         match metadata {
-            Ok(metadata) => entries.push(Entry {
+            Ok(metadata) if metadata.is_file() || metadata.is_folder() => entries.push(Entry {
                 name: entry.name.as_bytes().to_vec(),
                 is_directory: metadata.is_folder(),
                 size: metadata.len(),
@@ -197,8 +197,8 @@ async fn listing_answer(path: &Path, folder: &Folder) -> io::Result<Response<Bod
             Err(error) if quoit::CarriesCancelled::cancelled(&error).is_some() => {
                 return Err(error);
             }
-            // It has just gone, or leads out.
-            Err(_) => {}
+            // It has just gone, leads out, or is neither a file nor a folder.
+            Ok(_) | Err(_) => {}
         }
     }
     let mut answer = with_status(
