@@ -381,7 +381,7 @@ impl Core {
             match About::of(completion.user_data) {
                 About::Wake => self.wake_armed.set(false),
                 // 0: found, its own completion follows; ENOENT, EALREADY: it follows all the same.
-                About::CancelOf(_) => {}
+                About::CancelOf(_) | About::Nothing => {}
                 About::Op(op) => {
                     let reaction = self.ops.borrow_mut().on_completion(op, completion);
                     match reaction {

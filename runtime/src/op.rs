@@ -370,6 +370,16 @@ impl Stream {
         close(fd).await
     }
 
+    /// Returns how many bytes the peer of a TCP connection has acknowledged so far: whether a send
+    /// that takes long gets anywhere.
+    ///
+    /// # Errors
+    ///
+    /// Those of `getsockopt(2)`; `Unsupported` if the kernel does not say.
+    pub fn bytes_acknowledged(&self) -> io::Result<u64> {
+        sys::bytes_acknowledged(self.fd().as_raw_fd())
+    }
+
     /// Runs `f` on the socket: for its options and addresses.
     pub fn with_socket<R>(&self, f: impl FnOnce(&Socket) -> R) -> R {
         sys::with_socket(self.fd().as_raw_fd(), f)

@@ -3,10 +3,12 @@
 //! Which protocol it speaks is seen from its first bytes: HTTP/2 with prior knowledge begins with a
 //! preface that is no HTTP/1 request (RFC 9113, section 3.4).
 
+use std::cell::Cell;
 use std::error::Error;
 use std::future::{self, Future};
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{Cancelled, CarriesCancelled, Scope};
 
+use super::activity::{Activity, Counted};
 use super::{Executor, Io, Timer};
 use crate::tcp::TcpStream;
 
@@ -50,7 +53,7 @@ pub(super) async fn serve<H, F, B, E>(
     stream: TcpStream,
     handler: H,
     limits: Limits,
-    draining: &Event,
+    draining: Rc<Event>,
 ) -> Result<(), Box<dyn Error + Send + Sync>>
 where
     H: Fn(Request<Incoming>) -> F,
@@ -60,7 +63,7 @@ where
 {
     let sniffed = Scope::new()
         .timeout(limits.head_timeout)
-        .run(sniff(&stream, draining))
+        .run(sniff(&stream, &draining))
         .await?;
     // Nothing came in time, or the server stops and nothing had come.
     let Some(Some(Sniffed {
@@ -72,46 +75,55 @@ where
         return Ok(());
     };
     let io = Io::with_early_bytes(stream, early, rest).stall_timeout(limits.stall_timeout);
+    let activity = io.activity();
+    // The bytes that told the protocol are the beginning of a request.
+    activity.note();
+    let service = service_fn(|request| {
+        let (answer, handling) = (handler(request), activity.handling());
+        let (activity, draining) = (Rc::clone(&activity), Rc::clone(&draining));
+        async move {
+            let mut answer = answer.await?;
+            drop(handling);
+            if protocol == Protocol::Http1 && draining.is_set() {
+                // Told with its last answer, a client does not send another request after it.
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, E>(answer.map(|body| Counted::new(body, &activity)))
+        }
+    });
+    let finish = Cell::new(false);
     match protocol {
         Protocol::Http1 => {
-            // Told with the last answer, a client does not send another request after it.
-            let service = service_fn(|request| {
-                let answer = handler(request);
-                async {
-                    let mut answer = answer.await?;
-                    if draining.is_set() {
-                        answer
-                            .headers_mut()
-                            .insert(CONNECTION, HeaderValue::from_static("close"));
-                    }
-                    Ok::<_, E>(answer)
-                }
-            });
+            // Not `pipeline_flush`: it leaves the answer to a malformed request unsent. `Io` gathers
+            // the answers to pipelined requests by itself.
             let mut builder = http1::Builder::new();
             builder
                 .timer(Timer)
                 .header_read_timeout(limits.head_timeout)
-                .max_header_size(limits.max_head)
-                .pipeline_flush(true);
+                .max_header_size(limits.max_head);
             let connection = pin!(builder.serve_connection(io, service));
-            let last_call = async {
-                // An idle client may be sending its next request just now: it gets its answer.
-                draining.wait().await?;
-                sleep(LAST_CALL).await
-            };
-            drive(connection, http1::Connection::graceful_shutdown, last_call).await?;
+            let watch = last_call(&activity, &draining, &finish);
+            drive(
+                connection,
+                http1::Connection::graceful_shutdown,
+                &finish,
+                watch,
+            )
+            .await?;
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(Executor);
             builder
                 .timer(Timer)
                 .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
-            let connection = pin!(builder.serve_connection(io, service_fn(handler)));
-            // GOAWAY says by itself which requests are still answered.
+            let connection = pin!(builder.serve_connection(io, service));
+            let watch = watch_streams(&activity, limits, &draining, &finish);
             drive(
                 connection,
                 http2::Connection::graceful_shutdown,
-                draining.wait(),
+                &finish,
+                watch,
             )
             .await?;
         }
@@ -119,26 +131,88 @@ where
     Ok(())
 }
 
-/// How long an idle HTTP/1 connection stays open when the server begins to drain.
-const LAST_CALL: Duration = Duration::from_millis(500);
-
-/// Polls a connection to its end, and tells it once, when `when` is over, that this is the end.
-async fn drive<C: Future>(
+/// Polls a connection until it ends or `watch` says to cut it; tells it once when it shall finish
+/// what it has begun.
+async fn drive<C, E>(
     mut connection: Pin<&mut C>,
     tell: impl Fn(Pin<&mut C>),
-    when: impl Future<Output = Result<(), Cancelled>>,
-) -> C::Output {
-    let mut when = pin!(when);
+    finish: &Cell<bool>,
+    watch: impl Future<Output = Result<(), Cancelled>>,
+) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    let mut watch = pin!(watch);
+    let mut watching = true;
     let mut told = false;
     future::poll_fn(|cx| {
-        // Cancelled, it is told as well: it will not get far.
-        if !told && when.as_mut().poll(cx).is_ready() {
+        if watching && let Poll::Ready(verdict) = watch.as_mut().poll(cx) {
+            if verdict.is_ok() {
+                return Poll::Ready(Ok(()));
+            }
+            // Cancelled: what the connection does next will say so.
+            watching = false;
+            finish.set(true);
+        }
+        if finish.get() && !told {
             told = true;
             tell(connection.as_mut());
         }
         connection.as_mut().poll(cx)
     })
     .await
+}
+
+/// How long an idle HTTP/1 connection stays open when the server begins to drain.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// Watches over an HTTP/1 connection: lets it finish once the server drains and no request has
+/// begun. An idle client may be sending its next one just then: it gets its answer.
+async fn last_call(
+    activity: &Activity,
+    draining: &Event,
+    finish: &Cell<bool>,
+) -> Result<(), Cancelled> {
+    draining.wait().await?;
+    loop {
+        sleep(LAST_CALL).await?;
+        if !activity.has_begun() {
+            finish.set(true);
+            return future::pending().await;
+        }
+    }
+}
+
+/// Watches over an HTTP/2 connection, of which hyper knows no deadlines: one on which nothing has
+/// happened for the head timeout shall finish, and is cut if it does not; one that has been stuck in
+/// its answers for the stall timeout is cut. A handler takes as long as it takes.
+async fn watch_streams(
+    activity: &Activity,
+    limits: Limits,
+    draining: &Event,
+    finish: &Cell<bool>,
+) -> Result<(), Cancelled> {
+    loop {
+        let (transfers, answering) = (activity.transfers(), activity.is_answering());
+        let patience = if answering {
+            limits.stall_timeout
+        } else {
+            limits.head_timeout
+        };
+        if finish.get() {
+            sleep(patience).await?;
+        } else if let Some(slept) = until(sleep(patience), draining).await {
+            slept?;
+        } else {
+            finish.set(true);
+            continue;
+        }
+        let unchanged = transfers == activity.transfers() && answering == activity.is_answering();
+        let stuck = unchanged && !activity.is_handling();
+        if stuck && (answering || finish.replace(true)) {
+            return Ok(());
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +232,13 @@ struct Sniffed {
 async fn sniff(stream: &TcpStream, draining: &Event) -> io::Result<Option<Sniffed>> {
     let mut early = Vec::new();
     loop {
-        let Some(chunk) = until(stream.recv(), draining).await.transpose()?.flatten() else {
+        // Whoever has begun to speak is heard to the end of his sentence.
+        let received = if early.is_empty() {
+            until(stream.recv(), draining).await.transpose()?.flatten()
+        } else {
+            stream.recv().await?
+        };
+        let Some(chunk) = received else {
             return Ok(None);
         };
         let decided = protocol_of(&early, &chunk);

@@ -22,6 +22,7 @@ use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use quoit::buf::Chunk;
 use quoit::op::{PendingSend, ReceiveWait};
 use quoit::time::{Alarm, Instant};
 
+use super::activity::Activity;
 use crate::tcp::TcpStream;
 
 /// A TCP stream as hyper wants it.
@@ -47,6 +49,9 @@ pub struct Io {
     failed: Option<io::Error>,
     stall: Duration,
     stalled_at: Option<Alarm>,
+    /// What the peer had acknowledged when the stall timeout last ran out.
+    acknowledged: Option<u64>,
+    activity: Rc<Activity>,
     closing: Closing,
 }
 
@@ -102,6 +107,8 @@ impl Io {
             failed: None,
             stall: Duration::from_secs(30),
             stalled_at: None,
+            acknowledged: None,
+            activity: Rc::default(),
             closing: Closing::No,
         }
     }
@@ -111,6 +118,11 @@ impl Io {
     pub fn stall_timeout(mut self, stall: Duration) -> Self {
         self.stall = stall;
         self
+    }
+
+    /// Returns what can be seen of the connection from outside while hyper has it.
+    pub(super) fn activity(&self) -> Rc<Activity> {
+        Rc::clone(&self.activity)
     }
 
     /// Takes from `slices` what there is room for.
@@ -147,15 +159,21 @@ impl Io {
 
     /// Waits until no send is on its way.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.sending.is_some() && self.poll_send(cx).is_pending() {
+        while self.sending.is_some() && self.poll_send(cx).is_pending() {
+            let stall = self.stall;
             let alarm = self
                 .stalled_at
-                .get_or_insert_with(|| Alarm::at(Instant::now() + self.stall));
+                .get_or_insert_with(|| Alarm::at(Instant::now() + stall));
             ready!(Pin::new(alarm).poll(cx));
-            self.sending = None;
             self.stalled_at = None;
-            let what = "the peer took nothing of what was sent for too long";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
+            // A send may take long and yet get on: a peer that takes something is not given up.
+            let before = self.acknowledged;
+            self.acknowledged = self.stream.bytes_acknowledged().ok();
+            if before == self.acknowledged {
+                self.sending = None;
+                let what = "the peer took nothing of what was sent for too long";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
+            }
         }
         Poll::Ready(self.failed.take().map_or(Ok(()), Err))
     }
@@ -167,6 +185,7 @@ impl Io {
         let (result, buf) = ready!(Pin::new(sending).poll(cx));
         self.sending = None;
         self.stalled_at = None;
+        self.activity.note();
         match result {
             // The kernel stopped half-way, as for a signal: the rest goes first.
             Ok(count) if count < self.sending_bytes && count > 0 => {
@@ -232,6 +251,7 @@ impl hyper::rt::Read for Io {
                 None => return Poll::Ready(Ok(())),
             },
         };
+        this.activity.note();
         let part = chunk.len().min(buf.remaining());
         buf.put_slice(&chunk[..part]);
         chunk.advance(part);

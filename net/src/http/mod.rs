@@ -6,6 +6,7 @@
 //!
 //! Nothing here is `Send`: a handler may hold an `Rc` across awaits.
 
+mod activity;
 mod connection;
 mod executor;
 mod io;

@@ -371,7 +371,7 @@ fn bind_first(
 #[derive(Debug, Default)]
 struct Connections {
     open: Cell<u64>,
-    draining: Event,
+    draining: Rc<Event>,
     /// Set when the last has ended after `draining`.
     none_left: Event,
 }
@@ -413,7 +413,8 @@ where
     let begin = |stream: TcpStream| {
         let (open, handler) = (Open::new(&connections), handler.clone());
         drop(quoit::spawn(async move {
-            if let Err(error) = connection::serve(stream, handler, limits, &open.0.draining).await
+            if let Err(error) =
+                connection::serve(stream, handler, limits, Rc::clone(&open.0.draining)).await
                 && !connection::is_ordinary_end(&*error)
             {
                 eprintln!("quoit: a connection ended early: {error}");

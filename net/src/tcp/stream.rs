@@ -155,6 +155,10 @@ impl TcpStream {
         self.stream.poll_receive(wait, cx)
     }
 
+    pub(crate) fn bytes_acknowledged(&self) -> io::Result<u64> {
+        self.stream.bytes_acknowledged()
+    }
+
     pub(crate) fn start_send(&self, buf: Vec<u8>) -> PendingSend {
         self.stream.start_send(buf)
     }

@@ -182,6 +182,20 @@ pub(crate) fn signal_descriptor(signals: &[i32]) -> io::Result<RawFd> {
     check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) })
 }
 
+/// Returns how many bytes the peer of a TCP socket has acknowledged so far. `tcp(7)`, `TCP_INFO`.
+pub(crate) fn bytes_acknowledged(fd: RawFd) -> io::Result<u64> {
+    /// Where the kernel's `struct tcp_info` has `tcpi_bytes_acked` (Linux 4.1, `linux/tcp.h`).
+    const AT: usize = 120;
+    let mut info = [0_u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    let into = info.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `length` bytes to the array, and to `length` how many.
+    check(unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length) })?;
+    let field = info.get(AT..AT + 8).filter(|_| length as usize >= AT + 8);
+    let field = field.and_then(|field| field.try_into().ok());
+    field.map(u64::from_ne_bytes).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
 /// Runs `f` on the socket behind a number that somebody else owns.
 pub(crate) fn with_socket<R>(fd: RawFd, f: impl FnOnce(&socket2::Socket) -> R) -> R {
     /// Lets go of the number even if `f` panics: it is not ours to close.

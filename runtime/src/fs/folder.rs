@@ -56,8 +56,8 @@ impl Folder {
     ///
     /// A path that leads out, by `..`, by a symbolic link, or by being absolute, fails with
     /// `CrossesDevices` (`EXDEV`): the kernel sees to it while it walks the path, so no race with
-    /// somebody who moves folders gets past (`RESOLVE_BENEATH`, `openat2(2)`). So do the links
-    /// below `/proc` that are no paths at all.
+    /// somebody who moves folders gets past (`RESOLVE_BENEATH`, `openat2(2)`). The links below
+    /// `/proc` that are no paths at all are not followed either (`ELOOP`).
     ///
     /// # Errors
     ///

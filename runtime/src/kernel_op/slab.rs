@@ -37,6 +37,8 @@ pub(crate) enum About {
     CancelOf(OpId),
     /// The core's own wake-up channel.
     Wake,
+    /// Nothing that anybody waits for: the answer to the request that ends the wake-up channel.
+    Nothing,
 }
 
 const INDEX_BITS: u32 = 24;
@@ -77,9 +79,10 @@ impl About {
     /// Reads a completion's `user_data`.
     pub(crate) fn of(user_data: u64) -> Self {
         match user_data & TAGS {
-            TAG_WAKE => Self::Wake,
+            0 => Self::Op(OpId(user_data)),
             TAG_CANCEL => Self::CancelOf(OpId(user_data & !TAGS)),
-            _ => Self::Op(OpId(user_data)),
+            TAG_WAKE => Self::Wake,
+            _ => Self::Nothing,
         }
     }
 }
@@ -516,5 +519,23 @@ impl Slot {
             previous: NOBODY,
             next: NOBODY,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_entry_is_told_from_the_others() {
+        // The first op of a core has the plainest address of all.
+        let first = OpId::new(0, 0);
+        let last = OpId::new((1 << INDEX_BITS) - 1, u32::MAX);
+        for op in [first, last] {
+            assert_eq!(About::of(op.user_data()), About::Op(op));
+            assert_eq!(About::of(op.user_data() | TAG_CANCEL), About::CancelOf(op));
+        }
+        assert_eq!(About::of(WAKE), About::Wake);
+        assert_eq!(About::of(WAKE_CANCEL), About::Nothing);
     }
 }

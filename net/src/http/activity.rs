@@ -1,0 +1,121 @@
+//! What a connection is doing, as seen from outside while hyper has it.
+//!
+//! hyper knows when a head takes too long in HTTP/1, and no more. Whether a request has begun to
+//! arrive, whether an answer is stuck, and whether anything happens at all, is counted here.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+/// The counts of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// Grows with every transfer.
+    transfers: Cell<u64>,
+    /// `transfers` when the last answer was made.
+    at_last_answer: Cell<u64>,
+    /// Handlers that work.
+    handlers: Cell<u32>,
+    /// Answers whose bodies hyper still has.
+    bodies: Cell<u32>,
+}
+
+impl Activity {
+    /// Notes a transfer, in either direction.
+    pub(super) fn note(&self) {
+        self.transfers.set(self.transfers.get() + 1);
+    }
+
+    /// Returns how many transfers there were.
+    pub(super) fn transfers(&self) -> u64 {
+        self.transfers.get()
+    }
+
+    /// Returns whether something came in after the last answer was made: the head of a request.
+    pub(super) fn has_begun(&self) -> bool {
+        self.handlers.get() > 0 || self.transfers.get() > self.at_last_answer.get()
+    }
+
+    /// Returns whether a handler works.
+    pub(super) fn is_handling(&self) -> bool {
+        self.handlers.get() > 0
+    }
+
+    /// Returns whether hyper still has the body of an answer.
+    pub(super) fn is_answering(&self) -> bool {
+        self.bodies.get() > 0
+    }
+
+    /// Counts a handler for as long as the guard lives.
+    pub(super) fn handling(self: &Rc<Self>) -> Handling {
+        self.handlers.set(self.handlers.get() + 1);
+        Handling(Rc::clone(self))
+    }
+}
+
+/// A handler works.
+#[derive(Debug)]
+pub(super) struct Handling(Rc<Activity>);
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.0.handlers.set(self.0.handlers.get() - 1);
+        self.0.at_last_answer.set(self.0.transfers.get());
+    }
+}
+
+/// Hyper has the body of an answer.
+#[derive(Debug)]
+struct Answering(Rc<Activity>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.bodies.set(self.0.bodies.get() - 1);
+        // What was sent meanwhile is no request.
+        self.0.at_last_answer.set(self.0.transfers.get());
+    }
+}
+
+pin_project! {
+    /// A body that is counted for as long as hyper has it.
+    #[derive(Debug)]
+    pub(super) struct Counted<B> {
+        #[pin]
+        body: B,
+        answering: Answering,
+    }
+}
+
+impl<B> Counted<B> {
+    pub(super) fn new(body: B, activity: &Rc<Activity>) -> Self {
+        activity.bodies.set(activity.bodies.get() + 1);
+        Self {
+            body,
+            answering: Answering(Rc::clone(activity)),
+        }
+    }
+}
+
+impl<B: Body> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,267 @@
+//! Provided buffers: few of them, for many streams.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::pin::pin;
+use std::thread;
+
+use quoit::{Builder, RingFeature, Runtime, op, spawn};
+use quoit_net::TcpStream;
+use tests::{both_ends, bytes, connected, gauges, on_core_of, poll_once};
+
+/// The smallest, the largest, and some in between; filled piece by piece, and whole.
+fn settings() -> Vec<Builder> {
+    let sizes = [
+        (4, 512),
+        (4, 4096),
+        (4, 1 << 20),
+        (16, 128 * 1024),
+        (256, 8 * 1024),
+        (32_768, 512),
+    ];
+    sizes
+        .into_iter()
+        .flat_map(|(count, size)| {
+            let builder = Runtime::builder().receive_buffers(count, size);
+            let plain = builder.clone().without(RingFeature::IncrementalBuffers);
+            [builder, plain]
+        })
+        .collect()
+}
+
+/// Receives to the end.
+async fn receive_all(stream: &TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.recv().await.expect("an orderly end") {
+        all.extend_from_slice(&chunk);
+    }
+    all
+}
+
+/// Sends a word there and back.
+async fn exchange(ours: &TcpStream, theirs: &TcpStream, word: u64) {
+    ours.write_all(word.to_ne_bytes())
+        .await
+        .0
+        .expect("connected");
+    let mut got = Vec::new();
+    while got.len() < 8 {
+        let chunk = theirs.recv().await.expect("no error").expect("no end");
+        got.extend_from_slice(&chunk);
+    }
+    assert_eq!(got, word.to_ne_bytes());
+}
+
+#[test]
+fn streams_that_nobody_reads_do_not_hold_the_others_up() {
+    const STREAMS: u64 = 20;
+    const EACH: usize = 40_000;
+    for builder in settings() {
+        let name = format!("{builder:?}");
+        on_core_of(builder, move |handle| async move {
+            // Each has been waited for once, so that the kernel receives for it, and is read no
+            // more.
+            let mut stalled = Vec::new();
+            for seed in 0..STREAMS {
+                let (ours, mut theirs) = connected().await;
+                let mut wait = Box::pin(ours.recv());
+                assert!(poll_once(wait.as_mut()).await.is_pending());
+                drop(wait);
+                op::nop().await.expect("the receive is in the kernel");
+                theirs
+                    .write_all(&bytes(EACH, seed))
+                    .expect("the sockets of both sides have room");
+                theirs.shutdown(Shutdown::Write).expect("connected");
+                stalled.push((seed, ours, theirs));
+            }
+            let (ours, theirs) = both_ends().await;
+            for word in 0..200 {
+                exchange(&ours, &theirs, word).await;
+                exchange(&theirs, &ours, word).await;
+            }
+            // What was stalled goes on, and nothing of it is missing.
+            for (seed, ours, _theirs) in stalled {
+                let all = receive_all(&ours).await;
+                assert!(all == bytes(EACH, seed), "stream {seed}, {name}");
+            }
+            drop((ours, theirs));
+            assert_eq!(gauges(&handle).await.panics, 0);
+        });
+    }
+}
+
+#[test]
+fn chunks_that_are_kept_do_not_starve_the_others() {
+    for builder in settings() {
+        let name = format!("{builder:?}");
+        on_core_of(builder, move |handle| async move {
+            let (ours, mut theirs) = connected().await;
+            let sent = bytes(3 << 20, 7);
+            let expected = sent.clone();
+            let writer = thread::spawn(move || {
+                theirs.write_all(&sent).expect("somebody reads");
+            });
+            // Every chunk is kept to the end.
+            let mut kept = Vec::new();
+            while let Some(chunk) = ours.recv().await.expect("an orderly end") {
+                kept.push(chunk);
+                let (ours, theirs) = if kept.len() % 97 == 1 && kept.len() < 2_000 {
+                    both_ends().await
+                } else {
+                    continue;
+                };
+                exchange(&ours, &theirs, kept.len() as u64).await;
+            }
+            writer.join().expect("no panic");
+            let all: Vec<u8> = kept.iter().flat_map(|chunk| chunk.to_vec()).collect();
+            assert!(all == expected, "{name}");
+            let copied = kept.iter().filter(|chunk| !chunk.is_lent()).count() as u64;
+            assert!(gauges(&handle).await.copied_chunks >= copied, "{name}");
+        });
+    }
+}
+
+#[test]
+fn at_most_half_of_the_buffers_are_lent() {
+    let builder = Runtime::builder()
+        .receive_buffers(8, 512)
+        .without(RingFeature::IncrementalBuffers);
+    on_core_of(builder, |handle| async move {
+        let (ours, mut theirs) = connected().await;
+        let mut kept = Vec::new();
+        for number in 0..12_u8 {
+            theirs.write_all(&[number]).expect("room");
+            kept.push(ours.recv().await.expect("no error").expect("no end"));
+        }
+        let lent: Vec<bool> = kept.iter().map(|chunk| chunk.is_lent()).collect();
+        assert_eq!(lent, [[true; 4], [false; 4], [false; 4]].concat());
+        assert_eq!(gauges(&handle).await.copied_chunks, 8);
+        for (number, chunk) in (0..).zip(&kept) {
+            assert_eq!(&**chunk, [number]);
+        }
+        // Given back, they are lent again.
+        kept.clear();
+        theirs.write_all(b"x").expect("room");
+        let chunk = ours.recv().await.expect("no error").expect("no end");
+        assert!(chunk.is_lent());
+    });
+}
+
+#[test]
+fn many_small_messages_arrive_in_order() {
+    for builder in settings() {
+        on_core_of(builder, |_| async {
+            let (ours, mut theirs) = connected().await;
+            let writer = thread::spawn(move || {
+                for number in 0..5_000_u32 {
+                    theirs
+                        .write_all(&number.to_ne_bytes())
+                        .expect("somebody reads");
+                }
+            });
+            let all = receive_all(&ours).await;
+            writer.join().expect("no panic");
+            let expected: Vec<u8> = (0..5_000_u32).flat_map(u32::to_ne_bytes).collect();
+            assert!(all == expected);
+        });
+    }
+}
+
+#[test]
+fn large_streams_on_many_connections_arrive_whole() {
+    for builder in settings() {
+        let name = format!("{builder:?}");
+        on_core_of(builder, move |_| async move {
+            let mut tasks = Vec::new();
+            let mut writers = Vec::new();
+            for seed in 0..8 {
+                let (ours, mut theirs) = connected().await;
+                writers.push(thread::spawn(move || {
+                    theirs
+                        .write_all(&bytes(500_000, seed))
+                        .expect("somebody reads");
+                }));
+                tasks.push(spawn(async move { receive_all(&ours).await }));
+            }
+            for (seed, task) in (0..).zip(tasks) {
+                let all = task.await.expect("no panic");
+                assert!(all == bytes(500_000, seed), "stream {seed}, {name}");
+            }
+            for writer in writers {
+                writer.join().expect("no panic");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_stream_that_is_dropped_gives_its_buffers_back() {
+    let builder = Runtime::builder()
+        .receive_buffers(4, 512)
+        .without(RingFeature::IncrementalBuffers);
+    on_core_of(builder, |handle| async move {
+        for round in 0..100 {
+            let (ours, mut theirs) = connected().await;
+            let mut wait = pin!(ours.recv());
+            assert!(poll_once(wait.as_mut()).await.is_pending());
+            op::nop().await.expect("the receive is in the kernel");
+            theirs.write_all(&bytes(3_000, round)).expect("room");
+            op::nop().await.expect("not cancelled");
+            op::nop().await.expect("not cancelled");
+        }
+        let (ours, mut theirs) = connected().await;
+        theirs.write_all(b"x").expect("room");
+        let chunk = ours.recv().await.expect("no error").expect("no end");
+        assert!(chunk.is_lent(), "all buffers had come back");
+        drop((chunk, ours));
+        assert_eq!(gauges(&handle).await.orphan_faults, 0);
+    });
+}
+
+#[test]
+fn a_chunk_may_outlive_its_stream() {
+    for builder in settings() {
+        on_core_of(builder, |_| async {
+            let (ours, mut theirs) = connected().await;
+            theirs.write_all(b"kept").expect("room");
+            let chunk = ours.recv().await.expect("no error").expect("no end");
+            ours.close().await.expect("no error");
+            let (ours, mut theirs) = connected().await;
+            theirs.write_all(&bytes(60_000, 1)).expect("room");
+            theirs.shutdown(Shutdown::Write).expect("connected");
+            assert!(receive_all(&ours).await == bytes(60_000, 1));
+            assert_eq!(&*chunk, b"kept");
+        });
+    }
+}
+
+/// 16 MiB for a stream that nobody reads: the rest of it waits in the socket and with the sender.
+fn sixteen_mebibytes_for_nobody(builder: Builder, pauses: u64) {
+    on_core_of(builder, move |handle| async move {
+        let (ours, mut theirs) = connected().await;
+        let mut wait = Box::pin(ours.recv());
+        assert!(poll_once(wait.as_mut()).await.is_pending());
+        drop(wait);
+        let writer = thread::spawn(move || {
+            theirs
+                .write_all(&bytes(16 << 20, 3))
+                .expect("somebody reads");
+        });
+        // Until the kernel receives no more for it.
+        while gauges(&handle).await.in_flight > 0 {}
+        assert_eq!(handle.metrics()[0].cancel_requests, pauses);
+        let all = receive_all(&ours).await;
+        writer.join().expect("no panic");
+        assert!(all == bytes(16 << 20, 3));
+    });
+}
+
+#[test]
+fn a_stream_that_used_all_buffers_up_goes_on_when_it_is_read() {
+    sixteen_mebibytes_for_nobody(Runtime::builder().receive_buffers(16, 8192), 0);
+}
+
+#[test]
+fn a_stream_that_holds_enough_is_paused_and_goes_on_when_it_is_read() {
+    sixteen_mebibytes_for_nobody(Runtime::builder().receive_buffers(8192, 8192), 1);
+}

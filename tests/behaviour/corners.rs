@@ -1,0 +1,317 @@
+//! Corners where two mechanisms meet: a busy core and its clock, an aborted op and a scope that has
+//! gone, bytes that were put back and a cancel.
+
+use std::future::poll_fn;
+use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use quoit::op::{self, ReceiveWait, SharedFd, Stream};
+use quoit::time::{Instant, sleep};
+use quoit::{
+    Cancelled, Cores, JoinHandle, Reason, RingFeature, Runtime, Scope, check, spawn, yield_now,
+};
+use tests::{Drops, on_core, on_core_of, poll_once, until_parked};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A descriptor to read from, and a plain way to write to it.
+fn pipe() -> (SharedFd, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    (OwnedFd::from(reader).into(), writer)
+}
+
+/// A stream of which the first byte of "hello" was read, so that the rest lies with it.
+async fn with_a_rest() -> (Stream, UnixStream) {
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    let stream = Stream::new(OwnedFd::from(ours).into());
+    theirs.write_all(b"hello").expect("the socket takes it");
+    let (count, first) = stream.read([0; 1]).await;
+    assert_eq!((count.expect("a byte"), first), (1, *b"h"));
+    (stream, theirs)
+}
+
+/// Yields until `task` has ended, a million times at most; returns whether it has.
+async fn ends_while_this_task_yields<T: 'static>(task: &JoinHandle<T>) -> bool {
+    for _ in 0..1_000_000 {
+        if task.is_finished() {
+            return true;
+        }
+        yield_now().await.expect("nobody cancels");
+    }
+    task.is_finished()
+}
+
+// --- a core that is never idle ---
+
+#[test]
+fn a_timer_fires_while_a_task_yields_without_end() {
+    on_core(|_| async {
+        let sleeper = spawn(sleep(Duration::from_millis(1)));
+        assert!(ends_while_this_task_yields(&sleeper).await);
+    });
+}
+
+#[test]
+fn a_completion_is_seen_while_a_task_yields_without_end() {
+    for builder in [
+        Runtime::builder(),
+        Runtime::builder().without(RingFeature::TaskrunFlag),
+    ] {
+        on_core_of(builder, |_| async {
+            let (reader, mut writer) = pipe();
+            let read = spawn(async move { op::read(&reader, [0; 8]).await.0 });
+            for _ in 0..100 {
+                yield_now().await.expect("nobody cancels");
+            }
+            assert!(!read.is_finished(), "nothing was written");
+            writer.write_all(b"x").expect("room");
+            assert!(ends_while_this_task_yields(&read).await);
+        });
+    }
+}
+
+// --- what a stream holds back ---
+
+#[test]
+fn a_receive_of_a_rest_delivers_a_cancel_that_was_on_its_way() {
+    on_core(|_| async {
+        let (stream, _theirs) = with_a_rest().await;
+        let scope = Scope::new();
+        scope.handle().cancel();
+        let outcome = scope.run(stream.receive()).await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        let rest = stream.receive().await.expect("no error").expect("no end");
+        assert_eq!(&*rest, b"ello");
+    });
+}
+
+#[test]
+fn a_poll_of_a_rest_delivers_a_cancel_that_was_on_its_way() {
+    on_core(|_| async {
+        let (stream, _theirs) = with_a_rest().await;
+        let scope = Scope::new();
+        scope.handle().cancel();
+        let mut wait = ReceiveWait::default();
+        let outcome = scope
+            .run(poll_fn(|cx| stream.poll_receive(&mut wait, cx)))
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        stream.end_receive(&mut wait);
+        let rest = stream.receive().await.expect("no error").expect("no end");
+        assert_eq!(&*rest, b"ello");
+    });
+}
+
+#[test]
+fn bytes_that_are_put_back_wake_who_waits_for_some() {
+    on_core(|_| async {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let stream = Rc::new(Stream::new(OwnedFd::from(ours).into()));
+        theirs.write_all(b"hello").expect("the socket takes it");
+        let chunk = stream.receive().await.expect("no error").expect("no end");
+        let waiting = Rc::clone(&stream);
+        let waiter = spawn(async move { waiting.receive().await });
+        yield_now().await.expect("nobody cancels");
+        assert!(!waiter.is_finished(), "there is nothing to receive");
+        stream.put_back(chunk);
+        for _ in 0..10 {
+            yield_now().await.expect("nobody cancels");
+        }
+        assert!(waiter.is_finished());
+        let received = waiter.await.expect("it ended").expect("no error");
+        assert_eq!(&*received.expect("no end"), b"hello");
+    });
+}
+
+// --- descriptors ---
+
+#[test]
+fn a_close_that_is_dropped_while_it_waits_in_line_closes() {
+    let builder = Runtime::builder().submission_entries(8);
+    on_core_of(builder, |_| async {
+        op::nop().await.expect("the core works");
+        // The queue is empty, or has room for one more, or is full.
+        for ahead in 0..=9 {
+            let (reader, mut writer) = pipe();
+            {
+                let mut cx = Context::from_waker(Waker::noop());
+                let mut nops: Vec<_> = (0..ahead).map(|_| Box::pin(op::nop())).collect();
+                for nop in &mut nops {
+                    assert!(nop.as_mut().poll(&mut cx).is_pending());
+                }
+                let mut close = Box::pin(op::close(reader));
+                assert!(close.as_mut().poll(&mut cx).is_pending());
+                drop(close);
+            }
+            for _ in 0..3 {
+                op::nop().await.expect("the core works");
+            }
+            let refused = writer.write(b"x").map_err(|error| error.kind());
+            assert_eq!(refused, Err(ErrorKind::BrokenPipe), "{ahead} ahead of it");
+        }
+    });
+}
+
+// --- scopes that have gone ---
+
+#[test]
+fn an_aborted_op_reports_its_cause_though_the_scope_has_gone() {
+    on_core(|_| async {
+        let mut wait = pin!(sleep(LONG));
+        let inner = Scope::new();
+        let cancel = inner.handle();
+        let outcome = inner
+            .run(async {
+                assert!(poll_once(wait.as_mut()).await.is_pending());
+                cancel.cancel_with(5);
+                check()
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        let late = wait.await.expect_err("it was aborted");
+        assert_eq!(late.reason(), Reason::User(5));
+    });
+}
+
+/// The scope that the op stood under when it was aborted has ended before its future is dropped.
+#[test]
+fn a_run_waits_for_the_kernel_s_part_of_an_op_that_an_inner_scope_aborted() {
+    on_core(|_| async {
+        let (reader, _writer) = pipe();
+        let shared = reader.clone();
+        let outcome = Scope::new()
+            .run(async move {
+                let mut read = Box::pin(op::read(&shared, vec![0; 8]));
+                let inner = Scope::new();
+                let cancel = inner.handle();
+                let aborted = inner
+                    .run(async {
+                        assert!(poll_once(read.as_mut()).await.is_pending());
+                        cancel.cancel();
+                        check()
+                    })
+                    .await;
+                assert_eq!(aborted, Ok(None));
+                drop(read);
+                Ok::<_, Cancelled>(())
+            })
+            .await;
+        assert_eq!(outcome, Ok(Some(())));
+        assert!(
+            OwnedFd::try_from(reader).is_ok(),
+            "an op still uses the descriptor"
+        );
+    });
+}
+
+/// While the inner scope waits for the kernel, the outer one is cancelled as well.
+#[test]
+fn who_takes_a_cancel_is_decided_when_the_body_ends() {
+    on_core(|_| async {
+        let (reader, _writer) = pipe();
+        let outer = Scope::new();
+        let (inner, outer_handle) = (Scope::new(), outer.handle());
+        let inner_handle = inner.handle();
+        let outcome = outer
+            .run(async {
+                let taken = inner
+                    .run(async {
+                        let mut read = Box::pin(op::read(&reader, vec![0; 8]));
+                        assert!(poll_once(read.as_mut()).await.is_pending());
+                        for _ in 0..3 {
+                            yield_now().await?;
+                        }
+                        drop(read);
+                        inner_handle.cancel_with(1);
+                        drop(spawn(async move {
+                            outer_handle.cancel_with(2);
+                        }));
+                        check()
+                    })
+                    .await;
+                Ok::<_, Cancelled>(taken)
+            })
+            .await;
+        assert_eq!(outcome, Ok(Some(Ok(None))), "the inner scope takes its own");
+        let late = outer
+            .cancelled()
+            .expect("cancelled while the kernel was waited for");
+        assert_eq!(late.reason(), Reason::User(2));
+    });
+}
+
+#[test]
+fn a_run_is_cancelled_by_the_scope_that_it_is_polled_under_later() {
+    on_core(|_| async {
+        let scope = Scope::new();
+        // Long enough for the timeout to pass first, short enough for the test to end if it has
+        // no effect.
+        let mut run = Box::pin(scope.run(sleep(Duration::from_secs(1))));
+        assert!(poll_once(run.as_mut()).await.is_pending());
+        let outcome = Scope::new()
+            .timeout(Duration::from_millis(1))
+            .run(async { run.await.map(drop) })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        assert_eq!(scope.cancelled(), None, "it was cancelled from outside");
+    });
+}
+
+// --- the end of a core ---
+
+/// The long one is short enough for the test to end if it counts, which would be wrong.
+#[test]
+fn a_core_that_waits_out_its_grace_hears_of_a_shorter_one() {
+    let long = Duration::from_secs(10);
+    let runtime = Runtime::builder()
+        .cores(Cores::Count(1))
+        .build()
+        .expect("a core");
+    let handle = runtime.handle();
+    let (tell, told) = mpsc::channel();
+    let observed = handle.clone();
+    let endless = handle.spawn(handle.cores()[0], move || async move {
+        sleep(LONG).await.expect_err("the runtime stops");
+        tell.send(observed.metrics()[0].parks)
+            .expect("the test listens");
+        std::future::pending::<()>().await;
+    });
+    let begin = Instant::now();
+    handle.shutdown_within(long);
+    // It parks with nothing to wait for but the end of its grace.
+    until_parked(&handle, told.recv().expect("the task hears of it"));
+    runtime.shutdown(Duration::from_millis(1));
+    assert!(begin.elapsed() < long, "the second call had no effect");
+    assert!(endless.expect("room").wait().is_err());
+}
+
+#[test]
+fn the_end_of_a_core_drops_each_of_very_many_tasks_once() {
+    const TASKS: u64 = 20_000;
+    let drops = Drops::new();
+    let inner = drops.clone();
+    let runtime = Runtime::builder()
+        .cores(Cores::Count(1))
+        .build()
+        .expect("a core");
+    let handle = runtime.handle();
+    let started = handle.spawn(handle.cores()[0], move || async move {
+        for _ in 0..TASKS {
+            let counted = inner.value();
+            drop(spawn(async move {
+                let _counted = counted;
+                std::future::pending::<()>().await;
+            }));
+        }
+    });
+    started.expect("room").wait().expect("it ended");
+    assert_eq!((drops.alive(), drops.dropped()), (TASKS, 0));
+    runtime.shutdown(Duration::ZERO);
+    assert_eq!((drops.alive(), drops.dropped()), (0, TASKS));
+}

@@ -1,0 +1,478 @@
+//! Code that is not ours runs on a core: wakers, destructors, outputs, what a panic carries.
+//!
+//! It may panic, and it may come back into the runtime in the middle of something. Neither costs
+//! the core its life, nor anybody else what they wait for.
+
+use std::cell::RefCell;
+use std::future::{Future, pending, poll_fn};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use quoit::op::{self, SharedFd, Stream};
+use quoit::time::{Alarm, Instant, sleep};
+use quoit::{
+    CoreId, Cores, Handle, RemoteError, Runtime, Scope, block_on, check, spawn, yield_now,
+};
+use tests::{Counted, Drops, gauges, on_core, poll_once};
+
+const LONG: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_millis(2);
+
+/// A waker that somebody else wrote: code that runs when it is woken, and when its last clone is
+/// dropped.
+struct Foreign {
+    woken: fn(),
+    dropped: fn(),
+}
+
+impl Wake for Foreign {
+    fn wake(self: Arc<Self>) {
+        (self.woken)();
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        (self.dropped)();
+    }
+}
+
+/// A waker whose wakes panic.
+fn panics_when_woken() -> Waker {
+    let woken = || panic!("in a waker");
+    Waker::from(Arc::new(Foreign {
+        woken,
+        dropped: || {},
+    }))
+}
+
+/// A waker that does nothing until its last clone is dropped.
+fn when_dropped(dropped: fn()) -> Waker {
+    Waker::from(Arc::new(Foreign {
+        woken: || {},
+        dropped,
+    }))
+}
+
+/// A waker that counts.
+#[derive(Debug, Default)]
+struct Count(AtomicU64);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Count {
+    fn new() -> (Arc<Self>, Waker) {
+        let count = Arc::new(Self::default());
+        (Arc::clone(&count), Waker::from(count))
+    }
+
+    fn wakes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Polls a future once for somebody else: `waker` hears of its progress.
+fn poll_for<F: Future + ?Sized>(waker: &Waker, future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(waker))
+}
+
+/// A pipe whose ends are used on a core.
+fn pipe() -> (SharedFd, SharedFd) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    (OwnedFd::from(reader).into(), OwnedFd::from(writer).into())
+}
+
+fn one_core() -> (Runtime, Handle) {
+    let runtime = Runtime::builder()
+        .cores(Cores::Count(1))
+        .build()
+        .expect("tests need io_uring");
+    let handle = runtime.handle();
+    (runtime, handle)
+}
+
+/// Runs `body` on the core of a runtime, and says whether the core ended without a panic after it.
+fn core_ends_well<M>(body: impl FnOnce() -> M + Send + 'static) -> bool
+where
+    M: Future<Output = ()> + 'static,
+{
+    let (runtime, handle) = one_core();
+    let task = handle.spawn(handle.cores()[0], body).expect("room");
+    task.wait().expect("the body ended well");
+    catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO))).is_ok()
+}
+
+// --- wakers that panic ---
+
+#[test]
+fn a_waker_that_panics_costs_neither_the_core_nor_the_other_timers() {
+    on_core(|handle| async move {
+        let (before, before_waker) = Count::new();
+        let (after, after_waker) = Count::new();
+        let mut alarms = [Instant::now() + LONG; 3].map(Alarm::at);
+        for (alarm, waker) in
+            alarms
+                .iter_mut()
+                .zip([before_waker, panics_when_woken(), after_waker])
+        {
+            assert!(poll_for(&waker, Pin::new(alarm)).is_pending());
+        }
+        // Now they are due, one after the other.
+        let due = Instant::now();
+        for (alarm, nanos) in alarms.iter_mut().zip(0..) {
+            alarm.reset(due + Duration::from_nanos(nanos));
+        }
+        // Later than these three: all of them have fired when it does.
+        sleep(SHORT).await.expect("nobody cancels");
+        assert_eq!((before.wakes(), after.wakes()), (1, 1));
+        assert_eq!(handle.metrics()[0].panics, 1);
+        op::nop().await.expect("the core works");
+    });
+}
+
+#[test]
+fn a_waker_that_panics_keeps_a_cancel_from_nobody() {
+    on_core(|_| async {
+        let (before, before_waker) = Count::new();
+        let (after, after_waker) = Count::new();
+        let scope = Scope::new();
+        let cancel = scope.handle();
+        let outcome = scope
+            .run(async {
+                let mut waits = [(); 3].map(|()| Box::pin(sleep(LONG)));
+                for (wait, waker) in
+                    waits
+                        .iter_mut()
+                        .zip([before_waker, panics_when_woken(), after_waker])
+                {
+                    assert!(poll_for(&waker, wait.as_mut()).is_pending());
+                }
+                cancel.cancel();
+                // Whoever looks delivers.
+                let seen = check();
+                assert_eq!((before.wakes(), after.wakes()), (1, 1));
+                for mut wait in waits {
+                    let ended = poll_once(wait.as_mut()).await;
+                    assert!(matches!(ended, Poll::Ready(Err(_))), "{ended:?}");
+                }
+                seen
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+    });
+}
+
+// --- wakers that do things ---
+
+/// A waker is woken in the middle of a poll of a stream, and drops a receive of that stream.
+#[test]
+fn a_wake_inside_a_poll_of_a_stream_may_use_that_stream() {
+    type Held = RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>;
+    thread_local!(static HELD: Held = const { RefCell::new(None) });
+
+    on_core(|_| async {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        let stream = Rc::new(Stream::new(OwnedFd::from(ours).into()));
+        let scope = Scope::new();
+        let cancel = scope.handle();
+        let waker = Waker::from(Arc::new(Foreign {
+            woken: || HELD.with(|held| drop(held.take())),
+            dropped: || {},
+        }));
+        // Something in the scope waits with that waker.
+        let mut run = Box::pin(scope.run(async move {
+            let mut wait = pin!(sleep(LONG));
+            poll_fn(|_| poll_for(&waker, wait.as_mut())).await
+        }));
+        assert!(poll_once(run.as_mut()).await.is_pending());
+        let receiving = Rc::clone(&stream);
+        let mut held: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
+            drop(receiving.receive().await);
+        });
+        assert!(poll_once(held.as_mut()).await.is_pending());
+        HELD.set(Some(held));
+        cancel.cancel();
+        // This poll sees the cancel, and delivers it.
+        let mut next = pin!(stream.receive());
+        let _ = poll_once(next.as_mut()).await;
+        assert!(HELD.take().is_none(), "the waker was woken");
+        let ended = poll_once(run.as_mut()).await;
+        assert!(matches!(ended, Poll::Ready(Ok(None))), "{ended:?}");
+    });
+}
+
+/// The end of a core gives up an op whose waker owns another op.
+#[test]
+fn an_op_that_owns_another_does_not_trouble_the_end_of_a_core() {
+    type Owned = RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>;
+    thread_local!(static OWNED: Owned = const { RefCell::new(None) });
+
+    // The owner in the place before the other, and behind it.
+    for owner_first in [true, false] {
+        let ended_well = core_ends_well(move || async move {
+            let (reader, writer) = pipe();
+            let start = |waker: Waker| {
+                let reader = reader.clone();
+                let mut read: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
+                    drop(op::read(&reader, vec![0; 8]).await);
+                });
+                assert!(poll_for(&waker, read.as_mut()).is_pending());
+                read
+            };
+            let owner = || start(when_dropped(|| OWNED.with(|owned| drop(owned.take()))));
+            let other = || start(Waker::noop().clone());
+            let (owner, other) = if owner_first {
+                let owner = owner();
+                (owner, other())
+            } else {
+                let other = other();
+                (owner(), other)
+            };
+            OWNED.set(Some(other));
+            op::nop().await.expect("the core works");
+            // Nobody drops these but the end of the core.
+            std::mem::forget((owner, writer));
+        });
+        assert!(ended_well, "owner first: {owner_first}");
+    }
+}
+
+#[test]
+fn the_waker_of_a_leaked_op_may_panic_when_the_end_of_a_core_drops_it() {
+    static DROPPED: AtomicBool = AtomicBool::new(false);
+
+    let ended_well = core_ends_well(|| async {
+        let (reader, writer) = pipe();
+        let mut read = Box::pin(async move { op::read(&reader, vec![0; 8]).await.0 });
+        let waker = when_dropped(|| {
+            DROPPED.store(true, Ordering::Relaxed);
+            panic!("in the destructor of a waker");
+        });
+        assert!(poll_for(&waker, read.as_mut()).is_pending());
+        std::mem::forget((read, writer));
+    });
+    assert!(DROPPED.load(Ordering::Relaxed));
+    assert!(ended_well);
+}
+
+#[test]
+fn the_waker_of_a_leaked_alarm_may_panic_when_the_end_of_a_core_drops_it() {
+    static DROPPED: AtomicBool = AtomicBool::new(false);
+
+    let ended_well = core_ends_well(|| async {
+        let mut alarm = Box::pin(Alarm::at(Instant::now() + LONG));
+        let waker = when_dropped(|| {
+            DROPPED.store(true, Ordering::Relaxed);
+            panic!("in the destructor of a waker");
+        });
+        assert!(poll_for(&waker, alarm.as_mut()).is_pending());
+        std::mem::forget(alarm);
+    });
+    assert!(DROPPED.load(Ordering::Relaxed));
+    assert!(ended_well);
+}
+
+// --- destructors that panic ---
+
+#[test]
+fn an_output_and_a_future_that_both_panic_when_dropped_cost_only_their_task() {
+    struct Output;
+    impl Drop for Output {
+        fn drop(&mut self) {
+            panic!("in the destructor of an output");
+        }
+    }
+    struct Body;
+    impl Drop for Body {
+        fn drop(&mut self) {
+            panic!("in the destructor of a future");
+        }
+    }
+    impl Future for Body {
+        type Output = Output;
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Output> {
+            Poll::Ready(Output)
+        }
+    }
+    on_core(|handle| async move {
+        drop(spawn(Body));
+        for _ in 0..3 {
+            yield_now().await.expect("nobody cancels");
+        }
+        let counters = gauges(&handle).await;
+        assert!(counters.panics > 0);
+        assert_eq!(counters.tasks, 1, "the body of this test");
+    });
+}
+
+#[test]
+fn what_a_second_panic_carries_may_panic_when_dropped() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("in the destructor of a payload");
+        }
+    }
+    struct Body;
+    impl Drop for Body {
+        fn drop(&mut self) {
+            panic_any(Payload);
+        }
+    }
+    impl Future for Body {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            panic!("the first");
+        }
+    }
+    on_core(|handle| async move {
+        let joined = spawn(Body);
+        drop(spawn(Body));
+        let error = joined.await.expect_err("it panicked");
+        assert_eq!(error.to_string(), "the task panicked: the first");
+        let counters = gauges(&handle).await;
+        assert_eq!(counters.panics, 2);
+        assert_eq!(counters.tasks, 1, "the body of this test");
+    });
+}
+
+#[test]
+fn closures_that_never_ran_may_panic_when_dropped() {
+    struct Bomb {
+        _counted: Counted,
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in the destructor of a closure");
+        }
+    }
+    let drops = Drops::new();
+    let (runtime, handle) = one_core();
+    let core = handle.cores()[0];
+    let (stopping, stops) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let last = handle.spawn(core, move || async move {
+        sleep(LONG).await.expect_err("the runtime stops");
+        stopping.send(()).expect("the test listens");
+        released.recv().expect("the test releases");
+    });
+    handle.shutdown_within(Duration::ZERO);
+    stops.recv().expect("the core takes its last turn");
+    // That turn has looked into the mailbox already.
+    let unrun: Vec<_> = (0..10)
+        .map(|_| {
+            let bomb = Bomb {
+                _counted: drops.value(),
+            };
+            let unrun = handle.spawn(core, move || async move { drop(bomb) });
+            unrun.expect("room")
+        })
+        .collect();
+    release.send(()).expect("the task waits");
+    last.expect("room").wait().expect("it ended");
+    for task in unrun {
+        assert!(matches!(task.wait(), Err(RemoteError::Gone)));
+    }
+    assert_eq!((drops.alive(), drops.dropped()), (0, 10));
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO)));
+    assert!(ended.is_ok(), "the core's thread panicked");
+}
+
+/// The future of `block_on` lies on its caller's stack; the core stops in order all the same.
+#[test]
+fn a_main_future_that_panics_when_dropped_leaves_its_tasks_to_the_core() {
+    struct Notes(Arc<AtomicBool>);
+    impl Drop for Notes {
+        fn drop(&mut self) {
+            self.0.store(CoreId::current().is_some(), Ordering::Relaxed);
+        }
+    }
+    struct Main(Arc<AtomicBool>);
+    impl Drop for Main {
+        fn drop(&mut self) {
+            panic_any("as planned");
+        }
+    }
+    impl Future for Main {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            let notes = Notes(Arc::clone(&self.0));
+            drop(spawn(async move {
+                let _notes = notes;
+                pending::<()>().await;
+            }));
+            Poll::Ready(())
+        }
+    }
+    let on_the_core = Arc::new(AtomicBool::new(false));
+    let main = Main(Arc::clone(&on_the_core));
+    let builder = Runtime::builder().grace_period(Duration::ZERO);
+    let payload = catch_unwind(AssertUnwindSafe(|| builder.block_on(main)))
+        .expect_err("the destructor panicked");
+    assert_eq!(payload.downcast_ref::<&str>(), Some(&"as planned"));
+    assert!(on_the_core.load(Ordering::Relaxed));
+    block_on(op::nop()).expect("a core").expect("it works");
+}
+
+// --- destructors that do things ---
+
+#[test]
+fn an_output_that_nobody_took_is_dropped_on_its_core() {
+    struct Spawns(Arc<AtomicBool>);
+    impl Drop for Spawns {
+        fn drop(&mut self) {
+            drop(spawn(async {}));
+            self.0.store(CoreId::current().is_some(), Ordering::Relaxed);
+        }
+    }
+    let on_the_core = Arc::new(AtomicBool::new(false));
+    let output = Spawns(Arc::clone(&on_the_core));
+    let ended_well = core_ends_well(move || async move {
+        let task = spawn(async { output });
+        while !task.is_finished() {
+            yield_now().await.expect("nobody cancels");
+        }
+        // A handle that is leaked never takes it.
+        std::mem::forget(task);
+    });
+    assert!(ended_well);
+    assert!(on_the_core.load(Ordering::Relaxed));
+}
+
+/// Each task that the end of the core drops starts the next one.
+#[test]
+fn destructors_that_start_their_like_do_not_hold_a_shutdown_up() {
+    /// It would go on for so long, which is not for ever: the test ends if it fails.
+    const ENOUGH: u64 = 10_000;
+
+    struct Again(Arc<AtomicU64>);
+    impl Drop for Again {
+        fn drop(&mut self) {
+            if CoreId::current().is_some() && self.0.fetch_add(1, Ordering::Relaxed) < ENOUGH {
+                start(Self(Arc::clone(&self.0)));
+            }
+        }
+    }
+    fn start(again: Again) {
+        drop(spawn(async move {
+            let _again = again;
+            pending::<()>().await;
+        }));
+    }
+    let dropped = Arc::new(AtomicU64::new(0));
+    let first = Again(Arc::clone(&dropped));
+    assert!(core_ends_well(move || async move { start(first) }));
+    let dropped = dropped.load(Ordering::Relaxed);
+    assert!((1..ENOUGH).contains(&dropped), "{dropped}");
+}

@@ -1,0 +1,635 @@
+//! Every request to the kernel: what it does, and how it says no.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::pin::pin;
+use std::process::Command;
+use std::thread;
+
+use quoit::buf::SliceExt;
+use quoit::fs::{EntryKind, File, Folder, OpenOptions};
+use quoit::op::{self, SharedFd};
+use quoit::signal::{Signal, Signals};
+use quoit::{Cancelled, CarriesCancelled, Scope, spawn, yield_now};
+use tests::{Child, bytes, descriptors, gauges, in_child, on_core, poll_once};
+
+const READABLE: u32 = libc::POLLIN as u32;
+const WRITABLE: u32 = libc::POLLOUT as u32;
+const HUNG_UP: u32 = libc::POLLHUP as u32;
+
+fn pipe() -> (SharedFd, SharedFd) {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    (OwnedFd::from(reader).into(), OwnedFd::from(writer).into())
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder for this test")
+}
+
+fn kind<T>(outcome: io::Result<T>) -> io::ErrorKind {
+    outcome.map(drop).expect_err("it fails").kind()
+}
+
+fn errno<T>(outcome: io::Result<T>) -> i32 {
+    let error = outcome.map(drop).expect_err("it fails");
+    error.raw_os_error().expect("the kernel's own word")
+}
+
+// --- nothing, and pipes ---
+
+#[test]
+fn a_nop_goes_to_the_kernel_and_back() {
+    on_core(|handle| async move {
+        let before = gauges(&handle).await;
+        for _ in 0..10 {
+            op::nop().await.expect("not cancelled");
+        }
+        let after = handle.metrics()[0];
+        assert_eq!(after.submitted - before.submitted, 10);
+        assert_eq!(after.completions - before.completions, 10);
+    });
+}
+
+#[test]
+fn requests_of_one_turn_go_in_one_entry() {
+    on_core(|handle| async move {
+        let before = gauges(&handle).await;
+        let tasks: Vec<_> = (0..100).map(|_| spawn(op::nop())).collect();
+        for task in tasks {
+            task.await.expect("it ended").expect("not cancelled");
+        }
+        let after = handle.metrics()[0];
+        assert_eq!(after.submitted - before.submitted, 100);
+        // 100 tasks are looked after every 32 polls, and their requests may go out then.
+        let enters = after.enters - before.enters;
+        assert!(enters <= 4, "{enters} entries");
+    });
+}
+
+#[test]
+fn a_pipe_carries_bytes() {
+    on_core(|_| async {
+        let (reader, writer) = pipe();
+        let (count, text) = op::write(&writer, String::from("through")).await;
+        assert_eq!((count.expect("room"), &*text), (7, "through"));
+        let (count, buf) = op::read(&reader, Vec::with_capacity(16)).await;
+        assert_eq!((count.expect("bytes"), buf), (7, b"through".to_vec()));
+        // A read that waits is ended by the write.
+        let inner = reader.clone();
+        let waiting = spawn(async move { op::read(&inner, [0; 4]).await });
+        op::nop().await.expect("it waits in the kernel");
+        op::write(&writer, "late").await.0.expect("room");
+        let (count, buf) = waiting.await.expect("it ended");
+        assert_eq!((count.expect("bytes"), buf), (4, *b"late"));
+        drop(writer);
+        let (count, buf) = op::read(&reader, [9; 4]).await;
+        assert_eq!((count.expect("an orderly end"), buf), (0, [9; 4]));
+    });
+}
+
+#[test]
+fn a_pipe_nobody_reads_breaks_and_the_buffer_comes_back() {
+    on_core(|_| async {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let (outcome, buf) = op::write(&writer, vec![1, 2, 3]).await;
+        assert_eq!(
+            (kind(outcome), buf),
+            (io::ErrorKind::BrokenPipe, vec![1, 2, 3])
+        );
+    });
+}
+
+#[test]
+fn the_wrong_end_of_a_pipe_says_so() {
+    on_core(|_| async {
+        let (reader, writer) = pipe();
+        assert_eq!(errno(op::read(&writer, [0; 4]).await.0), libc::EBADF);
+        assert_eq!(errno(op::write(&reader, "x").await.0), libc::EBADF);
+        assert_eq!(
+            errno(op::receive_into(&reader, [0; 4]).await.0),
+            libc::ENOTSOCK
+        );
+    });
+}
+
+#[test]
+fn a_poll_says_what_a_descriptor_is_ready_for() {
+    on_core(|_| async {
+        let (reader, writer) = pipe();
+        assert_eq!(op::poll(&writer, WRITABLE).await.expect("room"), WRITABLE);
+        let mut wait = pin!(op::poll(&reader, READABLE));
+        assert!(poll_once(wait.as_mut()).await.is_pending());
+        op::nop().await.expect("it waits in the kernel");
+        op::write(&writer, "x").await.0.expect("room");
+        assert_eq!(wait.await.expect("a byte"), READABLE);
+        op::read(&reader, [0; 1]).await.0.expect("a byte");
+        drop(writer);
+        assert_eq!(op::poll(&reader, READABLE).await.expect("the end"), HUNG_UP);
+    });
+}
+
+#[test]
+fn a_receive_into_a_buffer_of_ones_own_takes_what_is_there() {
+    on_core(|_| async {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let ours = SharedFd::from(OwnedFd::from(ours));
+        theirs.write_all(b"abc").expect("room");
+        let (count, buf) = op::receive_into(&ours, [0; 8]).await;
+        assert_eq!(&buf[..count.expect("bytes")], b"abc");
+        drop(theirs);
+        assert_eq!(op::receive_into(&ours, [0; 8]).await.0.expect("the end"), 0);
+    });
+}
+
+// --- descriptors ---
+
+#[test]
+fn a_close_closes_when_the_last_owner_is_gone() {
+    in_child(
+        "requests::a_close_closes_when_the_last_owner_is_gone",
+        || {
+            on_core(|_| async {
+                let before = descriptors();
+                let (reader, writer) = pipe();
+                assert_eq!(descriptors(), before + 2);
+                let other = reader.clone();
+                op::close(reader).await.expect("another owner has it");
+                assert_eq!(descriptors(), before + 2);
+                op::close(other).await.expect("no error");
+                assert_eq!(descriptors(), before + 1);
+                let scope = Scope::new();
+                scope.handle().cancel();
+                let outcome = scope.run(op::close(writer)).await;
+                assert!(matches!(outcome, Ok(Some(()))));
+                assert_eq!(descriptors(), before);
+                // Dropped before it was polled, or after: closed all the same.
+                let (reader, writer) = pipe();
+                drop(op::close(reader));
+                let outcome = Scope::new()
+                    .run(async {
+                        let mut close = pin!(op::close(writer));
+                        assert!(poll_once(close.as_mut()).await.is_pending());
+                        Ok::<_, Cancelled>(())
+                    })
+                    .await;
+                assert_eq!(outcome, Ok(Some(())));
+                assert_eq!(descriptors(), before);
+            });
+        },
+    );
+}
+
+#[test]
+fn an_op_keeps_its_descriptor_open() {
+    on_core(|_| async {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let reader = SharedFd::from(OwnedFd::from(reader));
+        let number = reader.as_raw_fd();
+        let mut read = Box::pin({
+            let reader = reader.clone();
+            async move { op::read(&reader, [0; 4]).await }
+        });
+        assert!(poll_once(read.as_mut()).await.is_pending());
+        op::nop().await.expect("it waits in the kernel");
+        op::close(reader).await.expect("the read has it");
+        assert!(Path::new(&format!("/proc/self/fd/{number}")).exists());
+        writer.write_all(b"late").expect("somebody reads");
+        let (count, buf) = read.await;
+        assert_eq!((count.expect("bytes"), buf), (4, *b"late"));
+    });
+}
+
+// --- files ---
+
+#[test]
+fn what_was_written_at_an_offset_is_read_there() {
+    on_core(|_| async {
+        let folder = folder();
+        let path = folder.path().join("file");
+        let options = OpenOptions::new().read(true).write(true).create(true);
+        let file = options.open(&path).await.expect("a new file");
+        assert_eq!(file.write_at("hello", 3).await.0.expect("room"), 5);
+        let (count, buf) = file.read_at(vec![7; 16], 0).await;
+        assert_eq!((count.expect("bytes"), buf), (8, b"\0\0\0hello".to_vec()));
+        let (count, buf) = file.read_at([0; 2], 4).await;
+        assert_eq!((count.expect("bytes"), buf), (2, *b"el"));
+        assert_eq!(file.read_at([0; 2], 8).await.0.expect("the end"), 0);
+        assert_eq!(file.read_at([0; 2], 1 << 40).await.0.expect("the end"), 0);
+        let part = b"ab..".to_vec().slice(2..);
+        let (count, part) = file.read_at(part, 3).await;
+        assert_eq!(count.expect("bytes"), 2);
+        assert_eq!(part.into_inner(), b"abhe");
+        file.sync_data().await.expect("a file is synced");
+        file.sync_all().await.expect("a file is synced");
+        file.close().await.expect("no error");
+        assert_eq!(std::fs::read(&path).expect("a file"), b"\0\0\0hello");
+    });
+}
+
+#[test]
+fn a_large_file_is_written_and_read_whole() {
+    on_core(|_| async {
+        let folder = folder();
+        let path = folder.path().join("file");
+        let file = File::create(&path).await.expect("a new file");
+        let (outcome, sent) = file.write_all_at(bytes(8 << 20, 1), 100).await;
+        outcome.expect("room");
+        file.write_all_at(Vec::new(), 0).await.0.expect("nothing");
+        let file = File::open(&path).await.expect("a file");
+        let mut all = Vec::new();
+        loop {
+            let (count, buf) = file.read_at(vec![0; 100_000], 100 + all.len() as u64).await;
+            if count.expect("no error") == 0 {
+                break;
+            }
+            all.extend_from_slice(&buf);
+        }
+        assert!(all == sent);
+    });
+}
+
+#[test]
+fn how_a_file_is_opened_is_how_it_behaves() {
+    on_core(|_| async {
+        let folder = folder();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "old").expect("room");
+        let read_only = File::open(&path).await.expect("a file");
+        assert_eq!(errno(read_only.write_at("x", 0).await.0), libc::EBADF);
+        let append = OpenOptions::new().append(true).open(&path).await;
+        let append = append.expect("a file");
+        append.write_at("er", 0).await.0.expect("room");
+        assert_eq!(std::fs::read(&path).expect("a file"), b"older");
+        assert_eq!(errno(append.read_at([0; 1], 0).await.0), libc::EBADF);
+        let truncate = OpenOptions::new().write(true).truncate(true);
+        drop(truncate.open(&path).await.expect("a file"));
+        assert_eq!(std::fs::read(&path).expect("a file"), b"");
+        let new = OpenOptions::new().write(true).create_new(true).mode(0o600);
+        assert_eq!(kind(new.open(&path).await), io::ErrorKind::AlreadyExists);
+        let other = folder.path().join("other");
+        drop(new.open(&other).await.expect("a new file"));
+        let mode = std::fs::metadata(&other).expect("a file").permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_says_why() {
+    on_core(|_| async {
+        let folder = folder();
+        let missing = folder.path().join("missing");
+        assert_eq!(kind(File::open(&missing).await), io::ErrorKind::NotFound);
+        let below_a_file = folder.path().join("file/below");
+        std::fs::write(folder.path().join("file"), "").expect("room");
+        assert_eq!(
+            kind(File::open(&below_a_file).await),
+            io::ErrorKind::NotADirectory
+        );
+        assert_eq!(
+            kind(File::create(folder.path()).await),
+            io::ErrorKind::IsADirectory
+        );
+        let a_folder = File::open(folder.path()).await.expect("folders open too");
+        assert_eq!(errno(a_folder.read_at([0; 4], 0).await.0), libc::EISDIR);
+        assert_eq!(
+            kind(Folder::open(folder.path().join("file")).await),
+            io::ErrorKind::NotADirectory
+        );
+        symlink("loop", folder.path().join("loop")).expect("room");
+        let looped = File::open(folder.path().join("loop")).await;
+        assert_eq!(errno(looped), libc::ELOOP);
+        let long = folder.path().join("x".repeat(300));
+        assert_eq!(errno(File::open(long).await), libc::ENAMETOOLONG);
+    });
+}
+
+#[test]
+fn switches_that_make_no_sense_together_are_refused() {
+    on_core(|handle| async move {
+        let before = handle.metrics()[0].submitted;
+        let folder = folder();
+        let path = folder.path().join("file");
+        for options in [
+            OpenOptions::new(),
+            OpenOptions::new().create(true),
+            OpenOptions::new().read(true).create(true),
+            OpenOptions::new().read(true).create_new(true),
+            OpenOptions::new().read(true).truncate(true),
+            OpenOptions::new().append(true).truncate(true),
+        ] {
+            let refused = options.open(&path).await;
+            assert_eq!(kind(refused), io::ErrorKind::InvalidInput, "{options:?}");
+        }
+        let refused = File::open("a\0b").await;
+        assert_eq!(kind(refused), io::ErrorKind::InvalidInput);
+        assert!(!path.exists());
+        assert_eq!(handle.metrics()[0].submitted, before, "none went out");
+    });
+}
+
+#[test]
+fn metadata_is_what_the_kernel_says() {
+    on_core(|_| async {
+        let folder = folder();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "12345").expect("room");
+        let expected = std::fs::metadata(&path).expect("a file");
+        let file = File::open(&path).await.expect("a file");
+        let found = file.metadata().expect("an open file has some");
+        assert_eq!(found.len(), 5);
+        assert!(found.is_file() && !found.is_folder() && !found.is_empty());
+        assert_eq!(found.inode(), expected.ino());
+        assert_eq!(found.mode(), expected.mode());
+        assert_eq!(found.modified(), expected.modified().expect("a time"));
+        let folder = Folder::open(folder.path()).await.expect("a folder");
+        let found = folder.metadata().expect("an open folder has some");
+        assert!(found.is_folder() && !found.is_file());
+        let (reader, _writer) = pipe();
+        let found = File::from(reader).metadata().expect("a pipe has some");
+        assert!(!found.is_file() && !found.is_folder() && found.is_empty());
+    });
+}
+
+#[test]
+fn what_cannot_be_synced_says_so() {
+    on_core(|_| async {
+        let (reader, _writer) = pipe();
+        let file = File::from(reader);
+        assert_eq!(errno(file.sync_all().await), libc::EINVAL);
+        assert_eq!(errno(file.sync_data().await), libc::EINVAL);
+    });
+}
+
+#[test]
+fn many_reads_of_one_file_go_at_once() {
+    on_core(|_| async {
+        let folder = folder();
+        let path = folder.path().join("file");
+        let content = bytes(1 << 20, 2);
+        std::fs::write(&path, &content).expect("room");
+        let file = File::open(&path).await.expect("a file");
+        let tasks: Vec<_> = (0..256_usize)
+            .map(|place| {
+                let file = file.clone();
+                spawn(async move { file.read_at([0; 4096], place as u64 * 4096).await })
+            })
+            .collect();
+        for (part, task) in content.chunks(4096).zip(tasks) {
+            let (count, buf) = task.await.expect("it ended");
+            assert_eq!(count.expect("bytes"), 4096);
+            assert!(buf == part);
+        }
+    });
+}
+
+// --- folders ---
+
+#[test]
+fn a_folder_opens_what_lies_beneath_it() {
+    on_core(|_| async {
+        let root = folder();
+        std::fs::create_dir_all(root.path().join("a/b")).expect("room");
+        std::fs::write(root.path().join("a/b/file"), "deep").expect("room");
+        symlink("a/b/file", root.path().join("inside")).expect("room");
+        symlink("../b/./file", root.path().join("a/b/sideways")).expect("room");
+        let folder = Folder::open(root.path()).await.expect("a folder");
+        let read = OpenOptions::new().read(true);
+        for path in [
+            "a/b/file",
+            "a/../a/b/file",
+            "./a//b/file",
+            "inside",
+            "a/b/sideways",
+        ] {
+            let file = folder.open_beneath(path, &read).await;
+            let file = file.unwrap_or_else(|error| panic!("{path}: {error}"));
+            let (count, buf) = file.read_at([0; 8], 0).await;
+            assert_eq!(&buf[..count.expect("bytes")], b"deep", "{path}");
+        }
+        let options = OpenOptions::new().write(true).create_new(true);
+        let new = folder.open_beneath("a/new", &options).await;
+        new.expect("room").write_at("x", 0).await.0.expect("room");
+        assert_eq!(
+            std::fs::read(root.path().join("a/new")).expect("it is"),
+            b"x"
+        );
+        let inner = folder.open_beneath("a/b", &read).await.expect("a folder");
+        let inner = Folder::from(inner);
+        assert_eq!(inner.entries().await.expect("a list").len(), 2);
+    });
+}
+
+#[test]
+fn nothing_leads_out_of_a_folder() {
+    on_core(|_| async {
+        let outer = folder();
+        let root = outer.path().join("root");
+        std::fs::create_dir_all(root.join("sub")).expect("room");
+        let secret = outer.path().join("secret");
+        std::fs::write(&secret, "secret").expect("room");
+        symlink(&secret, root.join("absolute")).expect("room");
+        symlink("../secret", root.join("relative")).expect("room");
+        symlink("..", root.join("up")).expect("room");
+        symlink("/", root.join("slash")).expect("room");
+        symlink("sub/../../secret", root.join("sub-up")).expect("room");
+        symlink("relative", root.join("link-to-link")).expect("room");
+        let folder = Folder::open(&root).await.expect("a folder");
+        let secret = secret.display().to_string();
+        let inside = root.join("sub").display().to_string();
+        for path in [
+            "..",
+            "../secret",
+            "sub/../../secret",
+            "sub/../../root/sub",
+            secret.as_str(),
+            inside.as_str(),
+            "/",
+            "absolute",
+            "relative",
+            "up",
+            "up/secret",
+            "slash",
+            "slash/etc/passwd",
+            "sub-up",
+            "link-to-link",
+        ] {
+            for options in [
+                OpenOptions::new().read(true),
+                OpenOptions::new().write(true).create(true),
+            ] {
+                let refused = folder.open_beneath(path, &options).await;
+                assert_eq!(kind(refused), io::ErrorKind::CrossesDevices, "{path}");
+            }
+        }
+        assert_eq!(
+            std::fs::read(outer.path().join("secret")).expect("it is"),
+            b"secret"
+        );
+    });
+}
+
+#[test]
+fn links_of_the_kernel_that_are_no_paths_lead_nowhere() {
+    on_core(|_| async {
+        let folder = Folder::open("/proc/self").await.expect("/proc");
+        let read = OpenOptions::new().read(true);
+        for path in ["root", "root/etc/passwd", "cwd", "exe", "fd/0"] {
+            let refused = folder.open_beneath(path, &read).await;
+            let error = refused.map(drop).expect_err(path);
+            assert!(
+                matches!(error.raw_os_error(), Some(libc::EXDEV | libc::ELOOP)),
+                "{path}: {error}"
+            );
+        }
+    });
+}
+
+#[test]
+fn the_refusal_of_a_link_below_proc_is_the_documented_one() {
+    on_core(|_| async {
+        let folder = Folder::open("/proc/self").await.expect("/proc");
+        let read = OpenOptions::new().read(true);
+        let refused = folder
+            .open_beneath("root", &read)
+            .await
+            .expect_err("no path");
+        // ELOOP, `openat2(2)`.
+        assert_eq!(refused.raw_os_error(), Some(40));
+    });
+}
+
+#[test]
+fn a_folder_lists_all_its_entries_with_their_kinds() {
+    on_core(|_| async {
+        let root = folder();
+        let folder = Folder::open(root.path()).await.expect("a folder");
+        assert!(folder.entries().await.expect("a list").is_empty());
+        // More than one slice of the listing holds.
+        let mut expected = Vec::new();
+        for number in 0..1_500 {
+            let name = format!("{number:0>120}");
+            std::fs::write(root.path().join(&name), "").expect("room");
+            expected.push((name, EntryKind::File));
+        }
+        std::fs::create_dir(root.path().join("folder")).expect("room");
+        symlink("nowhere", root.path().join("link")).expect("room");
+        let socket = root.path().join("socket");
+        let _bound = std::os::unix::net::UnixListener::bind(socket).expect("room");
+        expected.push(("folder".to_owned(), EntryKind::Folder));
+        expected.push(("link".to_owned(), EntryKind::Link));
+        expected.push(("socket".to_owned(), EntryKind::Other));
+        // Listed twice, at the same time: each has a position of its own.
+        let other = folder.clone();
+        let second = spawn(async move { other.entries().await });
+        let lists = [folder.entries().await, second.await.expect("it ended")];
+        for list in lists {
+            let mut found: Vec<_> = list
+                .expect("a list")
+                .into_iter()
+                .map(|entry| (entry.name.into_string().expect("text"), entry.kind))
+                .collect();
+            found.sort_by(|one, other| one.0.cmp(&other.0));
+            assert!(found == expected);
+        }
+    });
+}
+
+#[test]
+fn a_listing_in_a_cancelled_scope_is_cancelled() {
+    on_core(|_| async {
+        let root = folder();
+        let folder = Folder::open(root.path()).await.expect("a folder");
+        let scope = Scope::new();
+        scope.handle().cancel();
+        let outcome = scope.run(folder.entries()).await;
+        assert!(matches!(outcome, Ok(None)));
+    });
+}
+
+// --- signals ---
+
+#[test]
+fn signals_arrive_as_messages() {
+    // Blocked before the process has a second thread: nobody else is there to take them.
+    let blocked = Child::new().under(["env", "--block-signal=USR1,USR2,TERM"]);
+    blocked.run("requests::signals_arrive_as_messages", || {
+        let all = [Signal::User1, Signal::User2, Signal::Terminate];
+        let signals = Signals::block(&all).expect("known signals");
+        let send = |name: &str| {
+            let target = std::process::id().to_string();
+            let status = Command::new("kill").args([name, target.as_str()]).status();
+            assert!(status.expect("every machine has it").success());
+        };
+        send("-USR1");
+        assert_eq!(signals.wait().expect("one is there"), Signal::User1);
+        let other = signals.clone();
+        let waiting = thread::spawn(move || other.wait());
+        send("-TERM");
+        let outcome = waiting.join().expect("no panic");
+        assert_eq!(outcome.expect("it was sent"), Signal::Terminate);
+        let for_core = signals.clone();
+        on_core(move |_| async move {
+            let refused = for_core.wait();
+            assert_eq!(kind(refused), io::ErrorKind::WouldBlock);
+            let stream = for_core.stream().expect("a descriptor");
+            let mut next = Box::pin(stream.next());
+            assert!(poll_once(next.as_mut()).await.is_pending());
+            thread::spawn(move || send("-USR2")).join().expect("sent");
+            assert_eq!(next.await.expect("it was sent"), Signal::User2);
+            // A wait that is cancelled takes none.
+            let scope = Scope::new();
+            let cancel = scope.handle();
+            let outcome = scope
+                .run(async {
+                    let mut next = pin!(stream.next());
+                    assert!(poll_once(next.as_mut()).await.is_pending());
+                    thread::spawn(move || send("-USR1")).join().expect("sent");
+                    cancel.cancel();
+                    yield_now().await.expect_err("cancelled");
+                    next.await
+                })
+                .await;
+            let taken = outcome.expect("no error");
+            if taken.is_none() {
+                assert_eq!(stream.next().await.expect("it waits"), Signal::User1);
+            }
+        });
+    });
+}
+
+// --- errors of a cancelled request ---
+
+#[test]
+fn a_cancelled_request_gives_its_buffer_back() {
+    on_core(|_| async {
+        let (reader, _writer) = pipe();
+        let scope = Scope::new();
+        scope.handle().cancel();
+        let outcome = scope
+            .run(async {
+                let (outcome, buf) = op::read(&reader, vec![5; 32]).await;
+                let error = outcome.expect_err("cancelled");
+                assert!(error.cancelled().is_some());
+                Ok::<_, io::Error>(buf)
+            })
+            .await;
+        assert_eq!(outcome.expect("no error"), Some(vec![5; 32]));
+    });
+}
+
+/// Uses the plain ends, so that the ops' side and the standard library's agree.
+#[test]
+fn bytes_that_were_written_by_request_are_there_for_everybody() {
+    on_core(|_| async {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let writer = SharedFd::from(OwnedFd::from(writer));
+        op::write(&writer, "plain").await.0.expect("room");
+        op::close(writer).await.expect("no error");
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("an orderly end");
+        assert_eq!(text, "plain");
+    });
+}

@@ -1,0 +1,810 @@
+//! TCP, end to end: what arrives, what ends, what fails and how it is said.
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use quoit::buf::{IoBufMut, SliceExt};
+use quoit::op::{self, SharedFd, Stream};
+use quoit::time::sleep;
+use quoit::{Cores, JoinHandle, Runtime, Scope, spawn, yield_now};
+use quoit_net::tcp::TcpOptions;
+use quoit_net::{ShardedListener, TcpListener, TcpStream};
+use tests::{both_ends, bytes, connected, gauges, listening, on_core, poll_once, reset};
+
+const LOCALHOST: &str = "127.0.0.1:0";
+const BIG: usize = 8 << 20;
+
+/// Receives until the end.
+async fn receive_all(stream: &TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.recv().await.expect("an orderly end") {
+        all.extend_from_slice(&chunk);
+    }
+    all
+}
+
+// --- connecting ---
+
+#[test]
+fn both_ends_know_each_other_s_address() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let address = |outcome: io::Result<SocketAddr>| outcome.expect("connected");
+        assert_eq!(address(ours.local_addr()), address(theirs.peer_addr()));
+        assert_eq!(address(ours.peer_addr()), address(theirs.local_addr()));
+        ours.set_no_delay(false).expect("an option");
+    });
+}
+
+#[test]
+fn a_connection_over_ipv6_works() {
+    on_core(|_| async {
+        let Ok(listener) = TcpListener::bind("[::1]:0") else {
+            // This machine has no IPv6.
+            return;
+        };
+        let ours = TcpStream::connect(listener.local_addr()).await;
+        let ours = ours.expect("it listens");
+        let theirs = listener.accept().await.expect("somebody connects");
+        ours.write_all("six").await.0.expect("connected");
+        let chunk = theirs.recv().await.expect("no error").expect("no end");
+        assert_eq!(&*chunk, b"six");
+    });
+}
+
+#[test]
+fn a_refused_connect_names_the_address() {
+    on_core(|_| async {
+        let (listener, address) = listening();
+        drop(listener);
+        let error = TcpStream::connect(address).await.expect_err("nobody there");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let text = error.to_string();
+        assert!(text.contains(&address.to_string()), "{text}");
+    });
+}
+
+#[test]
+fn connections_that_wait_are_all_accepted() {
+    on_core(|_| async {
+        // More than a listener takes out of the kernel ahead of its task.
+        const WAITING: usize = 400;
+        let listener = TcpListener::bind(LOCALHOST).expect("a free port");
+        let mut open = Vec::new();
+        for _ in 0..WAITING {
+            let theirs = std::net::TcpStream::connect(listener.local_addr());
+            open.push(theirs.expect("the queue has room"));
+        }
+        let mut accepted = Vec::new();
+        for _ in 0..WAITING {
+            let stream = listener.accept().await.expect("one more waits");
+            accepted.push(stream.peer_addr().expect("connected"));
+        }
+        let expected: Vec<_> = open
+            .iter()
+            .map(|theirs| theirs.local_addr().expect("connected"))
+            .collect();
+        assert_eq!(accepted, expected, "they come in order");
+    });
+}
+
+#[test]
+fn a_listener_that_is_gone_refuses() {
+    on_core(|_| async {
+        let outcome = Scope::new()
+            .run(async {
+                let listener = TcpListener::bind(LOCALHOST)?;
+                let mut accept = pin!(listener.accept());
+                assert!(poll_once(accept.as_mut()).await.is_pending());
+                op::nop().await?;
+                Ok::<_, io::Error>(listener.local_addr())
+            })
+            .await;
+        // The scope has ended, and with it the accept that kept the socket open.
+        let address = outcome.expect("no error").expect("a value");
+        let error = std::net::TcpStream::connect(address).expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn connections_that_nobody_took_are_closed_with_the_listener() {
+    on_core(|_| async {
+        let listener = TcpListener::bind(LOCALHOST).expect("a free port");
+        let mut open: Vec<_> = (0..3)
+            .map(|_| std::net::TcpStream::connect(listener.local_addr()).expect("it listens"))
+            .collect();
+        // All three are taken out of the kernel; one of them by us.
+        let first = listener.accept().await.expect("three wait");
+        op::nop().await.expect("not cancelled");
+        let outcome = Scope::new()
+            .run(async move {
+                drop(listener);
+                op::nop().await
+            })
+            .await;
+        outcome.expect("no error").expect("a value");
+        first.write_all("x").await.0.expect("connected");
+        open[0].read_exact(&mut [0]).expect("the first is served");
+        for theirs in &mut open[1..] {
+            let ended = theirs.read(&mut [0; 1]);
+            assert!(
+                matches!(&ended, Ok(0))
+                    || ended
+                        .as_ref()
+                        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset),
+                "{ended:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn two_accepts_on_one_listener_are_one_too_many() {
+    on_core(|_| async {
+        let listener = TcpListener::bind(LOCALHOST).expect("a free port");
+        let mut first = pin!(listener.accept());
+        assert!(poll_once(first.as_mut()).await.is_pending());
+        let error = listener.accept().await.expect_err("another waits");
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        let _theirs = std::net::TcpStream::connect(listener.local_addr()).expect("it listens");
+        first.await.expect("the first one's");
+    });
+}
+
+// --- binding ---
+
+#[test]
+fn an_address_in_use_is_named_with_what_to_do() {
+    on_core(|_| async {
+        let listener = TcpListener::bind(LOCALHOST).expect("a free port");
+        let address = listener.local_addr();
+        let error = TcpListener::bind(address).expect_err("in use");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("cannot listen on {address}")),
+            "{text}"
+        );
+        assert!(text.contains("another program listens there"), "{text}");
+        drop(listener);
+        TcpListener::bind(address).expect("free again at once");
+    });
+}
+
+#[test]
+fn a_port_is_free_again_while_old_connections_linger() {
+    on_core(|_| async {
+        let outcome = Scope::new()
+            .run(async {
+                let listener = TcpListener::bind(LOCALHOST)?;
+                let address = listener.local_addr();
+                let ours = TcpStream::connect(address).await?;
+                let theirs = listener.accept().await?;
+                // The side that closes first lingers, on the listener's port.
+                theirs.close().await?;
+                assert!(ours.recv().await?.is_none());
+                ours.close().await?;
+                Ok::<_, io::Error>(address)
+            })
+            .await;
+        // The scope has ended, and with it the accept that kept the socket open.
+        let address = outcome.expect("no error").expect("a value");
+        TcpListener::bind(address).expect("free again at once");
+    });
+}
+
+#[test]
+fn an_address_of_no_interface_is_named_with_what_to_do() {
+    on_core(|_| async {
+        // An address that is kept for documents.
+        let error = TcpListener::bind("192.0.2.1:0").expect_err("not ours");
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        let text = error.to_string();
+        assert!(text.contains("192.0.2.1:0"), "{text}");
+        assert!(text.contains("no interface of this machine"), "{text}");
+    });
+}
+
+#[test]
+fn a_name_for_no_address_is_named_so() {
+    on_core(|_| async {
+        let none: &[SocketAddr] = &[];
+        let error = TcpListener::bind(none).expect_err("no address");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
+#[test]
+fn of_several_addresses_the_first_that_works_is_taken() {
+    on_core(|_| async {
+        let both: [SocketAddr; 2] = [
+            "192.0.2.1:0".parse().expect("an address"),
+            LOCALHOST.parse().expect("an address"),
+        ];
+        let listener = TcpListener::bind(&both[..]).expect("the second works");
+        assert!(listener.local_addr().ip().is_loopback());
+    });
+}
+
+#[test]
+fn a_port_is_shared_only_if_all_say_so() {
+    on_core(|_| async {
+        let first = TcpListener::bind_shared(LOCALHOST).expect("a free port");
+        let second = TcpListener::bind_shared(first.local_addr()).expect("both share");
+        assert_eq!(first.local_addr(), second.local_addr());
+        let error = TcpListener::bind(first.local_addr()).expect_err("this one does not");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn a_sharded_port_is_served_by_every_core() {
+    const CONNECTIONS: usize = 200;
+    let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
+    let cores = runtime.handle().cores().len();
+    let any: SocketAddr = LOCALHOST.parse().expect("an address");
+    let port = ShardedListener::bind(any, &runtime.handle()).expect("a free port");
+    let address = port.local_addr();
+    let handle = runtime.handle();
+    let served: Arc<Vec<AtomicUsize>> = Arc::new((0..cores).map(|_| AtomicUsize::new(0)).collect());
+    let counters = Arc::clone(&served);
+    let peer = thread::spawn(move || {
+        for _ in 0..CONNECTIONS {
+            let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an orderly end");
+            assert_eq!(answer, "served");
+        }
+        handle.shutdown();
+    });
+    let outcome = runtime.run(move |core| {
+        let (port, served) = (port.clone(), Arc::clone(&counters));
+        async move {
+            let listener = port.take(core)?;
+            let again = port.take(core).expect_err("taken already");
+            assert_eq!(again.kind(), io::ErrorKind::NotFound);
+            loop {
+                let stream = listener.accept().await?;
+                served[core.index()].fetch_add(1, Ordering::Relaxed);
+                stream.write_all("served").await.0?;
+                stream.close().await?;
+            }
+            #[expect(unreachable_code, reason = "it says what the main would return")]
+            Ok::<(), io::Error>(())
+        }
+    });
+    outcome.expect("the shutdown ended it");
+    peer.join().expect("every connection was served");
+    let served: Vec<usize> = served
+        .iter()
+        .map(|count| count.load(Ordering::Relaxed))
+        .collect();
+    assert_eq!(served.iter().sum::<usize>(), CONNECTIONS);
+    assert!(served.iter().all(|&count| count > 0), "{served:?}");
+}
+
+#[test]
+fn a_sharded_port_is_not_shared_with_a_stranger() {
+    let runtime = Runtime::builder()
+        .cores(Cores::Count(1))
+        .build()
+        .expect("a");
+    let stranger = TcpOptions::new()
+        .reuse_port(true)
+        .listen(LOCALHOST.parse().expect("an address"))
+        .expect("a free port");
+    let address = stranger.local_addr().expect("bound");
+    let error = ShardedListener::bind(address, &runtime.handle()).expect_err("in use");
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
+
+// --- reading ---
+
+/// Sends "hello", and reads it into `buf`.
+async fn hello_into<B: IoBufMut>(buf: B) -> (usize, B) {
+    let (ours, mut theirs) = connected().await;
+    theirs.write_all(b"hello").expect("the socket takes it");
+    let (count, buf) = ours.read(buf).await;
+    (count.expect("no error"), buf)
+}
+
+#[test]
+fn bytes_are_read_into_every_kind_of_buffer() {
+    on_core(|_| async {
+        assert_eq!(
+            hello_into(Vec::with_capacity(64)).await,
+            (5, b"hello".to_vec())
+        );
+        assert_eq!(hello_into(vec![7; 64]).await, (5, b"hello".to_vec()));
+        assert_eq!(hello_into([0; 7]).await, (5, *b"hello\0\0"));
+        assert_eq!(hello_into([0; 3]).await, (3, *b"hel"));
+        let boxed: Box<[u8]> = vec![0; 6].into();
+        assert_eq!(hello_into(boxed).await, (5, b"hello\0".to_vec().into()));
+        let (count, part) = hello_into(vec![b'>'; 8].slice(2..)).await;
+        assert_eq!((count, part.into_inner()), (5, b">>hello>".to_vec()));
+        let (count, part) = hello_into([b'.'; 8].slice(1..4)).await;
+        assert_eq!((count, part.into_inner()), (3, *b".hel...."));
+        assert_eq!(hello_into([0; 0]).await.0, 0);
+        assert_eq!(hello_into(Vec::new()).await, (0, Vec::new()));
+    });
+}
+
+#[test]
+fn what_a_small_buffer_left_is_read_next() {
+    on_core(|_| async {
+        let (ours, mut theirs) = connected().await;
+        theirs.write_all(b"abcdefg").expect("the socket takes it");
+        theirs.shutdown(Shutdown::Write).expect("connected");
+        let mut all = Vec::new();
+        loop {
+            let (count, buf) = ours.read([0; 2]).await;
+            match count.expect("no error") {
+                0 => break,
+                count => all.extend_from_slice(&buf[..count]),
+            }
+        }
+        assert_eq!(all, b"abcdefg");
+    });
+}
+
+#[test]
+fn the_end_of_a_stream_stays_its_end() {
+    on_core(|_| async {
+        let (ours, theirs) = connected().await;
+        drop(theirs);
+        for _ in 0..3 {
+            assert!(ours.recv().await.expect("an orderly end").is_none());
+            let (count, buf) = ours.read([7; 4]).await;
+            assert_eq!((count.expect("no error"), buf), (0, [7; 4]));
+        }
+    });
+}
+
+#[test]
+fn one_direction_ends_and_the_other_goes_on() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        ours.write_all("question").await.0.expect("connected");
+        ours.shutdown(Shutdown::Write).expect("connected");
+        assert_eq!(receive_all(&theirs).await, b"question");
+        theirs.write_all("answer").await.0.expect("connected");
+        theirs.shutdown(Shutdown::Write).expect("connected");
+        assert_eq!(receive_all(&ours).await, b"answer");
+        let (outcome, _) = ours.write_all("more").await;
+        let error = outcome.expect_err("this direction has ended");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_shutdown_for_reading_ends_a_receive() {
+    on_core(|_| async {
+        let (ours, _theirs) = connected().await;
+        let mut receive = pin!(ours.recv());
+        assert!(poll_once(receive.as_mut()).await.is_pending());
+        ours.shutdown(Shutdown::Read).expect("connected");
+        assert!(receive.await.expect("no error").is_none());
+    });
+}
+
+#[test]
+fn a_peer_that_resets_ends_a_receive_with_an_error() {
+    on_core(|_| async {
+        for armed_first in [true, false] {
+            let (ours, theirs) = connected().await;
+            let mut receive = pin!(ours.recv());
+            if armed_first {
+                assert!(poll_once(receive.as_mut()).await.is_pending());
+                op::nop().await.expect("it is in the kernel");
+            }
+            reset(theirs);
+            let error = receive.await.expect_err("the peer reset");
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+            let (outcome, buf) = ours.write_all(vec![1, 2, 3]).await;
+            let error = outcome.expect_err("nobody there");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(buf, [1, 2, 3]);
+        }
+    });
+}
+
+#[test]
+fn two_receivers_on_one_stream_are_one_too_many() {
+    on_core(|_| async {
+        let (ours, mut theirs) = connected().await;
+        let mut first = pin!(ours.recv());
+        assert!(poll_once(first.as_mut()).await.is_pending());
+        let error = ours.recv().await.expect_err("another waits");
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        let (outcome, buf) = ours.read([3; 4]).await;
+        let error = outcome.expect_err("another waits");
+        assert_eq!((error.kind(), buf), (io::ErrorKind::ResourceBusy, [3; 4]));
+        theirs.write_all(b"for the first").expect("room");
+        let chunk = first.await.expect("no error").expect("no end");
+        assert_eq!(&*chunk, b"for the first");
+    });
+}
+
+// --- writing ---
+
+#[test]
+fn every_kind_of_buffer_is_written() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        ours.write_all("static ").await.0.expect("connected");
+        ours.write_all(b"bytes ".as_slice())
+            .await
+            .0
+            .expect("connected");
+        ours.write_all(String::from("string "))
+            .await
+            .0
+            .expect("connected");
+        ours.write_all(b"vector ".to_vec())
+            .await
+            .0
+            .expect("connected");
+        ours.write_all(*b"array ").await.0.expect("connected");
+        let boxed: Box<[u8]> = b"box ".to_vec().into();
+        ours.write_all(boxed).await.0.expect("connected");
+        let part = b"<<slice >>".to_vec().slice(2..8);
+        ours.write_all(part).await.0.expect("connected");
+        ours.write_all(Vec::new()).await.0.expect("nothing to do");
+        ours.write_all("").await.0.expect("nothing to do");
+        ours.shutdown(Shutdown::Write).expect("connected");
+        let all = receive_all(&theirs).await;
+        assert_eq!(
+            String::from_utf8(all).expect("text"),
+            "static bytes string vector array box slice "
+        );
+    });
+}
+
+#[test]
+fn a_chunk_is_written_as_it_is() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        ours.write_all("twice").await.0.expect("connected");
+        let mut chunk = theirs.recv().await.expect("no error").expect("no end");
+        chunk.advance(2);
+        let (outcome, chunk) = theirs.write_all(chunk).await;
+        outcome.expect("connected");
+        assert_eq!(&*chunk, b"ice");
+        let (count, buf) = ours.read([0; 8]).await;
+        assert_eq!(&buf[..count.expect("no error")], b"ice");
+    });
+}
+
+/// Reads to the end in small pieces, on a thread.
+fn slow_reader(mut stream: std::net::TcpStream) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        let mut piece = [0; 1500];
+        loop {
+            match stream.read(&mut piece).expect("an orderly end") {
+                0 => return all,
+                count => all.extend_from_slice(&piece[..count]),
+            }
+            thread::yield_now();
+        }
+    })
+}
+
+#[test]
+fn a_large_buffer_is_written_whole_to_a_slow_reader() {
+    on_core(|_| async {
+        let sent = bytes(BIG, 3);
+        let (ours, theirs) = connected().await;
+        let reader = slow_reader(theirs);
+        let (outcome, sent) = ours.write_all(sent).await;
+        outcome.expect("somebody reads");
+        ours.shutdown(Shutdown::Write).expect("connected");
+        assert!(
+            reader.join().expect("no panic") == sent,
+            "bytes were changed"
+        );
+    });
+}
+
+#[test]
+fn a_small_send_buffer_changes_nothing_but_the_speed() {
+    on_core(|_| async {
+        let (listener, address) = listening();
+        let options = TcpOptions::new().send_buffer(4096).receive_buffer(4096);
+        let ours = TcpStream::connect_with(address, &options).await;
+        let ours = ours.expect("it listens");
+        let reader = slow_reader(listener.accept().expect("somebody connects").0);
+        let (outcome, sent) = ours.write_all(bytes(1 << 20, 4)).await;
+        outcome.expect("somebody reads");
+        ours.shutdown(Shutdown::Write).expect("connected");
+        assert!(
+            reader.join().expect("no panic") == sent,
+            "bytes were changed"
+        );
+    });
+}
+
+#[test]
+fn a_large_stream_is_received_whole() {
+    on_core(|handle| async move {
+        let sent = bytes(BIG, 5);
+        let expected = sent.clone();
+        let (ours, mut theirs) = connected().await;
+        let writer = thread::spawn(move || theirs.write_all(&sent).expect("somebody reads"));
+        assert!(receive_all(&ours).await == expected, "bytes were changed");
+        writer.join().expect("no panic");
+        drop(ours);
+        assert_eq!(gauges(&handle).await.op_slots, 0);
+    });
+}
+
+#[test]
+fn both_directions_go_at_once() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let (ours, theirs) = (Rc::new(ours), Rc::new(theirs));
+        let send = |stream: &Rc<TcpStream>, seed| -> JoinHandle<()> {
+            let stream = Rc::clone(stream);
+            spawn(async move {
+                let (outcome, _) = stream.write_all(bytes(BIG / 2, seed)).await;
+                outcome.expect("the other side reads");
+                stream.shutdown(Shutdown::Write).expect("connected");
+            })
+        };
+        let receive = |stream: &Rc<TcpStream>| {
+            let stream = Rc::clone(stream);
+            spawn(async move { receive_all(&stream).await })
+        };
+        let senders = [send(&ours, 6), send(&theirs, 7)];
+        let (forth, back) = (receive(&theirs), receive(&ours));
+        assert!(forth.await.expect("no panic") == bytes(BIG / 2, 6));
+        assert!(back.await.expect("no panic") == bytes(BIG / 2, 7));
+        for sender in senders {
+            sender.await.expect("no panic");
+        }
+    });
+}
+
+#[test]
+fn sends_of_several_tasks_go_one_after_the_other() {
+    on_core(|_| async {
+        let (ours, theirs) = connected().await;
+        let parts = [bytes(BIG / 2, 8), b"short".to_vec(), bytes(BIG / 4, 9)];
+        let mut first = pin!(ours.write_all(parts[0].clone()));
+        let mut second = pin!(ours.write_all_vectored(vec![parts[1].clone()]));
+        let mut third = pin!(ours.write_all(parts[2].clone()));
+        assert!(poll_once(first.as_mut()).await.is_pending());
+        assert!(poll_once(second.as_mut()).await.is_pending());
+        assert!(poll_once(third.as_mut()).await.is_pending());
+        // One that gives up while it waits leaves the line, and sends nothing.
+        let given_up = Scope::new()
+            .timeout(Duration::from_millis(1))
+            .run(async { ours.write_all("never").await.0 })
+            .await;
+        assert!(matches!(given_up, Ok(None)));
+        let reader = slow_reader(theirs);
+        first.await.0.expect("somebody reads");
+        second.await.0.expect("somebody reads");
+        third.await.0.expect("somebody reads");
+        ours.shutdown(Shutdown::Write).expect("connected");
+        let received = reader.join().expect("no panic");
+        assert!(received == parts.concat(), "bytes were mixed");
+    });
+}
+
+#[test]
+fn a_send_that_is_dropped_lets_the_next_one_go() {
+    on_core(|_| async {
+        let (ours, theirs) = connected().await;
+        let long = bytes(BIG, 8);
+        let mut first = Box::pin(ours.write_all(long.clone()));
+        assert!(poll_once(first.as_mut()).await.is_pending());
+        op::nop().await.expect("it is in the kernel");
+        let mut second = pin!(ours.write_all("second"));
+        assert!(poll_once(second.as_mut()).await.is_pending());
+        drop(first);
+        let reader = slow_reader(theirs);
+        second.await.0.expect("somebody reads");
+        ours.shutdown(Shutdown::Write).expect("connected");
+        let received = reader.join().expect("no panic");
+        // Some of the first, from its start, and then the second.
+        let of_the_first = received.len() - "second".len();
+        assert!(received[..of_the_first] == long[..of_the_first]);
+        assert_eq!(&received[of_the_first..], b"second");
+    });
+}
+
+#[test]
+fn many_buffers_are_written_in_order_the_empty_ones_too() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let parts = |list: &[&str]| list.iter().map(|part| part.as_bytes().to_vec()).collect();
+        for (list, expected) in [
+            (&["", "a", "", "bc", ""][..], "abc"),
+            (&["", "", ""][..], ""),
+            (&[][..], ""),
+            (&["x"][..], "x"),
+        ] {
+            let given: Vec<Vec<u8>> = parts(list);
+            let (outcome, back) = ours.write_all_vectored(given.clone()).await;
+            outcome.expect("connected");
+            assert_eq!(back, given);
+            let mut got = Vec::new();
+            while got.len() < expected.len() {
+                got.extend_from_slice(&theirs.recv().await.expect("no error").expect("no end"));
+            }
+            assert_eq!(got, expected.as_bytes());
+        }
+    });
+}
+
+#[test]
+fn more_buffers_than_one_call_takes_are_written_whole() {
+    on_core(|_| async {
+        // 1024 are the most that one call of the kernel takes; some are empty, some are large.
+        let parts: Vec<Vec<u8>> = (0..3_000)
+            .map(|number| match number % 7 {
+                0 => Vec::new(),
+                1 => bytes(20_000, number),
+                _ => bytes(number as usize % 100, number),
+            })
+            .collect();
+        let expected = parts.concat();
+        let (ours, theirs) = connected().await;
+        let reader = slow_reader(theirs);
+        let (outcome, back) = ours.write_all_vectored(parts).await;
+        outcome.expect("somebody reads");
+        assert_eq!(back.len(), 3_000);
+        ours.shutdown(Shutdown::Write).expect("connected");
+        assert!(reader.join().expect("no panic") == expected);
+    });
+}
+
+#[test]
+fn a_write_takes_what_the_socket_takes() {
+    on_core(|_| async {
+        let (ours, theirs) = connected().await;
+        let (count, buf) = ours.write(bytes(64 << 20, 9)).await;
+        let count = count.expect("connected");
+        assert!(count > 0 && count < buf.len(), "{count}");
+        drop(ours);
+        let received = slow_reader(theirs).join().expect("no panic");
+        assert!(received == buf[..count]);
+    });
+}
+
+// --- closing ---
+
+#[test]
+fn a_stream_that_is_dropped_is_closed() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        drop(ours);
+        assert!(theirs.recv().await.expect("an orderly end").is_none());
+    });
+}
+
+/// The peer sees the end without waiting for it.
+fn has_ended(mut theirs: &std::net::TcpStream) -> bool {
+    theirs.set_nonblocking(true).expect("an option");
+    matches!(theirs.read(&mut [0; 1]), Ok(0))
+}
+
+#[test]
+fn a_close_is_done_when_it_returns() {
+    on_core(|_| async {
+        let (ours, theirs) = connected().await;
+        ours.close().await.expect("no error");
+        assert!(has_ended(&theirs));
+    });
+}
+
+#[test]
+fn a_close_is_done_when_it_returns_also_after_a_receive() {
+    on_core(|_| async {
+        let (ours, mut theirs) = connected().await;
+        theirs.write_all(b"x").expect("the socket takes it");
+        let chunk = ours.recv().await.expect("no error").expect("no end");
+        assert_eq!(&*chunk, b"x");
+        ours.close().await.expect("no error");
+        assert!(has_ended(&theirs));
+    });
+}
+
+// --- other families, through the leaf ops ---
+
+#[test]
+fn a_stream_of_another_family_works_the_same() {
+    on_core(|_| async {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let ours = Stream::new(SharedFd::from(OwnedFd::from(ours)));
+        ours.send_all("to you").await.0.expect("connected");
+        let mut buf = [0; 6];
+        theirs.read_exact(&mut buf).expect("it was sent");
+        assert_eq!(&buf, b"to you");
+        theirs.write_all(b"to me").expect("connected");
+        let mut chunk = ours.receive().await.expect("no error").expect("no end");
+        chunk.advance(3);
+        ours.put_back(chunk);
+        let (count, buf) = ours.read(Vec::with_capacity(9)).await;
+        assert_eq!((count.expect("no error"), buf), (2, b"me".to_vec()));
+        drop(theirs);
+        assert!(ours.receive().await.expect("an orderly end").is_none());
+    });
+}
+
+#[test]
+fn a_thousand_connections_echo_at_once() {
+    const CONNECTIONS: u64 = 1_000;
+    on_core(|handle| async move {
+        let listener = TcpListener::bind(LOCALHOST).expect("a free port");
+        let address = listener.local_addr();
+        let server = spawn(async move {
+            for _ in 0..CONNECTIONS {
+                let stream = listener.accept().await.expect("somebody connects");
+                drop(spawn(async move {
+                    while let Some(chunk) = stream.recv().await.expect("no error") {
+                        stream.write_all(chunk).await.0.expect("connected");
+                    }
+                }));
+            }
+        });
+        let clients: Vec<_> = (0..CONNECTIONS)
+            .map(|number| {
+                spawn(async move {
+                    let stream = TcpStream::connect(address).await.expect("it listens");
+                    for round in 0..3_u64 {
+                        let word = (number << 8 | round).to_ne_bytes();
+                        stream.write_all(word).await.0.expect("connected");
+                        let mut got = Vec::new();
+                        while got.len() < 8 {
+                            let chunk = stream.recv().await.expect("no error");
+                            got.extend_from_slice(&chunk.expect("no end"));
+                        }
+                        assert_eq!(got, word);
+                        yield_now().await.expect("not cancelled");
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.await.expect("no panic");
+        }
+        server.await.expect("no panic");
+        // The servers' tasks end with their streams.
+        while gauges(&handle).await.tasks > 1 {
+            sleep(Duration::from_micros(50))
+                .await
+                .expect("not cancelled");
+        }
+        let counters = gauges(&handle).await;
+        assert_eq!((counters.panics, counters.op_slots), (0, 0));
+    });
+}
+
+/// A future that is never polled does nothing at all.
+#[test]
+fn ops_that_are_never_polled_do_nothing() {
+    on_core(|_| async {
+        let (ours, theirs) = connected().await;
+        fn unpolled(future: impl Future) {
+            drop(future);
+        }
+        unpolled(ours.write_all("never"));
+        unpolled(ours.recv());
+        ours.write_all("only this").await.0.expect("connected");
+        ours.shutdown(Shutdown::Write).expect("connected");
+        assert_eq!(slow_reader(theirs).join().expect("no panic"), b"only this");
+    });
+}

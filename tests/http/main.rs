@@ -1,0 +1,9 @@
+//! The HTTP server, from outside: what it answers, what it refuses, whom it lets go, how it ends.
+
+mod binding;
+mod drain;
+mod patience;
+mod peers;
+mod refusals;
+mod serving;
+mod support;

@@ -1,0 +1,6 @@
+//! The program `quoit`, as a process: what it serves, what it refuses, and how it ends.
+
+mod command_line;
+mod files;
+mod program;
+mod signals;

@@ -1,0 +1,81 @@
+//! The other side of a connection: plain blocking sockets of the standard library.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Listens on a free port of the loopback interface.
+pub fn listening() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    (listener, address)
+}
+
+/// Makes a connection: one end for the core, the other for a plain thread or for blocking calls
+/// that are known to return at once.
+///
+/// Call it on a core.
+pub async fn connected() -> (quoit_net::TcpStream, TcpStream) {
+    let (listener, address) = listening();
+    let ours = quoit_net::TcpStream::connect(address)
+        .await
+        .expect("somebody listens");
+    let (theirs, _) = listener.accept().expect("somebody connects");
+    (ours, theirs)
+}
+
+/// Makes a connection with both ends on this core.
+pub async fn both_ends() -> (quoit_net::TcpStream, quoit_net::TcpStream) {
+    let listener = quoit_net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let dialled = quoit_net::TcpStream::connect(listener.local_addr()).await;
+    let accepted = listener.accept().await;
+    (
+        dialled.expect("it listens"),
+        accepted.expect("somebody connects"),
+    )
+}
+
+/// Ends a connection with RST instead of FIN.
+pub fn reset(stream: TcpStream) {
+    let socket = Socket::from(stream);
+    socket
+        .set_linger(Some(Duration::ZERO))
+        .expect("an option of every socket");
+    drop(socket);
+}
+
+/// Returns an address where a connect neither succeeds nor fails: a listener whose queue is full,
+/// and what fills it. Keep the sockets.
+pub fn silent_address() -> (SocketAddr, Vec<Socket>) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    listener.bind(&any.into()).expect("a free port");
+    listener.listen(0).expect("a bound socket listens");
+    let bound = listener.local_addr().expect("it is bound");
+    let address = bound.as_socket().expect("an internet address");
+    let mut sockets = vec![listener];
+    // A queue for none holds one; what comes after that gets no answer.
+    for _ in 0..4 {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_nonblocking(true).expect("an option");
+        let _ = socket.connect(&bound);
+        sockets.push(socket);
+    }
+    (address, sockets)
+}
+
+/// Makes `count` bytes of which no short stretch repeats soon, so that a byte in a wrong place
+/// shows.
+pub fn bytes(count: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut made = Vec::with_capacity(count + 8);
+    while made.len() < count {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        made.extend_from_slice(&state.to_ne_bytes());
+    }
+    made.truncate(count);
+    made
+}
