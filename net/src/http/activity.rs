@@ -16,7 +16,9 @@ use pin_project_lite::pin_project;
 pub(super) struct Activity {
     /// Grows with every transfer.
     transfers: Cell<u64>,
-    /// `transfers` when the last answer was made.
+    /// Grows with every transfer towards us.
+    received: Cell<u64>,
+    /// `received` when the last answer was made.
     at_last_answer: Cell<u64>,
     /// Handlers that work.
     handlers: Cell<u32>,
@@ -25,8 +27,14 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// Notes a transfer, in either direction.
-    pub(super) fn note(&self) {
+    /// Notes that something was received.
+    pub(super) fn note_received(&self) {
+        self.received.set(self.received.get() + 1);
+        self.transfers.set(self.transfers.get() + 1);
+    }
+
+    /// Notes that something was sent.
+    pub(super) fn note_sent(&self) {
         self.transfers.set(self.transfers.get() + 1);
     }
 
@@ -37,7 +45,7 @@ impl Activity {
 
     /// Returns whether something came in after the last answer was made: the head of a request.
     pub(super) fn has_begun(&self) -> bool {
-        self.handlers.get() > 0 || self.transfers.get() > self.at_last_answer.get()
+        self.handlers.get() > 0 || self.received.get() > self.at_last_answer.get()
     }
 
     /// Returns whether a handler works.
@@ -64,7 +72,7 @@ pub(super) struct Handling(Rc<Activity>);
 impl Drop for Handling {
     fn drop(&mut self) {
         self.0.handlers.set(self.0.handlers.get() - 1);
-        self.0.at_last_answer.set(self.0.transfers.get());
+        self.0.at_last_answer.set(self.0.received.get());
     }
 }
 
@@ -75,8 +83,6 @@ struct Answering(Rc<Activity>);
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.bodies.set(self.0.bodies.get() - 1);
-        // What was sent meanwhile is no request.
-        self.0.at_last_answer.set(self.0.transfers.get());
     }
 }
 

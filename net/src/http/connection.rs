@@ -77,7 +77,7 @@ where
     let io = Io::with_early_bytes(stream, early, rest).stall_timeout(limits.stall_timeout);
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
-    activity.note();
+    activity.note_received();
     let service = service_fn(|request| {
         let (answer, handling) = (handler(request), activity.handling());
         let (activity, draining) = (Rc::clone(&activity), Rc::clone(&draining));
@@ -192,25 +192,34 @@ async fn watch_streams(
     draining: &Event,
     finish: &Cell<bool>,
 ) -> Result<(), Cancelled> {
+    let tick = limits.stall_timeout.min(limits.head_timeout);
+    let mut seen = (activity.transfers(), activity.is_answering());
+    let mut nothing_for = Duration::ZERO;
     loop {
-        let (transfers, answering) = (activity.transfers(), activity.is_answering());
-        let patience = if answering {
-            limits.stall_timeout
-        } else {
-            limits.head_timeout
-        };
         if finish.get() {
-            sleep(patience).await?;
-        } else if let Some(slept) = until(sleep(patience), draining).await {
+            sleep(tick).await?;
+        } else if let Some(slept) = until(sleep(tick), draining).await {
             slept?;
         } else {
             finish.set(true);
             continue;
         }
-        let unchanged = transfers == activity.transfers() && answering == activity.is_answering();
-        let stuck = unchanged && !activity.is_handling();
-        if stuck && (answering || finish.replace(true)) {
+        let now = (activity.transfers(), activity.is_answering());
+        if now != seen || activity.is_handling() {
+            seen = now;
+            nothing_for = Duration::ZERO;
+            continue;
+        }
+        nothing_for += tick;
+        let (_, is_answering) = now;
+        if is_answering && nothing_for >= limits.stall_timeout {
             return Ok(());
+        }
+        if nothing_for >= limits.head_timeout {
+            nothing_for = Duration::ZERO;
+            if finish.replace(true) {
+                return Ok(());
+            }
         }
     }
 }

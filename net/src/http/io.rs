@@ -185,7 +185,7 @@ impl Io {
         let (result, buf) = ready!(Pin::new(sending).poll(cx));
         self.sending = None;
         self.stalled_at = None;
-        self.activity.note();
+        self.activity.note_sent();
         match result {
             // The kernel stopped half-way, as for a signal: the rest goes first.
             Ok(count) if count < self.sending_bytes && count > 0 => {
@@ -251,7 +251,7 @@ impl hyper::rt::Read for Io {
                 None => return Poll::Ready(Ok(())),
             },
         };
-        this.activity.note();
+        this.activity.note_received();
         let part = chunk.len().min(buf.remaining());
         buf.put_slice(&chunk[..part]);
         chunk.advance(part);
