@@ -190,10 +190,14 @@ pub(crate) fn bytes_acknowledged(fd: RawFd) -> io::Result<u64> {
     let mut length = info.len() as libc::socklen_t;
     let into = info.as_mut_ptr().cast();
     // SAFETY: the kernel writes at most `length` bytes to the array, and to `length` how many.
-    check(unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length) })?;
+    check(unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length)
+    })?;
     let field = info.get(AT..AT + 8).filter(|_| length as usize >= AT + 8);
     let field = field.and_then(|field| field.try_into().ok());
-    field.map(u64::from_ne_bytes).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    field
+        .map(u64::from_ne_bytes)
+        .ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// Runs `f` on the socket behind a number that somebody else owns.
