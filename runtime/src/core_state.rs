@@ -207,16 +207,20 @@ impl Core {
         match notify {
             Notify::Nobody => {}
             Notify::Waker(waker) => self.wake(waker),
-            Notify::Token(token) => self.complete(ParkId::from_token(token)),
+            Notify::Token(token) => {
+                self.complete(ParkId::from_token(token));
+            }
         }
     }
 
-    /// Ends a wait in memory with success.
-    pub(crate) fn complete(&self, park: ParkId) {
+    /// Ends a wait in memory with success; false if it had ended before.
+    pub(crate) fn complete(&self, park: ParkId) -> bool {
         let waker = self.tree.borrow_mut().complete(park);
+        let completed = waker.is_some();
         if let Some(waker) = waker {
             self.wake(waker);
         }
+        completed
     }
 
     /// Notes that the kernel is done with an orphan.
@@ -276,7 +280,9 @@ impl Core {
             let Some(target) = due else { return };
             self.counters().timers_fired.add(1);
             match target {
-                TimerTarget::Park(park) => self.complete(park),
+                TimerTarget::Park(park) => {
+                    self.complete(park);
+                }
                 TimerTarget::Alarm(waker) => self.wake(waker),
                 TimerTarget::Scope(node) => {
                     self.counters().deadlines.add(1);

@@ -21,7 +21,7 @@ pub use crate::kernel_op::fd::SharedFd;
 use crate::buf::{BufResult, Chunk, Interrupted, IoBuf, IoBufMut, SliceExt};
 use crate::driver::sys;
 use crate::kernel_op::KernelOp;
-use crate::kernel_op::multishot::{Multishot, NextWait};
+use crate::kernel_op::multishot::{Multishot, NextWait, Queue};
 use crate::kernel_op::ops;
 use crate::kernel_op::request::CURRENT_POSITION;
 use crate::kernel_op::turn::{SendLine, SendTurn};
@@ -332,16 +332,10 @@ impl Stream {
     /// Begins to send all of a buffer, for adapters that hand bytes over and look at the outcome
     /// later. Nothing happens before the first poll.
     pub fn start_send(&self, buf: Vec<u8>) -> PendingSend {
-        PendingSend(match self.sends.try_take() {
-            Some(turn) => {
-                let operation = ops::Send {
-                    buf,
-                    all: true,
-                    turn,
-                };
-                Pending::Op(KernelOp::new(operation, Some(self.fd())))
-            }
-            None => Pending::Busy(buf),
+        PendingSend(Pending::New {
+            buf,
+            fd: self.fd(),
+            sends: Rc::clone(&self.sends),
         })
     }
 
@@ -364,7 +358,7 @@ impl Stream {
     ///
     /// Those of `close(2)`.
     pub async fn close(self) -> io::Result<()> {
-        self.received.stop().await;
+        drop(self.received.stop().await);
         let fd = self.fd();
         drop(self);
         close(fd).await
@@ -407,16 +401,21 @@ fn checked() -> io::Result<()> {
 
 /// A send that is on its way; see [`Stream::start_send`].
 ///
-/// Gives how much was sent, and the buffer back; `ResourceBusy` if another send was on its way when
-/// it was made. Dropped early, the send is cancelled.
+/// Gives how much was sent, and the buffer back; `ResourceBusy` if another send was on its way at
+/// its first poll. Dropped early, the send is cancelled.
 #[derive(Debug)]
 #[must_use = "a send does nothing unless it is polled"]
 pub struct PendingSend(Pending);
 
 #[derive(Debug)]
 enum Pending {
+    New {
+        buf: Vec<u8>,
+        fd: SharedFd,
+        sends: Rc<SendLine>,
+    },
     Op(KernelOp<ops::Send<Vec<u8>>>),
-    Busy(Vec<u8>),
+    Ended,
 }
 
 impl PendingSend {
@@ -432,15 +431,30 @@ impl Future for PendingSend {
     type Output = BufResult<usize, Vec<u8>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Pending::New { .. } = self.0 {
+            let Pending::New { buf, fd, sends } = std::mem::replace(&mut self.0, Pending::Ended)
+            else {
+                unreachable!("looked at just above");
+            };
+            let Some(turn) = sends.try_take() else {
+                let what = "another send is on its way on this socket";
+                let busy = io::Error::new(io::ErrorKind::ResourceBusy, what);
+                return Poll::Ready((Err(busy), buf));
+            };
+            self.0 = Pending::Op(KernelOp::new(
+                ops::Send {
+                    buf,
+                    all: true,
+                    turn,
+                },
+                Some(fd),
+            ));
+        }
         match &mut self.0 {
             Pending::Op(op) => Pin::new(op)
                 .poll(cx)
                 .map(|(result, buf, _turn)| (result, buf)),
-            Pending::Busy(buf) => {
-                let what = "another send is on its way on this socket";
-                let busy = io::Error::new(io::ErrorKind::ResourceBusy, what);
-                Poll::Ready((Err(busy), std::mem::take(buf)))
-            }
+            Pending::New { .. } | Pending::Ended => panic!("a send was polled after it had ended"),
         }
     }
 }
@@ -511,9 +525,22 @@ impl Listener {
         }
     }
 
-    /// Takes a connection that was accepted already and waits for nobody else.
-    pub fn try_accept(&self) -> Option<SharedFd> {
-        self.accepted.try_next()
+    /// Stops listening, and returns every connection that had been made and not yet taken: for a
+    /// server that stops, and answers those before it goes. Happens also in a cancelled scope.
+    pub async fn finish(self) -> Vec<SharedFd> {
+        let mut left = Vec::new();
+        if let Some(mut queue) = self.accepted.stop().await {
+            left.extend(std::iter::from_fn(|| queue.pop()));
+        }
+        // Those that the kernel has made and nobody has accepted.
+        self.with_socket(|socket| {
+            if socket.set_nonblocking(true).is_ok() {
+                while let Ok((accepted, _)) = socket.accept() {
+                    left.push(SharedFd::from(OwnedFd::from(accepted)));
+                }
+            }
+        });
+        left
     }
 
     /// Runs `f` on the socket: for its options and addresses.

@@ -24,12 +24,16 @@ pub(super) struct Activity {
     handlers: Cell<u32>,
     /// Answers whose bodies hyper still has.
     bodies: Cell<u32>,
+    /// Pieces of answers that hyper took.
+    answered: Cell<u64>,
 }
 
 impl Activity {
-    /// Notes that something was received.
-    pub(super) fn note_received(&self) {
-        self.received.set(self.received.get() + 1);
+    /// Notes that something was received. Line ends alone begin no request (RFC 9112, section 2.2).
+    pub(super) fn note_received(&self, bytes: &[u8]) {
+        if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            self.received.set(self.received.get() + 1);
+        }
         self.transfers.set(self.transfers.get() + 1);
     }
 
@@ -38,9 +42,18 @@ impl Activity {
         self.transfers.set(self.transfers.get() + 1);
     }
 
-    /// Returns how many transfers there were.
-    pub(super) fn transfers(&self) -> u64 {
-        self.transfers.get()
+    /// Returns what changes as long as the connection gets on: while answers are under way, only
+    /// that more of them was taken, since a ping is no progress of theirs; else any transfer.
+    pub(super) fn progress(&self) -> (bool, u64) {
+        let answering = self.is_answering();
+        (
+            answering,
+            if answering {
+                self.answered.get()
+            } else {
+                self.transfers.get()
+            },
+        )
     }
 
     /// Returns whether something came in after the last answer was made: the head of a request.
@@ -83,6 +96,7 @@ struct Answering(Rc<Activity>);
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.bodies.set(self.0.bodies.get() - 1);
+        self.0.answered.set(self.0.answered.get() + 1);
     }
 }
 
@@ -114,7 +128,13 @@ impl<B: Body> Body for Counted<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        if polled.is_ready() {
+            let answered = &this.answering.0.answered;
+            answered.set(answered.get() + 1);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -77,7 +77,7 @@ where
     let io = Io::with_early_bytes(stream, early, rest).stall_timeout(limits.stall_timeout);
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
-    activity.note_received();
+    activity.note_received(PREFACE);
     let service = service_fn(|request| {
         let (answer, handling) = (handler(request), activity.handling());
         let (activity, draining) = (Rc::clone(&activity), Rc::clone(&draining));
@@ -193,26 +193,25 @@ async fn watch_streams(
     finish: &Cell<bool>,
 ) -> Result<(), Cancelled> {
     let tick = limits.stall_timeout.min(limits.head_timeout);
-    let mut seen = (activity.transfers(), activity.is_answering());
+    let mut seen = activity.progress();
     let mut nothing_for = Duration::ZERO;
     loop {
         if finish.get() {
             sleep(tick).await?;
-        } else if let Some(slept) = until(sleep(tick), draining).await {
+        } else if let Some(slept) = until(sleep(tick), draining.wait()).await {
             slept?;
         } else {
             finish.set(true);
             continue;
         }
-        let now = (activity.transfers(), activity.is_answering());
+        let now = activity.progress();
         if now != seen || activity.is_handling() {
             seen = now;
             nothing_for = Duration::ZERO;
             continue;
         }
         nothing_for += tick;
-        let (_, is_answering) = now;
-        if is_answering && nothing_for >= limits.stall_timeout {
+        if activity.is_answering() && nothing_for >= limits.stall_timeout {
             return Ok(());
         }
         if nothing_for >= limits.head_timeout {
@@ -243,7 +242,10 @@ async fn sniff(stream: &TcpStream, draining: &Event) -> io::Result<Option<Sniffe
     loop {
         // Whoever has begun to speak is heard to the end of his sentence.
         let received = if early.is_empty() {
-            until(stream.recv(), draining).await.transpose()?.flatten()
+            until(stream.recv(), last_moment(draining))
+                .await
+                .transpose()?
+                .flatten()
         } else {
             stream.recv().await?
         };
@@ -275,18 +277,35 @@ fn protocol_of(early: &[u8], then: &[u8]) -> Option<Protocol> {
     Some(Protocol::Http2)
 }
 
-/// Waits for `future`, unless the server drains first.
-async fn until<T>(future: impl Future<Output = T>, draining: &Event) -> Option<T> {
+/// When a connection that has said nothing is closed: a while after the server begins to drain.
+async fn last_moment(draining: &Event) -> Result<(), Cancelled> {
+    draining.wait().await?;
+    sleep(LAST_CALL).await
+}
+
+/// Waits for `future`, unless `signal` comes first.
+async fn until<T>(
+    future: impl Future<Output = T>,
+    signal: impl Future<Output = Result<(), Cancelled>>,
+) -> Option<T> {
     let mut future = pin!(future);
-    let mut drain = pin!(draining.wait());
+    let mut signal = pin!(signal);
+    let mut cancelled = false;
     future::poll_fn(|cx| {
         if let Poll::Ready(value) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(value));
         }
-        match drain.as_mut().poll(cx) {
+        if cancelled {
+            return Poll::Pending;
+        }
+        match signal.as_mut().poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(None),
             // Cancelled: so is the future, and it says so itself.
-            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => {
+                cancelled = true;
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
         }
     })
     .await

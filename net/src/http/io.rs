@@ -49,7 +49,7 @@ pub struct Io {
     failed: Option<io::Error>,
     stall: Duration,
     stalled_at: Option<Alarm>,
-    /// What the peer had acknowledged when the stall timeout last ran out.
+    /// What the peer had acknowledged when the stall timeout was armed.
     acknowledged: Option<u64>,
     activity: Rc<Activity>,
     closing: Closing,
@@ -160,16 +160,16 @@ impl Io {
     /// Waits until no send is on its way.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sending.is_some() && self.poll_send(cx).is_pending() {
-            let stall = self.stall;
-            let alarm = self
-                .stalled_at
-                .get_or_insert_with(|| Alarm::at(Instant::now() + stall));
-            ready!(Pin::new(alarm).poll(cx));
+            if self.stalled_at.is_none() {
+                self.stalled_at = Some(Alarm::at(Instant::now() + self.stall));
+                self.acknowledged = self.stream.bytes_acknowledged().ok();
+            }
+            if let Some(alarm) = &mut self.stalled_at {
+                ready!(Pin::new(alarm).poll(cx));
+            }
             self.stalled_at = None;
             // A send may take long and yet get on: a peer that takes something is not given up.
-            let before = self.acknowledged;
-            self.acknowledged = self.stream.bytes_acknowledged().ok();
-            if before == self.acknowledged {
+            if self.acknowledged == self.stream.bytes_acknowledged().ok() {
                 self.sending = None;
                 let what = "the peer took nothing of what was sent for too long";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
@@ -193,8 +193,9 @@ impl Io {
                 rest.drain(..count);
                 rest.extend_from_slice(&self.gathered);
                 self.gathered = rest;
-                if self.begin_send(cx).is_ok() {
-                    return self.poll_send(cx);
+                match self.begin_send(cx) {
+                    Ok(()) => return self.poll_send(cx),
+                    Err(error) => self.failed = Some(error),
                 }
             }
             Ok(0) => self.failed = Some(io::ErrorKind::WriteZero.into()),
@@ -251,7 +252,7 @@ impl hyper::rt::Read for Io {
                 None => return Poll::Ready(Ok(())),
             },
         };
-        this.activity.note_received();
+        this.activity.note_received(&chunk);
         let part = chunk.len().min(buf.remaining());
         buf.put_slice(&chunk[..part]);
         chunk.advance(part);

@@ -424,11 +424,10 @@ where
     let accepting = Scope::new();
     shared.accepting(accepting.handle());
     accepting.run(accept(&listener, &begin)).await?;
-    // Those that were accepted and not yet begun are answered as well.
-    while let Some(stream) = listener.try_accept() {
+    // Those that were made and not yet begun are answered as well.
+    for stream in listener.finish().await {
         begin(stream);
     }
-    drop(listener);
     let at_start = connections.open.get();
     connections.draining.set();
     if at_start > 0 {

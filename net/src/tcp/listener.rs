@@ -98,12 +98,13 @@ impl TcpListener {
         Ok(TcpStream::from_stream(Stream::new(fd)))
     }
 
-    /// Takes a connection that was accepted already, without waiting: for a server that stops, and
-    /// serves those before it goes.
-    pub fn try_accept(&self) -> Option<TcpStream> {
-        self.listener
-            .try_accept()
+    /// Stops listening, and returns every connection that had been made and not yet taken: for a
+    /// server that stops, and answers those before it goes. When this returns the port is free.
+    pub async fn finish(self) -> Vec<TcpStream> {
+        let left = self.listener.finish().await;
+        left.into_iter()
             .map(|fd| TcpStream::from_stream(Stream::new(fd)))
+            .collect()
     }
 
     /// Returns the address it listens on, with the port that the kernel chose.

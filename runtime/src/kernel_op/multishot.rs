@@ -134,14 +134,6 @@ impl<Q: Queue> Multishot<Q> {
         })
     }
 
-    /// Takes an item that is there already, without a look at the scope and without arming.
-    pub(crate) fn try_next(&self) -> Option<Q::Item> {
-        current::with(|core| {
-            let id = self.op(core)?;
-            core.ops.borrow_mut().payload::<Q>(id).pop()
-        })
-    }
-
     /// Ends a wait that its future gives up.
     pub(crate) fn end_wait(&self, wait: &mut NextWait) {
         if std::mem::take(&mut wait.registered) {
@@ -162,25 +154,24 @@ impl<Q: Queue> Multishot<Q> {
         }
     }
 
-    /// Ends the op and waits until the kernel is done with it. What lies in the queue is lost.
-    pub(crate) async fn stop(&self) {
+    /// Ends the op and waits until the kernel is done with it; returns what lies in the queue.
+    pub(crate) async fn stop(&self) -> Option<Q> {
         std::future::poll_fn(|cx| {
             current::with(|core| {
                 let Some(id) = self.op(core) else {
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 };
                 let told = core.ops.borrow_mut().cancel(id, Asker::Pause);
                 core.tell(told);
                 if core.ops.borrow_mut().completed(id).is_some() {
-                    self.disarm(core);
-                    return Poll::Ready(());
+                    return Poll::Ready(self.disarm(core));
                 }
                 let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
                 drop(stale);
                 Poll::Pending
             })
         })
-        .await;
+        .await
     }
 
     /// Returns the descriptor.
@@ -222,27 +213,26 @@ impl<Q: Queue> Multishot<Q> {
                     core.buffers.wake_when_provided(cx.waker());
                     return Poll::Pending;
                 }
-                End::Starved | End::Again => self.disarm(core),
+                End::Starved | End::Again => drop(self.disarm(core)),
                 End::Finished => {
-                    self.disarm(core);
+                    drop(self.disarm(core));
                     self.finished.set(true);
                 }
                 End::Failed(errno) => {
-                    self.disarm(core);
+                    drop(self.disarm(core));
                     return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
                 }
             }
         }
     }
 
-    /// Frees the slot of an op that has ended.
-    fn disarm(&self, core: &Core) {
-        let ticket = self.armed.take();
-        if let Some(ticket) = ticket {
-            let collected = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
-            ticket.forget();
-            drop(collected);
-        }
+    /// Frees the slot of an op that has ended; returns its queue.
+    fn disarm(&self, core: &Core) -> Option<Q> {
+        let ticket = self.armed.take()?;
+        let (queue, leftover) = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
+        ticket.forget();
+        drop(leftover);
+        Some(queue)
     }
 
     fn begin_wait(&self, core: &Core, wait: &mut NextWait, cx: &mut Context<'_>) {

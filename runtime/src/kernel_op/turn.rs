@@ -14,6 +14,9 @@ use crate::scope::Cancelled;
 use crate::sync::wait_list::{Place, WaitList};
 
 /// The sends of one socket, in a line.
+///
+/// While somebody waits, the turn is never free: it is handed to the first in line, so that one who
+/// sends again and again does not keep the others waiting.
 #[derive(Debug, Default)]
 pub(crate) struct SendLine {
     busy: Cell<bool>,
@@ -43,8 +46,9 @@ impl SendLine {
 
 impl Drop for SendTurn {
     fn drop(&mut self) {
-        self.0.busy.set(false);
-        self.0.waiting.wake_all();
+        if !self.0.waiting.wake_first() {
+            self.0.busy.set(false);
+        }
     }
 }
 
@@ -60,20 +64,23 @@ impl Future for Take {
         let this = &mut *self;
         if !this.place.is_in_line() {
             ready!(this.place.entry(cx))?;
-        } else {
-            ready!(this.line.waiting.poll(&mut this.place, cx))?;
-        }
-        loop {
             if let Some(turn) = this.line.try_take() {
                 return Poll::Ready(Ok(turn));
             }
-            ready!(this.line.waiting.poll(&mut this.place, cx))?;
         }
+        // Woken, it is ours: `busy` was left set for us.
+        this.line
+            .waiting
+            .poll(&mut this.place, cx)
+            .map_ok(|()| SendTurn(Rc::clone(&this.line)))
     }
 }
 
 impl Drop for Take {
     fn drop(&mut self) {
-        self.line.waiting.leave(&mut self.place);
+        if self.line.waiting.leave(&mut self.place) {
+            // It was handed to us, and we do not want it any more: the next.
+            drop(SendTurn(Rc::clone(&self.line)));
+        }
     }
 }

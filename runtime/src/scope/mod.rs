@@ -50,6 +50,13 @@ use tree::NodeId;
 /// # ?.map_err(std::io::Error::from)?;
 /// # Ok::<_, std::io::Error>(())
 /// ```
+///
+/// A scope stays on its core; its handles travel:
+///
+/// ```compile_fail
+/// fn send<T: Send>(_: T) {}
+/// send(quoit::Scope::new());
+/// ```
 #[derive(Debug, Default)]
 pub struct Scope {
     deadline: Option<Instant>,
@@ -219,6 +226,7 @@ impl<'a> Running<'a> {
             }
             scope.used.set(true);
             let active = core.active.get();
+            let early = entered.is_some();
             let entered = entered.get_or_insert_with(|| Entered::new(core, active, scope.shielded));
             let running = Self {
                 scope,
@@ -226,9 +234,11 @@ impl<'a> Running<'a> {
                 outside: Cell::new(active),
                 home,
             };
-            // If a handle was made before, the node is elsewhere; what the handle did holds.
-            let aborts = core.tree.borrow_mut().move_under(entered.node, active);
-            core.carry_out(aborts);
+            if early {
+                // A handle was made before, so the node is elsewhere; what the handle did holds.
+                let aborts = core.tree.borrow_mut().move_under(entered.node, active);
+                core.carry_out(aborts);
+            }
             if let Some(deadline) = scope.first_deadline() {
                 entered.arm(core, deadline);
             }

@@ -242,18 +242,47 @@ impl Tree {
     /// another. What that makes cancelled is aborted.
     pub(crate) fn move_under(&mut self, node: NodeId, parent: NodeId) -> Vec<Abort> {
         let mut aborts = Vec::new();
-        if self.nodes.get(node.0).is_none() || self.is_within(parent, node) {
+        let Some(found) = self.nodes.get(node.0) else {
             return aborts;
-        }
-        self.unlink(node.0);
-        self.node_mut(node.0).parent = Some(parent.0);
-        self.link(node.0, parent.0);
-        let found = self.node(node.0);
-        if self.node(parent.0).effective && !found.shielded && !found.effective {
-            let cause = self.cause(parent);
-            self.push_down(node.0, cause, &mut aborts);
+        };
+        if found.parent != Some(parent.0) && !self.is_within(parent, node) {
+            self.relink(node.0, parent.0, &mut aborts);
         }
         aborts
+    }
+
+    /// Hangs a node below a parent that is not below it, and makes the bit say what it must there.
+    fn relink(&mut self, node: Key, parent: Key, aborts: &mut Vec<Abort>) {
+        self.unlink(node);
+        self.node_mut(node).parent = Some(parent);
+        self.link(node, parent);
+        let found = self.node(node);
+        let inherits = self.node(parent).effective && !found.shielded;
+        match (found.effective, inherits || found.cause.is_some()) {
+            (false, true) => {
+                let cause = self.cause(NodeId(parent));
+                self.push_down(node, cause, aborts);
+            }
+            (true, false) => self.take_back(node),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Clears the bit of a node that was cancelled by its surroundings alone, and has left them; and
+    /// of those below that inherited it. What was aborted stays so.
+    fn take_back(&mut self, top: Key) {
+        let mut left = vec![top];
+        while let Some(key) = left.pop() {
+            self.node_mut(key).effective = false;
+            let mut child = self.node(key).first_child;
+            while let Some(key) = child {
+                let node = self.node(key);
+                child = node.next;
+                if node.effective && node.cause.is_none() && !node.shielded {
+                    left.push(key);
+                }
+            }
+        }
     }
 
     /// Returns whether `node` is `top`, lies below it, or is no node at all.
@@ -288,7 +317,7 @@ impl Tree {
         while let Some(key) = child {
             child = self.node(key).next;
             if !self.node(key).ghost {
-                aborts.append(&mut self.move_under(NodeId(key), NodeId(parent)));
+                self.relink(key, parent, &mut aborts);
             }
         }
         let closing = self.node_mut(node.0);
@@ -423,6 +452,13 @@ impl Tree {
             ParkState::Waiting(Wait::Memory(waker)) => Some(waker),
             _ => unreachable!("looked at just above"),
         }
+    }
+
+    /// Returns whether a park was completed.
+    pub(crate) fn is_ready(&self, id: ParkId) -> bool {
+        self.parks
+            .get(id.0)
+            .is_some_and(|park| matches!(park.state, ParkState::Ready))
     }
 
     /// Returns why a park was aborted, if it was.
@@ -730,6 +766,26 @@ mod tests {
         tree.park(inner, waiting());
         assert!(tree.close(inner).is_empty());
         assert_eq!(tree.cancel(outer, cause()).len(), 1);
+    }
+
+    #[test]
+    fn a_node_that_leaves_a_cancelled_scope_is_as_its_new_parent() {
+        let mut tree = Tree::new(0);
+        let cancelled = tree.open(tree.root(), false);
+        let moving = tree.open(cancelled, false);
+        let below = tree.open(moving, false);
+        let own = tree.open(moving, false);
+        tree.cancel(own, cause());
+        tree.cancel(cancelled, Cancelled::deadline());
+        assert!(tree.move_under(moving, tree.root()).is_empty());
+        assert!(!tree.is_cancelled(moving) && !tree.is_cancelled(below));
+        assert!(tree.is_cancelled(own), "its own cancel is for ever");
+        assert!(tree.move_under(cancelled, moving).is_empty());
+        assert!(
+            tree.move_under(moving, cancelled).is_empty(),
+            "no node lies below itself"
+        );
+        assert!(!tree.is_cancelled(moving));
     }
 
     #[test]

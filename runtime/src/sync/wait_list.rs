@@ -63,11 +63,27 @@ impl WaitList {
         })
     }
 
-    /// Gives a place up.
-    pub(crate) fn leave(&self, place: &mut Place) {
-        if let Some(ticket) = place.ticket.take() {
-            self.line.borrow_mut().waiting.remove(&ticket);
-            place.park.end();
+    /// Gives a place up. True if it had been woken, and nobody has seen that.
+    pub(crate) fn leave(&self, place: &mut Place) -> bool {
+        let Some(ticket) = place.ticket.take() else {
+            return false;
+        };
+        self.line.borrow_mut().waiting.remove(&ticket);
+        let woken = place.park.is_ready();
+        place.park.end();
+        woken
+    }
+
+    /// Wakes the first in line who has not been aborted; false if there is none.
+    pub(crate) fn wake_first(&self) -> bool {
+        loop {
+            let Some((_, (park, home))) = self.line.borrow_mut().waiting.pop_first() else {
+                return false;
+            };
+            let woken = current::try_with(|core| home == core.identity() && core.complete(park));
+            if woken == Some(true) {
+                return true;
+            }
         }
     }
 

@@ -90,6 +90,8 @@ async fn try_answer(root: &Folder, request: &Request<Incoming>) -> Result<Respon
                 index,
                 &metadata,
             )),
+            // Neither a link that leads out nor too many open files is a reason to show the folder.
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error.into()),
             _ => Ok(listing_answer(target.relative(), &folder).await?),
         };
     }
