@@ -808,3 +808,73 @@ fn ops_that_are_never_polled_do_nothing() {
         assert_eq!(slow_reader(theirs).join().expect("no panic"), b"only this");
     });
 }
+
+#[test]
+fn one_who_writes_without_end_does_not_keep_the_others_waiting() {
+    on_core(|_| async {
+        let (ours, mut theirs) = connected().await;
+        let drain = thread::spawn(move || {
+            let mut sink = vec![0; 1 << 16];
+            while theirs.read(&mut sink).is_ok_and(|count| count > 0) {}
+        });
+        let ours = Rc::new(ours);
+        let bulk = Rc::clone(&ours);
+        let writes = Rc::new(std::cell::Cell::new(0_u32));
+        let counted = Rc::clone(&writes);
+        let endless = spawn(async move {
+            // A bound for the case that nobody else ever gets the turn.
+            while counted.get() < 10_000 && bulk.write_all(vec![0; 1 << 16]).await.0.is_ok() {
+                counted.set(counted.get() + 1);
+            }
+        });
+        while writes.get() == 0 {
+            yield_now().await.expect("not cancelled");
+        }
+        let before = writes.get();
+        ours.write_all("ping").await.0.expect("connected");
+        // The one that was on its way, and at most one that had stood in line before us.
+        assert!(
+            writes.get() - before <= 2,
+            "{} writes went first",
+            writes.get() - before
+        );
+        ours.shutdown(Shutdown::Both).expect("connected");
+        endless.await.expect("it ends");
+        drain.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_turn_that_was_handed_on_and_is_not_wanted_goes_to_the_next() {
+    for handed in [false, true] {
+        on_core(move |_| async move {
+            let (ours, mut theirs) = connected().await;
+            // More than the kernels take: the first write stays on its way.
+            let mut first = Box::pin(ours.write_all(vec![0; 64 << 20]));
+            assert!(poll_once(first.as_mut()).await.is_pending());
+            let mut second = Box::pin(ours.write_all("second"));
+            assert!(poll_once(second.as_mut()).await.is_pending());
+            let mut third = Box::pin(ours.write("third"));
+            assert!(poll_once(third.as_mut()).await.is_pending());
+            drop(first);
+            if handed {
+                // What was dropped ends in the kernel, and its turn goes to the second.
+                for _ in 0..10 {
+                    op::nop().await.expect("not cancelled");
+                }
+            }
+            drop(second);
+            let drain = thread::spawn(move || {
+                let mut all = Vec::new();
+                theirs.read_to_end(&mut all).expect("connected");
+                all
+            });
+            let patient = Scope::new().timeout(Duration::from_secs(20));
+            let sent = patient.run(async { third.await.0 }).await;
+            assert_eq!(sent.expect("connected"), Some(5), "handed: {handed}");
+            ours.shutdown(Shutdown::Write).expect("connected");
+            let all = drain.join().expect("no panic");
+            assert!(all.ends_with(b"third") && !all.ends_with(b"secondthird"));
+        });
+    }
+}

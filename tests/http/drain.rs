@@ -552,3 +552,47 @@ fn a_shutdown_in_a_handler_answers_would_block() {
     assert_eq!(outcome, Err(io::ErrorKind::WouldBlock));
     assert_eq!(client.answer().text(), "it ends");
 }
+
+/// Requests that had arrived before the server was told to stop, on connections that nobody had
+/// accepted yet: a handler keeps the core busy meanwhile.
+#[test]
+fn connections_made_before_the_drain_are_answered() {
+    const COUNT: usize = 60;
+    for _ in 0..3 {
+        let (tell, told): Begun = mpsc::channel();
+        let (go, gone) = mpsc::channel::<()>();
+        let gone = Arc::new(Mutex::new(gone));
+        let server = one_core().serve(move |request: Request<Incoming>| {
+            let (tell, gone) = (tell.clone(), Arc::clone(&gone));
+            async move {
+                if request.uri().path() == "/hold" {
+                    tell.send(()).expect("the test listens");
+                    // Holds up the core itself, as a long computation does.
+                    gone.lock()
+                        .expect("one at a time")
+                        .recv()
+                        .expect("the test goes on");
+                }
+                text("answered")
+            }
+        });
+        let server = server.expect("a server");
+        let address = server.local_addr();
+        let mut holding = Client::connect(address);
+        holding.ask("GET", "/hold", "");
+        told.recv().expect("the handler begins");
+        let mut clients: Vec<Client> = (0..COUNT).map(|_| Client::connect(address)).collect();
+        for client in &clients {
+            client.ask("GET", "/", "");
+        }
+        let draining = drained_aside(server, LONG);
+        go.send(()).expect("the handler waits");
+        assert_eq!(holding.answer().text(), "answered");
+        for client in &mut clients {
+            assert_eq!(client.answer().text(), "answered");
+        }
+        drop((holding, clients));
+        let report = draining.join().expect("no panic");
+        assert_eq!((report.finished, report.cut), (COUNT as u64 + 1, 0));
+    }
+}

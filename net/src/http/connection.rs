@@ -45,6 +45,33 @@ impl Default for Limits {
     }
 }
 
+/// Whether the server drains.
+#[derive(Debug, Default)]
+pub(super) struct Draining {
+    begun: Event,
+    last_call: Cell<Duration>,
+}
+
+impl Draining {
+    /// Begins to drain, with this much patience in all.
+    pub(super) fn begin(&self, grace: Duration) {
+        self.last_call.set(LAST_CALL.min(grace / 2));
+        self.begun.set();
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.begun.is_set()
+    }
+
+    async fn wait(&self) -> Result<(), Cancelled> {
+        self.begun.wait().await
+    }
+}
+
+/// How long a connection on which nothing has begun stays open when the server begins to drain; at
+/// most half of the grace period.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
 /// HTTP/2's preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -53,7 +80,7 @@ pub(super) async fn serve<H, F, B, E>(
     stream: TcpStream,
     handler: H,
     limits: Limits,
-    draining: Rc<Event>,
+    draining: Rc<Draining>,
 ) -> Result<(), Box<dyn Error + Send + Sync>>
 where
     H: Fn(Request<Incoming>) -> F,
@@ -163,19 +190,16 @@ where
     .await
 }
 
-/// How long an idle HTTP/1 connection stays open when the server begins to drain.
-const LAST_CALL: Duration = Duration::from_millis(500);
-
 /// Watches over an HTTP/1 connection: lets it finish once the server drains and no request has
 /// begun. An idle client may be sending its next one just then: it gets its answer.
 async fn last_call(
     activity: &Activity,
-    draining: &Event,
+    draining: &Draining,
     finish: &Cell<bool>,
 ) -> Result<(), Cancelled> {
     draining.wait().await?;
     loop {
-        sleep(LAST_CALL).await?;
+        sleep(draining.last_call.get()).await?;
         if !activity.has_begun() {
             finish.set(true);
             return future::pending().await;
@@ -189,7 +213,7 @@ async fn last_call(
 async fn watch_streams(
     activity: &Activity,
     limits: Limits,
-    draining: &Event,
+    draining: &Draining,
     finish: &Cell<bool>,
 ) -> Result<(), Cancelled> {
     let tick = limits.stall_timeout.min(limits.head_timeout);
@@ -237,7 +261,7 @@ struct Sniffed {
 
 /// Reads until it is clear which protocol the peer speaks; `None` if it went away, or the server
 /// drains, before.
-async fn sniff(stream: &TcpStream, draining: &Event) -> io::Result<Option<Sniffed>> {
+async fn sniff(stream: &TcpStream, draining: &Draining) -> io::Result<Option<Sniffed>> {
     let mut early = Vec::new();
     loop {
         // Whoever has begun to speak is heard to the end of his sentence.
@@ -278,9 +302,9 @@ fn protocol_of(early: &[u8], then: &[u8]) -> Option<Protocol> {
 }
 
 /// When a connection that has said nothing is closed: a while after the server begins to drain.
-async fn last_moment(draining: &Event) -> Result<(), Cancelled> {
+async fn last_moment(draining: &Draining) -> Result<(), Cancelled> {
     draining.wait().await?;
-    sleep(LAST_CALL).await
+    sleep(draining.last_call.get()).await
 }
 
 /// Waits for `future`, unless `signal` comes first.

@@ -26,7 +26,7 @@ use quoit::{
     CancelHandle, CarriesCancelled, CoreId, CoreMetrics, Cores, RemoteHandle, Runtime, Scope,
 };
 
-use super::connection::{self, Limits};
+use super::connection::{self, Draining, Limits};
 use crate::sharded::ShardedListener;
 use crate::tcp::{TcpListener, TcpOptions, TcpStream};
 
@@ -371,7 +371,7 @@ fn bind_first(
 #[derive(Debug, Default)]
 struct Connections {
     open: Cell<u64>,
-    draining: Rc<Event>,
+    draining: Rc<Draining>,
     /// Set when the last has ended after `draining`.
     none_left: Event,
 }
@@ -429,7 +429,7 @@ where
         begin(stream);
     }
     let at_start = connections.open.get();
-    connections.draining.set();
+    connections.draining.begin(shared.grace());
     if at_start > 0 {
         let _: Option<()> = Scope::new()
             .timeout(shared.grace())
