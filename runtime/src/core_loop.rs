@@ -21,9 +21,11 @@ use crate::core_state::Core;
 use crate::driver::Wait;
 use crate::kernel_op::request::{RegionMut, Request};
 use crate::kernel_op::slab::{About, Reaction, WAKE, WAKE_CANCEL};
+use crate::scope::tree::NodeId;
+use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
-use crate::task::table::{Left, Ready};
+use crate::task::table::{Left, Ready, TaskBox};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -248,14 +250,7 @@ impl Core {
                 if ended == Ended::Panicked {
                     self.counters().panics.add(1);
                 }
-                self.close_node(node);
-                let after = self.tasks.borrow_mut().end(id, object);
-                if let Some(unwanted) = after.unwanted {
-                    self.contain(|| drop(unwanted));
-                }
-                if let Some(park) = after.joiner {
-                    self.complete(park);
-                }
+                self.finish(id, node, object);
             }
         }
         false
@@ -495,6 +490,12 @@ impl Core {
         let outside = self.active.replace(node);
         object.as_mut().drop_future();
         self.active.set(outside);
+        self.finish(id, node, object);
+    }
+
+    /// Takes a task that has ended off the core: its scope, its output if nobody wants it, and tells
+    /// who waits for it.
+    fn finish(&self, id: TaskId, node: NodeId, object: TaskBox) {
         self.close_node(node);
         let after = self.tasks.borrow_mut().end(id, object);
         if let Some(unwanted) = after.unwanted {

@@ -57,7 +57,8 @@ pub async fn read<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
 ///
 /// # Errors
 ///
-/// Those of `pread(2)`.
+/// Those of `pread(2)`; but of something without positions, such as a pipe, it reads as [`read`]
+/// does.
 pub async fn read_at<B: IoBufMut>(fd: &SharedFd, buf: B, offset: u64) -> BufResult<usize, B> {
     if let Err(error) = check_offset(offset) {
         return (Err(error), buf);

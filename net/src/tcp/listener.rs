@@ -10,7 +10,10 @@ use super::{TcpOptions, TcpStream};
 
 /// Accepts TCP connections on one core.
 ///
-/// For a server on every core, bind one per core with [`TcpListener::bind_shared`].
+/// For a server on every core use [`ShardedListener`](crate::ShardedListener).
+///
+/// Dropped, it is closed once the kernel has ended its accept, a moment later: to bind the same port
+/// again at once, wait for [`TcpListener::finish`].
 #[derive(Debug)]
 pub struct TcpListener {
     listener: Listener,
