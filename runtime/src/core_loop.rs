@@ -11,7 +11,8 @@
 //! Invariants:
 //! - A core never waits with a request that is not submitted, with a message in its inbox, or with
 //!   completions that overflowed.
-//! - However long tasks stay ready, inbox, timers and completions are looked at every few polls.
+//! - However long tasks stay ready, inbox and completions are looked for every 32 polls, and timers
+//!   once a turn, which has an end.
 //! - Nothing is done "at the next turn" unless somebody asked for it: an idle core makes no turns.
 
 use std::task::{Context, Poll};
