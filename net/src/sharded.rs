@@ -4,10 +4,11 @@
 //! not. So all are made at once, for as many cores as there are, and each core takes its own.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quoit::CoreId;
+use quoit::op::Socket;
 
 use crate::tcp::{TcpListener, TcpOptions};
 
@@ -32,7 +33,7 @@ use crate::tcp::{TcpListener, TcpOptions};
 /// ```
 #[derive(Debug, Clone)]
 pub struct ShardedListener {
-    shares: Arc<[Mutex<Option<StdListener>>]>,
+    shares: Arc<[Mutex<Option<Socket>>]>,
     local: SocketAddr,
 }
 
@@ -90,7 +91,7 @@ impl ShardedListener {
             .get(core.index())
             .and_then(|share| share.lock().unwrap_or_else(PoisonError::into_inner).take());
         match share {
-            Some(listener) => TcpListener::from_std(listener),
+            Some(listener) => TcpListener::from_socket(listener),
             None => Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("core {core} has taken its share of {} already", self.local),

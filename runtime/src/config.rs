@@ -270,7 +270,7 @@ impl Builder {
                 rule: "from 1 to 1048576".to_owned(),
             });
         }
-        let features = self.features.available().map_err(BuildError::ring)?;
+        let features = self.features().map_err(BuildError::ring)?;
         let default_buffers = if features.incremental_buffers {
             (16, 128 * 1024)
         } else {
@@ -285,6 +285,17 @@ impl Builder {
         })
     }
 
+    /// Returns what of the wanted features there is.
+    fn features(&self) -> io::Result<RingFeatures> {
+        #[cfg(feature = "sim")]
+        if crate::sim::is_running() {
+            // The simulated kernel has them all; whether buffers are filled piece by piece it says
+            // when they are registered.
+            return Ok(self.features);
+        }
+        self.features.available()
+    }
+
     /// Resolves the cores to processors.
     pub(crate) fn processors(&self) -> Result<Vec<usize>, BuildError> {
         processors(self.cores.as_ref().unwrap_or(&Cores::All))
@@ -293,6 +304,18 @@ impl Builder {
 
 /// Resolves cores to processors, each of them one that the process may use.
 pub(crate) fn processors(cores: &Cores) -> Result<Vec<usize>, BuildError> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        let count = match cores {
+            Cores::All => world.default_cores(),
+            Cores::Count(count) => *count,
+            Cores::List(list) => list.len(),
+        };
+        if count == 0 {
+            return Err(BuildError::Cores("no core at all was asked for".to_owned()));
+        }
+        return Ok((0..count).collect());
+    }
     let allowed: Vec<usize> = core_affinity::get_core_ids()
         .unwrap_or_default()
         .into_iter()

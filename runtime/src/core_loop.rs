@@ -5,7 +5,8 @@
 //!   park:  publish "parked" ─► look once more ─► submit and wait until the next deadline ─► reap
 //! ```
 //!
-//! A turn never waits, so whoever schedules cores may be a thread's loop or something else. There
+//! A step of a core is a turn and, if that leaves nothing to do, the beginning of a park, which is
+//! the last thing it does: so whoever schedules cores may be a thread's loop or something else. There
 //! is one entry into the kernel per turn: a turn that leaves nothing ready submits with its park.
 //!
 //! Invariants:
@@ -53,54 +54,126 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// Pause before a kernel that was too busy is asked again.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
+/// Where a core is in its life.
+#[derive(Debug)]
+pub(crate) enum Life {
+    /// It runs the future of `block_on`, and stops with it, within this grace period.
+    Main {
+        task: TaskId,
+        node: NodeId,
+        grace: Duration,
+    },
+    /// It runs until it is asked to stop.
+    Running,
+    /// It waits for the kernel, at the latest until `last`.
+    Ending { last: Instant, wake_cancelled: bool },
+    /// It has nothing left.
+    Ended,
+}
+
+/// What a step of a core came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There is more to do.
+    Again,
+    /// It has entered the kernel to wait: next comes [`Core::woken`].
+    Waited,
+    /// It has ended.
+    Ended,
+}
+
 impl Core {
     /// Runs until the core was asked to stop and has stopped.
     pub(crate) fn run(&self) {
-        current::enter(self, || {
-            self.run_until_stopped();
-            self.end();
-        });
+        self.live(Life::Running, &mut no_main);
     }
 
     /// Runs until `main` says that it has ended, then stops within `grace`.
     pub(crate) fn run_main(&self, main: MainPoll<'_>, grace: Duration) {
+        self.live(self.with_main(grace), main);
+    }
+
+    /// Makes room for a future of `block_on`.
+    pub(crate) fn with_main(&self, grace: Duration) -> Life {
+        let (task, node) = self.add_main();
+        Life::Main { task, node, grace }
+    }
+
+    fn live(&self, mut life: Life, main: MainPoll<'_>) {
         current::enter(self, || {
-            let (task, node) = self.add_main();
-            let mut ended = false;
             loop {
+                match self.step(&mut life, main) {
+                    Step::Again => {}
+                    // The kernel has let this thread wait already.
+                    Step::Waited => self.woken(&life),
+                    Step::Ended => return,
+                }
+            }
+        });
+    }
+
+    /// One step of this core's life. It waits in the kernel at most once, at its end.
+    pub(crate) fn step(&self, life: &mut Life, main: MainPoll<'_>) -> Step {
+        match *life {
+            Life::Main { task, node, grace } => {
+                let mut ended = false;
                 self.turn(&mut |cx| {
                     ended = main(cx);
                     ended
                 });
                 if ended {
-                    break;
+                    self.tasks.borrow_mut().remove_main(task);
+                    self.close_node(node);
+                    self.begin_to_stop(grace);
+                    *life = Life::Running;
+                    return Step::Again;
                 }
-                if !self.has_work() {
-                    self.park();
-                }
+                self.wait_unless_busy()
             }
-            self.tasks.borrow_mut().remove_main(task);
-            self.close_node(node);
-            self.begin_to_stop(grace);
-            self.run_until_stopped();
-            self.end();
-        });
+            Life::Running => {
+                self.turn(&mut no_main);
+                if self.has_stopped() {
+                    *life = self.begin_to_end();
+                    return Step::Again;
+                }
+                self.wait_unless_busy()
+            }
+            Life::Ending {
+                last,
+                ref mut wake_cancelled,
+            } => {
+                if self.wait_to_end(last, wake_cancelled) {
+                    return Step::Waited;
+                }
+                self.publish_gauges();
+                *life = Life::Ended;
+                Step::Ended
+            }
+            Life::Ended => Step::Ended,
+        }
     }
 
-    fn run_until_stopped(&self) {
-        loop {
-            self.turn(&mut |_| unreachable!("only block_on has a main future"));
-            if self.has_stopped() {
-                return;
+    /// Goes on after a wait in the kernel.
+    pub(crate) fn woken(&self, life: &Life) {
+        match life {
+            Life::Main { .. } | Life::Running => self.end_park(),
+            Life::Ending { .. } => {
+                self.reap();
             }
-            if !self.has_work() {
-                self.park();
-            }
+            Life::Ended => {}
+        }
+    }
+
+    fn wait_unless_busy(&self) -> Step {
+        if !self.has_work() && self.begin_park() {
+            Step::Waited
+        } else {
+            Step::Again
         }
     }
 
     /// Does what is to do, without waiting.
-    pub(crate) fn turn(&self, main: MainPoll<'_>) {
+    fn turn(&self, main: MainPoll<'_>) {
         self.counters().turns.add(1);
         self.take_inbox();
         self.look_at_the_clock();
@@ -117,12 +190,12 @@ impl Core {
         self.wake_yielded();
     }
 
-    /// Waits in the kernel until there is something to do.
-    pub(crate) fn park(&self) {
+    /// Waits in the kernel until there is something to do; false if there is already.
+    fn begin_park(&self) -> bool {
         self.shared.park.publish();
         if self.has_mail() {
             self.shared.park.withdraw();
-            return;
+            return false;
         }
         self.counters().parks.add(1);
         self.publish_gauges();
@@ -132,6 +205,10 @@ impl Core {
             (one, other) => one.or(other),
         };
         self.enter(Wait::Until(deadline));
+        true
+    }
+
+    fn end_park(&self) {
         self.shared.park.withdraw();
         self.clock_is_old.set(true);
         self.reap();
@@ -204,7 +281,8 @@ impl Core {
         let mut polls = 0;
         let mut began = None;
         loop {
-            let next = self.tasks.borrow_mut().next_ready();
+            let first = self.first_of_ready();
+            let next = self.tasks.borrow_mut().next_ready(first);
             let Some(ready) = next else { break };
             let ended_main = self.poll(ready, main);
             polls += 1;
@@ -226,6 +304,15 @@ impl Core {
         if polls > 0 {
             self.clock_is_old.set(true);
         }
+    }
+
+    /// Returns which of the ready tasks comes first: they are in no promised order.
+    fn first_of_ready(&self) -> usize {
+        #[cfg(feature = "sim")]
+        if let crate::driver::Driver::Simulated(ring) = &*self.driver.borrow() {
+            return ring.choose(self.tasks.borrow().ready());
+        }
+        0
     }
 
     /// Polls one task. True if it was the future of `block_on` and it has ended.
@@ -415,8 +502,15 @@ impl Core {
 
     // --- the end ---
 
-    /// Drops what has not ended and waits until the kernel has given everything back.
-    fn end(&self) {
+    /// Lets go of everything at once, as at the end: what a simulation that has failed leaves.
+    #[cfg(feature = "sim")]
+    pub(crate) fn give_up(&self) {
+        self.begin_to_stop(Duration::ZERO);
+        self.begin_to_end();
+    }
+
+    /// Drops what has not ended. What the kernel still has is waited for afterwards.
+    fn begin_to_end(&self) -> Life {
         self.drop_tasks();
         self.closures.close();
         for waker in self.yields.take() {
@@ -429,26 +523,26 @@ impl Core {
         }
         let timers = self.timers.take();
         self.contain(|| drop(timers));
-        let last = self
-            .stop_at
-            .get()
-            .unwrap_or_else(Instant::now)
-            .max(Instant::now())
-            + LAST_WAIT;
-        let mut wake_cancelled = false;
-        loop {
-            if self.wake_armed.get() && !wake_cancelled {
-                let cancel = Request::Cancel { target: WAKE };
-                wake_cancelled = self.driver.borrow_mut().push(&cancel, WAKE_CANCEL).is_ok();
-            }
-            let in_kernel = self.ops.borrow().in_kernel() > 0 || self.wake_armed.get();
-            if !in_kernel || Instant::now() >= last {
-                break;
-            }
-            self.enter_to_end(Wait::Until(Some(last)));
-            self.reap();
+        let now = Instant::now();
+        Life::Ending {
+            last: self.stop_at.get().unwrap_or(now).max(now) + LAST_WAIT,
+            wake_cancelled: false,
         }
-        self.publish_gauges();
+    }
+
+    /// Waits for the kernel to give something back; false if it has nothing of ours any more, or
+    /// has had its time.
+    fn wait_to_end(&self, last: Instant, wake_cancelled: &mut bool) -> bool {
+        if self.wake_armed.get() && !*wake_cancelled {
+            let cancel = Request::Cancel { target: WAKE };
+            *wake_cancelled = self.driver.borrow_mut().push(&cancel, WAKE_CANCEL).is_ok();
+        }
+        let in_kernel = self.ops.borrow().in_kernel() > 0 || self.wake_armed.get();
+        if !in_kernel || Instant::now() >= last {
+            return false;
+        }
+        self.enter_to_end(Wait::Until(Some(last)));
+        true
     }
 
     /// As `enter`, but the eventfd is not read again.
@@ -506,6 +600,11 @@ impl Core {
             self.complete(park);
         }
     }
+}
+
+/// A core of its own thread has no future of `block_on`.
+fn no_main(_: &mut Context<'_>) -> bool {
+    unreachable!("only block_on has a main future")
 }
 
 /// How many times the end of a core drops the tasks that destructors have started meanwhile.

@@ -84,7 +84,7 @@ pub(crate) struct Core {
 impl Core {
     /// Sets a core up on this thread.
     pub(crate) fn new(index: u32, config: &CoreConfig) -> io::Result<Self> {
-        let mut driver = Driver::ring(&RingOptions {
+        let mut driver = Driver::new(&RingOptions {
             submission_entries: config.submission_entries,
             completion_entries: config.completion_entries,
             features: config.features,
@@ -94,7 +94,8 @@ impl Core {
         let incremental =
             driver.register_buffers(buffers.ring_address(), buffers.count(), GROUP)?;
         buffers.set_incremental(incremental);
-        let place = Place::take()?;
+        let mut place = Place::take()?;
+        place.join_simulation();
         let shared = place.shared;
         shared.counters.reset();
         let tree = Tree::new(shared.incarnation());
@@ -313,6 +314,44 @@ impl Core {
         }
     }
 
+    /// Says what each task waits for, a line each.
+    #[cfg(feature = "sim")]
+    pub(crate) fn describe(&self) -> Vec<String> {
+        use crate::scope::tree::{Purpose, Waits};
+        let tree = self.tree.borrow();
+        let mut lines = Vec::new();
+        for (slot, node, ready) in self.tasks.borrow().living() {
+            let waits = tree.waits_below(node);
+            if ready {
+                lines.push(format!("task {slot} is ready to run"));
+            } else if waits.iter().all(|(_, _, what)| what.is_none()) {
+                lines.push(format!(
+                    "task {slot} waits for something the runtime does not know"
+                ));
+            } else {
+                lines.push(format!("task {slot} waits"));
+            }
+            for (depth, cancelled, what) in waits {
+                let what = match what {
+                    None => continue,
+                    Some(Waits::Memory(Purpose::Time)) => "for a point in time".to_owned(),
+                    Some(Waits::Memory(Purpose::Join)) => "for the end of a task".to_owned(),
+                    Some(Waits::Memory(Purpose::Item)) => "for bytes or a connection".to_owned(),
+                    Some(Waits::Memory(Purpose::Turn)) => {
+                        "for another task of this core".to_owned()
+                    }
+                    Some(Waits::Kernel(op)) => self.ops.borrow_mut().describe(op),
+                };
+                let cancelled = if cancelled { ", cancelled" } else { "" };
+                let indent = "  ".repeat(depth + 1);
+                lines.push(format!("{indent}{what} (scope depth {depth}{cancelled})"));
+            }
+        }
+        let in_kernel = self.ops.borrow().in_kernel();
+        lines.push(format!("{in_kernel} ops are in the kernel"));
+        lines
+    }
+
     /// Makes a task's node vanish with the task.
     pub(crate) fn close_node(&self, node: NodeId) {
         let aborts = self.tree.borrow_mut().close(node);
@@ -344,7 +383,8 @@ impl Drop for Core {
         self.closures.close();
         // Closing a ring is no barrier: only completions give memory back. The orderly end of a
         // core has waited for them; what is left now, the kernel may still write to.
-        let kernel_is_done = self.ops.get_mut().in_kernel() == 0 && !self.wake_armed.get();
+        let kernel_is_done = self.ops.get_mut().in_kernel() == 0 && !self.wake_armed.get()
+            || !self.driver.get_mut().may_still_write();
         if kernel_is_done {
             if self.driver.get_mut().unregister_buffers(GROUP).is_err() {
                 std::mem::forget(Rc::clone(&self.buffers));

@@ -20,6 +20,7 @@
 //! - Memory that the kernel may write to: [`buf`].
 //! - Files in [`fs`], signals in [`signal`], and in [`op`] the leaf ops that all of them are made of.
 //! - Tasks that wait for each other: [`sync`].
+//! - With the feature `sim`: whole programs under a seed, in `sim`.
 //!
 //! Sockets, TLS and HTTP are in the crate `quoit-net`.
 
@@ -35,9 +36,12 @@ mod mailbox;
 mod metrics;
 pub mod op;
 mod panics;
+mod random;
 mod runtime;
 mod scope;
 pub mod signal;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod slab;
 pub mod sync;
 mod task;
@@ -45,6 +49,7 @@ pub mod time;
 
 pub use config::{BuildError, Builder, Cores, ParseCoresError, RingFeature};
 pub use metrics::CoreMetrics;
+pub use random::random;
 pub use runtime::{CoreId, Handle, RemoteError, RemoteHandle, Runtime, SpawnError, block_on};
 pub use scope::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Reason, Scope, check};
 pub use task::{JoinError, JoinHandle, spawn, yield_now};

@@ -8,19 +8,21 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use socket2::{SockAddr, Socket};
+use socket2::SockAddr;
 
+pub use crate::driver::socket::{Socket, SocketOption};
 pub use crate::kernel_op::fd::SharedFd;
 
 use crate::buf::{BufResult, Chunk, Interrupted, IoBuf, IoBufMut, SliceExt};
-use crate::driver::sys;
+use crate::driver::{socket, sys};
 use crate::kernel_op::KernelOp;
+use crate::kernel_op::fd::Descriptor;
 use crate::kernel_op::multishot::{Multishot, NextWait, Queue};
 use crate::kernel_op::ops;
 use crate::kernel_op::request::CURRENT_POSITION;
@@ -103,6 +105,17 @@ fn check_offset(offset: u64) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
+/// Makes a pipe: the end to read from, and the one to write to. `pipe2(2)`.
+///
+/// # Errors
+///
+/// Those of `pipe2(2)`.
+pub fn pipe() -> io::Result<(SharedFd, SharedFd)> {
+    let ends = sys::pipe()?;
+    let [read, write] = ends.map(|fd| SharedFd::new(Descriptor::new(fd)));
+    Ok((read, write))
+}
+
 /// Waits until a descriptor is ready for one of `events` (`libc::POLLIN`, …); returns those it is
 /// ready for. `poll(2)`.
 ///
@@ -159,7 +172,7 @@ impl Stream {
     ///
     /// Those of `socket(2)` and `connect(2)`. The socket of a failed or cancelled attempt is closed.
     pub async fn connect(socket: Socket, address: SockAddr) -> io::Result<Self> {
-        let fd = SharedFd::from(OwnedFd::from(socket));
+        let fd = socket.into_shared();
         KernelOp::new(ops::Connect(address), Some(fd.clone())).await?;
         Ok(Self::new(fd))
     }
@@ -349,7 +362,7 @@ impl Stream {
     ///
     /// Those of `shutdown(2)`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.with_socket(|socket| socket.shutdown(how))
+        socket::shutdown(self.fd().as_raw_fd(), how)
     }
 
     /// Closes the socket and waits until that is done; what was received and not taken is lost.
@@ -375,9 +388,40 @@ impl Stream {
         sys::bytes_acknowledged(self.fd().as_raw_fd())
     }
 
-    /// Runs `f` on the socket: for its options and addresses.
-    pub fn with_socket<R>(&self, f: impl FnOnce(&Socket) -> R) -> R {
-        sys::with_socket(self.fd().as_raw_fd(), f)
+    /// Tells the socket something. `setsockopt(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `setsockopt(2)`.
+    pub fn set(&self, option: SocketOption) -> io::Result<()> {
+        socket::set(self.fd().as_raw_fd(), option)
+    }
+
+    /// Returns the address of this end. `getsockname(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `getsockname(2)`; and if it is no internet address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        socket::local_addr(self.fd().as_raw_fd())
+    }
+
+    /// Returns the peer's address. `getpeername(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `getpeername(2)`: the connection may be gone; and if it is no internet address.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        socket::peer_addr(self.fd().as_raw_fd())
+    }
+
+    /// Runs `f` on the socket: for options of other kinds, and addresses of other families.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` in a simulation, whose sockets the real kernel does not know.
+    pub fn with_socket<R>(&self, f: impl FnOnce(&socket2::Socket) -> R) -> io::Result<R> {
+        socket::with(self.fd().as_raw_fd(), f)
     }
 
     /// Returns the descriptor.
@@ -507,9 +551,8 @@ pub struct Listener {
 impl Listener {
     /// Takes over a listening socket.
     pub fn new(socket: Socket) -> Self {
-        let fd = SharedFd::from(OwnedFd::from(socket));
         Self {
-            accepted: Multishot::new(fd),
+            accepted: Multishot::new(socket.into_shared()),
         }
     }
 
@@ -534,20 +577,17 @@ impl Listener {
             left.extend(std::iter::from_fn(|| queue.pop()));
         }
         // Those that the kernel has made and nobody has accepted.
-        self.with_socket(|socket| {
-            if socket.set_nonblocking(true).is_ok() {
-                while let Ok((accepted, _)) = socket.accept() {
-                    left.push(SharedFd::from(OwnedFd::from(accepted)));
-                }
-            }
-        });
+        left.extend(socket::accept_waiting(self.accepted.fd().as_raw_fd()));
         left
     }
 
-    /// Runs `f` on the socket: for its options and addresses.
-    pub fn with_socket<R>(&self, f: impl FnOnce(&Socket) -> R) -> R {
-        let fd = self.accepted.fd().clone();
-        sys::with_socket(fd.as_raw_fd(), f)
+    /// Returns the address it listens on. `getsockname(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `getsockname(2)`; and if it is no internet address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        socket::local_addr(self.accepted.fd().as_raw_fd())
     }
 }
 

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::{BuildError, Builder, CoreConfig};
+use crate::core_loop::MainPoll;
 use crate::core_state::Core;
 use crate::driver::sys;
 use crate::mailbox::CoreShared;
@@ -73,8 +74,34 @@ impl fmt::Display for CoreId {
 #[derive(Debug)]
 pub struct Runtime {
     handle: Handle,
-    threads: Vec<thread::JoinHandle<()>>,
+    lives: Vec<CoreLife>,
     grace: Duration,
+}
+
+/// What carries a core.
+#[derive(Debug)]
+enum CoreLife {
+    /// A thread of its own.
+    Thread(thread::JoinHandle<()>),
+    /// The simulation that runs on this thread.
+    #[cfg(feature = "sim")]
+    Simulated(crate::sim::world::Place),
+}
+
+impl CoreLife {
+    /// Blocks until the core has ended.
+    fn join(self) -> thread::Result<()> {
+        match self {
+            Self::Thread(thread) => thread.join(),
+            #[cfg(feature = "sim")]
+            Self::Simulated(place) => {
+                if let Some(world) = crate::sim::world() {
+                    world.drive(|| world.has_ended(place).then_some(()));
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Reaches a runtime's cores from any thread.
@@ -146,7 +173,7 @@ impl Runtime {
         }
         drop(ended);
         let mut first = None;
-        while let Ok(outcome) = mains.recv() {
+        while let Ok(outcome) = receive(&mains) {
             let failure = match outcome {
                 None | Some(Ok(Ok(()))) => continue,
                 Some(Ok(Err(error)))
@@ -183,10 +210,10 @@ impl Runtime {
         let here = CoreId::current();
         if self.handle.cores.iter().any(|core| Some(core.id) == here) {
             // A core cannot wait for its own end: the threads end by themselves.
-            self.threads.clear();
+            self.lives.clear();
         }
-        for thread in self.threads.drain(..) {
-            if let Err(payload) = thread.join()
+        for life in self.lives.drain(..) {
+            if let Err(payload) = life.join()
                 && !thread::panicking()
             {
                 // A core never ends by a panic of a task: this one is ours.
@@ -267,9 +294,21 @@ impl Builder {
                 cores: Arc::new([]),
                 grace: self.grace_period,
             },
-            threads: Vec::new(),
+            lives: Vec::new(),
             grace: self.grace_period,
         };
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            let mut cores = Vec::new();
+            for (index, _) in processors.into_iter().enumerate() {
+                let core = Core::new(index as u32, &config).map_err(BuildError::ring)?;
+                cores.push(CoreHandle::of(&core));
+                runtime.handle.cores = cores.clone().into();
+                let place = world.add(core, None);
+                runtime.lives.push(CoreLife::Simulated(place));
+            }
+            return Ok(runtime);
+        }
         let (tell, told) = mpsc::channel();
         let mut cores = Vec::new();
         for (index, processor) in processors.into_iter().enumerate() {
@@ -279,7 +318,7 @@ impl Builder {
                 .name(format!("quoit-{index}"))
                 .spawn(body)
                 .map_err(BuildError::Thread)?;
-            runtime.threads.push(thread);
+            runtime.lives.push(CoreLife::Thread(thread));
             // One after the other, so that cores are numbered in order, and the first refusal is
             // the one reported.
             let core = told
@@ -312,6 +351,8 @@ impl Builder {
         let config = self.check()?;
         let _pinned = match &self.cores {
             None => None,
+            #[cfg(feature = "sim")]
+            Some(_) if crate::sim::is_running() => None,
             Some(_) => match self.processors()?[..] {
                 [processor] => Some(Pinned::to(processor).map_err(BuildError::Thread)?),
                 [..] => {
@@ -323,7 +364,8 @@ impl Builder {
         let core = Core::new(0, &config).map_err(BuildError::ring)?;
         let mut future = pin!(guarded(future));
         let mut output = None;
-        core.run_main(
+        run_main(
+            core,
             &mut |cx| match future.as_mut().poll(cx) {
                 Poll::Ready(value) => {
                     output = Some(value);
@@ -333,12 +375,36 @@ impl Builder {
             },
             self.grace_period,
         );
-        drop(core);
         match output.expect("run_main returns once the future has ended") {
             Ok(value) => Ok(value),
             Err(payload) => resume_unwind(payload),
         }
     }
+}
+
+/// Runs a core with a main future to its end.
+fn run_main(core: Core, main: MainPoll<'_>, grace: Duration) {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        let life = core.with_main(grace);
+        let place = world.add(core, Some(life));
+        world.drive_main(place, main);
+        return;
+    }
+    core.run_main(main, grace);
+}
+
+/// Blocks until a message is there; an error when none will come.
+fn receive<T>(from: &mpsc::Receiver<T>) -> Result<T, mpsc::RecvError> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return world.drive(|| match from.try_recv() {
+            Ok(message) => Some(Ok(message)),
+            Err(mpsc::TryRecvError::Disconnected) => Some(Err(mpsc::RecvError)),
+            Err(mpsc::TryRecvError::Empty) => None,
+        });
+    }
+    from.recv()
 }
 
 /// Runs one future to its end on the calling thread, with a core of its own there.
@@ -394,12 +460,7 @@ fn core_thread(
         .and_then(|()| Core::new(index, config).map_err(BuildError::ring));
     match set_up {
         Ok(core) => {
-            let handle = CoreHandle {
-                id: core.id,
-                shared: core.shared,
-                closures: Arc::clone(&core.closures),
-            };
-            if tell.send(Ok(handle)).is_ok() {
+            if tell.send(Ok(CoreHandle::of(&core))).is_ok() {
                 core.run();
             }
         }
@@ -545,6 +606,14 @@ impl Handle {
 }
 
 impl CoreHandle {
+    fn of(core: &Core) -> Self {
+        Self {
+            id: core.id,
+            shared: core.shared,
+            closures: Arc::clone(&core.closures),
+        }
+    }
+
     fn send(&self, job: crate::mailbox::closures::Job) -> Result<(), Refused> {
         self.closures.send(job).map_err(|(refused, job)| {
             drop(job);
@@ -624,6 +693,10 @@ impl<T> RemoteHandle<T> {
     pub fn wait(self) -> Result<T, RemoteError> {
         if CoreId::current().is_some() {
             return Err(RemoteError::WouldBlock);
+        }
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            return world.drive(|| lock(&self.slot.output).take());
         }
         let mut output = lock(&self.slot.output);
         loop {

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 
-use quoit::op::{Listener, Stream};
+use quoit::op::{Listener, Socket, Stream};
 
 use super::options::explain;
 use super::{TcpOptions, TcpStream};
@@ -70,7 +71,16 @@ impl TcpListener {
 
     fn bind_one(address: SocketAddr, options: &TcpOptions) -> io::Result<Self> {
         let socket = options.listening_socket(address)?;
-        let local = socket.local_addr()?.as_socket().unwrap_or(address);
+        Self::from_socket(socket)
+    }
+
+    /// Takes over a socket that listens already, such as one of [`TcpOptions::listen`].
+    ///
+    /// # Errors
+    ///
+    /// If its address cannot be read.
+    pub fn from_socket(socket: Socket) -> io::Result<Self> {
+        let local = socket.local_addr()?;
         Ok(Self {
             listener: Listener::new(socket),
             local,
@@ -83,11 +93,7 @@ impl TcpListener {
     ///
     /// If its address cannot be read.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
-        let local = listener.local_addr()?;
-        Ok(Self {
-            listener: Listener::new(listener.into()),
-            local,
-        })
+        Self::from_socket(Socket::from(OwnedFd::from(listener)))
     }
 
     /// Waits for a connection.

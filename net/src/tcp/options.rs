@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use quoit::op::{Socket, SocketOption};
 
 /// Options of listeners and streams.
 #[derive(Debug, Clone)]
@@ -90,23 +90,18 @@ impl TcpOptions {
     /// # Errors
     ///
     /// Those of `bind(2)` and `listen(2)`, with the address in the message.
-    pub fn listen(&self, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    pub fn listen(&self, address: SocketAddr) -> io::Result<Socket> {
         self.listening_socket(address)
-            .map(Into::into)
             .map_err(|error| explain(address, &error))
     }
 
     pub(super) fn socket(&self, address: SocketAddr) -> io::Result<Socket> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::tcp(address)?;
         if let Some(bytes) = self.send_buffer {
-            socket.set_send_buffer_size(bytes)?;
+            socket.set(SocketOption::SendBuffer(bytes))?;
         }
         if let Some(bytes) = self.receive_buffer {
-            socket.set_recv_buffer_size(bytes)?;
+            socket.set(SocketOption::ReceiveBuffer(bytes))?;
         }
         Ok(socket)
     }
@@ -115,20 +110,19 @@ impl TcpOptions {
         let socket = self.socket(address)?;
         // A port is free again at once when its last listener has gone, whatever old connections
         // still linger.
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(self.reuse_port)?;
+        socket.set(SocketOption::ReuseAddress(true))?;
+        socket.set(SocketOption::ReusePort(self.reuse_port))?;
         // Accepted sockets inherit these.
         self.apply_to_stream(&socket)?;
-        socket.bind(&address.into())?;
+        socket.bind(address)?;
         socket.listen(self.backlog)?;
         Ok(socket)
     }
 
     pub(super) fn apply_to_stream(&self, socket: &Socket) -> io::Result<()> {
-        socket.set_tcp_nodelay(self.no_delay)?;
+        socket.set(SocketOption::NoDelay(self.no_delay))?;
         if let Some(after) = self.keep_alive {
-            let every = (after / 10).max(Duration::from_secs(1));
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(every))?;
+            socket.set(SocketOption::KeepAlive(after))?;
         }
         Ok(())
     }

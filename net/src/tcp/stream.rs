@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll};
 
 use quoit::buf::{BufResult, Chunk, IoBuf, IoBufMut};
-use quoit::op::{PendingSend, ReceiveWait, Stream};
+use quoit::op::{PendingSend, ReceiveWait, SocketOption, Stream};
 
 use super::TcpOptions;
 
@@ -126,7 +126,7 @@ impl TcpStream {
     ///
     /// Those of `getpeername(2)`: the connection may be gone.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        inet(self.stream.with_socket(|socket| socket.peer_addr())?)
+        self.stream.peer_addr()
     }
 
     /// Returns the address of this end.
@@ -135,7 +135,7 @@ impl TcpStream {
     ///
     /// Those of `getsockname(2)`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        inet(self.stream.with_socket(|socket| socket.local_addr())?)
+        self.stream.local_addr()
     }
 
     /// Sends small messages at once instead of gathering them. Default: on. `TCP_NODELAY`.
@@ -144,7 +144,7 @@ impl TcpStream {
     ///
     /// Those of `setsockopt(2)`.
     pub fn set_no_delay(&self, on: bool) -> io::Result<()> {
-        self.stream.with_socket(|socket| socket.set_tcp_nodelay(on))
+        self.stream.set(SocketOption::NoDelay(on))
     }
 
     pub(crate) fn poll_recv(
@@ -162,10 +162,4 @@ impl TcpStream {
     pub(crate) fn start_send(&self, buf: Vec<u8>) -> PendingSend {
         self.stream.start_send(buf)
     }
-}
-
-fn inet(address: socket2::SockAddr) -> io::Result<SocketAddr> {
-    address
-        .as_socket()
-        .ok_or_else(|| io::Error::other("the socket has no internet address"))
 }

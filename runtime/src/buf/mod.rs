@@ -9,6 +9,8 @@
 
 #![expect(unsafe_code, reason = "one of the four folders that may")]
 
+#[cfg(feature = "sim")]
+pub(crate) mod door;
 #[cfg(feature = "guard")]
 pub mod guard;
 pub(crate) mod provided;

@@ -151,6 +151,14 @@ impl BufferPool {
         }
     }
 
+    /// Returns how many buffers the kernel has used up and chunks still hold.
+    #[cfg(feature = "sim")]
+    pub(crate) fn held(&self) -> u16 {
+        let buffers = self.buffers.borrow();
+        let held = |buffer: &&Buffer| buffer.used_up && buffer.chunks > 0;
+        buffers.iter().filter(held).count() as u16
+    }
+
     /// Notes who wants to be woken when a buffer comes back.
     pub(crate) fn wake_when_provided(&self, waker: &Waker) {
         let mut starved = self.starved.borrow_mut();

@@ -6,13 +6,30 @@
 //!
 //! In reading order: [`uring`] is the real ring, [`encode`] makes entries of requests, [`probe`]
 //! says what this kernel can do, [`refusal`] explains a kernel that says no, [`sys`] wraps each
-//! system call that does not go through the ring.
+//! system call that does not go through the ring, [`socket`] those on sockets.
+//!
+//! With the feature `sim` there is a second kernel, `sim/`. Which of the two answers a call is
+//! decided here and nowhere else: by the variant for what goes through the ring, by its number for a
+//! call on a descriptor, and by whether the thread runs a simulation for the rest.
 
 #![expect(unsafe_code, reason = "one of the four folders that may")]
+
+/// Answers a call on a simulated descriptor by the simulated kernel, and returns.
+///
+/// Without the feature it is nothing.
+macro_rules! simulated {
+    ($fd:expr, |$world:ident| $answer:expr) => {
+        #[cfg(feature = "sim")]
+        if let Some($world) = $crate::sim::world_of($fd) {
+            return $answer;
+        }
+    };
+}
 
 mod encode;
 pub(crate) mod probe;
 pub(crate) mod refusal;
+pub(crate) mod socket;
 pub(crate) mod sys;
 mod uring;
 
@@ -23,11 +40,17 @@ use crate::time::Instant;
 pub(crate) use uring::RingOptions;
 use uring::Uring;
 
+#[cfg(feature = "sim")]
+use crate::sim::ring::SimRing;
+
 /// Where requests go.
 #[derive(Debug)]
 pub(crate) enum Driver {
     /// The kernel's ring.
     Ring(Uring),
+    /// A ring of the simulated kernel.
+    #[cfg(feature = "sim")]
+    Simulated(SimRing),
 }
 
 /// One completion queue entry.
@@ -77,9 +100,22 @@ pub(crate) enum Wait {
 }
 
 impl Driver {
-    /// Sets up the real ring on this thread, which becomes its only issuer.
-    pub(crate) fn ring(options: &RingOptions) -> io::Result<Self> {
+    /// Sets up a ring on this thread, which becomes its only issuer.
+    pub(crate) fn new(options: &RingOptions) -> io::Result<Self> {
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            return SimRing::new(world, options).map(Self::Simulated);
+        }
         Uring::new(options).map(Self::Ring)
+    }
+
+    /// Returns whether the kernel may still write to memory that it was given.
+    pub(crate) fn may_still_write(&self) -> bool {
+        match self {
+            Self::Ring(_) => true,
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.may_still_write(),
+        }
     }
 
     /// Puts a request into the submission queue.
@@ -89,13 +125,22 @@ impl Driver {
     pub(crate) fn push(&mut self, request: &Request, user_data: u64) -> Result<(), Full> {
         match self {
             Self::Ring(ring) => ring.push(request, user_data),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.push(request, user_data),
         }
     }
 
     /// Enters the kernel. A deadline that passes, or a signal, is no error.
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
-        match self {
+        let entered = match self {
             Self::Ring(ring) => ring.enter(wait),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.enter(wait),
+        };
+        match entered {
+            // The deadline passed, or a signal came in: look around and come back.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => Ok(()),
+            entered => entered,
         }
     }
 
@@ -103,6 +148,8 @@ impl Driver {
     pub(crate) fn reap(&mut self) -> Option<Completion> {
         match self {
             Self::Ring(ring) => ring.reap(),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.reap(),
         }
     }
 
@@ -111,6 +158,8 @@ impl Driver {
     pub(crate) fn wants_enter(&mut self) -> bool {
         match self {
             Self::Ring(ring) => ring.wants_enter(),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.wants_enter(),
         }
     }
 
@@ -118,6 +167,8 @@ impl Driver {
     pub(crate) fn has_completions(&mut self) -> bool {
         match self {
             Self::Ring(ring) => ring.has_completions(),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.has_completions(),
         }
     }
 
@@ -125,6 +176,8 @@ impl Driver {
     pub(crate) fn unsubmitted(&mut self) -> u32 {
         match self {
             Self::Ring(ring) => ring.unsubmitted(),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.unsubmitted(),
         }
     }
 
@@ -132,6 +185,8 @@ impl Driver {
     pub(crate) fn overflowed(&mut self) -> bool {
         match self {
             Self::Ring(ring) => ring.overflowed(),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.overflowed(),
         }
     }
 
@@ -144,6 +199,8 @@ impl Driver {
     ) -> io::Result<bool> {
         match self {
             Self::Ring(ring) => ring.register_buffers(ring_address, entries, group),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.register_buffers(ring_address, entries, group),
         }
     }
 
@@ -151,13 +208,48 @@ impl Driver {
     pub(crate) fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
         match self {
             Self::Ring(ring) => ring.unregister_buffers(group),
+            #[cfg(feature = "sim")]
+            Self::Simulated(ring) => ring.unregister_buffers(group),
         }
     }
 }
 
 /// Reads the monotonic clock.
 pub(crate) fn monotonic_now() -> Instant {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return world.now();
+    }
     sys::monotonic_now()
+}
+
+/// Reads the standard library's clock, whatever runs on this thread: as the fixed point that a
+/// simulation's instants are converted by.
+#[cfg(feature = "sim")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the driver: the one place that reads it"
+)]
+pub(crate) fn real_std_now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// Reads the wall clock.
+pub(crate) fn wall_clock() -> std::time::SystemTime {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return world.wall_clock();
+    }
+    sys::wall_clock()
+}
+
+/// Returns a random number.
+pub(crate) fn random() -> io::Result<u64> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return Ok(world.random());
+    }
+    sys::random()
 }
 
 /// Reads both clocks, ours last: what is converted by this is never early.
@@ -166,6 +258,10 @@ pub(crate) fn monotonic_now() -> Instant {
     reason = "this is the driver: the one place that reads it"
 )]
 pub(crate) fn clock_base() -> (std::time::Instant, Instant) {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return world.clock_base();
+    }
     let std_base = std::time::Instant::now();
     (std_base, monotonic_now())
 }

@@ -1,6 +1,7 @@
 //! The few system calls that do not go through the ring, each wrapped once.
 //!
-//! All of them return at once. Sockets are made by the `socket2` crate.
+//! All of them return at once, but for the one that waits for a signal. Those on a descriptor look
+//! first whether it is a simulated one.
 
 use std::ffi::CStr;
 use std::io;
@@ -32,6 +33,12 @@ pub(crate) fn wall_clock() -> SystemTime {
 
 /// Closes a descriptor. An error cannot be acted on: the number is free either way. `close(2)`.
 pub(crate) fn close(fd: RawFd) {
+    simulated!(fd, |world| world.close(fd));
+    #[cfg(feature = "sim")]
+    if crate::sim::is_simulated(fd) {
+        // Its simulation is over, or runs on another thread: nothing of the real kernel's.
+        return;
+    }
     // SAFETY: only `Descriptor` calls this, once, with a number it owns.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
@@ -43,6 +50,31 @@ pub(crate) fn owned(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Makes a pipe: the end to read from, and the one to write to. `pipe2(2)`.
+pub(crate) fn pipe() -> io::Result<[RawFd; 2]> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return world.pipe();
+    }
+    let mut ends = [-1; 2];
+    // SAFETY: the kernel writes two numbers to a local of that size.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    Ok(ends)
+}
+
+/// Draws a random number. `getrandom(2)`.
+pub(crate) fn random() -> io::Result<u64> {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: the kernel writes at most as many bytes as the local has.
+    let drawn = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // So few bytes come whole, or not at all (getrandom(2)).
+    if drawn == bytes.len() as isize {
+        Ok(u64::from_ne_bytes(bytes))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Makes an eventfd that a reader waits on. `eventfd(2)`.
 pub(crate) fn eventfd() -> io::Result<RawFd> {
     // SAFETY: takes no pointers.
@@ -51,6 +83,7 @@ pub(crate) fn eventfd() -> io::Result<RawFd> {
 
 /// Adds one to an eventfd, which wakes who reads it. Async-signal-safe. `eventfd(2)`.
 pub(crate) fn eventfd_add_one(fd: RawFd) -> io::Result<()> {
+    simulated!(fd, |world| world.wake(fd));
     let one = 1_u64;
     // SAFETY: writes 8 bytes from a local, as an eventfd wants.
     let written = unsafe { libc::write(fd, (&raw const one).cast(), 8) };
@@ -118,10 +151,16 @@ impl Affinity {
     }
 }
 
+/// Returns a `statx` that says nothing.
+pub(crate) fn empty_status() -> libc::statx {
+    // SAFETY: an all-zero `statx` is a valid one: numbers only.
+    unsafe { std::mem::zeroed() }
+}
+
 /// Describes an open file. `statx(2)`.
 pub(crate) fn status(fd: RawFd) -> io::Result<libc::statx> {
-    // SAFETY: an all-zero `statx` is a valid one: numbers only.
-    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    simulated!(fd, |world| world.status(fd));
+    let mut status = empty_status();
     let (mask, flags) = (
         libc::STATX_BASIC_STATS | libc::STATX_BTIME,
         libc::AT_EMPTY_PATH,
@@ -135,6 +174,7 @@ pub(crate) fn status(fd: RawFd) -> io::Result<libc::statx> {
 /// Reads entries of a folder into `buffer`; returns how many bytes of it are filled, 0 at the end.
 /// `getdents64(2)`.
 pub(crate) fn read_folder(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    simulated!(fd, |world| world.read_folder(fd, buffer));
     let (start, length) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the kernel writes at most `length` bytes to the buffer, which is borrowed mutably.
     let result = unsafe { libc::syscall(libc::SYS_getdents64, fd, start, length) };
@@ -184,6 +224,7 @@ pub(crate) fn signal_descriptor(signals: &[i32]) -> io::Result<RawFd> {
 
 /// Returns how many bytes the peer of a TCP socket has acknowledged so far. `tcp(7)`, `TCP_INFO`.
 pub(crate) fn bytes_acknowledged(fd: RawFd) -> io::Result<u64> {
+    simulated!(fd, |world| world.bytes_acknowledged(fd));
     /// Where the kernel's `struct tcp_info` has `tcpi_bytes_acked` (Linux 4.1, `linux/tcp.h`).
     const AT: usize = 120;
     let mut info = [0_u8; 256];

@@ -126,14 +126,7 @@ impl Uring {
                 }
             }
         };
-        match entered {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                // The deadline passed, or a signal came in: look around and come back.
-                Some(libc::ETIME | libc::EINTR) => Ok(()),
-                _ => Err(error),
-            },
-        }
+        entered.map(drop)
     }
 
     pub(super) fn reap(&mut self) -> Option<Completion> {

@@ -21,6 +21,7 @@ use super::slab::{Notify, OpId};
 use super::state::Asker;
 use crate::core_state::Core;
 use crate::scope::park::{self, Park};
+use crate::scope::tree::Purpose;
 use crate::task::current;
 
 /// The queue in the slot of a multishot op.
@@ -239,7 +240,7 @@ impl<Q: Queue> Multishot<Q> {
         if !wait.registered {
             wait.registered = true;
             self.waiting.set(true);
-            wait.park.register_memory(core, cx.waker());
+            wait.park.register_memory(core, cx.waker(), Purpose::Item);
         }
         if let (Some(id), Some(token)) = (self.op(core), wait.park.token()) {
             let old = core.ops.borrow_mut().notify(id, Notify::Token(token));

@@ -20,7 +20,7 @@ use super::turn::SendTurn;
 use crate::buf::provided::{BufferPool, GROUP};
 use crate::buf::{BufResult, Chunk, IoBuf, IoBufMut};
 use crate::core_state::Core;
-use crate::driver::Completion;
+use crate::driver::{Completion, sys};
 
 /// The kernel takes and returns lengths as 32 bits, and at most this many bytes at once
 /// (`MAX_RW_COUNT`, `read(2)`).
@@ -364,8 +364,7 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn new(path: CString, flags: i32) -> Self {
-        // SAFETY: all-zero is a valid `statx`: numbers only.
-        let into = Box::new(unsafe { std::mem::zeroed() });
+        let into = Box::new(sys::empty_status());
         Self { path, flags, into }
     }
 }

@@ -80,3 +80,46 @@ pub(crate) enum Request {
 
 /// The offset that stands for the file's own position.
 pub(crate) const CURRENT_POSITION: u64 = u64::MAX;
+
+#[cfg(feature = "sim")]
+impl Request {
+    /// Returns the descriptor that the kernel works on.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        match *self {
+            Self::AcceptMulti { fd }
+            | Self::Connect { fd, .. }
+            | Self::Receive { fd, .. }
+            | Self::ReceiveMulti { fd, .. }
+            | Self::Send { fd, .. }
+            | Self::SendMessage { fd, .. }
+            | Self::Read { fd, .. }
+            | Self::Write { fd, .. }
+            | Self::Sync { fd, .. }
+            | Self::Close { fd }
+            | Self::Poll { fd, .. } => Some(fd),
+            Self::Open { directory, .. } | Self::Status { directory, .. } => Some(directory),
+            Self::Nop | Self::Cancel { .. } => None,
+        }
+    }
+
+    /// Returns what people call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Nop => "nop",
+            Self::AcceptMulti { .. } => "accept",
+            Self::Connect { .. } => "connect",
+            Self::Receive { .. } => "receive",
+            Self::ReceiveMulti { .. } => "multishot receive",
+            Self::Send { .. } => "send",
+            Self::SendMessage { .. } => "send of several buffers",
+            Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
+            Self::Sync { .. } => "sync",
+            Self::Open { .. } => "open",
+            Self::Status { .. } => "status",
+            Self::Close { .. } => "close",
+            Self::Poll { .. } => "poll",
+            Self::Cancel { .. } => "cancel",
+        }
+    }
+}

@@ -364,6 +364,30 @@ impl OpSlab {
         std::mem::replace(&mut slot.notify, Notify::Waker(waker.clone()))
     }
 
+    /// Returns whether the slot of an op still keeps what its request named: the memory and the
+    /// descriptor are where they were when it was pushed.
+    #[cfg(feature = "sim")]
+    pub(crate) fn still_holds(&mut self, user_data: u64, request: &Request) -> bool {
+        let Some(slot) = self.find(OpId::from_user_data(user_data)) else {
+            return false;
+        };
+        let fd: RawFd = slot.fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
+        slot.state.is_some_and(OpState::kernel_holds) && slot.payload.request(fd) == *request
+    }
+
+    /// Says what an op waits for.
+    #[cfg(feature = "sim")]
+    pub(crate) fn describe(&mut self, user_data: u64) -> String {
+        let Some(slot) = self.find(OpId::from_user_data(user_data)) else {
+            return "for an op that is gone".to_owned();
+        };
+        let fd: RawFd = slot.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let state = slot.state;
+        let request = slot.payload.request(fd);
+        let fd = fd.saturating_sub(crate::sim::kernel::FIRST_FD).max(-1);
+        format!("for a {} on descriptor {fd}, {state:?}", request.name())
+    }
+
     /// Returns how many ops the kernel holds.
     pub(crate) fn in_kernel(&self) -> u32 {
         self.in_kernel

@@ -50,6 +50,10 @@ impl ClosureQueue {
         if self.closed.load(Ordering::Acquire) {
             return Err((Refused::Closed, Some(job)));
         }
+        #[cfg(feature = "sim")]
+        if crate::sim::world().is_some_and(|world| world.mailbox_is_full()) {
+            return Err((Refused::Full, Some(job)));
+        }
         self.jobs
             .push(job)
             .map_err(|job| (Refused::Full, Some(job)))?;

@@ -60,6 +60,9 @@ static TAKEN: Mutex<Vec<bool>> = Mutex::new(Vec::new());
 pub(crate) struct Place {
     pub(crate) shared: &'static CoreShared,
     recycle: bool,
+    /// The entry's own eventfd, while a simulated one stands in for it.
+    #[cfg(feature = "sim")]
+    real_eventfd: Option<i32>,
 }
 
 impl Place {
@@ -94,7 +97,28 @@ impl Place {
         Ok(Self {
             shared,
             recycle: true,
+            #[cfg(feature = "sim")]
+            real_eventfd: None,
         })
+    }
+
+    /// In a simulation the core is woken by a channel of the simulated kernel.
+    #[cfg(not(feature = "sim"))]
+    #[expect(
+        clippy::unused_self,
+        clippy::needless_pass_by_ref_mut,
+        reason = "there is none without the feature"
+    )]
+    pub(crate) fn join_simulation(&mut self) {}
+
+    /// In a simulation the core is woken by a channel of the simulated kernel.
+    #[cfg(feature = "sim")]
+    pub(crate) fn join_simulation(&mut self) {
+        if let Some(world) = crate::sim::world() {
+            let simulated = world.eventfd();
+            let real = self.shared.eventfd.swap(simulated, Ordering::AcqRel);
+            self.real_eventfd = Some(real);
+        }
     }
 
     /// Lets nobody have this number again: the kernel may still use what belongs to it.
@@ -106,6 +130,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.incarnation.fetch_add(1, Ordering::Release);
+        #[cfg(feature = "sim")]
+        if let Some(real) = self.real_eventfd {
+            let simulated = self.shared.eventfd.swap(real, Ordering::AcqRel);
+            if let Some(world) = crate::sim::world_of(simulated) {
+                world.close_eventfd(simulated);
+            }
+        }
         if self.recycle {
             let mut taken = TAKEN
                 .lock()

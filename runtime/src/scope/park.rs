@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 use std::task::{Poll, Waker};
 
 use super::Cancelled;
-use super::tree::{Abort, NodeId, ParkId, Parked, Wait};
+use super::tree::{Abort, NodeId, ParkId, Parked, Purpose, Wait};
 use crate::core_state::Core;
 use crate::slab::Key;
 use crate::task::current;
@@ -82,8 +82,8 @@ impl Park {
     }
 
     /// Registers a wait in memory under the active scope.
-    pub(crate) fn register_memory(&mut self, core: &Core, waker: &Waker) {
-        self.register(core, Wait::Memory(waker.clone()));
+    pub(crate) fn register_memory(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
+        self.register(core, Wait::Memory(waker.clone(), purpose));
     }
 
     /// Registers a kernel op under the active scope.

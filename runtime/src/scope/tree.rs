@@ -83,8 +83,36 @@ struct Node {
 #[derive(Debug)]
 pub(crate) enum Wait {
     /// Something in memory: the waker is woken.
-    Memory(Waker),
+    Memory(
+        Waker,
+        #[cfg_attr(
+            not(feature = "sim"),
+            expect(dead_code, reason = "so far, only a simulation's reports tell it")
+        )]
+        Purpose,
+    ),
     /// A completion: the kernel op is asked to end, and ends when its completion arrives.
+    Kernel(u64),
+}
+
+/// What a wait in memory is for: to be told to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A point in time.
+    Time,
+    /// The end of a task.
+    Join,
+    /// The next item of a stream or listener.
+    Item,
+    /// Something another task of this core does.
+    Turn,
+}
+
+/// What a park waits for, as it is told to people.
+#[cfg(feature = "sim")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    Memory(Purpose),
     Kernel(u64),
 }
 
@@ -330,6 +358,39 @@ impl Tree {
         aborts
     }
 
+    /// Returns what waits under a node, and under those below it: how deep, whether that scope is
+    /// cancelled, and what for. A scope that nothing waits in directly says so with `None`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn waits_below(&self, node: NodeId) -> Vec<(usize, bool, Option<Waits>)> {
+        let mut found = Vec::new();
+        let mut left = vec![(0, node.0)];
+        while let Some((depth, key)) = left.pop() {
+            let Some(node) = self.nodes.get(key) else {
+                continue;
+            };
+            if node.first_park.is_none() {
+                found.push((depth, node.effective, None));
+            }
+            let mut park = node.first_park;
+            while let Some(found_park) = park.and_then(|key| self.parks.get(key)) {
+                if let ParkState::Waiting(wait) = &found_park.state {
+                    let waits = match wait {
+                        Wait::Memory(_, purpose) => Waits::Memory(*purpose),
+                        Wait::Kernel(op) => Waits::Kernel(*op),
+                    };
+                    found.push((depth, node.effective, Some(waits)));
+                }
+                park = found_park.next;
+            }
+            let mut child = node.first_child;
+            while let Some(key) = child {
+                left.push((depth + 1, key));
+                child = self.nodes.get(key).and_then(|node| node.next);
+            }
+        }
+        found
+    }
+
     /// Notes that a kernel op started under `node` goes on without its future.
     pub(crate) fn orphan_started(&mut self, node: NodeId) -> NodeId {
         let key = if self.nodes.get(node.0).is_some() {
@@ -404,7 +465,7 @@ impl Tree {
                     stale,
                 };
             }
-            ParkState::Waiting(Wait::Memory(known)) => {
+            ParkState::Waiting(Wait::Memory(known, _)) => {
                 if !known.will_wake(waker) {
                     stale = Some(std::mem::replace(known, waker.clone()));
                 }
@@ -443,13 +504,13 @@ impl Tree {
     pub(crate) fn complete(&mut self, id: ParkId) -> Option<Waker> {
         let park = self.parks.get_mut(id.0)?;
         // A kernel op is completed by its slot alone.
-        let ParkState::Waiting(Wait::Memory(_)) = &park.state else {
+        let ParkState::Waiting(Wait::Memory(..)) = &park.state else {
             return None;
         };
         let ended = std::mem::replace(&mut park.state, ParkState::Ready);
         self.unlink_park(id.0);
         match ended {
-            ParkState::Waiting(Wait::Memory(waker)) => Some(waker),
+            ParkState::Waiting(Wait::Memory(waker, _)) => Some(waker),
             _ => unreachable!("looked at just above"),
         }
     }
@@ -482,7 +543,7 @@ impl Tree {
             self.unlink_park(id.0);
         }
         match self.parks.remove(id.0)?.state {
-            ParkState::Waiting(Wait::Memory(waker)) => Some(waker),
+            ParkState::Waiting(Wait::Memory(waker, _)) => Some(waker),
             _ => None,
         }
     }
@@ -668,7 +729,7 @@ impl Node {
 impl Park {
     fn abort(&mut self, cause: Cancelled) -> Abort {
         match std::mem::replace(&mut self.state, ParkState::Aborted(cause)) {
-            ParkState::Waiting(Wait::Memory(waker)) => Abort::Wake(waker),
+            ParkState::Waiting(Wait::Memory(waker, _)) => Abort::Wake(waker),
             ParkState::Waiting(Wait::Kernel(op)) => Abort::Kernel(op),
             ParkState::Ready | ParkState::Aborted(_) => {
                 unreachable!("only a waiting park is linked")
@@ -682,7 +743,7 @@ mod tests {
     use super::*;
 
     fn waiting() -> Wait {
-        Wait::Memory(Waker::noop().clone())
+        Wait::Memory(Waker::noop().clone(), Purpose::Time)
     }
 
     fn cause() -> Cancelled {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
 use crate::scope::tree::ParkId;
+use crate::scope::tree::Purpose;
 use crate::task::current;
 
 /// A line of waiting tasks.
@@ -40,7 +41,7 @@ impl WaitList {
     pub(crate) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
         current::with(|core| {
             if place.ticket.is_none() {
-                place.park.register_memory(core, cx.waker());
+                place.park.register_memory(core, cx.waker(), Purpose::Turn);
                 let park = place.park.id(core).expect("registered just above");
                 let mut line = self.line.borrow_mut();
                 line.tickets += 1;

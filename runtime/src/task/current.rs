@@ -23,6 +23,60 @@ pub(crate) fn enter<R>(core: &Core, f: impl FnOnce() -> R) -> R {
     f()
 }
 
+#[cfg(feature = "sim")]
+mod simulation {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use crate::sim::world::World;
+
+    thread_local! {
+        /// The simulation that runs on this thread. It stands beside the core, not in it: it is there
+        /// before the first core, and what it simulates is asked for off a core as well.
+        static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+    }
+
+    /// Lets this thread run a simulation until the guard is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If it runs one already, or a core.
+    pub(crate) fn simulate(world: Rc<World>) -> Simulating {
+        assert!(
+            super::CURRENT.get().is_null(),
+            "a simulation was begun on a thread that runs a core"
+        );
+        let before = WORLD.replace(Some(world));
+        assert!(
+            before.is_none(),
+            "a simulation was begun on a thread that runs one already"
+        );
+        Simulating(())
+    }
+
+    /// This thread runs a simulation.
+    pub(crate) struct Simulating(());
+
+    impl Drop for Simulating {
+        fn drop(&mut self) {
+            let world = WORLD.take();
+            drop(world);
+        }
+    }
+
+    /// Returns the simulation that runs on this thread.
+    pub(crate) fn world() -> Option<Rc<World>> {
+        // A thread that ends has none.
+        WORLD
+            .try_with(|world| world.borrow().clone())
+            .ok()
+            .flatten()
+    }
+}
+
+#[cfg(feature = "sim")]
+pub(crate) use simulation::{simulate, world};
+
 /// Runs `f` with the core whose turn it is.
 ///
 /// # Panics

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use super::{TaskId, current};
 use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
+use crate::scope::tree::Purpose;
 
 /// Waits for a task on the same core, and gives its output.
 ///
@@ -194,7 +195,7 @@ impl<T: 'static> Future for JoinHandle<T> {
             }
             if !self.waiting {
                 self.waiting = true;
-                self.park.register_memory(core, cx.waker());
+                self.park.register_memory(core, cx.waker(), Purpose::Join);
                 let park = self.park.id(core);
                 core.tasks.borrow_mut().set_joiner(self.task, park);
             }

@@ -159,10 +159,17 @@ impl TaskTable {
         }
     }
 
-    /// Takes the next ready task.
-    pub(crate) fn next_ready(&mut self) -> Option<Ready> {
+    /// Returns how many tasks stand in the run queue.
+    #[cfg(feature = "sim")]
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Takes the ready task in this place of the queue; the first, unless somebody wants to see what
+    /// another order does.
+    pub(crate) fn next_ready(&mut self, mut place: usize) -> Option<Ready> {
         loop {
-            let index = self.ready.pop_front()?;
+            let index = self.ready.remove(std::mem::take(&mut place))?;
             let slot = &mut self.slots[index as usize];
             slot.queued = false;
             let id = TaskId {
@@ -296,6 +303,16 @@ impl TaskTable {
     /// Returns how many tasks have not ended.
     pub(crate) fn live(&self) -> u32 {
         self.live
+    }
+
+    /// Returns each task that lives: its slot, its node, and whether it is ready.
+    #[cfg(feature = "sim")]
+    pub(crate) fn living(&self) -> Vec<(u32, NodeId, bool)> {
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(|(_, slot)| matches!(slot.state, State::Idle | State::Running | State::Main))
+            .map(|(index, slot)| (index as u32, slot.node, slot.queued))
+            .collect()
     }
 
     fn occupy(&mut self, object: Option<TaskBox>, node: NodeId, state: State) -> TaskId {

@@ -16,9 +16,10 @@ pub use instant::Instant;
 use store::TimerId;
 
 use crate::core_state::TimerTarget;
-use crate::driver::sys;
+use crate::driver;
 use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
+use crate::scope::tree::Purpose;
 use crate::task::current;
 
 /// Waits for at least `duration`.
@@ -62,7 +63,7 @@ pub async fn sleep_until(deadline: Instant) -> Result<(), Cancelled> {
 
 /// Reads the wall clock, for dates; it may jump.
 pub fn wall_clock() -> SystemTime {
-    sys::wall_clock()
+    driver::wall_clock()
 }
 
 struct Sleep {
@@ -79,7 +80,7 @@ impl Future for Sleep {
         current::with(|core| {
             if self.timer.is_none() {
                 std::task::ready!(park::entry(core, cx.waker()))?;
-                self.park.register_memory(core, cx.waker());
+                self.park.register_memory(core, cx.waker(), Purpose::Time);
                 let park = self.park.id(core).expect("registered just above");
                 let timer = core
                     .timers

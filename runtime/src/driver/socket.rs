@@ -1,0 +1,183 @@
+//! `Socket`: a stream socket, and the calls on it that do not go through the ring.
+//!
+//! All of them return at once. The calls are `socket2`'s; here is the one place that chooses between
+//! them and the simulated kernel.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, TcpKeepalive, Type};
+
+use super::sys;
+use crate::kernel_op::fd::{Descriptor, SharedFd};
+
+/// A stream socket that is not in use yet: to be told its options, and to become a
+/// [`Stream`](crate::op::Stream) or a [`Listener`](crate::op::Listener).
+///
+/// It belongs to no core yet and may be sent to one. Dropped, it is closed.
+#[derive(Debug)]
+pub struct Socket(Descriptor);
+
+/// Something a socket can be told. `socket(7)`, `tcp(7)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SocketOption {
+    /// Small messages go out at once. `TCP_NODELAY`.
+    NoDelay(bool),
+    /// An address may be bound while old connections of it linger. `SO_REUSEADDR`.
+    ReuseAddress(bool),
+    /// Several listeners may share an address. `SO_REUSEPORT`.
+    ReusePort(bool),
+    /// Bytes that were sent and not acknowledged. `SO_SNDBUF`.
+    SendBuffer(usize),
+    /// Bytes that arrived and were not received. `SO_RCVBUF`.
+    ReceiveBuffer(usize),
+    /// A peer that is silent for so long is probed, and then every tenth of it. `SO_KEEPALIVE`.
+    KeepAlive(Duration),
+}
+
+impl Socket {
+    /// Makes a TCP socket of the family of `address`. `socket(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `socket(2)`.
+    pub fn tcp(address: SocketAddr) -> io::Result<Self> {
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            return world.socket().map(|fd| Self(Descriptor::new(fd)));
+        }
+        let domain = Domain::for_address(address);
+        socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map(Self::from)
+    }
+
+    /// Tells the socket something. `setsockopt(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `setsockopt(2)`.
+    pub fn set(&self, option: SocketOption) -> io::Result<()> {
+        set(self.as_raw_fd(), option)
+    }
+
+    /// Gives the socket an address. `bind(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `bind(2)`.
+    pub fn bind(&self, address: SocketAddr) -> io::Result<()> {
+        simulated!(self.as_raw_fd(), |world| world
+            .bind(self.as_raw_fd(), address));
+        sys::with_socket(self.as_raw_fd(), |socket| socket.bind(&address.into()))
+    }
+
+    /// Lets others connect; at most `backlog` of them wait to be accepted. `listen(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `listen(2)`.
+    pub fn listen(&self, backlog: i32) -> io::Result<()> {
+        simulated!(self.as_raw_fd(), |world| world
+            .listen(self.as_raw_fd(), backlog));
+        sys::with_socket(self.as_raw_fd(), |socket| socket.listen(backlog))
+    }
+
+    /// Returns the address of this end. `getsockname(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `getsockname(2)`; and if it is no internet address.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(self.as_raw_fd())
+    }
+
+    pub(crate) fn into_shared(self) -> SharedFd {
+        SharedFd::new(self.0)
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// For sockets of other families and options of other kinds.
+impl From<socket2::Socket> for Socket {
+    fn from(socket: socket2::Socket) -> Self {
+        Self::from(OwnedFd::from(socket))
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(Descriptor::new(fd.into_raw_fd()))
+    }
+}
+
+/// Tells a socket something.
+pub(crate) fn set(fd: RawFd, option: SocketOption) -> io::Result<()> {
+    simulated!(fd, |world| world.set_option(fd, option));
+    sys::with_socket(fd, |socket| match option {
+        SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
+        SocketOption::ReuseAddress(on) => socket.set_reuse_address(on),
+        SocketOption::ReusePort(on) => socket.set_reuse_port(on),
+        SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
+        SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
+        SocketOption::KeepAlive(after) => {
+            let every = (after / 10).max(Duration::from_secs(1));
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(every))
+        }
+    })
+}
+
+pub(crate) fn shutdown(fd: RawFd, how: Shutdown) -> io::Result<()> {
+    simulated!(fd, |world| world.shutdown(fd, how));
+    sys::with_socket(fd, |socket| socket.shutdown(how))
+}
+
+pub(crate) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
+    simulated!(fd, |world| world.local_addr(fd));
+    sys::with_socket(fd, |socket| inet(socket.local_addr()?))
+}
+
+pub(crate) fn peer_addr(fd: RawFd) -> io::Result<SocketAddr> {
+    simulated!(fd, |world| world.peer_addr(fd));
+    sys::with_socket(fd, |socket| inet(socket.peer_addr()?))
+}
+
+/// Runs `f` on the socket of the real kernel.
+pub(crate) fn with<R>(fd: RawFd, f: impl FnOnce(&socket2::Socket) -> R) -> io::Result<R> {
+    #[cfg(feature = "sim")]
+    if crate::sim::is_simulated(fd) {
+        let what = "a simulated socket is none of the real kernel's: use the methods of Stream";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    Ok(sys::with_socket(fd, f))
+}
+
+/// Accepts every connection that waits, without waiting itself.
+pub(crate) fn accept_waiting(fd: RawFd) -> Vec<SharedFd> {
+    simulated!(fd, |world| world
+        .accept_waiting(fd)
+        .into_iter()
+        .map(|fd| SharedFd::new(Descriptor::new(fd)))
+        .collect());
+    sys::with_socket(fd, |socket| {
+        let mut accepted = Vec::new();
+        if socket.set_nonblocking(true).is_ok() {
+            while let Ok((next, _)) = socket.accept() {
+                accepted.push(SharedFd::from(OwnedFd::from(next)));
+            }
+        }
+        accepted
+    })
+}
+
+fn inet(address: socket2::SockAddr) -> io::Result<SocketAddr> {
+    address
+        .as_socket()
+        .ok_or_else(|| io::Error::other("the socket has no internet address"))
+}
