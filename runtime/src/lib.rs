@@ -50,6 +50,9 @@ pub mod time;
 pub use config::{BuildError, Builder, Cores, ParseCoresError, RingFeature};
 pub use metrics::CoreMetrics;
 pub use random::random;
-pub use runtime::{CoreId, Handle, RemoteError, RemoteHandle, Runtime, SpawnError, block_on};
+pub use runtime::{
+    CoreId, Handle, RemoteError, RemoteHandle, RemoteSender, Runtime, SpawnError, block_on,
+    start_thread,
+};
 pub use scope::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Reason, Scope, check};
 pub use task::{JoinError, JoinHandle, spawn, yield_now};

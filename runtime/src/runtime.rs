@@ -382,6 +382,24 @@ impl Builder {
     }
 }
 
+/// Starts a thread, for work that blocks and whose end nobody waits for. In a simulation `work` runs
+/// outside of all cores, soon.
+///
+/// # Errors
+///
+/// Those of `pthread_create(3)`.
+pub fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        world.script(Duration::ZERO, Box::new(work));
+        return Ok(());
+    }
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
+}
+
 /// Runs a core with a main future to its end.
 fn run_main(core: Core, main: MainPoll<'_>, grace: Duration) {
     #[cfg(feature = "sim")]
@@ -683,7 +701,34 @@ impl<T> fmt::Debug for RemoteHandle<T> {
     }
 }
 
+/// Answers a [`RemoteHandle`], once. Dropped before, it says that nobody will.
+pub struct RemoteSender<T>(Fill<T>);
+
+impl<T> fmt::Debug for RemoteSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteSender").finish_non_exhaustive()
+    }
+}
+
+impl<T> RemoteSender<T> {
+    /// Gives the answer.
+    pub fn send(mut self, value: T) {
+        self.0.fill(Ok(value));
+    }
+}
+
 impl<T> RemoteHandle<T> {
+    /// Makes a handle that waits for whatever is sent: how a task tells a thread something before it
+    /// ends.
+    pub fn channel() -> (RemoteSender<T>, Self) {
+        let slot = Arc::new(RemoteSlot::default());
+        let fill = Fill {
+            slot: Arc::clone(&slot),
+            filled: false,
+        };
+        (RemoteSender(fill), Self { slot })
+    }
+
     /// Blocks the calling thread until the task has ended.
     ///
     /// # Errors

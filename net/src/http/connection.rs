@@ -3,16 +3,16 @@
 //! Which protocol it speaks is seen from its first bytes: HTTP/2 with prior knowledge begins with a
 //! preface that is no HTTP/1 request (RFC 9113, section 3.4).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::{self, Future};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, DATE};
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -45,11 +45,33 @@ impl Default for Limits {
     }
 }
 
-/// Whether the server drains.
+/// What the connections of a core share: whether the server drains, and what time it is.
 #[derive(Debug, Default)]
 pub(super) struct Draining {
     begun: Event,
     last_call: Cell<Duration>,
+    date: Date,
+}
+
+/// What the answers of a core are dated with, written anew each second.
+#[derive(Debug, Default)]
+struct Date(RefCell<Option<(u64, HeaderValue)>>);
+
+impl Date {
+    fn now(&self) -> HeaderValue {
+        let now = quoit::time::wall_clock();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut written = self.0.borrow_mut();
+        match &*written {
+            Some((second, date)) if *second == since.as_secs() => date.clone(),
+            _ => {
+                let date = HeaderValue::try_from(httpdate::fmt_http_date(UNIX_EPOCH + since))
+                    .expect("a date is letters and digits");
+                *written = Some((since.as_secs(), date.clone()));
+                date
+            }
+        }
+    }
 }
 
 impl Draining {
@@ -111,6 +133,11 @@ where
         async move {
             let mut answer = answer.await?;
             drop(handling);
+            // hyper's own would read a clock of its own.
+            answer
+                .headers_mut()
+                .entry(DATE)
+                .or_insert_with(|| draining.date.now());
             if protocol == Protocol::Http1 && draining.is_set() {
                 // Told with its last answer, a client does not send another request after it.
                 let close = HeaderValue::from_static("close");
@@ -127,6 +154,7 @@ where
             let mut builder = http1::Builder::new();
             builder
                 .timer(Timer)
+                .auto_date_header(false)
                 .header_read_timeout(limits.head_timeout)
                 .max_header_size(limits.max_head);
             let connection = pin!(builder.serve_connection(io, service));
@@ -143,6 +171,7 @@ where
             let mut builder = http2::Builder::new(Executor);
             builder
                 .timer(Timer)
+                .auto_date_header(false)
                 .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
             let connection = pin!(builder.serve_connection(io, service));
             let watch = watch_streams(&activity, limits, &draining, &finish);

@@ -182,10 +182,9 @@ impl Server {
             return Ok(Report::default());
         };
         if CoreId::current().is_some() {
-            let stop = move || running.stop();
-            std::thread::Builder::new()
-                .name("quoit-stop".to_owned())
-                .spawn(stop)?;
+            // Nobody is there to be told how it went.
+            let stop = move || drop(running.stop());
+            quoit::start_thread("quoit-stop", stop)?;
             let what = "a core cannot block until the server has drained; it drains by itself";
             return Err(io::Error::new(io::ErrorKind::WouldBlock, what));
         }
@@ -311,7 +310,7 @@ impl<A: ToSocketAddrs> Builder<A> {
         for core in cores.cores() {
             let (make, port, shared, limits) =
                 (make.clone(), port.clone(), Arc::clone(&shared), self.limits);
-            let (tell, told) = std::sync::mpsc::sync_channel(1);
+            let (tell, told) = RemoteHandle::<io::Result<()>>::channel();
             let main = cores.spawn(core, move || async move {
                 let ready = match make(core).await {
                     Ok(handler) => port.take(core).map(|listener| (handler, listener)),
@@ -319,11 +318,12 @@ impl<A: ToSocketAddrs> Builder<A> {
                 };
                 match ready {
                     Ok((handler, listener)) => {
-                        drop((tell.send(Ok(())), port));
+                        tell.send(Ok(()));
+                        drop(port);
                         serve_core(listener, handler, limits, &shared).await
                     }
                     Err(error) => {
-                        drop(tell.send(Err(error)));
+                        tell.send(Err(error));
                         Ok(Report::default())
                     }
                 }
@@ -340,7 +340,7 @@ impl<A: ToSocketAddrs> Builder<A> {
         };
         for told in made {
             // Dropped on a failure, the server shuts down the cores that had begun.
-            told.recv()
+            told.wait()
                 .map_err(|_| io::Error::other("a core ended before the server had begun"))??;
         }
         Ok(server)

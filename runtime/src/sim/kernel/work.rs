@@ -803,12 +803,12 @@ impl Kernel {
     }
 }
 
-/// Requests that wait where a signal can reach them; of the others the kernel says so never.
+/// Requests that wait where a signal can reach them. A connect is not among them: the kernel waits for
+/// it by readiness, and goes on with it.
 fn may_be_interrupted(request: &Request) -> bool {
     matches!(
         request,
         Request::AcceptMulti { .. }
-            | Request::Connect { .. }
             | Request::Receive { .. }
             | Request::ReceiveMulti { .. }
             | Request::Send { .. }

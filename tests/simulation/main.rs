@@ -1,0 +1,3 @@
+//! Whole programs on the simulated kernel, under seeds.
+
+mod http;
