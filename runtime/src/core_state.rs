@@ -208,6 +208,8 @@ impl Core {
         match notify {
             Notify::Nobody => {}
             Notify::Waker(waker) => self.wake(waker),
+            // It was what they expected.
+            Notify::Unless(waker, _) => self.contain(|| drop(waker)),
             Notify::Token(token) => {
                 self.complete(ParkId::from_token(token));
             }

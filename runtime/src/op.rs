@@ -464,10 +464,11 @@ enum Pending {
 }
 
 impl PendingSend {
-    /// Wakes nobody when it ends, until it is polled again.
-    pub fn mute(&mut self) {
-        if let Pending::Op(op) = &mut self.0 {
-            op.mute();
+    /// Wakes nobody when all `length` bytes have gone out, until it is polled again. If they have not,
+    /// it does: somebody has to send the rest.
+    pub fn mute(&mut self, length: usize) {
+        if let (Pending::Op(op), Ok(length)) = (&mut self.0, i32::try_from(length)) {
+            op.mute(length);
         }
     }
 }

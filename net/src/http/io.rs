@@ -151,7 +151,7 @@ impl Io {
         if self.sending.is_some() && self.poll_send(cx).is_pending() {
             // Hyper does not wait for it now.
             if let Some(sending) = &mut self.sending {
-                sending.mute();
+                sending.mute(self.sending_bytes);
             }
         }
         self.failed.take().map_or(Ok(()), Err)
@@ -223,7 +223,7 @@ impl Io {
             && self.sending_bytes <= SMALL
             && let Some(sending) = &mut self.sending
         {
-            sending.mute();
+            sending.mute(self.sending_bytes);
         }
         self.failed.take().map_or(Ok(()), Err)
     }

@@ -129,15 +129,13 @@ impl<O: Operation> KernelOp<O> {
 }
 
 impl<O: Operation> KernelOp<O> {
-    /// Tells nobody of the completion, until the next poll.
-    pub(crate) fn mute(&mut self) {
+    /// Does not tell of a completion with this result, until the next poll. Of any other it does:
+    /// somebody has to go on with what is left.
+    pub(crate) fn mute(&mut self, expected: i32) {
         if let Stage::Started { ticket, .. } = &self.stage {
             current::with(|core| {
-                let old = core
-                    .ops
-                    .borrow_mut()
-                    .notify(ticket.id(core), Notify::Nobody);
-                drop(old);
+                let id = ticket.id(core);
+                core.ops.borrow_mut().notify_unless(id, expected);
             });
         }
     }

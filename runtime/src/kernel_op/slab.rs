@@ -95,8 +95,20 @@ pub(crate) enum Notify {
     Nobody,
     /// A future that waits for the op itself.
     Waker(Waker),
+    /// One that wants to hear of every result but this one.
+    Unless(Waker, i32),
     /// A wait in memory that somebody else keeps: a number of theirs.
     Token(u64),
+}
+
+impl Notify {
+    /// Returns who is told of a result.
+    fn of(self, result: i32) -> Self {
+        match self {
+            Self::Unless(waker, expected) if result != expected => Self::Waker(waker),
+            told => told,
+        }
+    }
 }
 
 /// What is left of a slot that became vacant: to be dropped where no borrow is held.
@@ -256,7 +268,7 @@ impl OpSlab {
                 if let Some(asker) = wish.filter(|_| more) {
                     self.cancel(id, asker);
                 }
-                Reaction::Tell(notify)
+                Reaction::Tell(notify.of(completion.result))
             }
             Effect::Free { result } => {
                 self.orphans -= 1;
@@ -351,6 +363,15 @@ impl OpSlab {
     pub(crate) fn notify(&mut self, id: OpId, notify: Notify) -> Notify {
         let slot = self.find(id).expect("a ticket's op lives");
         std::mem::replace(&mut slot.notify, notify)
+    }
+
+    /// Lets the waker of the last poll hear of every result but `expected`.
+    pub(crate) fn notify_unless(&mut self, id: OpId, expected: i32) {
+        let slot = self.find(id).expect("a ticket's op lives");
+        slot.notify = match std::mem::take(&mut slot.notify) {
+            Notify::Waker(waker) | Notify::Unless(waker, _) => Notify::Unless(waker, expected),
+            told => told,
+        };
     }
 
     /// Notes the waker of a poll; returns an older one, to be dropped outside the borrow.

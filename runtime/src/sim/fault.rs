@@ -33,7 +33,7 @@ macro_rules! faults {
 }
 
 faults! {
-    /// `io_uring_enter` is interrupted by a signal before it has done anything (`EINTR`).
+    /// `io_uring_enter` is interrupted by a signal instead of waiting (`EINTR`).
     EnterInterrupted = 400,
     /// `io_uring_enter` has no memory for requests (`EAGAIN`).
     EnterAgain = 300,

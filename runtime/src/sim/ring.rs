@@ -82,9 +82,7 @@ impl SimRing {
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let mut kernel = self.world.kernel.borrow_mut();
         kernel.rings[self.id].as_mut().expect("open").waiting = None;
-        let refused = if kernel.comes(Fault::EnterInterrupted) {
-            Some(libc::EINTR)
-        } else if kernel.comes(Fault::EnterAgain) {
+        let refused = if kernel.comes(Fault::EnterAgain) {
             Some(libc::EAGAIN)
         } else if kernel.comes(Fault::EnterBusy) {
             Some(libc::EBUSY)
@@ -110,6 +108,13 @@ impl SimRing {
             && idle
             && !partial
         {
+            // A signal ends the wait, not the submission before it.
+            if kernel.comes(Fault::EnterInterrupted) {
+                return match count {
+                    0 => Err(io::Error::from_raw_os_error(libc::EINTR)),
+                    _ => Ok(()),
+                };
+            }
             kernel.rings[self.id].as_mut().expect("open").waiting = Some(wait);
             if let Some(nanos) = kernel.drawn(Fault::SpuriousWake, 2_000_000) {
                 kernel.after(nanos, Coming::Interruption(self.id));

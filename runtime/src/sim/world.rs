@@ -52,6 +52,8 @@ pub(crate) struct World {
     steps: Cell<u64>,
     steps_at_instant: Cell<u64>,
     std_base: std::time::Instant,
+    /// What is left is being ended, after a failure.
+    calmed: Cell<bool>,
 }
 
 impl std::fmt::Debug for World {
@@ -100,6 +102,7 @@ impl World {
             steps: Cell::new(0),
             steps_at_instant: Cell::new(0),
             std_base: crate::driver::real_std_now(),
+            calmed: Cell::new(false),
         })
     }
 
@@ -492,7 +495,11 @@ impl World {
                 return Standing::Runs;
             }
             let mut life = sim_core.life.replace(Life::Ended);
-            self.kernel.borrow_mut().record(What::Step);
+            {
+                let mut kernel = self.kernel.borrow_mut();
+                kernel.record(What::Step);
+                kernel.runs(core.shared.eventfd());
+            }
             let step = match main {
                 Some(main) => core.step(&mut life, main),
                 None => core.step(&mut life, &mut not_now),
@@ -504,10 +511,13 @@ impl World {
                 Step::Ended => Standing::Ended,
             }
         });
+        let before = sim_core.seen.get();
         if standing == Standing::Runs {
             self.look_for_spinning(&sim_core, &core);
         }
-        if next == Standing::Waits {
+        // A kernel that was too busy to take more is waited for with entries in hand.
+        let was_busy = before.busy_enters != sim_core.seen.get().busy_enters;
+        if standing == Standing::Runs && next == Standing::Waits && !was_busy {
             self.check_park(&core);
         }
         sim_core.standing.set(next);
@@ -552,6 +562,10 @@ impl World {
     fn check(&self) {
         let violation = self.kernel.borrow().violation.clone();
         if let Some(violation) = violation {
+            if self.calmed.get() {
+                self.kernel.borrow_mut().violation = None;
+                return;
+            }
             self.fail(violation.check, violation.what);
         }
     }
@@ -700,10 +714,33 @@ impl World {
         crate::panics::contained(|| drop(scripts));
     }
 
-    /// Ends the run: panics, with everything that helps to find out why.
-    fn fail(&self, check: &'static str, what: String) -> ! {
+    /// Ends the run: panics, with everything that helps to find out why. Returns only while the
+    /// program unwinds already: then its destructors are helped to an end.
+    fn fail(&self, check: &'static str, what: String) {
+        if std::thread::panicking() {
+            return self.calm_down(check, &what);
+        }
         let report = super::report::failure(self, check, &what);
         panic!("{report}");
+    }
+
+    /// The program unwinds, and one of its destructors waits for cores: they are stopped at once.
+    fn calm_down(&self, check: &'static str, what: &str) {
+        if self.calmed.replace(true) {
+            eprintln!("the program cannot even be ended ({check}): {what}");
+            std::process::abort();
+        }
+        {
+            let mut kernel = self.kernel.borrow_mut();
+            kernel.faults.end();
+            kernel.violation = None;
+        }
+        self.steps.set(0);
+        self.steps_at_instant.set(0);
+        for (_, core) in self.living() {
+            core.shared
+                .ask_to_stop(core.id.incarnation(), Duration::ZERO);
+        }
     }
 
     fn living(&self) -> Vec<(usize, Rc<Core>)> {

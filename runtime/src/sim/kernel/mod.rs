@@ -19,7 +19,7 @@ pub(crate) mod ring;
 pub(crate) mod work;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::io;
 use std::os::fd::RawFd;
 
@@ -111,6 +111,8 @@ pub(crate) struct Kernel {
     pub(crate) counts: Counts,
     pub(crate) descriptor_names: BTreeMap<RawFd, &'static str>,
     pub(crate) incremental: bool,
+    /// Channels of cores that were woken and have not run since.
+    woken: BTreeSet<RawFd>,
 }
 
 /// What the kernel has seen in all.
@@ -159,6 +161,7 @@ impl Kernel {
             counts: Counts::default(),
             descriptor_names: BTreeMap::new(),
             incremental,
+            woken: BTreeSet::new(),
         }
     }
 
@@ -402,6 +405,11 @@ impl Kernel {
 
     // --- counters ---
 
+    /// The core with this channel runs.
+    pub(crate) fn runs(&mut self, fd: RawFd) {
+        self.woken.remove(&fd);
+    }
+
     pub(crate) fn add_to_counter(&mut self, fd: RawFd) -> io::Result<()> {
         let id = self.look_up(fd).map_err(io::Error::from_raw_os_error)?;
         if self.comes(Fault::WakeFails) {
@@ -411,7 +419,7 @@ impl Kernel {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         *count += 1;
-        let twice = *count > 1;
+        let twice = !self.woken.insert(fd);
         self.record(What::Call {
             name: "wake",
             value: i64::from(fd - FIRST_FD),
