@@ -1,3 +1,4 @@
 //! Whole programs on the simulated kernel, under seeds.
 
 mod http;
+mod regressions;

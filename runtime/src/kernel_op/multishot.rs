@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::Ticket;
 use super::fd::SharedFd;
@@ -105,7 +105,13 @@ impl<Q: Queue> Multishot<Q> {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Option<Q::Item>>> {
         current::with(|core| {
-            if wait.registered {
+            let first = !wait.registered;
+            if first {
+                ready!(park::entry(core, cx.waker()))?;
+                if self.waiting.get() {
+                    return Poll::Ready(Err(busy()));
+                }
+            } else {
                 match wait.park.look(core, cx.waker()) {
                     park::Look::Waiting => {}
                     // An item came first, and is in the queue.
@@ -115,23 +121,20 @@ impl<Q: Queue> Multishot<Q> {
                         return Poll::Ready(Err(cancelled.into()));
                     }
                 }
-            } else {
-                match park::entry(core, cx.waker()) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(cancelled)) => return Poll::Ready(Err(cancelled.into())),
-                    Poll::Ready(Ok(())) => {}
-                }
-                if self.waiting.get() {
-                    return Poll::Ready(Err(busy()));
-                }
             }
-            let found = self.take_or_arm(core, cx);
-            if found.is_pending() {
-                self.begin_wait(core, wait, cx);
-            } else {
+            let found = self.take(core, cx);
+            if found.is_ready() {
                 self.end_wait(wait);
+                return found;
             }
-            found
+            if !first && !wait.registered {
+                // Woken for nothing, as by an op that the kernel has ended early. The wait that begins
+                // now is a new one, under a scope that may have been cancelled meanwhile.
+                ready!(park::entry(core, cx.waker()))?;
+            }
+            self.arm(core);
+            self.begin_wait(core, wait, cx);
+            Poll::Pending
         })
     }
 
@@ -185,45 +188,54 @@ impl<Q: Queue> Multishot<Q> {
         self.armed.borrow().as_ref().map(|ticket| ticket.id(core))
     }
 
-    fn take_or_arm(&self, core: &Core, cx: &Context<'_>) -> Poll<io::Result<Option<Q::Item>>> {
-        loop {
-            if self.finished.get() {
-                return Poll::Ready(Ok(None));
+    /// Takes what is there; pending if nothing is.
+    fn take(&self, core: &Core, cx: &Context<'_>) -> Poll<io::Result<Option<Q::Item>>> {
+        if self.finished.get() {
+            return Poll::Ready(Ok(None));
+        }
+        let Some(id) = self.op(core) else {
+            return Poll::Pending;
+        };
+        let (item, end, completed) = {
+            let mut ops = core.ops.borrow_mut();
+            let queue = ops.payload::<Q>(id);
+            let item = queue.pop();
+            let end = queue.end();
+            (item, end, ops.completed(id).is_some())
+        };
+        if let Some(item) = item {
+            return Poll::Ready(Ok(Some(item)));
+        }
+        if !completed {
+            return Poll::Pending;
+        }
+        match end.unwrap_or(End::Again) {
+            End::Starved if core.buffers.provided() == 0 => {
+                core.buffers.wake_when_provided(cx.waker());
+                Poll::Pending
             }
-            let Some(id) = self.op(core) else {
-                let id = core.start(Q::new(core), Some(self.fd.clone()));
-                let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
-                debug_assert!(old.is_none(), "looked at just above");
-                return Poll::Pending;
-            };
-            let (item, end, completed) = {
-                let mut ops = core.ops.borrow_mut();
-                let queue = ops.payload::<Q>(id);
-                let item = queue.pop();
-                let end = queue.end();
-                (item, end, ops.completed(id).is_some())
-            };
-            if let Some(item) = item {
-                return Poll::Ready(Ok(Some(item)));
+            End::Starved | End::Again => {
+                drop(self.disarm(core));
+                Poll::Pending
             }
-            if !completed {
-                return Poll::Pending;
+            End::Finished => {
+                drop(self.disarm(core));
+                self.finished.set(true);
+                Poll::Ready(Ok(None))
             }
-            match end.unwrap_or(End::Again) {
-                End::Starved if core.buffers.provided() == 0 => {
-                    core.buffers.wake_when_provided(cx.waker());
-                    return Poll::Pending;
-                }
-                End::Starved | End::Again => drop(self.disarm(core)),
-                End::Finished => {
-                    drop(self.disarm(core));
-                    self.finished.set(true);
-                }
-                End::Failed(errno) => {
-                    drop(self.disarm(core));
-                    return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
-                }
+            End::Failed(errno) => {
+                drop(self.disarm(core));
+                Poll::Ready(Err(io::Error::from_raw_os_error(errno)))
             }
+        }
+    }
+
+    /// Starts the op, unless it is in the kernel or waits for buffers.
+    fn arm(&self, core: &Core) {
+        if self.op(core).is_none() {
+            let id = core.start(Q::new(core), Some(self.fd.clone()));
+            let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
+            debug_assert!(old.is_none(), "looked at just above");
         }
     }
 
