@@ -1,4 +1,7 @@
 //! Whole programs on the simulated kernel, under seeds.
 
 mod http;
+mod ledger;
+mod programs;
 mod regressions;
+mod workload;

@@ -1,0 +1,53 @@
+//! Random programs are clean under every seed, and every seed repeats itself.
+
+use quoit::sim::{Fault, Faults, Outcome, Sim, for_seeds};
+
+use super::workload;
+
+/// Every second seed has faults that make operations fail, every fourth none at all.
+fn program(sim: Sim) -> Outcome<usize> {
+    let seed = sim.seed();
+    let (faults, failures) = match seed % 4 {
+        0 => (Faults::none(), false),
+        1 => (Faults::benign(), false),
+        _ => (Faults::some().without(Fault::SocketRefused), true),
+    };
+    sim.faults(faults)
+        .run(|| workload::run(seed, failures).ledger.check())
+}
+
+#[test]
+fn random_programs_are_clean() {
+    let mut whole = 0;
+    let mut seeds = 0;
+    for_seeds(0..1_500, |sim| {
+        whole += program(sim).value;
+        seeds += 1;
+    });
+    assert!(
+        seeds < 100 || whole > seeds / 10,
+        "too few bytes were compared: {whole}"
+    );
+}
+
+/// One digest of 1 000 runs. Two runs of one build must agree, and so must two builds: the first
+/// writes its digest into the file that `QUOIT_SIM_DIGEST` names, the next compares.
+#[test]
+fn equal_seeds_give_equal_traces() {
+    let mut digest = 0_u64;
+    for seed in 0..1_000 {
+        let first = program(Sim::with_seed(seed));
+        let second = program(Sim::with_seed(seed));
+        assert_eq!(first.trace, second.trace, "seed {seed:#x} gave two traces");
+        assert_eq!(first.events, second.events, "seed {seed:#x}");
+        digest = digest.rotate_left(1) ^ first.trace;
+    }
+    let Ok(file) = std::env::var("QUOIT_SIM_DIGEST") else {
+        return;
+    };
+    let digest = format!("{digest:#x}\n");
+    match std::fs::read_to_string(&file) {
+        Ok(before) => assert_eq!(before, digest, "another build gave other traces"),
+        Err(_) => std::fs::write(&file, digest).expect("the digest is kept for the next build"),
+    }
+}
