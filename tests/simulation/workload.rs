@@ -5,12 +5,14 @@
 //! waits for comes by itself, or has a deadline: a program that does not end is a failure.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use quoit::buf::Interrupted;
@@ -19,8 +21,8 @@ use quoit::op;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    CancelHandle, CarriesCancelled, CoreId, Cores, JoinError, Reason, Runtime, Scope, spawn,
-    yield_now,
+    CancelHandle, CarriesCancelled, CoreId, Cores, Handle, JoinError, Reason, Runtime, Scope,
+    spawn, yield_now,
 };
 use quoit_net::ShardedListener;
 use quoit_net::tcp::{TcpListener, TcpStream};
@@ -86,7 +88,7 @@ impl Plan {
     fn any_handle(&self, dice: &mut Dice) -> Option<CancelHandle> {
         let handles = self.handles.lock().expect("nobody panics with it");
         let count = handles.len() as u64;
-        (count > 0).then(|| handles[dice.roll(count) as usize].clone())
+        (count > 0).then(|| handles[dice.roll(count) as usize])
     }
 }
 
@@ -128,9 +130,10 @@ pub(super) fn run(seed: u64, failures: bool) -> Arc<Plan> {
         });
     }
     let shared = Arc::clone(&plan);
+    let handle = runtime.handle();
     let ended = runtime.run(move |core| {
-        let (plan, port) = (Arc::clone(&shared), port.clone());
-        async move { core_main(core, plan, port).await }
+        let (plan, port, handle) = (Arc::clone(&shared), port.clone(), handle.clone());
+        async move { core_main(core, plan, port, handle).await }
     });
     if let Err(error) = ended {
         assert!(
@@ -142,7 +145,12 @@ pub(super) fn run(seed: u64, failures: bool) -> Arc<Plan> {
 }
 
 /// One core: a server, and actors that do what comes to their minds.
-async fn core_main(core: CoreId, plan: Arc<Plan>, port: ShardedListener) -> io::Result<()> {
+async fn core_main(
+    core: CoreId,
+    plan: Arc<Plan>,
+    port: ShardedListener,
+    runtime: Handle,
+) -> io::Result<()> {
     let mut dice = Dice::new(plan.seed, 1_000 + core.index() as u64);
     let address = port.local_addr();
     let here = Rc::new(Here {
@@ -150,6 +158,7 @@ async fn core_main(core: CoreId, plan: Arc<Plan>, port: ShardedListener) -> io::
         address,
         event: Event::new(),
         core,
+        runtime,
         served: RefCell::default(),
     });
     let serving = Scope::new();
@@ -191,6 +200,7 @@ struct Here {
     address: SocketAddr,
     event: Event,
     core: CoreId,
+    runtime: Handle,
     served: RefCell<Vec<quoit::JoinHandle<()>>>,
 }
 
@@ -243,6 +253,9 @@ async fn receive_lane(plan: &Plan, stream: TcpStream) -> io::Result<()> {
     let mut lane: Option<Lane> = None;
     let mut head = Vec::new();
     let mut dice = Dice::new(plan.seed, 77);
+    // A reader who keeps what he was given must not starve the others.
+    let mut hoard = Vec::new();
+    let keeps = dice.roll(3) == 0;
     loop {
         let received = match dice.roll(4) {
             // A wait that may be cut off, and is taken up again.
@@ -257,8 +270,8 @@ async fn receive_lane(plan: &Plan, stream: TcpStream) -> io::Result<()> {
             1 => {
                 let mut wait = pin!(stream.recv());
                 match poll_once(wait.as_mut()).await {
-                    std::task::Poll::Ready(received) => received?,
-                    std::task::Poll::Pending => {
+                    Poll::Ready(received) => received?,
+                    Poll::Pending => {
                         yield_now().await?;
                         continue;
                     }
@@ -283,6 +296,9 @@ async fn receive_lane(plan: &Plan, stream: TcpStream) -> io::Result<()> {
             return Ok(());
         };
         take(plan, &mut lane, &mut head, &chunk);
+        if keeps && hoard.len() < 12 {
+            hoard.push(chunk);
+        }
         if dice.roll(8) == 0 {
             // A slow reader, who keeps what he has.
             let pause = dice.micros(2_000);
@@ -308,7 +324,7 @@ fn take(plan: &Plan, lane: &mut Option<Lane>, head: &mut Vec<u8>, mut bytes: &[u
 /// An actor: some steps, one after the other, each drawn.
 async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
     for _ in 0..1 + dice.roll(5) {
-        let step = dice.roll(if depth < 3 { 13 } else { 8 });
+        let step = dice.roll(if depth < 3 { 15 } else { 10 });
         match step {
             0 => yield_now().await?,
             1 => sleep(dice.micros(3_000)).await?,
@@ -322,8 +338,9 @@ async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
                 }
             }
             7 => send_lane(here, &mut dice).await?,
-            8 => in_a_scope(here, &mut dice, depth).await?,
-            9 => {
+            8 => on_another_core(here, &mut dice).await?,
+            9 => close_while_in_use(here, &mut dice).await?,
+            10 => {
                 let (child, rest) = (Rc::clone(here), here.plan.dice());
                 let child = spawn(async move { act(&child, rest, depth + 1).await });
                 match dice.roll(3) {
@@ -338,8 +355,8 @@ async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
                     _ => here.settle(joined(child.await)?)?,
                 }
             }
-            10 => here.event.wait().await?,
-            11 => {
+            11 => here.event.wait().await?,
+            12 => {
                 let wait = Scope::new().timeout(dice.micros(400));
                 let never = Event::new();
                 let waited: Option<()> = wait.run(never.wait()).await?;
@@ -404,6 +421,109 @@ async fn dropped_early(dice: &mut Dice) -> io::Result<()> {
         drop(write);
     }
     yield_now().await?;
+    Ok(())
+}
+
+/// A task on another core, and somebody who waits for it here as foreign code does: by a waker.
+async fn on_another_core(here: &Here, dice: &mut Dice) -> io::Result<()> {
+    let cores = here.runtime.cores();
+    let (there, home) = (cores[dice.roll(cores.len() as u64) as usize], here.core);
+    let answer = Arc::new(Answer::default());
+    let (promise, back, runtime) = (
+        Promise(Arc::clone(&answer)),
+        dice.roll(2) == 0,
+        here.runtime.clone(),
+    );
+    let pause = dice.micros(200);
+    let sent = here.runtime.spawn(there, move || async move {
+        if sleep(pause).await.is_ok() && back {
+            // The answer comes by way of a closure that runs here.
+            drop(runtime.spawn(home, move || async move { drop(promise) }));
+        }
+    });
+    if sent.is_err() {
+        // That core has ended.
+        return Ok(());
+    }
+    let busy = (dice.roll(2) == 0).then(|| {
+        // Somebody who keeps the core busy meanwhile.
+        let answer = Arc::clone(&answer);
+        spawn(async move {
+            for _ in 0..2_000 {
+                if answer.is_given() || yield_now().await.is_err() {
+                    return true;
+                }
+            }
+            false
+        })
+    });
+    answer.wait().await;
+    if let Some(busy) = busy
+        && pause < Duration::from_micros(1)
+    {
+        assert!(
+            joined(busy.await)?,
+            "an answer came only when the core was idle"
+        );
+    }
+    Ok(())
+}
+
+/// Something that is given once, on any core.
+#[derive(Debug, Default)]
+struct Answer(Mutex<(bool, Option<Waker>)>);
+
+impl Answer {
+    fn is_given(&self) -> bool {
+        self.0.lock().expect("nobody panics with it").0
+    }
+
+    async fn wait(&self) {
+        poll_fn(|cx| {
+            let mut answer = self.0.lock().expect("nobody panics with it");
+            if answer.0 {
+                return Poll::Ready(());
+            }
+            answer.1 = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Gives an answer when it is dropped, so in every case.
+struct Promise(Arc<Answer>);
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        let waker = {
+            let mut answer = self.0.0.lock().expect("nobody panics with it");
+            answer.0 = true;
+            answer.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A file is closed while somebody else still reads it.
+async fn close_while_in_use(here: &Here, dice: &mut Dice) -> io::Result<()> {
+    let path = format!("/shared-{}-{}", here.core.index(), dice.roll(1 << 40));
+    let options = OpenOptions::new().read(true).write(true).create(true);
+    let file = options.open(&path).await?;
+    let other = file.clone();
+    let reader = spawn(async move { other.read_at(vec![0; 100], 0).await.0 });
+    if dice.roll(2) == 0 {
+        yield_now().await?;
+    }
+    file.close().await?;
+    if let Err(error) = joined(reader.await)? {
+        assert!(
+            error.cancelled().is_some() || here.plan.failures,
+            "reading failed: {error}"
+        );
+    }
     Ok(())
 }
 

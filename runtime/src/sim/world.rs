@@ -486,6 +486,10 @@ impl World {
             .expect("a core that has not ended");
         let outside = self.kernel.borrow_mut().running.replace(place.0);
         let standing = sim_core.standing.replace(Standing::Busy);
+        let last = match *sim_core.life.borrow() {
+            Life::Ending { last, .. } => Some(last),
+            _ => None,
+        };
         let next = current::enter(&core, || {
             if standing == Standing::Waits {
                 if !self.finish_wait(&sim_core) {
@@ -523,7 +527,7 @@ impl World {
         sim_core.standing.set(next);
         if next == Standing::Ended {
             self.kernel.borrow_mut().record(What::End);
-            self.check_end(&sim_core, &core);
+            self.check_end(&sim_core, &core, last);
             sim_core.core.replace(None);
             drop(core);
         }
@@ -639,7 +643,7 @@ impl World {
     }
 
     /// A core that has ended must have given everything back.
-    fn check_end(&self, sim_core: &SimCore, core: &Core) {
+    fn check_end(&self, sim_core: &SimCore, core: &Core, last: Option<Instant>) {
         let left = {
             let kernel = self.kernel.borrow();
             let ring = kernel.rings[sim_core.ring].as_ref().expect("still open");
@@ -649,6 +653,16 @@ impl World {
             });
             (ring.in_flight.len(), missing)
         };
+        let was_patient = last.is_none_or(|last| self.now() >= last);
+        if left.0 > 0 && !was_patient {
+            self.violated(
+                "ops",
+                format!(
+                    "a core has ended, and {} ops are left in the kernel",
+                    left.0
+                ),
+            );
+        }
         let held = core.buffers.held();
         if left.0 == 0 && left.1 != held {
             self.violated(
