@@ -1,5 +1,6 @@
 //! Whole programs on the simulated kernel, under seeds.
 
+mod faults;
 mod http;
 mod ledger;
 mod programs;

@@ -329,7 +329,7 @@ async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
             0 => yield_now().await?,
             1 => sleep(dice.micros(3_000)).await?,
             2 => op::nop().await?,
-            3 => dropped_early(&mut dice).await?,
+            3 => dropped_early(here, &mut dice).await?,
             4 => through_a_pipe(&mut dice, &here.plan).await?,
             5 => in_a_file(here, &mut dice).await?,
             6 => {
@@ -408,20 +408,26 @@ async fn in_a_scope(here: &Rc<Here>, dice: &mut Dice, depth: u32) -> io::Result<
 }
 
 /// Ops that are begun and given up.
-async fn dropped_early(dice: &mut Dice) -> io::Result<()> {
+async fn dropped_early(here: &Here, dice: &mut Dice) -> io::Result<()> {
     let (read, write) = op::pipe()?;
-    {
-        let mut reading = pin!(op::read(&read, vec![0; 64]));
-        if poll_once(reading.as_mut()).await.is_ready() {
-            // Refused, by a scope that is cancelled.
-            return Ok(());
-        }
+    let path = format!("/given-up-{}", dice.roll(1 << 40));
+    match dice.roll(5) {
+        0 => give_up(op::read(&read, vec![0; 64])).await,
+        1 => give_up(op::poll(&read, libc::POLLIN as u32)).await,
+        2 => give_up(quoit::fs::File::create(path)).await,
+        3 => give_up(TcpStream::connect(here.address)).await,
+        _ => give_up(op::close(read.clone())).await,
     }
     if dice.roll(2) == 0 {
         drop(write);
     }
-    yield_now().await?;
-    Ok(())
+    Ok(yield_now().await?)
+}
+
+/// Polls once, and drops.
+async fn give_up<F: Future>(op: F) {
+    let mut op = pin!(op);
+    let _ = poll_once(op.as_mut()).await;
 }
 
 /// A task on another core, and somebody who waits for it here as foreign code does: by a waker.
@@ -544,6 +550,9 @@ async fn through_a_pipe(dice: &mut Dice, plan: &Plan) -> io::Result<()> {
     });
     let mut received = Vec::new();
     loop {
+        if dice.roll(4) == 0 {
+            op::poll(&read, libc::POLLIN as u32).await?;
+        }
         let (count, buf) = op::read(&read, vec![0; 1 + dice.roll(3_000) as usize]).await;
         match count {
             Ok(0) => break,
@@ -583,6 +592,14 @@ async fn in_a_file(here: &Here, dice: &mut Dice) -> io::Result<()> {
     assert_eq!(read[..], bytes[..read.len()], "a file changed bytes");
     assert!(read.len() <= written, "a file has more than was written");
     result?;
+    match dice.roll(3) {
+        0 => file.sync_data().await?,
+        1 => {
+            let status = quoit::fs::metadata(&path).await?;
+            assert_eq!(status.len(), bytes.len() as u64, "a file's size is wrong");
+        }
+        _ => {}
+    }
     file.close().await
 }
 

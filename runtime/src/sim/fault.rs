@@ -188,6 +188,11 @@ impl Faults {
         self
     }
 
+    /// Returns the rate of one kind.
+    pub fn rate_of(&self, fault: Fault) -> f64 {
+        f64::from(self.rates[fault as usize]) / 65_536.0
+    }
+
     /// Leaves one kind out.
     #[must_use]
     pub fn without(self, fault: Fault) -> Self {

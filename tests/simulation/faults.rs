@@ -1,0 +1,173 @@
+//! Every kind of fault comes, and those that end something are told as what they are.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use quoit::buf::IoBuf;
+use quoit::sim::{self, Fault, Faults, Sim, for_seeds};
+use quoit::time::{sleep, wall_clock};
+use quoit::{BuildError, Cores, Runtime, Scope, SpawnError, block_on, op, spawn};
+use quoit_net::tcp::{TcpListener, TcpStream};
+
+use super::workload;
+
+/// Counted over random programs: no kind that is switched on stays away.
+#[test]
+fn every_fault_that_is_switched_on_comes() {
+    let mut came = BTreeMap::new();
+    for_seeds(0..1_000, |sim| {
+        let seed = sim.seed();
+        let outcome = sim
+            .faults(Faults::some())
+            .run(|| drop(workload::run(seed, true)));
+        for (fault, count, _) in outcome.faults {
+            *came.entry(fault).or_insert(0) += count;
+        }
+    });
+    let switched_on = Fault::ALL
+        .iter()
+        .filter(|fault| Faults::some().rate_of(**fault) > 0.0);
+    let missing: Vec<_> = switched_on.filter(|fault| came[fault] == 0).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+    let kinds = came.values().filter(|count| **count > 0).count();
+    assert!(kinds >= 24, "only {kinds} kinds have come");
+}
+
+#[test]
+fn a_ring_that_is_refused_is_an_error_of_the_builder() {
+    for_seeds(0..20, |sim| {
+        sim.force(Fault::SetupRefused, 1).run(|| {
+            let refused = Runtime::builder().cores(Cores::Count(2)).build();
+            assert!(
+                matches!(refused, Err(BuildError::Ring { .. })),
+                "{refused:?}"
+            );
+        });
+    });
+}
+
+#[test]
+fn a_buffer_ring_that_is_refused_is_an_error_of_the_builder() {
+    Sim::with_seed(1).force(Fault::RegisterRefused, 0).run(|| {
+        let refused = Runtime::builder().build();
+        assert!(
+            matches!(refused, Err(BuildError::Ring { .. })),
+            "{refused:?}"
+        );
+    });
+}
+
+#[test]
+fn a_full_mailbox_gives_the_closure_back() {
+    Sim::with_seed(1).run(|| {
+        let runtime = Runtime::builder().build().expect("cores");
+        let core = runtime.handle().cores()[0];
+        sim::force(Fault::MailboxFull);
+        let sent = runtime.handle().spawn(core, || async { 7 });
+        let Err(SpawnError::Full(closure)) = sent else {
+            panic!("the mailbox was full");
+        };
+        let again = runtime
+            .handle()
+            .spawn(core, closure)
+            .expect("it has room again");
+        assert_eq!(again.wait().expect("it ends"), 7);
+    });
+}
+
+#[test]
+fn a_peer_that_vanishes_is_noticed_by_a_deadline_and_nothing_else() {
+    Sim::with_seed(1)
+        .force_at("from here on", Fault::PeerVanishes)
+        .block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let address = listener.local_addr();
+            let server = spawn(async move {
+                let stream = listener.accept().await?;
+                let greeting = stream.recv().await?;
+                assert_eq!(greeting.as_deref(), Some(&b"hello"[..]));
+                let more = Scope::new()
+                    .timeout(Duration::from_secs(60))
+                    .run(stream.recv())
+                    .await?;
+                assert!(more.is_none(), "nothing arrives any more");
+                Ok::<_, io::Error>(())
+            });
+            let stream = TcpStream::connect(address).await?;
+            sim::point("from here on");
+            stream.write_all("hello").await.0?;
+            stream.write_all("are you there?").await.0.ok();
+            server.await??;
+            Ok::<_, io::Error>(())
+        })
+        .value
+        .expect("it works");
+}
+
+#[test]
+fn the_wall_clock_jumps_and_the_monotonic_one_does_not() {
+    Sim::with_seed(5).force(Fault::WallClockJumps, 3).run(|| {
+        block_on(async {
+            let clocks = || (quoit::time::Instant::now(), wall_clock());
+            let mut jumps = 0;
+            let mut before = clocks();
+            for _ in 0..5 {
+                sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                let now = clocks();
+                assert_eq!(now.0 - before.0, Duration::from_secs(1));
+                let expected = before.1 + Duration::from_secs(1);
+                jumps += u32::from(now.1 != expected);
+                before = now;
+            }
+            assert_eq!(jumps, 1);
+        })
+        .expect("a ring");
+    });
+}
+
+#[test]
+fn descriptors_have_a_limit() {
+    Sim::with_seed(1).descriptors(4).run(|| {
+        block_on(async {
+            let first = op::pipe().expect("two of four");
+            let second = op::pipe().expect("four of four");
+            let third = op::pipe().expect_err("none is left");
+            assert_eq!(third.raw_os_error(), Some(libc::EMFILE));
+            drop(first);
+            let fourth = op::pipe().expect("two are free again");
+            drop((second, fourth));
+        })
+        .expect("a ring");
+    });
+}
+
+/// A short write of a message is no loss: the rest goes after it, from the place it had come to.
+#[test]
+fn each_forced_short_write_is_made_up_for() {
+    for nth in 0..6 {
+        let outcome = Sim::with_seed(nth)
+            .force(Fault::ShortWrite, nth)
+            .force(Fault::ShortRead, nth)
+            .block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0")?;
+                let address = listener.local_addr();
+                let server = spawn(async move {
+                    let stream = listener.accept().await?;
+                    let mut all = Vec::new();
+                    while let Some(chunk) = stream.recv().await? {
+                        all.extend_from_slice(&chunk);
+                    }
+                    Ok::<_, io::Error>(all)
+                });
+                let stream = TcpStream::connect(address).await?;
+                let bytes: Vec<u8> = (0..200_000_u32).map(|place| (place / 7) as u8).collect();
+                let (sent, bytes) = stream.write_all(bytes).await;
+                sent?;
+                drop(stream);
+                assert_eq!(server.await??, bytes);
+                Ok::<_, io::Error>(IoBuf::len(&bytes))
+            });
+        assert_eq!(outcome.value.expect("it works"), 200_000);
+    }
+}
