@@ -66,7 +66,7 @@ pub(super) struct Plan {
     next_actor: Mutex<u64>,
     /// Cores whose actors have not all ended: until then every core serves.
     acting: AtomicUsize,
-    /// The program is shut down before its time: then peers go away in the middle.
+    /// The program comes to its end, maybe before its time: peers may go away in the middle.
     cut_short: AtomicBool,
 }
 
@@ -182,6 +182,8 @@ async fn core_main(
     while here.plan.acting.load(Ordering::Relaxed) > 0 {
         sleep(Duration::from_millis(1)).await?;
     }
+    // Only tasks that nobody waits for can still be about to connect.
+    here.plan.cut_short.store(true, Ordering::Relaxed);
     stop_serving.cancel();
     here.settle(joined(server.await)?.map(drop))?;
     // What was sent is received to its end.

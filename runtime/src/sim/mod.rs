@@ -18,6 +18,8 @@
 //! }
 //! ```
 //!
+//! [`guide`] shows how to test a server of one's own.
+//!
 //! # What is simulated
 //!
 //! - **Cores**: [`Runtime`](crate::Runtime), [`block_on`](crate::block_on) and everything above them
@@ -47,6 +49,8 @@
 //! the same.
 
 pub(crate) mod fault;
+#[doc = include_str!("guide.md")]
+pub mod guide {}
 pub(crate) mod kernel;
 pub(crate) mod random;
 pub(crate) mod report;
