@@ -2,7 +2,9 @@
 
 mod faults;
 mod http;
+mod lanes;
 mod ledger;
 mod programs;
 mod regressions;
+mod steps;
 mod workload;

@@ -515,6 +515,10 @@ impl World {
                 Step::Ended => Standing::Ended,
             }
         });
+        if standing == Standing::Waits && next == Standing::Waits {
+            // A wait that has a reason to end and does not: it must not go on like this.
+            self.count_step();
+        }
         let before = sim_core.seen.get();
         if standing == Standing::Runs {
             self.look_for_spinning(&sim_core, &core);
@@ -579,6 +583,12 @@ impl World {
     }
 
     fn look_for_spinning(&self, sim_core: &SimCore, core: &Core) {
+        self.count_step();
+        self.look_for_progress(sim_core, core);
+    }
+
+    /// Counts a step at this instant: time has to pass some day.
+    fn count_step(&self) {
         self.steps_at_instant.set(self.steps_at_instant.get() + 1);
         if self.steps_at_instant.get() > self.limits.steps_per_instant {
             self.violated(
@@ -590,6 +600,9 @@ impl World {
                 ),
             );
         }
+    }
+
+    fn look_for_progress(&self, sim_core: &SimCore, core: &Core) {
         let now = core.counters().snapshot();
         let before = sim_core.seen.replace(now);
         let done = |metrics: &CoreMetrics| {
