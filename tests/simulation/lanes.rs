@@ -106,7 +106,7 @@ pub(super) async fn send_lane(here: &Here, dice: &mut Dice) -> io::Result<()> {
         let length = bytes.len();
         let patience = dice.micros(3_000);
         let sending = async {
-            let (result, _) = match dice.roll(3) {
+            let (result, _) = match dice.roll(4) {
                 0 => {
                     let half = length / 2;
                     let parts = vec![bytes[..half].to_vec(), bytes[half..].to_vec()];
@@ -114,6 +114,7 @@ pub(super) async fn send_lane(here: &Here, dice: &mut Dice) -> io::Result<()> {
                     (result.map(|()| length), Vec::new())
                 }
                 1 => stream.write(bytes).await,
+                2 => stream.write_zero_copy(bytes).await,
                 _ => {
                     let (result, bytes) = stream.write_all(bytes).await;
                     (result.map(|()| length), bytes)

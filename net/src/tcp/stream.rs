@@ -82,6 +82,17 @@ impl TcpStream {
         self.stream.send(buf).await
     }
 
+    /// Writes what the socket takes, out of the buffer itself instead of a copy; returns how much. The
+    /// buffer comes back when the kernel is done with it: once the peer has acknowledged the bytes.
+    /// For large buffers on a real network.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send(2)`; never a signal.
+    pub async fn write_zero_copy<B: IoBuf>(&self, buf: B) -> BufResult<usize, B> {
+        self.stream.send_zero_copy(buf).await
+    }
+
     /// Writes all of a buffer.
     ///
     /// # Errors

@@ -23,6 +23,11 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
                 .flags(send_flags(all))
                 .build()
         }
+        Request::SendZeroCopy { fd, from } => {
+            opcode::SendZc::new(types::Fd(fd), readable(from), from.length)
+                .flags(send_flags(false))
+                .build()
+        }
         Request::SendMessage { fd, header, all } => {
             opcode::SendMsg::new(types::Fd(fd), header as *const _)
                 .flags(send_flags(all) as u32)

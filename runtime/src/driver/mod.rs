@@ -75,6 +75,11 @@ impl CompletionFlags {
         io_uring::cqueue::more(self.0)
     }
 
+    /// The kernel lets go of the memory of a zero-copy send (`IORING_CQE_F_NOTIF`).
+    pub(crate) fn notification(self) -> bool {
+        io_uring::cqueue::notif(self.0)
+    }
+
     /// Which provided buffer the kernel chose.
     pub(crate) fn buffer(self) -> Option<u16> {
         io_uring::cqueue::buffer_select(self.0)

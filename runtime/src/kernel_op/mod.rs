@@ -196,6 +196,11 @@ impl<O: Operation> Future for KernelOp<O> {
                             park.follow(core, cx.waker());
                             return Poll::Pending;
                         };
+                        let result = if O::MULTISHOT {
+                            core.ops.borrow_mut().result::<O>(id, result)
+                        } else {
+                            result
+                        };
                         // The cause is read while the park still says under which scope the op stood.
                         let outcome = outcome(result, asked, || park.cause(core));
                         let Stage::Started {

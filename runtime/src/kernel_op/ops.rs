@@ -127,6 +127,55 @@ impl<B: IoBuf> Operation for Send<B> {
     }
 }
 
+/// `send(2)` out of the buffer itself, which stays the kernel's until it says so: in a completion of
+/// its own, behind the one with the result.
+#[derive(Debug)]
+pub(crate) struct SendZeroCopy<B> {
+    buf: B,
+    turn: SendTurn,
+    /// The first completion's, once another will follow.
+    result: Option<i32>,
+}
+
+impl<B: IoBuf> SendZeroCopy<B> {
+    pub(crate) fn new(buf: B, turn: SendTurn) -> Self {
+        Self {
+            buf,
+            turn,
+            result: None,
+        }
+    }
+}
+
+impl<B: IoBuf> Operation for SendZeroCopy<B> {
+    type Output = (io::Result<usize>, B, SendTurn);
+
+    fn request(&mut self, fd: RawFd) -> Request {
+        Request::SendZeroCopy {
+            fd,
+            from: region(&self.buf),
+        }
+    }
+
+    fn deliver(&mut self, completion: Completion) -> Option<Asker> {
+        if completion.flags.more() && !completion.flags.notification() {
+            self.result = Some(completion.result);
+        }
+        None
+    }
+
+    fn result(&mut self, last: i32) -> i32 {
+        self.result.take().unwrap_or(last)
+    }
+
+    fn finish(self, outcome: Outcome) -> Self::Output {
+        let (result, buf) = used(outcome, self.buf);
+        (result, buf, self.turn)
+    }
+
+    const MULTISHOT: bool = true;
+}
+
 /// `sendmsg(2)` of several buffers.
 pub(crate) struct SendVectored<B> {
     bufs: Vec<B>,

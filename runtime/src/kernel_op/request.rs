@@ -39,6 +39,9 @@ pub(crate) enum Request {
     ReceiveMulti { fd: RawFd, group: u16 },
     /// Sends; with `all` a short send is continued by the kernel. `send(2)`.
     Send { fd: RawFd, from: Region, all: bool },
+    /// Sends without copying: the kernel reads `from` until a second completion, the notification, has
+    /// come. `io_uring_enter(2)`, `IORING_OP_SEND_ZC`; kernel 6.0.
+    SendZeroCopy { fd: RawFd, from: Region },
     /// Sends what the message header at `header` gathers. `sendmsg(2)`.
     SendMessage { fd: RawFd, header: usize, all: bool },
     /// Reads at `offset`, or at the file's own position for [`CURRENT_POSITION`]. `pread(2)`.
@@ -91,6 +94,7 @@ impl Request {
             | Self::Receive { fd, .. }
             | Self::ReceiveMulti { fd, .. }
             | Self::Send { fd, .. }
+            | Self::SendZeroCopy { fd, .. }
             | Self::SendMessage { fd, .. }
             | Self::Read { fd, .. }
             | Self::Write { fd, .. }
@@ -111,6 +115,7 @@ impl Request {
             Self::Receive { .. } => "receive",
             Self::ReceiveMulti { .. } => "multishot receive",
             Self::Send { .. } => "send",
+            Self::SendZeroCopy { .. } => "zero-copy send",
             Self::SendMessage { .. } => "send of several buffers",
             Self::Read { .. } => "read",
             Self::Write { .. } => "write",

@@ -350,6 +350,13 @@ impl OpSlab {
         (operation, self.vacate(id.index(), None))
     }
 
+    /// Returns the result of a completed op, which may have come before its final completion.
+    pub(crate) fn result<O: Operation>(&mut self, id: OpId, last: i32) -> i32 {
+        let slot = self.find(id).expect("a ticket's op lives");
+        debug_assert!(matches!(slot.state, Some(OpState::Completed { .. })));
+        slot.payload.get_mut::<O>().result(last)
+    }
+
     /// Looks into the payload of a multishot op: a queue that we fill, not memory of the kernel's.
     pub(crate) fn payload<O: Operation>(&mut self, id: OpId) -> &mut O {
         const { assert!(O::MULTISHOT) };

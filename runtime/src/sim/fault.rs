@@ -78,6 +78,8 @@ faults! {
     CancelAnsweredLast = 20000,
     /// A cancelled request takes its time to end.
     CancelledLate = 6000,
+    /// The kernel keeps the memory of a zero-copy send for a while after it has told the result.
+    LateNotification = 20000,
     /// A peer's machine resets the connection.
     PeerReset = 150,
     /// A peer vanishes without a word: no byte arrives any more, in either direction.

@@ -521,7 +521,8 @@ impl World {
         }
         let before = sim_core.seen.get();
         if standing == Standing::Runs {
-            self.look_for_spinning(&sim_core, &core);
+            self.count_step();
+            self.look_for_progress(&sim_core, &core);
         }
         // A kernel that was too busy to take more is waited for with entries in hand.
         let was_busy = before.busy_enters != sim_core.seen.get().busy_enters;
@@ -580,11 +581,6 @@ impl World {
 
     pub(crate) fn violated(&self, check: &'static str, what: String) {
         self.kernel.borrow_mut().violated(check, what);
-    }
-
-    fn look_for_spinning(&self, sim_core: &SimCore, core: &Core) {
-        self.count_step();
-        self.look_for_progress(sim_core, core);
     }
 
     /// Counts a step at this instant: time has to pass some day.

@@ -25,8 +25,8 @@ pub(crate) enum Stage {
     Ready { at: u64 },
     /// A worker carries it out, which cannot be stopped, until this time.
     Running { until: u64 },
-    /// It ends with this result, from this time on.
-    Ends { at: u64, result: i32 },
+    /// It ends with this result and these flags, from this time on.
+    Ends { at: u64, result: i32, flags: u32 },
 }
 
 /// A request in flight.

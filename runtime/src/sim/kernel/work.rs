@@ -20,10 +20,11 @@ enum Tried {
     Blocked,
 }
 
-/// `IORING_CQE_F_BUFFER`, `IORING_CQE_F_MORE`, `IORING_CQE_F_BUF_MORE`; the number of a buffer comes
+/// `IORING_CQE_F_BUFFER`, `IORING_CQE_F_MORE`, `IORING_CQE_F_NOTIF`, `IORING_CQE_F_BUF_MORE`; the number of a buffer comes
 /// above 16 bits.
 const F_BUFFER: u32 = 1;
 const F_MORE: u32 = 2;
+const F_NOTIF: u32 = 8;
 const F_BUF_MORE: u32 = 16;
 
 /// What makes an `accept4(2)` fail that is nobody's fault.
@@ -188,7 +189,7 @@ impl Kernel {
             Stage::Armed => {}
             Stage::Ready { at } if at <= now => self.attempt(id, key),
             Stage::Running { until } if until <= now => self.attempt(id, key),
-            Stage::Ends { at, result } if at <= now => self.finish(id, key, result, 0),
+            Stage::Ends { at, result, flags } if at <= now => self.finish(id, key, result, flags),
             Stage::Ready { at } | Stage::Running { until: at } | Stage::Ends { at, .. } => {
                 self.ring(id).look_at(key, at);
             }
@@ -305,6 +306,7 @@ impl Kernel {
             }
             Request::ReceiveMulti { .. } => self.try_receive_multi(id, object),
             Request::Send { from, all, .. } => self.try_send(id, key, object, &[from], all),
+            Request::SendZeroCopy { from, .. } => self.try_send(id, key, object, &[from], false),
             Request::SendMessage { header, all, .. } => {
                 let parts = door::parts(header);
                 self.try_send(id, key, object, &parts, all)
@@ -677,7 +679,9 @@ impl Kernel {
                     self.attempt(id, key);
                 }
                 // What has only made progress can be ended after all.
-                let left = self.ring(id).in_flight.contains_key(&key);
+                let left = self.ring(id).in_flight.get(&key);
+                let left =
+                    left.is_some_and(|op| matches!(op.stage, Stage::Armed | Stage::Ready { .. }));
                 match overtaken {
                     Some(result) if !left => self.answer(id, now, user_data, result, number),
                     _ => self.grant(id, key, user_data, number),
@@ -700,6 +704,7 @@ impl Kernel {
         op.stage = Stage::Ends {
             at: now + late,
             result,
+            flags: 0,
         };
         if late > 0 {
             self.ring(id).look_at(key, now + late);
@@ -740,6 +745,33 @@ impl Kernel {
             return;
         };
         let (request, user_data) = (op.request, op.user_data);
+        if let Request::SendZeroCopy { .. } = request
+            && flags & F_NOTIF == 0
+        {
+            // The result first; that the memory is free again, as a completion of its own.
+            self.post(id, key, request, user_data, result, F_MORE);
+            let late = self.drawn(Fault::LateNotification, 3_000_000).unwrap_or(0);
+            let at = self.now + late;
+            let ring = self.ring(id);
+            let op = ring.in_flight.get_mut(&key).expect("looked at above");
+            op.stage = Stage::Ends {
+                at,
+                result: 0,
+                flags: F_NOTIF,
+            };
+            ring.look_at(key, at);
+            self.after(late, Coming::Moment);
+            return;
+        }
+        if !self.is_sound(user_data, &request) {
+            self.violated(
+                "memory",
+                format!(
+                    "the slot of a {} was emptied before its last completion",
+                    request.name()
+                ),
+            );
+        }
         self.forget(id, key);
         self.post(id, key, request, user_data, result, flags);
     }
@@ -812,6 +844,7 @@ fn may_be_interrupted(request: &Request) -> bool {
             | Request::Receive { .. }
             | Request::ReceiveMulti { .. }
             | Request::Send { .. }
+            | Request::SendZeroCopy { .. }
             | Request::SendMessage { .. }
             | Request::Read { .. }
             | Request::Write { .. }
