@@ -10,7 +10,7 @@ use quoit::time::{sleep, wall_clock};
 use quoit::{BuildError, Cores, Runtime, Scope, SpawnError, block_on, op, spawn};
 use quoit_net::tcp::{TcpListener, TcpStream};
 
-use super::workload;
+use super::workload::{self, Weather};
 
 /// Counted over random programs: no kind that is switched on stays away.
 #[test]
@@ -20,7 +20,7 @@ fn every_fault_that_is_switched_on_comes() {
         let seed = sim.seed();
         let outcome = sim
             .faults(Faults::some())
-            .run(|| drop(workload::run(seed, true)));
+            .run(|| drop(workload::run(seed, Weather::Rough)));
         for (fault, count, _) in outcome.faults {
             *came.entry(fault).or_insert(0) += count;
         }

@@ -139,7 +139,7 @@ pub(super) async fn send_lane(here: &Here, dice: &mut Dice) -> io::Result<()> {
             }
         }
     }
-    plan.ledger.sent(&lane, sent, whole && !plan.failures);
+    plan.ledger.sent(&lane, sent, whole && !plan.is_rough());
     if dice.roll(2) == 0 {
         stream.shutdown(Shutdown::Write)?;
     }

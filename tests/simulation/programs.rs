@@ -1,19 +1,19 @@
 //! Random programs are clean under every seed, and every seed repeats itself.
 
-use quoit::sim::{Fault, Faults, Outcome, Sim, for_seeds};
+use quoit::sim::{Faults, Outcome, Sim, for_seeds};
 
-use super::workload;
+use super::workload::{self, Weather};
 
 /// Every second seed has faults that make operations fail, every fourth none at all.
 fn program(sim: Sim) -> Outcome<usize> {
     let seed = sim.seed();
-    let (faults, failures) = match seed % 4 {
-        0 => (Faults::none(), false),
-        1 => (Faults::benign(), false),
-        _ => (Faults::some().without(Fault::SocketRefused), true),
+    let (faults, weather) = match seed % 4 {
+        0 => (Faults::none(), Weather::Calm),
+        1 => (Faults::benign(), Weather::Benign),
+        _ => (Faults::some(), Weather::Rough),
     };
     sim.faults(faults)
-        .run(|| workload::run(seed, failures).ledger.check())
+        .run(|| workload::run(seed, weather).ledger.check())
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use quoit::fs::OpenOptions;
 use quoit::op;
@@ -14,7 +13,7 @@ use quoit::{CarriesCancelled, spawn, yield_now};
 use quoit_net::tcp::TcpStream;
 use tests::poll_once;
 
-use super::workload::{Dice, Here, Plan, joined, transferred};
+use super::workload::{Dice, Here, Plan, Weather, joined, transferred};
 
 /// Ops that are begun and given up.
 pub(super) async fn dropped_early(here: &Here, dice: &mut Dice) -> io::Result<()> {
@@ -49,7 +48,8 @@ pub(super) async fn on_another_core(here: &Here, dice: &mut Dice) -> io::Result<
         dice.roll(2) == 0,
         here.runtime.clone(),
     );
-    let pause = dice.micros(200);
+    let at_once = dice.roll(2) == 0;
+    let pause = dice.micros(if at_once { 1 } else { 200 });
     let sent = here.runtime.spawn(there, move || async move {
         if sleep(pause).await.is_ok() && back {
             // The answer comes by way of a closure that runs here.
@@ -74,12 +74,11 @@ pub(super) async fn on_another_core(here: &Here, dice: &mut Dice) -> io::Result<
     });
     answer.wait().await;
     if let Some(busy) = busy
-        && pause < Duration::from_micros(1)
+        && joined(busy.await).is_ok_and(|in_time| !in_time)
     {
-        assert!(
-            joined(busy.await)?,
-            "an answer came only when the core was idle"
-        );
+        // Unless the other core was held up, the answer was there long before.
+        let held_up = here.plan.weather != Weather::Calm || !at_once;
+        assert!(held_up, "an answer came only when the core was idle");
     }
     Ok(())
 }
@@ -135,7 +134,7 @@ pub(super) async fn close_while_in_use(here: &Here, dice: &mut Dice) -> io::Resu
     file.close().await?;
     if let Err(error) = joined(reader.await)? {
         assert!(
-            error.cancelled().is_some() || here.plan.failures,
+            error.cancelled().is_some() || here.plan.is_rough(),
             "reading failed: {error}"
         );
     }
@@ -168,7 +167,7 @@ pub(super) async fn through_a_pipe(dice: &mut Dice, plan: &Plan) -> io::Result<(
             Ok(count) => received.extend_from_slice(&buf[..count]),
             Err(error) => {
                 assert!(
-                    error.cancelled().is_some() || plan.failures,
+                    error.cancelled().is_some() || plan.is_rough(),
                     "a pipe failed: {error}"
                 );
                 return Err(error);

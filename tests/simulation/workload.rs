@@ -50,12 +50,22 @@ impl Dice {
     }
 }
 
+/// What a program has to bear, and so what can be demanded of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weather {
+    /// Nothing goes wrong, and nobody is held up.
+    Calm,
+    /// Nothing fails that would not by itself.
+    Benign,
+    /// Operations fail.
+    Rough,
+}
+
 /// What all actors of a program share, over all cores.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
-    /// Whether operations fail that would not by themselves: then less can be demanded.
-    pub(super) failures: bool,
+    pub(super) weather: Weather,
     pub(super) ledger: Ledger,
     /// Scopes that anybody may cancel, from any core.
     handles: Mutex<Vec<CancelHandle>>,
@@ -67,6 +77,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    pub(super) fn is_rough(&self) -> bool {
+        self.weather == Weather::Rough
+    }
+
     fn dice(&self) -> Dice {
         let mut next = self.next_actor.lock().expect("nobody panics with it");
         *next += 1;
@@ -89,12 +103,12 @@ impl Plan {
 }
 
 /// Runs the program of a seed to its end. Called inside of a simulation.
-pub(super) fn run(seed: u64, failures: bool) -> Arc<Plan> {
+pub(super) fn run(seed: u64, weather: Weather) -> Arc<Plan> {
     let mut dice = Dice::new(seed, 0);
     let cores = 1 + dice.roll(3) as usize;
     let plan = Arc::new(Plan {
         seed,
-        failures,
+        weather,
         ledger: Ledger::default(),
         handles: Mutex::default(),
         next_actor: Mutex::new(0),
@@ -133,7 +147,7 @@ pub(super) fn run(seed: u64, failures: bool) -> Arc<Plan> {
     });
     if let Err(error) = ended {
         assert!(
-            failures || error.cancelled().is_some(),
+            weather == Weather::Rough || error.cancelled().is_some(),
             "a core failed: {error}"
         );
     }
@@ -207,7 +221,7 @@ impl Here {
     fn settle(&self, ended: io::Result<()>) -> io::Result<()> {
         match ended {
             Err(error) if error.cancelled().is_none() => {
-                let may_fail = self.plan.failures || self.plan.cut_short.load(Ordering::Relaxed);
+                let may_fail = self.plan.is_rough() || self.plan.cut_short.load(Ordering::Relaxed);
                 assert!(may_fail, "an actor failed: {error}");
                 Ok(())
             }
@@ -239,7 +253,7 @@ async fn serve(here: Rc<Here>, listener: TcpListener) -> io::Result<()> {
                 return Err(error);
             }
             Err(error) => {
-                assert!(here.plan.failures, "accept failed: {error}");
+                assert!(here.plan.is_rough(), "accept failed: {error}");
                 sleep(Duration::from_millis(1)).await?;
             }
         }

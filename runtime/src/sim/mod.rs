@@ -307,7 +307,7 @@ impl Sim {
                 Stored::Link(path, target) => kernel.files.put_link(path, target, now),
             }
         }
-        World::new(kernel, self.limits, self.cores)
+        World::new(self.seed, kernel, self.limits, self.cores)
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) struct World {
     pub(crate) kernel: RefCell<Kernel>,
     cores: RefCell<Vec<Rc<SimCore>>>,
     scripts: RefCell<Vec<Option<Script>>>,
+    seed: u64,
     limits: Limits,
     default_cores: usize,
     steps: Cell<u64>,
@@ -92,8 +93,9 @@ enum Standing {
 pub(crate) struct Place(pub(crate) usize);
 
 impl World {
-    pub(crate) fn new(kernel: Kernel, limits: Limits, default_cores: usize) -> Rc<Self> {
+    pub(crate) fn new(seed: u64, kernel: Kernel, limits: Limits, default_cores: usize) -> Rc<Self> {
         Rc::new(Self {
+            seed,
             kernel: RefCell::new(kernel),
             cores: RefCell::default(),
             scripts: RefCell::default(),
@@ -750,7 +752,12 @@ impl World {
     /// The program unwinds, and one of its destructors waits for cores: they are stopped at once.
     fn calm_down(&self, check: &'static str, what: &str) {
         if self.calmed.replace(true) {
-            eprintln!("the program cannot even be ended ({check}): {what}");
+            eprintln!(
+                "the program cannot even be ended ({check}): {what}\nSIM FAIL seed={:#x}; run it \
+                 again with\n    {}",
+                self.seed,
+                super::report::replay(self.seed),
+            );
             std::process::abort();
         }
         {
