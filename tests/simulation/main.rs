@@ -4,6 +4,7 @@ mod faults;
 mod http;
 mod lanes;
 mod ledger;
+mod orders;
 mod programs;
 mod regressions;
 mod steps;
