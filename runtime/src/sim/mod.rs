@@ -398,6 +398,14 @@ pub fn force(fault: Fault) {
     }
 }
 
+/// Lets no fault come from now on, so that a program can show that it has survived those before. Does
+/// nothing outside of a simulation.
+pub fn end_faults() {
+    if let Some(world) = world() {
+        world.end_faults();
+    }
+}
+
 /// Writes a line into the trace. Does nothing outside of a simulation.
 pub fn note(note: impl Into<String>) {
     if let Some(world) = world() {

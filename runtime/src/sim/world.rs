@@ -302,6 +302,10 @@ impl World {
         self.kernel.borrow_mut().faults.force(fault);
     }
 
+    pub(crate) fn end_faults(&self) {
+        self.kernel.borrow_mut().faults.end();
+    }
+
     pub(crate) fn script(&self, after: Duration, closure: Script) {
         let mut scripts = self.scripts.borrow_mut();
         scripts.push(Some(closure));
