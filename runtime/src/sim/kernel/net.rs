@@ -558,6 +558,9 @@ impl Kernel {
         };
         if !connection.dead {
             connection.dead = true;
+            // It overtakes what is on its way; what has arrived can still be received.
+            connection.transit.clear();
+            connection.in_transit = 0;
             // `tcp_reset`: a half-closed connection hears of a broken pipe.
             connection.error = Some(if connection.ended {
                 libc::EPIPE
