@@ -61,7 +61,7 @@ faults! {
     ShortRead = 3000,
     /// A write or send takes less than there is room for.
     ShortWrite = 3000,
-    /// A completion says that its request was interrupted (`EINTR`).
+    /// A completion says that its request was interrupted: `EINTR`, or less than all was sent.
     CompletionInterrupted = 300,
     /// A multishot request ends early, with nothing but the missing "more" flag to tell.
     MultishotEnds = 1500,

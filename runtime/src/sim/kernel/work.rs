@@ -259,8 +259,13 @@ impl Kernel {
             result: result.unwrap_or_else(|errno| -errno),
             flags: 0,
         };
-        if may_be_interrupted(&request) && sent == 0 && self.comes(Fault::CompletionInterrupted) {
-            return done(Err(libc::EINTR));
+        if may_be_interrupted(&request) && self.comes(Fault::CompletionInterrupted) {
+            // What went out before is the answer, though all was asked for (`io_send`).
+            return done(if sent > 0 {
+                Ok(sent as i32)
+            } else {
+                Err(libc::EINTR)
+            });
         }
         let Some(object) = object else {
             return match request {
