@@ -1,11 +1,17 @@
 //! Whole programs on the simulated kernel, under seeds.
 
+mod drain;
+mod echo;
 mod faults;
 mod http;
+mod http2;
 mod lanes;
 mod ledger;
 mod orders;
 mod programs;
+mod raw_client;
 mod regressions;
+mod site;
 mod steps;
+mod support;
 mod workload;
