@@ -5,6 +5,7 @@ mod echo;
 mod faults;
 mod http;
 mod http2;
+mod idle;
 mod lanes;
 mod ledger;
 mod orders;

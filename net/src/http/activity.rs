@@ -18,8 +18,9 @@ pub(super) struct Activity {
     transfers: Cell<u64>,
     /// Grows with every transfer towards us.
     received: Cell<u64>,
-    /// `received` when the last answer was made.
-    at_last_answer: Cell<u64>,
+    /// `received` when the last request had come to its end, as far as can be seen from here: a head
+    /// when its handler begins, a body when its answer has been sent.
+    at_last_end: Cell<u64>,
     /// Handlers that work.
     handlers: Cell<u32>,
     /// Answers whose bodies hyper still has.
@@ -35,6 +36,10 @@ impl Activity {
             self.received.set(self.received.get() + 1);
         }
         self.transfers.set(self.transfers.get() + 1);
+    }
+
+    fn note_end_of_request(&self) {
+        self.at_last_end.set(self.received.get());
     }
 
     /// Notes that something was sent.
@@ -56,9 +61,9 @@ impl Activity {
         )
     }
 
-    /// Returns whether something came in after the last answer was made: the head of a request.
+    /// Returns whether something came in after the last request: the head of another.
     pub(super) fn has_begun(&self) -> bool {
-        self.handlers.get() > 0 || self.received.get() > self.at_last_answer.get()
+        self.handlers.get() > 0 || self.received.get() > self.at_last_end.get()
     }
 
     /// Returns whether a handler works.
@@ -72,8 +77,11 @@ impl Activity {
     }
 
     /// Counts a handler for as long as the guard lives.
-    pub(super) fn handling(self: &Rc<Self>) -> Handling {
+    pub(super) fn handling(self: &Rc<Self>, asked: Asked) -> Handling {
         self.handlers.set(self.handlers.get() + 1);
+        if asked == Asked::Head {
+            self.note_end_of_request();
+        }
         Handling(Rc::clone(self))
     }
 }
@@ -85,18 +93,34 @@ pub(super) struct Handling(Rc<Activity>);
 impl Drop for Handling {
     fn drop(&mut self) {
         self.0.handlers.set(self.0.handlers.get() - 1);
-        self.0.at_last_answer.set(self.0.received.get());
     }
+}
+
+/// What a request consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A head alone: whatever comes after it is another request.
+    Head,
+    /// A head and a body, which may come after the answer was made.
+    HeadAndBody,
 }
 
 /// Hyper has the body of an answer.
 #[derive(Debug)]
-struct Answering(Rc<Activity>);
+struct Answering {
+    activity: Rc<Activity>,
+    asked: Asked,
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.bodies.set(self.0.bodies.get() - 1);
-        self.0.answered.set(self.0.answered.get() + 1);
+        let activity = &self.activity;
+        activity.bodies.set(activity.bodies.get() - 1);
+        activity.answered.set(activity.answered.get() + 1);
+        if self.asked == Asked::HeadAndBody {
+            // What came meanwhile was the rest of it, and begins nothing.
+            activity.note_end_of_request();
+        }
     }
 }
 
@@ -111,11 +135,12 @@ pin_project! {
 }
 
 impl<B> Counted<B> {
-    pub(super) fn new(body: B, activity: &Rc<Activity>) -> Self {
+    pub(super) fn new(body: B, activity: &Rc<Activity>, asked: Asked) -> Self {
         activity.bodies.set(activity.bodies.get() + 1);
+        let activity = Rc::clone(activity);
         Self {
             body,
-            answering: Answering(Rc::clone(activity)),
+            answering: Answering { activity, asked },
         }
     }
 }
@@ -131,7 +156,7 @@ impl<B: Body> Body for Counted<B> {
         let this = self.project();
         let polled = this.body.poll_frame(cx);
         if polled.is_ready() {
-            let answered = &this.answering.0.answered;
+            let answered = &this.answering.activity.answered;
             answered.set(answered.get() + 1);
         }
         polled

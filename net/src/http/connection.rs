@@ -23,7 +23,7 @@ use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{Cancelled, CarriesCancelled, Scope};
 
-use super::activity::{Activity, Counted};
+use super::activity::{Activity, Asked, Counted};
 use super::{Executor, Io, Timer};
 use crate::tcp::TcpStream;
 
@@ -127,8 +127,13 @@ where
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
-    let service = service_fn(|request| {
-        let (answer, handling) = (handler(request), activity.handling());
+    let service = service_fn(|request: Request<Incoming>| {
+        let asked = if request.body().is_end_stream() {
+            Asked::Head
+        } else {
+            Asked::HeadAndBody
+        };
+        let (answer, handling) = (handler(request), activity.handling(asked));
         let (activity, draining) = (Rc::clone(&activity), Rc::clone(&draining));
         async move {
             let mut answer = answer.await?;
@@ -143,7 +148,7 @@ where
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
-            Ok::<_, E>(answer.map(|body| Counted::new(body, &activity)))
+            Ok::<_, E>(answer.map(|body| Counted::new(body, &activity, asked)))
         }
     });
     let finish = Cell::new(false);

@@ -1,0 +1,93 @@
+//! Connections that are between two requests when the HTTP server is told to stop.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use quoit::sim::for_seeds;
+use quoit::time::sleep;
+use quoit::{Cancelled, Cores, RemoteHandle};
+use quoit_net::TcpStream;
+use quoit_net::http::Server;
+
+use crate::raw_client::Answers;
+use crate::site;
+use crate::support::{Clients, World, address, timed};
+
+/// More than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What a streaming handler leaves of a request arrives after the handler has ended. It is no new
+/// request, for which the server would wait.
+#[test]
+fn an_idle_connection_is_let_go_soon_whatever_was_asked_last() {
+    for_seeds(0..20, |sim| {
+        World::Kind.of(sim).run(|| {
+            let server = site::serve(World::Kind, &Arc::default()).expect("a kind world");
+            let (tell, told) = RemoteHandle::<()>::channel();
+            let mut clients = Clients::on(1);
+            clients.start(move || async move {
+                let stream = TcpStream::connect(address()).await.expect("it listens");
+                let stream = Rc::new(stream);
+                let head = "POST /through HTTP/1.1\r\nhost: site\r\ncontent-length: 5\r\n\r\n";
+                stream.write_all(head).await.0.expect("it listens");
+                let pause = sleep(Duration::from_millis(200)).await;
+                pause.expect("nobody cancels");
+                stream.write_all("12345").await.0.expect("it listens");
+                let mut answers = Answers::on(&stream);
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body, b"12345");
+                tell.send(());
+                let end = answers.next().await.expect("an orderly end");
+                assert!(end.is_none(), "nobody asked for more");
+            });
+            told.wait().expect("the client goes on");
+            let (report, took) = timed(|| server.shutdown(LONG));
+            let report = report.expect("no core failed");
+            assert_eq!((report.finished, report.cut), (1, 0));
+            assert!(took < Duration::from_secs(3), "the end took {took:?}");
+            clients.end();
+        });
+    });
+}
+
+/// Half of a request that comes while the one before it is being answered is begun, and is heard to
+/// its end.
+#[test]
+fn a_request_that_began_during_an_answer_is_answered() {
+    for_seeds(0..20, |sim| {
+        World::Kind.of(sim).run(|| {
+            let server = Server::bind(address())
+                .cores(Cores::Count(1))
+                .serve(|_| async {
+                    sleep(Duration::from_millis(300)).await?;
+                    Ok::<_, Cancelled>(Response::new("answered".to_owned()))
+                });
+            let server = server.expect("a kind world");
+            let (tell, told) = RemoteHandle::<()>::channel();
+            let mut clients = Clients::on(1);
+            clients.start(move || async move {
+                let stream = TcpStream::connect(address()).await.expect("it listens");
+                let stream = Rc::new(stream);
+                let request = "GET / HTTP/1.1\r\nhost: site\r\n\r\n";
+                stream.write_all(request).await.0.expect("it listens");
+                let pause = sleep(Duration::from_millis(150)).await;
+                pause.expect("nobody cancels");
+                stream.write_all(&request[..9]).await.0.expect("it listens");
+                let mut answers = Answers::on(&stream);
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body, b"answered");
+                tell.send(());
+                sleep(Duration::from_secs(2)).await.expect("nobody cancels");
+                stream.write_all(&request[9..]).await.0.expect("it listens");
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body, b"answered");
+            });
+            told.wait().expect("the client goes on");
+            let report = server.shutdown(LONG).expect("no core failed");
+            assert_eq!((report.finished, report.cut), (1, 0));
+            clients.end();
+        });
+    });
+}
