@@ -17,6 +17,9 @@ const ROOT: Ino = 1;
 /// How many symbolic links one path may have. `path_resolution(7)`.
 const MAX_LINKS: u32 = 40;
 
+/// How long a name in a folder may be. `path_resolution(7)`.
+const NAME_MAX: usize = 255;
+
 #[derive(Debug)]
 struct Inode {
     what: Contents,
@@ -190,6 +193,10 @@ impl FileTree {
         if path.is_empty() {
             return Err(libc::ENOENT);
         }
+        // With the byte that ends it. `path_resolution(7)`.
+        if path.len() + 1 > libc::PATH_MAX as usize {
+            return Err(libc::ENAMETOOLONG);
+        }
         let mut parents: Vec<Ino> = Vec::new();
         let mut folder = walk.start;
         if path[0] == b'/' {
@@ -211,6 +218,9 @@ impl FileTree {
                 });
             };
             self.entries(folder)?;
+            if part.len() > NAME_MAX {
+                return Err(libc::ENAMETOOLONG);
+            }
             if part == b".." {
                 match parents.pop() {
                     Some(parent) => folder = parent,
