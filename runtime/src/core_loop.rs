@@ -403,8 +403,7 @@ impl Core {
         let entered = driver.enter(wait);
         let after = driver.unsubmitted();
         drop(driver);
-        self.counters().enters.add(1);
-        self.counters().submitted.add(u64::from(before - after));
+        self.count_entry(before, after);
         match entered {
             Ok(()) if after == 0 => Entered::Submitted,
             Ok(()) if after < before => Entered::Submitted,
@@ -418,14 +417,27 @@ impl Core {
         }
     }
 
+    fn count_entry(&self, unsubmitted_before: u32, unsubmitted_after: u32) {
+        self.counters().enters.add(1);
+        let submitted = unsubmitted_before - unsubmitted_after;
+        self.counters().submitted.add(u64::from(submitted));
+    }
+
     fn busy(&self) -> Entered {
         self.counters().busy_enters.add(1);
         Entered::Busy
     }
 
-    /// Waits for completions without submitting anew: the kernel was too busy to take more.
+    /// Waits for completions, with nothing new in the queue: the kernel was too busy to take what
+    /// lies there. It may take it now.
     fn pause(&self, wait: Wait) {
-        if let Err(error) = self.driver.borrow_mut().enter(wait) {
+        let mut driver = self.driver.borrow_mut();
+        let before = driver.unsubmitted();
+        let entered = driver.enter(wait);
+        let after = driver.unsubmitted();
+        drop(driver);
+        self.count_entry(before, after);
+        if let Err(error) = entered {
             let busy = matches!(
                 error.raw_os_error(),
                 Some(libc::EAGAIN | libc::EBUSY | libc::EBADR | libc::ENOMEM)
@@ -435,7 +447,6 @@ impl Core {
                 "io_uring_enter failed in a way that leaves the core without a kernel: {error}"
             );
         }
-        self.counters().enters.add(1);
     }
 
     /// Keeps a read of the eventfd in the kernel: that is how others wake a parked core.
