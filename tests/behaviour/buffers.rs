@@ -7,7 +7,7 @@ use std::thread;
 
 use quoit::{Builder, RingFeature, Runtime, op, spawn};
 use quoit_net::TcpStream;
-use tests::{both_ends, bytes, connected, gauges, on_core_of, poll_once};
+use tests::{both_ends, bytes, connected, gauges, on_ring_of, poll_once};
 
 /// The smallest, the largest, and some in between; filled piece by piece, and whole.
 fn settings() -> Vec<Builder> {
@@ -58,7 +58,7 @@ fn streams_that_nobody_reads_do_not_hold_the_others_up() {
     const EACH: usize = 40_000;
     for builder in settings() {
         let name = format!("{builder:?}");
-        on_core_of(builder, move |handle| async move {
+        on_ring_of(builder, move |handle| async move {
             // Each has been waited for once, so that the kernel receives for it, and is read no
             // more.
             let mut stalled = Vec::new();
@@ -94,7 +94,7 @@ fn streams_that_nobody_reads_do_not_hold_the_others_up() {
 fn chunks_that_are_kept_do_not_starve_the_others() {
     for builder in settings() {
         let name = format!("{builder:?}");
-        on_core_of(builder, move |handle| async move {
+        on_ring_of(builder, move |handle| async move {
             let (ours, mut theirs) = connected().await;
             let sent = bytes(3 << 20, 7);
             let expected = sent.clone();
@@ -126,7 +126,7 @@ fn at_most_half_of_the_buffers_are_lent() {
     let builder = Runtime::builder()
         .receive_buffers(8, 512)
         .without(RingFeature::IncrementalBuffers);
-    on_core_of(builder, |handle| async move {
+    on_ring_of(builder, |handle| async move {
         let (ours, mut theirs) = connected().await;
         let mut kept = Vec::new();
         for number in 0..12_u8 {
@@ -150,7 +150,7 @@ fn at_most_half_of_the_buffers_are_lent() {
 #[test]
 fn many_small_messages_arrive_in_order() {
     for builder in settings() {
-        on_core_of(builder, |_| async {
+        on_ring_of(builder, |_| async {
             let (ours, mut theirs) = connected().await;
             let writer = thread::spawn(move || {
                 for number in 0..5_000_u32 {
@@ -171,7 +171,7 @@ fn many_small_messages_arrive_in_order() {
 fn large_streams_on_many_connections_arrive_whole() {
     for builder in settings() {
         let name = format!("{builder:?}");
-        on_core_of(builder, move |_| async move {
+        on_ring_of(builder, move |_| async move {
             let mut tasks = Vec::new();
             let mut writers = Vec::new();
             for seed in 0..8 {
@@ -199,7 +199,7 @@ fn a_stream_that_is_dropped_gives_its_buffers_back() {
     let builder = Runtime::builder()
         .receive_buffers(4, 512)
         .without(RingFeature::IncrementalBuffers);
-    on_core_of(builder, |handle| async move {
+    on_ring_of(builder, |handle| async move {
         for round in 0..100 {
             let (ours, mut theirs) = connected().await;
             let mut wait = pin!(ours.recv());
@@ -221,7 +221,7 @@ fn a_stream_that_is_dropped_gives_its_buffers_back() {
 #[test]
 fn a_chunk_may_outlive_its_stream() {
     for builder in settings() {
-        on_core_of(builder, |_| async {
+        on_ring_of(builder, |_| async {
             let (ours, mut theirs) = connected().await;
             theirs.write_all(b"kept").expect("room");
             let chunk = ours.recv().await.expect("no error").expect("no end");
@@ -237,7 +237,7 @@ fn a_chunk_may_outlive_its_stream() {
 
 /// 16 MiB for a stream that nobody reads: the rest of it waits in the socket and with the sender.
 fn sixteen_mebibytes_for_nobody(builder: Builder, pauses: u64) {
-    on_core_of(builder, move |handle| async move {
+    on_ring_of(builder, move |handle| async move {
         let (ours, mut theirs) = connected().await;
         let mut wait = Box::pin(ours.recv());
         assert!(poll_once(wait.as_mut()).await.is_pending());

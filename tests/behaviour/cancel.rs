@@ -22,7 +22,7 @@ use quoit::{
 };
 use quoit_net::{TcpListener, TcpStream};
 use tests::{
-    Drops, bytes, connected, gauges, listening, on_core, on_core_of, poll_once, silent_address,
+    Drops, bytes, connected, gauges, listening, on_ring, on_ring_of, poll_once, silent_address,
     until_parked,
 };
 
@@ -57,7 +57,7 @@ async fn ends_at_its_deadline<T>(wait: impl Future<Output = io::Result<T>>) {
 
 #[test]
 fn a_deadline_ends_a_sleep() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         ends_at_its_deadline(async { Ok(sleep(LONG).await?) }).await;
         ends_at_its_deadline(async { Ok(sleep_until(Instant::NEVER).await?) }).await;
         assert_eq!(gauges(&handle).await.deadlines, 2);
@@ -66,7 +66,7 @@ fn a_deadline_ends_a_sleep() {
 
 #[test]
 fn a_deadline_ends_a_wait_for_an_event() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let event = Event::new();
         ends_at_its_deadline(async { Ok(event.wait().await?) }).await;
         event.set();
@@ -76,7 +76,7 @@ fn a_deadline_ends_a_wait_for_an_event() {
 
 #[test]
 fn a_deadline_ends_a_join_and_the_task_goes_on() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let go = Rc::new(Event::new());
         let inner = Rc::clone(&go);
         let mut task = spawn(async move {
@@ -94,7 +94,7 @@ fn a_deadline_ends_a_join_and_the_task_goes_on() {
 
 #[test]
 fn a_deadline_ends_a_receive() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = connected().await;
         ends_at_its_deadline(ours.recv()).await;
         ends_at_its_deadline(async { ours.read(vec![0; 16]).await.0 }).await;
@@ -106,7 +106,7 @@ fn a_deadline_ends_a_receive() {
 
 #[test]
 fn a_deadline_ends_an_accept() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         ends_at_its_deadline(listener.accept()).await;
         let theirs = std::net::TcpStream::connect(listener.local_addr()).expect("it listens");
@@ -120,7 +120,7 @@ fn a_deadline_ends_an_accept() {
 
 #[test]
 fn a_deadline_ends_a_connect_and_the_socket_is_closed() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let (address, _full) = silent_address();
         ends_at_its_deadline(TcpStream::connect(address)).await;
         let counters = gauges(&handle).await;
@@ -130,7 +130,7 @@ fn a_deadline_ends_a_connect_and_the_socket_is_closed() {
 
 #[test]
 fn a_deadline_ends_reads_polls_and_receives_of_the_kernel() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let (reader, writer) = pipe();
         ends_at_its_deadline(async { op::read(&reader, vec![0; 16]).await.0 }).await;
         ends_at_its_deadline(op::poll(&reader, libc::POLLIN as u32)).await;
@@ -146,7 +146,7 @@ fn a_deadline_ends_reads_polls_and_receives_of_the_kernel() {
 
 #[test]
 fn a_deadline_ends_a_write_to_a_full_pipe_and_the_buffer_comes_back() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (_reader, writer) = pipe();
         let outcome = Scope::new()
             .timeout(SHORT)
@@ -174,7 +174,7 @@ async fn connected_fds() -> (SharedFd, std::net::TcpStream) {
 
 #[test]
 fn a_deadline_that_has_passed_refuses_the_first_op() {
-    on_core(|_| async {
+    on_ring(|_| async {
         for scope in [
             Scope::new().deadline(Instant::now()),
             Scope::new().timeout(Duration::ZERO),
@@ -195,7 +195,7 @@ fn a_deadline_that_has_passed_refuses_the_first_op() {
 
 #[test]
 fn the_earlier_of_two_deadlines_counts() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let now = Instant::now();
         for scope in [
             Scope::new().timeout(SHORT).deadline(now + LONG),
@@ -209,7 +209,7 @@ fn the_earlier_of_two_deadlines_counts() {
 
 #[test]
 fn a_body_that_ends_in_time_disarms_its_deadline() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         for _ in 0..100 {
             let scope = Scope::new().timeout(LONG);
             let outcome = scope.run(async { Ok::<_, Cancelled>(1) }).await;
@@ -223,7 +223,7 @@ fn a_body_that_ends_in_time_disarms_its_deadline() {
 
 #[test]
 fn a_computing_loop_sees_its_deadline_when_it_yields() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let scope = Scope::new().timeout(SHORT);
         let outcome = scope
             .run(async {
@@ -242,7 +242,7 @@ fn a_computing_loop_sees_its_deadline_when_it_yields() {
 
 #[test]
 fn ops_in_a_cancelled_scope_are_refused_though_they_could_be_done() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (reader, writer) = pipe();
         op::write(&writer, "p").await.0.expect("room");
         let (ours, mut theirs) = connected().await;
@@ -312,7 +312,7 @@ fn ops_in_a_cancelled_scope_are_refused_though_they_could_be_done() {
 
 #[test]
 fn a_rest_of_a_chunk_is_refused_as_well() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = connected().await;
         theirs.write_all(b"ab").expect("the socket takes it");
         let (count, first) = ours.read([0; 1]).await;
@@ -333,7 +333,7 @@ fn a_rest_of_a_chunk_is_refused_as_well() {
 
 #[test]
 fn a_close_in_a_cancelled_scope_closes() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = connected().await;
         let scope = Scope::new();
         let handle = scope.handle();
@@ -373,7 +373,7 @@ async fn waiting<T: 'static>(
 
 #[test]
 fn of_an_event_and_a_cancel_the_first_counts() {
-    on_core(|_| async {
+    on_ring(|_| async {
         for cancel_first in [true, false] {
             let event = Rc::new(Event::new());
             let inner = Rc::clone(&event);
@@ -396,7 +396,7 @@ fn of_an_event_and_a_cancel_the_first_counts() {
 
 #[test]
 fn of_arriving_bytes_and_a_cancel_the_first_counts_and_no_byte_is_lost() {
-    on_core(|_| async {
+    on_ring(|_| async {
         for cancel_first in [true, false] {
             let (ours, mut theirs) = connected().await;
             let ours = Rc::new(ours);
@@ -427,7 +427,7 @@ fn of_arriving_bytes_and_a_cancel_the_first_counts_and_no_byte_is_lost() {
 
 #[test]
 fn of_a_connection_and_a_cancel_the_first_counts_and_no_connection_is_lost() {
-    on_core(|_| async {
+    on_ring(|_| async {
         for cancel_first in [true, false] {
             let listener = Rc::new(TcpListener::bind("127.0.0.1:0").expect("a free port"));
             let inner = Rc::clone(&listener);
@@ -455,7 +455,7 @@ fn of_a_connection_and_a_cancel_the_first_counts_and_no_connection_is_lost() {
 
 #[test]
 fn a_byte_of_a_pipe_is_read_or_stays_whatever_comes_first() {
-    on_core(|_| async {
+    on_ring(|_| async {
         for order in 0..3 {
             let (reader, writer) = std::io::pipe().expect("a pipe");
             let mut writer = writer;
@@ -500,7 +500,7 @@ fn a_byte_of_a_pipe_is_read_or_stays_whatever_comes_first() {
 
 #[test]
 fn a_receive_that_is_given_up_loses_no_bytes() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let sent = bytes(1 << 20, 1);
         let expected = sent.clone();
         let (ours, mut theirs) = connected().await;
@@ -552,7 +552,7 @@ impl<T, B, F: Future<Output = (io::Result<T>, B)>> IntoResult<T, B> for F {}
 
 #[test]
 fn an_accept_that_is_given_up_loses_no_connection() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         const CONNECTIONS: usize = 500;
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr();
@@ -592,7 +592,7 @@ fn an_accept_that_is_given_up_loses_no_connection() {
 
 #[test]
 fn a_cancelled_send_says_how_much_went_out() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let sent = bytes(64 << 20, 2);
         let expected = sent.clone();
         let (ours, mut theirs) = connected().await;
@@ -629,7 +629,7 @@ fn a_cancelled_send_says_how_much_went_out() {
 
 #[test]
 fn each_scope_takes_its_own_cancel() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let outer = Scope::new();
         let outcome = outer
             .run(async {
@@ -647,7 +647,7 @@ fn each_scope_takes_its_own_cancel() {
 
 #[test]
 fn an_inner_scope_passes_an_outer_cancel_on() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let outer = Scope::new().timeout(SHORT);
         let outcome = outer
             .run(async {
@@ -665,7 +665,7 @@ fn an_inner_scope_passes_an_outer_cancel_on() {
 
 #[test]
 fn of_two_cancelled_scopes_the_outer_one_takes_it() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let outer = Scope::new();
         let outer_handle = outer.handle();
         let outcome = outer
@@ -694,7 +694,7 @@ fn of_two_cancelled_scopes_the_outer_one_takes_it() {
 
 #[test]
 fn a_shield_keeps_outer_cancels_out_and_its_own_in() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let outer = Scope::new();
         let handle = outer.handle();
         let outcome = outer
@@ -725,7 +725,7 @@ fn a_shield_keeps_outer_cancels_out_and_its_own_in() {
 
 #[test]
 fn a_scope_inside_a_shield_is_shielded_with_it() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let outer = Scope::new().timeout(SHORT);
         let outcome = outer
             .run(async {
@@ -753,7 +753,7 @@ fn deep_nests_are_cancelled_as_one() {
             Ok(value.map_or(depth, |value| value + 1))
         })
     }
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let outcome = Scope::new().timeout(SHORT).run(nest(200)).await;
         assert_eq!(outcome, Ok(None));
         assert_eq!(gauges(&handle).await.scopes, 2);
@@ -762,7 +762,7 @@ fn deep_nests_are_cancelled_as_one() {
 
 #[test]
 fn the_first_cause_stays() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let scope = Scope::new().timeout(SHORT);
         let handle = scope.handle();
         let outcome = scope
@@ -789,7 +789,7 @@ fn the_first_cause_stays() {
 
 #[test]
 fn a_task_stands_under_the_root_and_not_under_the_scope_it_was_started_in() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let go = Rc::new(Event::new());
         let inner = Rc::clone(&go);
         let scope = Scope::new();
@@ -810,7 +810,7 @@ fn a_task_stands_under_the_root_and_not_under_the_scope_it_was_started_in() {
 
 #[test]
 fn an_op_that_moves_into_a_cancelled_scope_is_cancelled_there() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = connected().await;
         let (reader, _writer) = pipe();
         let mut receive = Box::pin(ours.recv());
@@ -833,7 +833,7 @@ fn an_op_that_moves_into_a_cancelled_scope_is_cancelled_there() {
 
 #[test]
 fn a_handle_made_before_the_run_cancels_it_at_its_start() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let scope = Scope::new();
         assert_eq!(scope.handle().cancel_with(5), Delivery::Delivered);
         assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
@@ -846,7 +846,7 @@ fn a_handle_made_before_the_run_cancels_it_at_its_start() {
 
 #[test]
 fn a_handle_that_outlived_its_scope_does_nothing() {
-    let old = on_core(|_| async {
+    let old = on_ring(|_| async {
         let never_run = Scope::new();
         let handle = never_run.handle();
         drop(never_run);
@@ -863,7 +863,7 @@ fn a_handle_that_outlived_its_scope_does_nothing() {
         assert_eq!(next_handle.cancel(), Delivery::Gone);
         Scope::new().handle()
     });
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         assert_eq!(old.cancel(), Delivery::Gone);
         let scope = Scope::new();
         let _handle = scope.handle();
@@ -874,7 +874,7 @@ fn a_handle_that_outlived_its_scope_does_nothing() {
 
 #[test]
 fn a_scope_runs_once() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let scope = Scope::new();
         assert_eq!(scope.run(yield_now()).await, Ok(Some(())));
         let mut ran = false;
@@ -890,7 +890,7 @@ fn a_scope_runs_once() {
 
 #[test]
 fn a_failure_of_the_body_comes_out_also_when_the_scope_is_cancelled() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let scope = Scope::new();
         let handle = scope.handle();
         let outcome = scope
@@ -905,7 +905,7 @@ fn a_failure_of_the_body_comes_out_also_when_the_scope_is_cancelled() {
 
 #[test]
 fn a_cancel_from_another_thread_wakes_a_parked_core_once() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let scope = Scope::new();
         let cancel = scope.handle();
         let before = handle.metrics()[0];
@@ -930,7 +930,7 @@ fn a_cancel_from_another_thread_wakes_a_parked_core_once() {
 
 #[test]
 fn a_computing_loop_sees_a_cancel_from_another_thread_when_it_checks() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let scope = Scope::new();
         let cancel = scope.handle();
         let outcome = scope
@@ -955,7 +955,7 @@ fn a_computing_loop_sees_a_cancel_from_another_thread_when_it_checks() {
 
 #[test]
 fn cancels_from_many_threads_reach_every_scope() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         const SCOPES: usize = 1_000;
         let (tell, told) = mpsc::channel();
         let tasks: Vec<_> = (0..SCOPES)
@@ -1001,7 +1001,7 @@ fn cancels_from_many_threads_reach_every_scope() {
 
 #[test]
 fn a_run_ends_when_the_kernel_is_done_with_what_was_dropped_inside() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let (reader, _writer) = pipe();
         let inner = reader.clone();
         let outcome = Scope::new()
@@ -1030,7 +1030,7 @@ fn a_run_ends_when_the_kernel_is_done_with_what_was_dropped_inside() {
 
 #[test]
 fn a_run_that_is_dropped_leaves_the_kernel_s_part_to_the_scope_around() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (reader, _writer) = pipe();
         let inner = reader.clone();
         let outcome = Scope::new()
@@ -1056,7 +1056,7 @@ fn a_run_that_is_dropped_leaves_the_kernel_s_part_to_the_scope_around() {
 #[test]
 fn ops_that_wait_in_line_are_cancelled_without_the_kernel() {
     let builder = Runtime::builder().submission_entries(8);
-    on_core_of(builder, |handle| async move {
+    on_ring_of(builder, |handle| async move {
         let (reader, writer) = pipe();
         let drops = Drops::new();
         let scope = Scope::new();
@@ -1100,7 +1100,7 @@ fn an_open_that_is_given_up_leaves_no_descriptor() {
     tests::in_child(
         "cancel::an_open_that_is_given_up_leaves_no_descriptor",
         || {
-            on_core(|_| async {
+            on_ring(|_| async {
                 let folder = tempfile::tempdir().expect("a folder");
                 let path = folder.path().join("file");
                 std::fs::write(&path, b"x").expect("room");

@@ -16,7 +16,7 @@ use quoit::time::{Instant, sleep};
 use quoit::{
     Cancelled, Cores, JoinHandle, Reason, RingFeature, Runtime, Scope, check, spawn, yield_now,
 };
-use tests::{Drops, on_core, on_core_of, poll_once, until_parked};
+use tests::{Drops, on_ring, on_ring_of, poll_once, until_parked};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -51,7 +51,7 @@ async fn ends_while_this_task_yields<T: 'static>(task: &JoinHandle<T>) -> bool {
 
 #[test]
 fn a_timer_fires_while_a_task_yields_without_end() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let sleeper = spawn(sleep(Duration::from_millis(1)));
         assert!(ends_while_this_task_yields(&sleeper).await);
     });
@@ -63,7 +63,7 @@ fn a_completion_is_seen_while_a_task_yields_without_end() {
         Runtime::builder(),
         Runtime::builder().without(RingFeature::TaskrunFlag),
     ] {
-        on_core_of(builder, |_| async {
+        on_ring_of(builder, |_| async {
             let (reader, mut writer) = pipe();
             let read = spawn(async move { op::read(&reader, [0; 8]).await.0 });
             for _ in 0..100 {
@@ -80,7 +80,7 @@ fn a_completion_is_seen_while_a_task_yields_without_end() {
 
 #[test]
 fn a_receive_of_a_rest_delivers_a_cancel_that_was_on_its_way() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (stream, _theirs) = with_a_rest().await;
         let scope = Scope::new();
         scope.handle().cancel();
@@ -93,7 +93,7 @@ fn a_receive_of_a_rest_delivers_a_cancel_that_was_on_its_way() {
 
 #[test]
 fn a_poll_of_a_rest_delivers_a_cancel_that_was_on_its_way() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (stream, _theirs) = with_a_rest().await;
         let scope = Scope::new();
         scope.handle().cancel();
@@ -110,7 +110,7 @@ fn a_poll_of_a_rest_delivers_a_cancel_that_was_on_its_way() {
 
 #[test]
 fn bytes_that_are_put_back_wake_who_waits_for_some() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         let stream = Rc::new(Stream::new(OwnedFd::from(ours).into()));
         theirs.write_all(b"hello").expect("the socket takes it");
@@ -134,7 +134,7 @@ fn bytes_that_are_put_back_wake_who_waits_for_some() {
 #[test]
 fn a_close_that_is_dropped_while_it_waits_in_line_closes() {
     let builder = Runtime::builder().submission_entries(8);
-    on_core_of(builder, |_| async {
+    on_ring_of(builder, |_| async {
         op::nop().await.expect("the core works");
         // The queue is empty, or has room for one more, or is full.
         for ahead in 0..=9 {
@@ -162,7 +162,7 @@ fn a_close_that_is_dropped_while_it_waits_in_line_closes() {
 
 #[test]
 fn an_aborted_op_reports_its_cause_though_the_scope_has_gone() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let mut wait = pin!(sleep(LONG));
         let inner = Scope::new();
         let cancel = inner.handle();
@@ -182,7 +182,7 @@ fn an_aborted_op_reports_its_cause_though_the_scope_has_gone() {
 /// The scope that the op stood under when it was aborted has ended before its future is dropped.
 #[test]
 fn a_run_waits_for_the_kernel_s_part_of_an_op_that_an_inner_scope_aborted() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (reader, _writer) = pipe();
         let shared = reader.clone();
         let outcome = Scope::new()
@@ -213,7 +213,7 @@ fn a_run_waits_for_the_kernel_s_part_of_an_op_that_an_inner_scope_aborted() {
 /// While the inner scope waits for the kernel, the outer one is cancelled as well.
 #[test]
 fn who_takes_a_cancel_is_decided_when_the_body_ends() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (reader, _writer) = pipe();
         let outer = Scope::new();
         let (inner, outer_handle) = (Scope::new(), outer.handle());
@@ -248,7 +248,7 @@ fn who_takes_a_cancel_is_decided_when_the_body_ends() {
 
 #[test]
 fn a_run_is_cancelled_by_the_scope_that_it_is_polled_under_later() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let scope = Scope::new();
         // Long enough for the timeout to pass first, short enough for the test to end if it has
         // no effect.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use quoit::time::{Instant, sleep};
 use quoit::{Builder, Cores, RingFeature, Runtime, Scope, op, spawn};
 use quoit_net::TcpListener;
-use tests::{bytes, on_core_of};
+use tests::{bytes, on_ring_of};
 
 /// Everything that a program cannot do without.
 fn works(builder: Builder) {
     let (tell, told) = mpsc::channel();
-    on_core_of(builder.clone(), move |handle| async move {
+    on_ring_of(builder.clone(), move |handle| async move {
         // Sockets.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr();

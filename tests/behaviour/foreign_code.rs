@@ -20,7 +20,7 @@ use quoit::time::{Alarm, Instant, sleep};
 use quoit::{
     CoreId, Cores, Handle, RemoteError, Runtime, Scope, block_on, check, spawn, yield_now,
 };
-use tests::{Counted, Drops, gauges, on_core, poll_once};
+use tests::{Counted, Drops, gauges, on_ring, poll_once};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
@@ -117,7 +117,7 @@ where
 
 #[test]
 fn a_waker_that_panics_costs_neither_the_core_nor_the_other_timers() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let (before, before_waker) = Count::new();
         let (after, after_waker) = Count::new();
         let mut alarms = [Instant::now() + LONG; 3].map(Alarm::at);
@@ -143,7 +143,7 @@ fn a_waker_that_panics_costs_neither_the_core_nor_the_other_timers() {
 
 #[test]
 fn a_waker_that_panics_keeps_a_cancel_from_nobody() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (before, before_waker) = Count::new();
         let (after, after_waker) = Count::new();
         let scope = Scope::new();
@@ -181,7 +181,7 @@ fn a_wake_inside_a_poll_of_a_stream_may_use_that_stream() {
     type Held = RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>;
     thread_local!(static HELD: Held = const { RefCell::new(None) });
 
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, _theirs) = UnixStream::pair().expect("a pair");
         let stream = Rc::new(Stream::new(OwnedFd::from(ours).into()));
         let scope = Scope::new();
@@ -305,7 +305,7 @@ fn an_output_and_a_future_that_both_panic_when_dropped_cost_only_their_task() {
             Poll::Ready(Output)
         }
     }
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         drop(spawn(Body));
         for _ in 0..3 {
             yield_now().await.expect("nobody cancels");
@@ -336,7 +336,7 @@ fn what_a_second_panic_carries_may_panic_when_dropped() {
             panic!("the first");
         }
     }
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let joined = spawn(Body);
         drop(spawn(Body));
         let error = joined.await.expect_err("it panicked");

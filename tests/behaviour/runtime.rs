@@ -14,7 +14,7 @@ use quoit::{
     BuildError, Cancelled, CoreId, Cores, JoinError, Reason, RemoteError, Runtime, SpawnError,
     block_on, op, spawn, yield_now,
 };
-use tests::{Child, Counted, Drops, gauges, in_child, on_core, on_core_of, threads};
+use tests::{Child, Counted, Drops, gauges, in_child, on_ring, on_ring_of, threads};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -146,7 +146,7 @@ fn block_on_wants_one_core() {
 
 #[test]
 fn block_on_inside_a_core_panics_and_the_core_goes_on() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let inner = spawn(async { block_on(async {}) });
         let error = inner.await.expect_err("a core cannot block");
         assert!(
@@ -160,7 +160,7 @@ fn block_on_inside_a_core_panics_and_the_core_goes_on() {
 #[test]
 fn runtimes_one_after_the_other_all_work() {
     for round in 0..50_u32 {
-        let answer = on_core(move |_| async move {
+        let answer = on_ring(move |_| async move {
             op::nop().await.expect("the core works");
             round
         });
@@ -218,7 +218,7 @@ fn a_handle_does_not_reach_cores_of_another_runtime() {
 
 #[test]
 fn tasks_need_not_be_send_and_all_run() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let sum = Rc::new(Cell::new(0_u64));
         let tasks: Vec<_> = (0..10_000_u64)
             .map(|number| {
@@ -245,7 +245,7 @@ fn tasks_need_not_be_send_and_all_run() {
 
 #[test]
 fn a_task_goes_on_when_its_handle_is_dropped() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let ended = Rc::new(Cell::new(false));
         let note = Rc::clone(&ended);
         drop(spawn(async move {
@@ -260,7 +260,7 @@ fn a_task_goes_on_when_its_handle_is_dropped() {
 
 #[test]
 fn a_handle_says_whether_its_task_has_ended() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let task = spawn(async { 7 });
         assert!(!task.is_finished());
         while !task.is_finished() {
@@ -272,7 +272,7 @@ fn a_handle_says_whether_its_task_has_ended() {
 
 #[test]
 fn a_panic_of_a_task_stays_in_the_task() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let joined = spawn(async { panic!("one") });
         drop(spawn(async { panic!("two") }));
         let error: JoinError = joined.await.expect_err("it panicked");
@@ -294,7 +294,7 @@ fn a_panic_in_a_destructor_stays_in_the_task() {
             panic!("in a destructor");
         }
     }
-    on_core(|_| async {
+    on_ring(|_| async {
         let output = spawn(async { Panics });
         while !output.is_finished() {
             yield_now().await.expect("nobody cancels");
@@ -811,7 +811,7 @@ fn every_setting_works_at_its_limits() {
         Runtime::builder().receive_buffers(4, 1 << 20),
     ];
     for builder in limits.drain(..) {
-        on_core_of(builder, |_| async {
+        on_ring_of(builder, |_| async {
             let tasks: Vec<_> = (0..100).map(|_| spawn(op::nop())).collect();
             for task in tasks {
                 task.await.expect("it ended").expect("the core works");

@@ -18,7 +18,7 @@ use quoit::time::sleep;
 use quoit::{Cores, JoinHandle, Runtime, Scope, spawn, yield_now};
 use quoit_net::tcp::TcpOptions;
 use quoit_net::{ShardedListener, TcpListener, TcpStream};
-use tests::{both_ends, bytes, connected, gauges, listening, on_core, poll_once, reset};
+use tests::{both_ends, bytes, connected, gauges, listening, on_ring, poll_once, reset};
 
 const LOCALHOST: &str = "127.0.0.1:0";
 const BIG: usize = 8 << 20;
@@ -36,7 +36,7 @@ async fn receive_all(stream: &TcpStream) -> Vec<u8> {
 
 #[test]
 fn both_ends_know_each_other_s_address() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = both_ends().await;
         let address = |outcome: io::Result<SocketAddr>| outcome.expect("connected");
         assert_eq!(address(ours.local_addr()), address(theirs.peer_addr()));
@@ -47,7 +47,7 @@ fn both_ends_know_each_other_s_address() {
 
 #[test]
 fn a_connection_over_ipv6_works() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let Ok(listener) = TcpListener::bind("[::1]:0") else {
             // This machine has no IPv6.
             return;
@@ -63,7 +63,7 @@ fn a_connection_over_ipv6_works() {
 
 #[test]
 fn a_refused_connect_names_the_address() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (listener, address) = listening();
         drop(listener);
         let error = TcpStream::connect(address).await.expect_err("nobody there");
@@ -75,7 +75,7 @@ fn a_refused_connect_names_the_address() {
 
 #[test]
 fn connections_that_wait_are_all_accepted() {
-    on_core(|_| async {
+    on_ring(|_| async {
         // More than a listener takes out of the kernel ahead of its task.
         const WAITING: usize = 400;
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
@@ -99,7 +99,7 @@ fn connections_that_wait_are_all_accepted() {
 
 #[test]
 fn a_listener_that_is_gone_refuses() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let outcome = Scope::new()
             .run(async {
                 let listener = TcpListener::bind(LOCALHOST)?;
@@ -118,7 +118,7 @@ fn a_listener_that_is_gone_refuses() {
 
 #[test]
 fn connections_that_nobody_took_are_closed_with_the_listener() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
         let mut open: Vec<_> = (0..3)
             .map(|_| std::net::TcpStream::connect(listener.local_addr()).expect("it listens"))
@@ -150,7 +150,7 @@ fn connections_that_nobody_took_are_closed_with_the_listener() {
 
 #[test]
 fn two_accepts_on_one_listener_are_one_too_many() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
         let mut first = pin!(listener.accept());
         assert!(poll_once(first.as_mut()).await.is_pending());
@@ -165,7 +165,7 @@ fn two_accepts_on_one_listener_are_one_too_many() {
 
 #[test]
 fn an_address_in_use_is_named_with_what_to_do() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
         let address = listener.local_addr();
         let error = TcpListener::bind(address).expect_err("in use");
@@ -183,7 +183,7 @@ fn an_address_in_use_is_named_with_what_to_do() {
 
 #[test]
 fn a_port_is_free_again_while_old_connections_linger() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let outcome = Scope::new()
             .run(async {
                 let listener = TcpListener::bind(LOCALHOST)?;
@@ -205,7 +205,7 @@ fn a_port_is_free_again_while_old_connections_linger() {
 
 #[test]
 fn an_address_of_no_interface_is_named_with_what_to_do() {
-    on_core(|_| async {
+    on_ring(|_| async {
         // An address that is kept for documents.
         let error = TcpListener::bind("192.0.2.1:0").expect_err("not ours");
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
@@ -217,7 +217,7 @@ fn an_address_of_no_interface_is_named_with_what_to_do() {
 
 #[test]
 fn a_name_for_no_address_is_named_so() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let none: &[SocketAddr] = &[];
         let error = TcpListener::bind(none).expect_err("no address");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -226,7 +226,7 @@ fn a_name_for_no_address_is_named_so() {
 
 #[test]
 fn of_several_addresses_the_first_that_works_is_taken() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let both: [SocketAddr; 2] = [
             "192.0.2.1:0".parse().expect("an address"),
             LOCALHOST.parse().expect("an address"),
@@ -238,7 +238,7 @@ fn of_several_addresses_the_first_that_works_is_taken() {
 
 #[test]
 fn a_port_is_shared_only_if_all_say_so() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let first = TcpListener::bind_shared(LOCALHOST).expect("a free port");
         let second = TcpListener::bind_shared(first.local_addr()).expect("both share");
         assert_eq!(first.local_addr(), second.local_addr());
@@ -321,7 +321,7 @@ async fn hello_into<B: IoBufMut>(buf: B) -> (usize, B) {
 
 #[test]
 fn bytes_are_read_into_every_kind_of_buffer() {
-    on_core(|_| async {
+    on_ring(|_| async {
         assert_eq!(
             hello_into(Vec::with_capacity(64)).await,
             (5, b"hello".to_vec())
@@ -342,7 +342,7 @@ fn bytes_are_read_into_every_kind_of_buffer() {
 
 #[test]
 fn what_a_small_buffer_left_is_read_next() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = connected().await;
         theirs.write_all(b"abcdefg").expect("the socket takes it");
         theirs.shutdown(Shutdown::Write).expect("connected");
@@ -360,7 +360,7 @@ fn what_a_small_buffer_left_is_read_next() {
 
 #[test]
 fn the_end_of_a_stream_stays_its_end() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = connected().await;
         drop(theirs);
         for _ in 0..3 {
@@ -373,7 +373,7 @@ fn the_end_of_a_stream_stays_its_end() {
 
 #[test]
 fn one_direction_ends_and_the_other_goes_on() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = both_ends().await;
         ours.write_all("question").await.0.expect("connected");
         ours.shutdown(Shutdown::Write).expect("connected");
@@ -389,7 +389,7 @@ fn one_direction_ends_and_the_other_goes_on() {
 
 #[test]
 fn a_shutdown_for_reading_ends_a_receive() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, _theirs) = connected().await;
         let mut receive = pin!(ours.recv());
         assert!(poll_once(receive.as_mut()).await.is_pending());
@@ -400,7 +400,7 @@ fn a_shutdown_for_reading_ends_a_receive() {
 
 #[test]
 fn a_peer_that_resets_ends_a_receive_with_an_error() {
-    on_core(|_| async {
+    on_ring(|_| async {
         for armed_first in [true, false] {
             let (ours, theirs) = connected().await;
             let mut receive = pin!(ours.recv());
@@ -421,7 +421,7 @@ fn a_peer_that_resets_ends_a_receive_with_an_error() {
 
 #[test]
 fn two_receivers_on_one_stream_are_one_too_many() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = connected().await;
         let mut first = pin!(ours.recv());
         assert!(poll_once(first.as_mut()).await.is_pending());
@@ -440,7 +440,7 @@ fn two_receivers_on_one_stream_are_one_too_many() {
 
 #[test]
 fn every_kind_of_buffer_is_written() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = both_ends().await;
         ours.write_all("static ").await.0.expect("connected");
         ours.write_all(b"bytes ".as_slice())
@@ -473,7 +473,7 @@ fn every_kind_of_buffer_is_written() {
 
 #[test]
 fn a_chunk_is_written_as_it_is() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = both_ends().await;
         ours.write_all("twice").await.0.expect("connected");
         let mut chunk = theirs.recv().await.expect("no error").expect("no end");
@@ -503,7 +503,7 @@ fn slow_reader(mut stream: std::net::TcpStream) -> thread::JoinHandle<Vec<u8>> {
 
 #[test]
 fn a_large_buffer_is_written_whole_to_a_slow_reader() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let sent = bytes(BIG, 3);
         let (ours, theirs) = connected().await;
         let reader = slow_reader(theirs);
@@ -519,7 +519,7 @@ fn a_large_buffer_is_written_whole_to_a_slow_reader() {
 
 #[test]
 fn a_small_send_buffer_changes_nothing_but_the_speed() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (listener, address) = listening();
         let options = TcpOptions::new().send_buffer(4096).receive_buffer(4096);
         let ours = TcpStream::connect_with(address, &options).await;
@@ -537,7 +537,7 @@ fn a_small_send_buffer_changes_nothing_but_the_speed() {
 
 #[test]
 fn a_large_stream_is_received_whole() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let sent = bytes(BIG, 5);
         let expected = sent.clone();
         let (ours, mut theirs) = connected().await;
@@ -551,7 +551,7 @@ fn a_large_stream_is_received_whole() {
 
 #[test]
 fn both_directions_go_at_once() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = both_ends().await;
         let (ours, theirs) = (Rc::new(ours), Rc::new(theirs));
         let send = |stream: &Rc<TcpStream>, seed| -> JoinHandle<()> {
@@ -578,7 +578,7 @@ fn both_directions_go_at_once() {
 
 #[test]
 fn sends_of_several_tasks_go_one_after_the_other() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = connected().await;
         let parts = [bytes(BIG / 2, 8), b"short".to_vec(), bytes(BIG / 4, 9)];
         let mut first = pin!(ours.write_all(parts[0].clone()));
@@ -605,7 +605,7 @@ fn sends_of_several_tasks_go_one_after_the_other() {
 
 #[test]
 fn a_send_that_is_dropped_lets_the_next_one_go() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = connected().await;
         let long = bytes(BIG, 8);
         let mut first = Box::pin(ours.write_all(long.clone()));
@@ -627,7 +627,7 @@ fn a_send_that_is_dropped_lets_the_next_one_go() {
 
 #[test]
 fn many_buffers_are_written_in_order_the_empty_ones_too() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = both_ends().await;
         let parts = |list: &[&str]| list.iter().map(|part| part.as_bytes().to_vec()).collect();
         for (list, expected) in [
@@ -651,7 +651,7 @@ fn many_buffers_are_written_in_order_the_empty_ones_too() {
 
 #[test]
 fn more_buffers_than_one_call_takes_are_written_whole() {
-    on_core(|_| async {
+    on_ring(|_| async {
         // 1024 are the most that one call of the kernel takes; some are empty, some are large.
         let parts: Vec<Vec<u8>> = (0..3_000)
             .map(|number| match number % 7 {
@@ -673,7 +673,7 @@ fn more_buffers_than_one_call_takes_are_written_whole() {
 
 #[test]
 fn a_write_takes_what_the_socket_takes() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = connected().await;
         let (count, buf) = ours.write(bytes(64 << 20, 9)).await;
         let count = count.expect("connected");
@@ -688,7 +688,7 @@ fn a_write_takes_what_the_socket_takes() {
 
 #[test]
 fn a_stream_that_is_dropped_is_closed() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = both_ends().await;
         drop(ours);
         assert!(theirs.recv().await.expect("an orderly end").is_none());
@@ -703,7 +703,7 @@ fn has_ended(mut theirs: &std::net::TcpStream) -> bool {
 
 #[test]
 fn a_close_is_done_when_it_returns() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = connected().await;
         ours.close().await.expect("no error");
         assert!(has_ended(&theirs));
@@ -712,7 +712,7 @@ fn a_close_is_done_when_it_returns() {
 
 #[test]
 fn a_close_is_done_when_it_returns_also_after_a_receive() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = connected().await;
         theirs.write_all(b"x").expect("the socket takes it");
         let chunk = ours.recv().await.expect("no error").expect("no end");
@@ -726,7 +726,7 @@ fn a_close_is_done_when_it_returns_also_after_a_receive() {
 
 #[test]
 fn a_stream_of_another_family_works_the_same() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         let ours = Stream::new(SharedFd::from(OwnedFd::from(ours)));
         ours.send_all("to you").await.0.expect("connected");
@@ -747,7 +747,7 @@ fn a_stream_of_another_family_works_the_same() {
 #[test]
 fn a_thousand_connections_echo_at_once() {
     const CONNECTIONS: u64 = 1_000;
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
         let address = listener.local_addr();
         let server = spawn(async move {
@@ -796,7 +796,7 @@ fn a_thousand_connections_echo_at_once() {
 /// A future that is never polled does nothing at all.
 #[test]
 fn ops_that_are_never_polled_do_nothing() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, theirs) = connected().await;
         fn unpolled(future: impl Future) {
             drop(future);
@@ -811,7 +811,7 @@ fn ops_that_are_never_polled_do_nothing() {
 
 #[test]
 fn one_who_writes_without_end_does_not_keep_the_others_waiting() {
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ours, mut theirs) = connected().await;
         let drain = thread::spawn(move || {
             let mut sink = vec![0; 1 << 16];
@@ -847,7 +847,7 @@ fn one_who_writes_without_end_does_not_keep_the_others_waiting() {
 #[test]
 fn a_turn_that_was_handed_on_and_is_not_wanted_goes_to_the_next() {
     for handed in [false, true] {
-        on_core(move |_| async move {
+        on_ring(move |_| async move {
             let (ours, mut theirs) = connected().await;
             // More than the kernels take: the first write stays on its way.
             let mut first = Box::pin(ours.write_all(vec![0; 64 << 20]));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use quoit::time::sleep;
 use quoit::{Cores, Runtime, spawn, yield_now};
-use tests::{in_child, on_core, park_once, until_parked};
+use tests::{in_child, on_ring, park_once, until_parked};
 
 /// A word that one side says and the other waits for.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ impl Bell {
 
 #[test]
 fn a_wake_of_a_busy_core_makes_no_system_call() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let bell = Bell::new();
         let inner = Arc::clone(&bell);
         let task = spawn(async move { inner.rung_after(0).await });
@@ -92,7 +92,7 @@ fn a_wake_of_a_busy_core_makes_no_system_call() {
 #[test]
 fn a_wake_of_a_parked_core_makes_one_system_call() {
     const ROUNDS: u64 = 500;
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let bell = Bell::new();
         let inner = Arc::clone(&bell);
         let before = handle.metrics()[0];
@@ -119,7 +119,7 @@ fn a_wake_of_a_parked_core_makes_one_system_call() {
 
 #[test]
 fn a_wake_from_the_same_core_makes_no_system_call() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let bell = Bell::new();
         let inner = Arc::clone(&bell);
         let task = spawn(async move {
@@ -142,7 +142,7 @@ fn a_wake_from_the_same_core_makes_no_system_call() {
 
 #[test]
 fn a_task_that_wakes_itself_is_polled_again_and_others_run_in_between() {
-    on_core(|_| async {
+    on_ring(|_| async {
         struct Spin(u32);
         impl Future for Spin {
             type Output = ();
@@ -166,7 +166,7 @@ fn a_task_that_wakes_itself_is_polled_again_and_others_run_in_between() {
 
 #[test]
 fn a_waker_that_outlived_its_task_does_nothing() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let bell = Bell::new();
         let inner = Arc::clone(&bell);
         let task = spawn(async move { inner.rung_after(0).await });
@@ -208,14 +208,14 @@ fn a_waker_that_outlived_its_runtime_does_nothing_in_the_next() {
             for _ in 0..3 {
                 let bell = Bell::new();
                 let inner = Arc::clone(&bell);
-                on_core(move |handle| async move {
+                on_ring(move |handle| async move {
                     drop(spawn(async move { inner.rung_after(0).await }));
                     park_once(&handle).await;
                 });
                 assert_eq!(bell.polls(), 2, "the second when the runtime stopped");
                 let stale = bell.waker();
                 stale.wake_by_ref();
-                on_core(move |handle| async move {
+                on_ring(move |handle| async move {
                     let next = Bell::new();
                     let inner = Arc::clone(&next);
                     let task = spawn(async move { inner.rung_after(0).await });
@@ -238,7 +238,7 @@ fn a_waker_that_outlived_its_runtime_does_nothing_in_the_next() {
 fn of_a_hundred_thousand_wakes_none_is_lost() {
     const THREADS: u64 = 4;
     const EACH: u64 = 25_000;
-    on_core(|_| async {
+    on_ring(|_| async {
         let bell = Bell::new();
         let waking: Vec<_> = (0..THREADS)
             .map(|_| {
@@ -275,7 +275,7 @@ fn each_wake_of_a_long_exchange_with_a_thread_arrives() {
         }
     }
 
-    on_core(|_| async {
+    on_ring(|_| async {
         let (ping, pong) = (Bell::new(), Bell::new());
         let (asks, answers) = (Arc::clone(&ping), Arc::clone(&pong));
         let other = thread::spawn(move || {
@@ -335,7 +335,7 @@ fn two_cores_wake_each_other() {
 
 #[test]
 fn a_wake_reaches_a_task_among_ten_thousand() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let bells: Vec<_> = (0..10_000).map(|_| Bell::new()).collect();
         let tasks: Vec<_> = bells
             .iter()
@@ -361,7 +361,7 @@ fn a_wake_reaches_a_task_among_ten_thousand() {
 
 #[test]
 fn timers_fire_in_order_and_never_early() {
-    on_core(|handle| async move {
+    on_ring(|handle| async move {
         let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
         let begin = quoit::time::Instant::now();
         let tasks: Vec<_> = [9_u64, 3, 7, 1, 5]

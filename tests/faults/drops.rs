@@ -15,7 +15,7 @@ use quoit::buf::BufResult;
 use quoit::buf::guard::GuardBuf;
 use quoit::op::{self, SharedFd};
 use quoit::{Runtime, Scope, yield_now};
-use tests::{gauges, listening, on_core_of, poll_once};
+use tests::{gauges, listening, on_ring_of, poll_once};
 
 type Read = Pin<Box<dyn Future<Output = BufResult<usize, GuardBuf>>>>;
 
@@ -112,7 +112,7 @@ fn feed(mut to: impl Write + Send + 'static) -> thread::JoinHandle<()> {
 }
 
 fn nothing_is_written_late(builder: MakeBuilder, source: Source) {
-    on_core_of(builder(), move |handle| async move {
+    on_ring_of(builder(), move |handle| async move {
         let (fd, feeder) = match source {
             Source::Pipe => {
                 let (reader, writer) = io::pipe().expect("a pipe");

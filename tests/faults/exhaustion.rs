@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use quoit::op::{self, SharedFd};
 use quoit::{Runtime, spawn};
 use quoit_net::TcpListener;
-use tests::{Child, gauges, on_core, on_core_of};
+use tests::{Child, gauges, on_ring, on_ring_of};
 
 #[test]
 fn connections_wait_while_there_are_no_descriptors() {
@@ -17,7 +17,7 @@ fn connections_wait_while_there_are_no_descriptors() {
     Child::new()
         .under(["sh", "-c", "ulimit -n 128; exec \"$@\"", "sh"])
         .run(test, || {
-            on_core(|_| async {
+            on_ring(|_| async {
                 let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
                 let address = listener.local_addr();
                 let connect = || TcpStream::connect(address).expect("the queue has room");
@@ -67,7 +67,7 @@ fn a_thousand_ops_go_through_the_smallest_ring() {
     let builder = Runtime::builder()
         .submission_entries(8)
         .completion_entries(8);
-    on_core_of(builder, |handle| async move {
+    on_ring_of(builder, |handle| async move {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
         let reader = SharedFd::from(OwnedFd::from(reader));
         let reads: Vec<_> = (0..OPS)
@@ -103,7 +103,7 @@ fn more_requests_than_entries_wait_in_line() {
     let builder = Runtime::builder()
         .submission_entries(8)
         .completion_entries(8);
-    on_core_of(builder, |handle| async move {
+    on_ring_of(builder, |handle| async move {
         let before = gauges(&handle).await;
         for _ in 0..10 {
             let tasks: Vec<_> = (0..1_000).map(|_| spawn(op::nop())).collect();

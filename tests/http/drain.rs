@@ -16,7 +16,7 @@ use quoit::spawn;
 use quoit::time::{Instant, sleep};
 use quoit_net::http::{Incoming, Server};
 use tests::http_client::{Client, nobody_listens, pause, until};
-use tests::{Drops, on_core};
+use tests::{Drops, on_ring};
 
 use crate::peers::{self, get, whole};
 use crate::support::{LONG, PIECE, Pieces, all_cores, at_rest, narrow, one_core, text};
@@ -144,7 +144,7 @@ fn a_drain_under_load_loses_no_answer_of_connections_that_come_and_go() {
 fn a_drain_under_load_loses_no_answer_of_http_2() {
     drained_under_load(1, |seen, address| {
         let seen = Arc::clone(seen);
-        on_core(move |_| async move {
+        on_ring(move |_| async move {
             let mut connections = Vec::new();
             for _ in 0..4 {
                 connections.push(peers::http2(address).await);
@@ -335,7 +335,7 @@ fn a_stream_of_http_2_in_progress_is_answered_and_its_connection_ends() {
         told.recv().expect("the handler begins");
         server.shutdown(LONG).expect("every core ended well")
     });
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, connection) = peers::http2(address).await;
         let answer = sender.send_request(get(address, "/")).await;
         assert_eq!(whole(answer.expect("an answer")).await, "the last");
@@ -361,7 +361,7 @@ fn an_answer_of_http_2_that_is_being_sent_is_sent_to_its_end() {
         told.recv().expect("the answer has begun");
         server.shutdown(LONG).expect("every core ended well")
     });
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, connection) = peers::http2(address).await;
         let answer = sender
             .send_request(get(address, "/"))
@@ -452,7 +452,7 @@ fn a_stream_of_http_2_that_never_ends_is_cut_as_well() {
         told.recv().expect("the handler begins");
         server.shutdown(GRACE).expect("every core ended well")
     });
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, _connection) = peers::http2(address).await;
         let outcome = sender.send_request(get(address, "/")).await;
         let _ = outcome.expect_err("it is cut");
@@ -522,7 +522,7 @@ fn a_shutdown_on_a_core_of_another_runtime_only_begins_the_drain() {
     let mut client = Client::connect(server.local_addr());
     client.ask("GET", "/", "");
     told.recv().expect("the handler begins");
-    let error = on_core(move |_| async move { server.shutdown(LONG).expect_err("it would block") });
+    let error = on_ring(move |_| async move { server.shutdown(LONG).expect_err("it would block") });
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     assert_eq!(client.answer().text(), "the last");
 }

@@ -17,7 +17,7 @@ use quoit::time::{Instant, sleep};
 use quoit_net::http::{Incoming, Server};
 use quoit_net::tcp::TcpOptions;
 use tests::http_client::{Client, pause, until};
-use tests::{Drops, on_core, reset};
+use tests::{Drops, on_ring, reset};
 
 use crate::peers::{self, get};
 use crate::support::{LONG, Pieces, at_rest, narrow, one_core, text};
@@ -265,7 +265,7 @@ fn a_client_of_http_2_that_does_not_read_its_answer_is_let_go() {
             until(|| drops.dropped() == count);
         }
     };
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, _connection) = peers::http2(address).await;
         let answer = sender.send_request(get(address, "/watched")).await;
         // Its head has come; of its body no frame is taken, and the window is soon used up.
@@ -355,7 +355,7 @@ fn a_stream_of_http_2_that_is_given_up_drops_its_answer() {
     let server = large_and_small(LONG, &drops, &drops);
     let address = server.local_addr();
     let watched = drops.clone();
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, _connection) = peers::http2(address).await;
         let mut first = sender.clone();
         let asked = spawn(async move { first.send_request(get(address, "/large")).await });

@@ -11,7 +11,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
 use quoit_net::http::{Incoming, Server};
 use tests::http_client::Client;
-use tests::on_core;
+use tests::on_ring;
 
 use crate::peers::{self, get, whole};
 use crate::support::{one_core, text};
@@ -82,7 +82,7 @@ fn the_limit_of_a_head_is_what_it_was_set_to() {
 fn a_head_past_the_limit_is_answered_with_431_by_http_2() {
     let server = repeating();
     let address = server.local_addr();
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, _connection) = peers::http2(address).await;
         let mut large = get(address, "/large");
         let value = "x".repeat(100 * 1024).parse().expect("a field value");
@@ -212,7 +212,7 @@ fn a_handler_that_panics_costs_its_connection_only() {
 fn a_handler_that_panics_costs_its_stream_only_in_http_2() {
     let server = failing();
     let address = server.local_addr();
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, _connection) = peers::http2::<Empty<Bytes>>(address).await;
         for path in ["/panic", "/late", "/fail"] {
             let answer = sender.send_request(get(address, path)).await;
@@ -255,7 +255,7 @@ fn a_body_that_fails_leaves_no_answer_that_looks_whole() {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
     let address = server.local_addr();
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, _connection) = peers::http2(address).await;
         // With the head, or with what follows it.
         if let Ok(answer) = sender.send_request(get(address, "/")).await {

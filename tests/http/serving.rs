@@ -19,7 +19,7 @@ use quoit::time::sleep;
 use quoit::{CoreId, spawn};
 use quoit_net::http::{Incoming, Server};
 use tests::http_client::Client;
-use tests::{bytes, on_core};
+use tests::{bytes, on_ring};
 
 use crate::peers::{self, get, request, whole};
 use crate::support::{Check, PIECE, Pieces, all_cores, at_rest, narrow, one_core, text};
@@ -169,7 +169,7 @@ fn a_hundred_streams_of_one_connection_are_answered_together() {
     });
     let server = server.expect("a server");
     let address = server.local_addr();
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (sender, _connection) = peers::http2(address).await;
         let streams: Vec<_> = (0..STREAMS)
             .map(|number| {
@@ -263,7 +263,7 @@ async fn echoed(address: SocketAddr, version: Version) {
 fn a_mebibyte_comes_back_from_server_to_client_of_ours_in_both_protocols() {
     for server in [collecting_echo(), streaming_echo()] {
         let address = server.local_addr();
-        on_core(move |_| async move {
+        on_ring(move |_| async move {
             echoed(address, Version::HTTP_11).await;
             echoed(address, Version::HTTP_2).await;
         });
@@ -327,7 +327,7 @@ fn an_answer_is_made_no_faster_than_a_client_of_http_2_takes_it() {
     const AHEAD: u64 = 8 * MIB as u64;
     let (server, made) = large_answers();
     let address = server.local_addr();
-    on_core(move |_| async move {
+    on_ring(move |_| async move {
         let (mut sender, _connection) = peers::http2(address).await;
         let answer = sender.send_request(get(address, "/")).await;
         let mut body = answer.expect("an answer").into_body();

@@ -1,23 +1,109 @@
-//! A runtime of one core, and a body that runs there.
+//! A runtime of one core, and a body that runs there: on the real ring, and in the simulation.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use quoit::sim::{Faults, Sim, for_seeds};
 use quoit::{Builder, CoreMetrics, Cores, Handle, RemoteError, Runtime};
 
-/// Runs `body` as a task on the one core of a new runtime, and returns what it returned.
-pub fn on_core<M>(body: impl FnOnce(Handle) -> M + Send + 'static) -> M::Output
+/// The seeds that every program is run under: the first one without faults.
+const SEEDS: std::ops::Range<u64> = 0..6;
+
+thread_local! {
+    /// What the program on this thread runs on. A core of its own is a thread on the real ring.
+    static KERNEL: Cell<Kernel> = const { Cell::new(Kernel::Real) };
+}
+
+/// What a program runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// The machine's own.
+    Real,
+    /// The simulated one, which does what it is asked to and nothing else.
+    Simulated,
+    /// The simulated one, with late, short, early and interrupted answers in any order: whatever a
+    /// program need not notice.
+    Unruly,
+}
+
+impl Kernel {
+    /// Returns what the caller runs on.
+    pub fn here() -> Self {
+        KERNEL.get()
+    }
+
+    /// Returns whether requests, entries and parks come in the number that the program gives rise
+    /// to. An unruly kernel adds some.
+    pub fn counts_exactly(self) -> bool {
+        self != Self::Unruly
+    }
+
+    /// Returns whether the kernel is a simulated one: no file, socket or thread of the machine's
+    /// own has a part in it.
+    pub fn is_simulated(self) -> bool {
+        self != Self::Real
+    }
+}
+
+/// Runs a program on the real ring, and then in the simulation under some seeds; returns what it
+/// returned on the ring.
+///
+/// With `QUOIT_SIM_SEED` only that seed is run after the ring.
+pub fn on_both<T>(program: impl Fn() -> T) -> T {
+    on_both_with(|sim| sim, program)
+}
+
+/// As [`on_both`], on simulated machines that `prepare` has had a hand in.
+pub(crate) fn on_both_with<T>(prepare: impl Fn(Sim) -> Sim, program: impl Fn() -> T) -> T {
+    let real = program();
+    for_seeds(SEEDS, |sim| {
+        let (kernel, faults) = if sim.seed() == SEEDS.start {
+            (Kernel::Simulated, Faults::none())
+        } else {
+            (Kernel::Unruly, Faults::benign())
+        };
+        let before = KERNEL.replace(kernel);
+        prepare(sim.faults(faults)).run(&program);
+        KERNEL.set(before);
+    });
+    real
+}
+
+/// Runs `body` as a task on the one core of a new runtime, on the real ring and in the simulation
+/// ([`on_both`]), and returns what it returned on the ring.
+pub fn on_core<M>(body: impl FnOnce(Handle) -> M + Clone + Send + 'static) -> M::Output
 where
     M: Future<Output: Send + 'static> + 'static,
 {
     on_core_of(Runtime::builder(), body)
 }
 
-/// Runs `body` as a task on the one core of the runtime that `builder` makes.
-pub fn on_core_of<M>(builder: Builder, body: impl FnOnce(Handle) -> M + Send + 'static) -> M::Output
+/// As [`on_core`], with the runtime that `builder` makes.
+pub fn on_core_of<M>(
+    builder: Builder,
+    body: impl FnOnce(Handle) -> M + Clone + Send + 'static,
+) -> M::Output
+where
+    M: Future<Output: Send + 'static> + 'static,
+{
+    on_both(|| on_ring_of(builder.clone(), body.clone()))
+}
+
+/// Runs `body` as a task on the one core of a new runtime, on the real ring alone: for bodies with
+/// a partner that is not simulated, such as a thread.
+pub fn on_ring<M>(body: impl FnOnce(Handle) -> M + Send + 'static) -> M::Output
+where
+    M: Future<Output: Send + 'static> + 'static,
+{
+    on_ring_of(Runtime::builder(), body)
+}
+
+/// As [`on_ring`], with the runtime that `builder` makes.
+pub fn on_ring_of<M>(builder: Builder, body: impl FnOnce(Handle) -> M + Send + 'static) -> M::Output
 where
     M: Future<Output: Send + 'static> + 'static,
 {

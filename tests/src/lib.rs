@@ -1,15 +1,23 @@
-//! What the suites share: one core and its handle, a peer on a plain thread, destructors that
-//! count, and tests that need a process of their own.
+//! What the suites share: one core and its handle, on the real ring and in the simulation; the other
+//! side of a connection; destructors that count; tests that need a process of their own.
 
 mod child;
 mod core;
 mod drops;
+mod folder;
 pub mod http_client;
 mod peer;
 mod process;
 
 pub use child::{Child, in_child};
-pub use core::{gauges, on_core, on_core_of, park_once, poll_once, until_parked};
+pub use core::{
+    Kernel, gauges, on_both, on_core, on_core_of, on_ring, on_ring_of, park_once, poll_once,
+    until_parked,
+};
 pub use drops::{Counted, Drops};
-pub use peer::{both_ends, bytes, connected, listening, reset, silent_address};
+pub use folder::{Put, content_of, on_core_in, read_all};
+pub use peer::{
+    FullQueue, both_ends, both_ends_with, both_streams, bytes, connected, full_address, listening,
+    refusing_address, reset, silent_address,
+};
 pub use process::{descriptors, mapped_kib, resident_kib, switches, threads};

@@ -1,9 +1,12 @@
-//! The other side of a connection: plain blocking sockets of the standard library.
+//! The other side of a connection: a socket of the same core, or a plain blocking one of the standard
+//! library.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use quoit::op::{Listener, Socket, Stream};
+use quoit_net::tcp::TcpOptions;
+use socket2::{Domain, Protocol, Type};
 
 /// Listens on a free port of the loopback interface.
 pub fn listening() -> (TcpListener, SocketAddr) {
@@ -27,18 +30,70 @@ pub async fn connected() -> (quoit_net::TcpStream, TcpStream) {
 
 /// Makes a connection with both ends on this core.
 pub async fn both_ends() -> (quoit_net::TcpStream, quoit_net::TcpStream) {
+    both_ends_with(&TcpOptions::new()).await
+}
+
+/// Makes a connection with both ends on this core; the one that connects has options.
+pub async fn both_ends_with(options: &TcpOptions) -> (quoit_net::TcpStream, quoit_net::TcpStream) {
     let listener = quoit_net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let dialled = quoit_net::TcpStream::connect(listener.local_addr()).await;
+    let dialled = quoit_net::TcpStream::connect_with(listener.local_addr(), options).await;
     let accepted = listener.accept().await;
+    // Nothing of it stays in the kernel, where tests may count.
+    listener.finish().await;
     (
         dialled.expect("it listens"),
         accepted.expect("somebody connects"),
     )
 }
 
+/// Makes a connection with both ends on this core, and no more than the leaf ops around it.
+pub async fn both_streams() -> (Stream, Stream) {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let socket = Socket::tcp(any).expect("a socket");
+    socket.bind(any).expect("a free port");
+    socket.listen(1).expect("a bound socket listens");
+    let listener = Listener::new(socket);
+    let address = listener.local_addr().expect("it is bound");
+    let socket = Socket::tcp(address).expect("a socket");
+    let dialled = Stream::connect(socket, address.into()).await;
+    let accepted = listener.accept().await.expect("somebody connects");
+    listener.finish().await;
+    (dialled.expect("it listens"), Stream::new(accepted))
+}
+
+/// Returns an address where nobody listens.
+pub async fn refusing_address() -> SocketAddr {
+    let listener = quoit_net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr();
+    listener.finish().await;
+    address
+}
+
+/// Returns an address where a connect neither succeeds nor fails: a listener whose queue is full.
+/// Keep what comes with it: it listens, and fills the queue.
+pub async fn full_address() -> (SocketAddr, FullQueue) {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let socket = Socket::tcp(any).expect("a socket");
+    socket.bind(any).expect("a free port");
+    socket.listen(0).expect("a bound socket listens");
+    let address = socket.local_addr().expect("it is bound");
+    // A queue for none holds one; what comes after that gets no answer.
+    let first = quoit_net::TcpStream::connect(address).await;
+    let filling = vec![first.expect("it listens")];
+    (address, FullQueue { socket, filling })
+}
+
+/// A listener that nobody accepts from, and who waits there.
+#[derive(Debug)]
+#[expect(dead_code, reason = "they are kept open")]
+pub struct FullQueue {
+    socket: Socket,
+    filling: Vec<quoit_net::TcpStream>,
+}
+
 /// Ends a connection with RST instead of FIN.
 pub fn reset(stream: TcpStream) {
-    let socket = Socket::from(stream);
+    let socket = socket2::Socket::from(stream);
     socket
         .set_linger(Some(Duration::ZERO))
         .expect("an option of every socket");
@@ -47,8 +102,9 @@ pub fn reset(stream: TcpStream) {
 
 /// Returns an address where a connect neither succeeds nor fails: a listener whose queue is full,
 /// and what fills it. Keep the sockets.
-pub fn silent_address() -> (SocketAddr, Vec<Socket>) {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+pub fn silent_address() -> (SocketAddr, Vec<socket2::Socket>) {
+    let listener =
+        socket2::Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     listener.bind(&any.into()).expect("a free port");
     listener.listen(0).expect("a bound socket listens");
@@ -57,7 +113,7 @@ pub fn silent_address() -> (SocketAddr, Vec<Socket>) {
     let mut sockets = vec![listener];
     // A queue for none holds one; what comes after that gets no answer.
     for _ in 0..4 {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_nonblocking(true).expect("an option");
         let _ = socket.connect(&bound);
         sockets.push(socket);
