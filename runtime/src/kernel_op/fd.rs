@@ -52,6 +52,11 @@ impl SharedFd {
         Self(Rc::new(descriptor))
     }
 
+    /// Returns whether nobody else owns it, be it a clone or an op in the kernel.
+    pub fn is_unique(&self) -> bool {
+        Rc::strong_count(&self.0) == 1
+    }
+
     /// Gives the number out of our hands, if nobody else (no op) uses it.
     pub(crate) fn try_into_raw(self) -> Result<RawFd, Self> {
         Rc::try_unwrap(self.0).map_err(Self).map(|mut descriptor| {
@@ -74,10 +79,16 @@ impl From<OwnedFd> for SharedFd {
     }
 }
 
+/// Fails while somebody else owns it, and with a simulated descriptor, whose number means something
+/// else to the real kernel, or nothing.
 impl TryFrom<SharedFd> for OwnedFd {
     type Error = SharedFd;
 
     fn try_from(shared: SharedFd) -> Result<Self, SharedFd> {
+        #[cfg(feature = "sim")]
+        if crate::sim::is_simulated(shared.as_raw_fd()) {
+            return Err(shared);
+        }
         let fd = shared.try_into_raw()?;
         // SAFETY: the number was ours alone, and we have just let go of it.
         Ok(unsafe { Self::from_raw_fd(fd) })
