@@ -6,6 +6,7 @@ mod core;
 mod drops;
 mod folder;
 pub mod http_client;
+mod outside;
 mod peer;
 mod process;
 
@@ -16,8 +17,9 @@ pub use core::{
 };
 pub use drops::{Counted, Drops};
 pub use folder::{Put, content_of, on_core_in, read_all};
+pub use outside::Outside;
 pub use peer::{
     FullQueue, both_ends, both_ends_with, both_streams, bytes, connected, full_address, listening,
-    refusing_address, reset, silent_address,
+    receive_all, receive_exactly, refusing_address, reset, silent_address,
 };
 pub use process::{descriptors, mapped_kib, resident_kib, switches, threads};

