@@ -31,8 +31,9 @@
 //!   next deadline when nobody can. The wall clock begins at 2030-01-01 and may be set by a fault.
 //! - **The kernel**: the two queues of each ring with their limits and their overflow, deferred work,
 //!   multishot requests, provided buffers (incremental under every other seed), cancel requests with
-//!   all their answers, in either order. TCP sockets on any address, with back-pressure, half close,
-//!   reset, accept queues and shared ports; pipes; files and folders ([`Sim::file`]).
+//!   all their answers, in either order. TCP sockets on any address but those that are kept for
+//!   documents, with back-pressure, half close, reset, accept queues and shared ports; pipes; files
+//!   and folders ([`Sim::file`]).
 //! - **Randomness**: [`random`](crate::random) comes from the seed.
 //!
 //! # What is checked

@@ -144,6 +144,9 @@ impl Kernel {
     }
 
     pub(crate) fn bind_socket(&mut self, id: ObjectId, wanted: SocketAddr) -> Result<(), i32> {
+        if is_nowhere(wanted.ip()) {
+            return Err(libc::EADDRNOTAVAIL);
+        }
         let address = if wanted.port() == 0 {
             self.free_port(wanted.ip())?
         } else {
@@ -672,7 +675,9 @@ impl Kernel {
 
     fn hang_up(&mut self, connection: Connection) {
         let Some(peer) = connection.peer else { return };
-        let unread = !connection.arrived.is_empty() || !connection.transit.is_empty();
+        // An end that nobody has looked at is no byte (`__tcp_close` leaves it out of its count).
+        let coming = |(_, piece): &(u64, Piece)| matches!(piece, Piece::Bytes(_));
+        let unread = !connection.arrived.is_empty() || connection.transit.iter().any(coming);
         if let Ok(other) = self.connection_mut(peer) {
             other.peer = None;
         }
@@ -707,6 +712,18 @@ impl Kernel {
                 self.net.bound.remove(&address);
             }
         }
+    }
+}
+
+/// Whether no interface has this address, as for those that are kept for documents (RFC 5737, RFC
+/// 3849). All others are the machine's.
+fn is_nowhere(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => matches!(
+            ip.octets(),
+            [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _]
+        ),
+        IpAddr::V6(ip) => ip.segments()[..2] == [0x2001, 0xdb8],
     }
 }
 
