@@ -1,5 +1,6 @@
 //! TCP, end to end: what arrives, what ends, what fails and how it is said.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -9,34 +10,36 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::task::Poll;
 use std::time::Duration;
 
 use quoit::buf::{IoBufMut, SliceExt};
 use quoit::op::{self, SharedFd, Stream};
+use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{Cores, JoinHandle, Runtime, Scope, spawn, yield_now};
 use quoit_net::tcp::TcpOptions;
 use quoit_net::{ShardedListener, TcpListener, TcpStream};
-use tests::{both_ends, bytes, connected, gauges, listening, on_ring, poll_once, reset};
+use tests::{
+    Kernel, both_ends, both_ends_with, bytes, gauges, on_both, on_core, on_ring, poll_once,
+    receive_all, receive_exactly, refusing_address, reset_from_afar,
+};
 
 const LOCALHOST: &str = "127.0.0.1:0";
-const BIG: usize = 8 << 20;
 
-/// Receives until the end.
-async fn receive_all(stream: &TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    while let Some(chunk) = stream.recv().await.expect("an orderly end") {
-        all.extend_from_slice(&chunk);
+/// More than the sockets of a connection take.
+fn big() -> usize {
+    match Kernel::here() {
+        Kernel::Real => 8 << 20,
+        Kernel::Simulated | Kernel::Unruly => 512 << 10,
     }
-    all
 }
 
 // --- connecting ---
 
 #[test]
 fn both_ends_know_each_other_s_address() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let (ours, theirs) = both_ends().await;
         let address = |outcome: io::Result<SocketAddr>| outcome.expect("connected");
         assert_eq!(address(ours.local_addr()), address(theirs.peer_addr()));
@@ -47,7 +50,7 @@ fn both_ends_know_each_other_s_address() {
 
 #[test]
 fn a_connection_over_ipv6_works() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let Ok(listener) = TcpListener::bind("[::1]:0") else {
             // This machine has no IPv6.
             return;
@@ -63,9 +66,8 @@ fn a_connection_over_ipv6_works() {
 
 #[test]
 fn a_refused_connect_names_the_address() {
-    on_ring(|_| async {
-        let (listener, address) = listening();
-        drop(listener);
+    on_core(|_| async {
+        let address = refusing_address().await;
         let error = TcpStream::connect(address).await.expect_err("nobody there");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let text = error.to_string();
@@ -75,13 +77,13 @@ fn a_refused_connect_names_the_address() {
 
 #[test]
 fn connections_that_wait_are_all_accepted() {
-    on_ring(|_| async {
+    on_core(|_| async {
         // More than a listener takes out of the kernel ahead of its task.
         const WAITING: usize = 400;
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
         let mut open = Vec::new();
         for _ in 0..WAITING {
-            let theirs = std::net::TcpStream::connect(listener.local_addr());
+            let theirs = TcpStream::connect(listener.local_addr()).await;
             open.push(theirs.expect("the queue has room"));
         }
         let mut accepted = Vec::new();
@@ -99,7 +101,7 @@ fn connections_that_wait_are_all_accepted() {
 
 #[test]
 fn a_listener_that_is_gone_refuses() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let outcome = Scope::new()
             .run(async {
                 let listener = TcpListener::bind(LOCALHOST)?;
@@ -111,18 +113,21 @@ fn a_listener_that_is_gone_refuses() {
             .await;
         // The scope has ended, and with it the accept that kept the socket open.
         let address = outcome.expect("no error").expect("a value");
-        let error = std::net::TcpStream::connect(address).expect_err("nobody listens");
+        let error = TcpStream::connect(address).await;
+        let error = error.expect_err("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     });
 }
 
 #[test]
 fn connections_that_nobody_took_are_closed_with_the_listener() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
-        let mut open: Vec<_> = (0..3)
-            .map(|_| std::net::TcpStream::connect(listener.local_addr()).expect("it listens"))
-            .collect();
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let theirs = TcpStream::connect(listener.local_addr()).await;
+            open.push(theirs.expect("it listens"));
+        }
         // All three are taken out of the kernel; one of them by us.
         let first = listener.accept().await.expect("three wait");
         op::nop().await.expect("not cancelled");
@@ -134,11 +139,11 @@ fn connections_that_nobody_took_are_closed_with_the_listener() {
             .await;
         outcome.expect("no error").expect("a value");
         first.write_all("x").await.0.expect("connected");
-        open[0].read_exact(&mut [0]).expect("the first is served");
-        for theirs in &mut open[1..] {
-            let ended = theirs.read(&mut [0; 1]);
+        assert_eq!(receive_exactly(&open[0], 1).await, b"x");
+        for theirs in &open[1..] {
+            let ended = theirs.recv().await;
             assert!(
-                matches!(&ended, Ok(0))
+                matches!(&ended, Ok(None))
                     || ended
                         .as_ref()
                         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset),
@@ -150,13 +155,14 @@ fn connections_that_nobody_took_are_closed_with_the_listener() {
 
 #[test]
 fn two_accepts_on_one_listener_are_one_too_many() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
         let mut first = pin!(listener.accept());
         assert!(poll_once(first.as_mut()).await.is_pending());
         let error = listener.accept().await.expect_err("another waits");
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
-        let _theirs = std::net::TcpStream::connect(listener.local_addr()).expect("it listens");
+        let theirs = TcpStream::connect(listener.local_addr()).await;
+        let _theirs = theirs.expect("it listens");
         first.await.expect("the first one's");
     });
 }
@@ -165,7 +171,7 @@ fn two_accepts_on_one_listener_are_one_too_many() {
 
 #[test]
 fn an_address_in_use_is_named_with_what_to_do() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
         let address = listener.local_addr();
         let error = TcpListener::bind(address).expect_err("in use");
@@ -183,7 +189,7 @@ fn an_address_in_use_is_named_with_what_to_do() {
 
 #[test]
 fn a_port_is_free_again_while_old_connections_linger() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let outcome = Scope::new()
             .run(async {
                 let listener = TcpListener::bind(LOCALHOST)?;
@@ -205,7 +211,7 @@ fn a_port_is_free_again_while_old_connections_linger() {
 
 #[test]
 fn an_address_of_no_interface_is_named_with_what_to_do() {
-    on_ring(|_| async {
+    on_core(|_| async {
         // An address that is kept for documents.
         let error = TcpListener::bind("192.0.2.1:0").expect_err("not ours");
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
@@ -217,7 +223,7 @@ fn an_address_of_no_interface_is_named_with_what_to_do() {
 
 #[test]
 fn a_name_for_no_address_is_named_so() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let none: &[SocketAddr] = &[];
         let error = TcpListener::bind(none).expect_err("no address");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -226,7 +232,7 @@ fn a_name_for_no_address_is_named_so() {
 
 #[test]
 fn of_several_addresses_the_first_that_works_is_taken() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let both: [SocketAddr; 2] = [
             "192.0.2.1:0".parse().expect("an address"),
             LOCALHOST.parse().expect("an address"),
@@ -238,7 +244,7 @@ fn of_several_addresses_the_first_that_works_is_taken() {
 
 #[test]
 fn a_port_is_shared_only_if_all_say_so() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let first = TcpListener::bind_shared(LOCALHOST).expect("a free port");
         let second = TcpListener::bind_shared(first.local_addr()).expect("both share");
         assert_eq!(first.local_addr(), second.local_addr());
@@ -250,91 +256,117 @@ fn a_port_is_shared_only_if_all_say_so() {
 #[test]
 fn a_sharded_port_is_served_by_every_core() {
     const CONNECTIONS: usize = 200;
-    let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
-    let cores = runtime.handle().cores().len();
-    let any: SocketAddr = LOCALHOST.parse().expect("an address");
-    let port = ShardedListener::bind(any, &runtime.handle()).expect("a free port");
-    let address = port.local_addr();
-    let handle = runtime.handle();
-    let served: Arc<Vec<AtomicUsize>> = Arc::new((0..cores).map(|_| AtomicUsize::new(0)).collect());
-    let counters = Arc::clone(&served);
-    let peer = thread::spawn(move || {
-        for _ in 0..CONNECTIONS {
-            let mut stream = std::net::TcpStream::connect(address).expect("it listens");
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).expect("an orderly end");
-            assert_eq!(answer, "served");
-        }
-        handle.shutdown();
-    });
-    let outcome = runtime.run(move |core| {
-        let (port, served) = (port.clone(), Arc::clone(&counters));
-        async move {
-            let listener = port.take(core)?;
-            let again = port.take(core).expect_err("taken already");
-            assert_eq!(again.kind(), io::ErrorKind::NotFound);
-            loop {
-                let stream = listener.accept().await?;
-                served[core.index()].fetch_add(1, Ordering::Relaxed);
-                stream.write_all("served").await.0?;
-                stream.close().await?;
+    on_both(|| {
+        let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
+        let cores = runtime.handle().cores().len();
+        let any: SocketAddr = LOCALHOST.parse().expect("an address");
+        let port = ShardedListener::bind(any, &runtime.handle()).expect("a free port");
+        let address = port.local_addr();
+        let handle = runtime.handle();
+        let served: Arc<Vec<AtomicUsize>> =
+            Arc::new((0..cores).map(|_| AtomicUsize::new(0)).collect());
+        let counters = Arc::clone(&served);
+        let elsewhere = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a core");
+        let core = elsewhere.handle().cores()[0];
+        let peer = elsewhere.handle().spawn(core, move || async move {
+            for _ in 0..CONNECTIONS {
+                let stream = TcpStream::connect(address).await.expect("it listens");
+                assert_eq!(receive_all(&stream).await, b"served");
             }
-            #[expect(unreachable_code, reason = "it says what the main would return")]
-            Ok::<(), io::Error>(())
-        }
+            handle.shutdown();
+        });
+        let outcome = runtime.run(move |core| {
+            let (port, served) = (port.clone(), Arc::clone(&counters));
+            async move {
+                let listener = port.take(core)?;
+                let again = port.take(core).expect_err("taken already");
+                assert_eq!(again.kind(), io::ErrorKind::NotFound);
+                loop {
+                    let stream = listener.accept().await?;
+                    served[core.index()].fetch_add(1, Ordering::Relaxed);
+                    stream.write_all("served").await.0?;
+                    stream.close().await?;
+                }
+                #[expect(unreachable_code, reason = "it says what the main would return")]
+                Ok::<(), io::Error>(())
+            }
+        });
+        outcome.expect("the shutdown ended it");
+        peer.expect("room")
+            .wait()
+            .expect("every connection was served");
+        let served: Vec<usize> = served
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .collect();
+        assert_eq!(served.iter().sum::<usize>(), CONNECTIONS);
+        assert!(served.iter().all(|&count| count > 0), "{served:?}");
     });
-    outcome.expect("the shutdown ended it");
-    peer.join().expect("every connection was served");
-    let served: Vec<usize> = served
-        .iter()
-        .map(|count| count.load(Ordering::Relaxed))
-        .collect();
-    assert_eq!(served.iter().sum::<usize>(), CONNECTIONS);
-    assert!(served.iter().all(|&count| count > 0), "{served:?}");
 }
 
 #[test]
 fn a_sharded_port_is_not_shared_with_a_stranger() {
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let stranger = TcpOptions::new()
-        .reuse_port(true)
-        .listen(LOCALHOST.parse().expect("an address"))
-        .expect("a free port");
-    let address = stranger.local_addr().expect("bound");
-    let error = ShardedListener::bind(address, &runtime.handle()).expect_err("in use");
-    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let stranger = TcpOptions::new()
+            .reuse_port(true)
+            .listen(LOCALHOST.parse().expect("an address"))
+            .expect("a free port");
+        let address = stranger.local_addr().expect("bound");
+        let error = ShardedListener::bind(address, &runtime.handle()).expect_err("in use");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    });
 }
 
 // --- reading ---
 
 /// Sends "hello", and reads it into `buf`.
 async fn hello_into<B: IoBufMut>(buf: B) -> (usize, B) {
-    let (ours, mut theirs) = connected().await;
-    theirs.write_all(b"hello").expect("the socket takes it");
+    let (ours, theirs) = both_ends().await;
+    theirs
+        .write_all("hello")
+        .await
+        .0
+        .expect("the socket takes it");
     let (count, buf) = ours.read(buf).await;
     (count.expect("no error"), buf)
 }
 
+/// Checks what a read gave, which may be less than there was if the kernel is unruly.
+fn holds<B: PartialEq + Debug>(count: usize, buf: B, expected: (usize, B)) {
+    if Kernel::here().counts_exactly() {
+        assert_eq!((count, buf), expected);
+    } else {
+        assert!((1..=expected.0).contains(&count), "{count} bytes");
+    }
+}
+
+/// Checks what a read of "hello" makes of `buf`.
+async fn reads_hello<B: IoBufMut + PartialEq + Debug>(buf: B, expected: (usize, B)) {
+    let (count, buf) = hello_into(buf).await;
+    holds(count, buf, expected);
+}
+
 #[test]
 fn bytes_are_read_into_every_kind_of_buffer() {
-    on_ring(|_| async {
-        assert_eq!(
-            hello_into(Vec::with_capacity(64)).await,
-            (5, b"hello".to_vec())
-        );
-        assert_eq!(hello_into(vec![7; 64]).await, (5, b"hello".to_vec()));
-        assert_eq!(hello_into([0; 7]).await, (5, *b"hello\0\0"));
-        assert_eq!(hello_into([0; 3]).await, (3, *b"hel"));
+    on_core(|_| async {
+        reads_hello(Vec::with_capacity(64), (5, b"hello".to_vec())).await;
+        reads_hello(vec![7; 64], (5, b"hello".to_vec())).await;
+        reads_hello([0; 7], (5, *b"hello\0\0")).await;
+        reads_hello([0; 3], (3, *b"hel")).await;
         let boxed: Box<[u8]> = vec![0; 6].into();
-        assert_eq!(hello_into(boxed).await, (5, b"hello\0".to_vec().into()));
+        reads_hello(boxed, (5, b"hello\0".to_vec().into())).await;
         let (count, part) = hello_into(vec![b'>'; 8].slice(2..)).await;
-        assert_eq!((count, part.into_inner()), (5, b">>hello>".to_vec()));
+        holds(count, part.into_inner(), (5, b">>hello>".to_vec()));
         let (count, part) = hello_into([b'.'; 8].slice(1..4)).await;
-        assert_eq!((count, part.into_inner()), (3, *b".hel...."));
+        holds(count, part.into_inner(), (3, *b".hel...."));
         assert_eq!(hello_into([0; 0]).await.0, 0);
         assert_eq!(hello_into(Vec::new()).await, (0, Vec::new()));
     });
@@ -342,9 +374,13 @@ fn bytes_are_read_into_every_kind_of_buffer() {
 
 #[test]
 fn what_a_small_buffer_left_is_read_next() {
-    on_ring(|_| async {
-        let (ours, mut theirs) = connected().await;
-        theirs.write_all(b"abcdefg").expect("the socket takes it");
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        theirs
+            .write_all("abcdefg")
+            .await
+            .0
+            .expect("the socket takes it");
         theirs.shutdown(Shutdown::Write).expect("connected");
         let mut all = Vec::new();
         loop {
@@ -360,8 +396,8 @@ fn what_a_small_buffer_left_is_read_next() {
 
 #[test]
 fn the_end_of_a_stream_stays_its_end() {
-    on_ring(|_| async {
-        let (ours, theirs) = connected().await;
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
         drop(theirs);
         for _ in 0..3 {
             assert!(ours.recv().await.expect("an orderly end").is_none());
@@ -373,7 +409,7 @@ fn the_end_of_a_stream_stays_its_end() {
 
 #[test]
 fn one_direction_ends_and_the_other_goes_on() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let (ours, theirs) = both_ends().await;
         ours.write_all("question").await.0.expect("connected");
         ours.shutdown(Shutdown::Write).expect("connected");
@@ -389,8 +425,8 @@ fn one_direction_ends_and_the_other_goes_on() {
 
 #[test]
 fn a_shutdown_for_reading_ends_a_receive() {
-    on_ring(|_| async {
-        let (ours, _theirs) = connected().await;
+    on_core(|_| async {
+        let (ours, _theirs) = both_ends().await;
         let mut receive = pin!(ours.recv());
         assert!(poll_once(receive.as_mut()).await.is_pending());
         ours.shutdown(Shutdown::Read).expect("connected");
@@ -400,15 +436,15 @@ fn a_shutdown_for_reading_ends_a_receive() {
 
 #[test]
 fn a_peer_that_resets_ends_a_receive_with_an_error() {
-    on_ring(|_| async {
+    on_core(|_| async {
         for armed_first in [true, false] {
-            let (ours, theirs) = connected().await;
+            let (ours, theirs) = both_ends().await;
             let mut receive = pin!(ours.recv());
             if armed_first {
                 assert!(poll_once(receive.as_mut()).await.is_pending());
                 op::nop().await.expect("it is in the kernel");
             }
-            reset(theirs);
+            reset_from_afar(&ours, theirs).await;
             let error = receive.await.expect_err("the peer reset");
             assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
             let (outcome, buf) = ours.write_all(vec![1, 2, 3]).await;
@@ -421,8 +457,8 @@ fn a_peer_that_resets_ends_a_receive_with_an_error() {
 
 #[test]
 fn two_receivers_on_one_stream_are_one_too_many() {
-    on_ring(|_| async {
-        let (ours, mut theirs) = connected().await;
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
         let mut first = pin!(ours.recv());
         assert!(poll_once(first.as_mut()).await.is_pending());
         let error = ours.recv().await.expect_err("another waits");
@@ -430,7 +466,7 @@ fn two_receivers_on_one_stream_are_one_too_many() {
         let (outcome, buf) = ours.read([3; 4]).await;
         let error = outcome.expect_err("another waits");
         assert_eq!((error.kind(), buf), (io::ErrorKind::ResourceBusy, [3; 4]));
-        theirs.write_all(b"for the first").expect("room");
+        theirs.write_all("for the first").await.0.expect("room");
         let chunk = first.await.expect("no error").expect("no end");
         assert_eq!(&*chunk, b"for the first");
     });
@@ -440,7 +476,7 @@ fn two_receivers_on_one_stream_are_one_too_many() {
 
 #[test]
 fn every_kind_of_buffer_is_written() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let (ours, theirs) = both_ends().await;
         ours.write_all("static ").await.0.expect("connected");
         ours.write_all(b"bytes ".as_slice())
@@ -473,7 +509,7 @@ fn every_kind_of_buffer_is_written() {
 
 #[test]
 fn a_chunk_is_written_as_it_is() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let (ours, theirs) = both_ends().await;
         ours.write_all("twice").await.0.expect("connected");
         let mut chunk = theirs.recv().await.expect("no error").expect("no end");
@@ -486,32 +522,32 @@ fn a_chunk_is_written_as_it_is() {
     });
 }
 
-/// Reads to the end in small pieces, on a thread.
-fn slow_reader(mut stream: std::net::TcpStream) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
+/// Reads to the end in small pieces, in a task of its own.
+fn slow_reader(stream: TcpStream) -> JoinHandle<Vec<u8>> {
+    spawn(async move {
         let mut all = Vec::new();
-        let mut piece = [0; 1500];
         loop {
-            match stream.read(&mut piece).expect("an orderly end") {
+            let (count, piece) = stream.read(vec![0; 1500]).await;
+            match count.expect("an orderly end") {
                 0 => return all,
-                count => all.extend_from_slice(&piece[..count]),
+                _ => all.extend_from_slice(&piece),
             }
-            thread::yield_now();
+            yield_now().await.expect("nobody cancels");
         }
     })
 }
 
 #[test]
 fn a_large_buffer_is_written_whole_to_a_slow_reader() {
-    on_ring(|_| async {
-        let sent = bytes(BIG, 3);
-        let (ours, theirs) = connected().await;
+    on_core(|_| async {
+        let sent = bytes(big(), 3);
+        let (ours, theirs) = both_ends().await;
         let reader = slow_reader(theirs);
         let (outcome, sent) = ours.write_all(sent).await;
         outcome.expect("somebody reads");
         ours.shutdown(Shutdown::Write).expect("connected");
         assert!(
-            reader.join().expect("no panic") == sent,
+            reader.await.expect("no panic") == sent,
             "bytes were changed"
         );
     });
@@ -519,17 +555,15 @@ fn a_large_buffer_is_written_whole_to_a_slow_reader() {
 
 #[test]
 fn a_small_send_buffer_changes_nothing_but_the_speed() {
-    on_ring(|_| async {
-        let (listener, address) = listening();
+    on_core(|_| async {
         let options = TcpOptions::new().send_buffer(4096).receive_buffer(4096);
-        let ours = TcpStream::connect_with(address, &options).await;
-        let ours = ours.expect("it listens");
-        let reader = slow_reader(listener.accept().expect("somebody connects").0);
-        let (outcome, sent) = ours.write_all(bytes(1 << 20, 4)).await;
+        let (ours, theirs) = both_ends_with(&options).await;
+        let reader = slow_reader(theirs);
+        let (outcome, sent) = ours.write_all(bytes(big() / 8, 4)).await;
         outcome.expect("somebody reads");
         ours.shutdown(Shutdown::Write).expect("connected");
         assert!(
-            reader.join().expect("no panic") == sent,
+            reader.await.expect("no panic") == sent,
             "bytes were changed"
         );
     });
@@ -537,13 +571,13 @@ fn a_small_send_buffer_changes_nothing_but_the_speed() {
 
 #[test]
 fn a_large_stream_is_received_whole() {
-    on_ring(|handle| async move {
-        let sent = bytes(BIG, 5);
+    on_core(|handle| async move {
+        let sent = bytes(big(), 5);
         let expected = sent.clone();
-        let (ours, mut theirs) = connected().await;
-        let writer = thread::spawn(move || theirs.write_all(&sent).expect("somebody reads"));
+        let (ours, theirs) = both_ends().await;
+        let writer = spawn(async move { theirs.write_all(sent).await.0.expect("somebody reads") });
         assert!(receive_all(&ours).await == expected, "bytes were changed");
-        writer.join().expect("no panic");
+        writer.await.expect("no panic");
         drop(ours);
         assert_eq!(gauges(&handle).await.op_slots, 0);
     });
@@ -551,13 +585,13 @@ fn a_large_stream_is_received_whole() {
 
 #[test]
 fn both_directions_go_at_once() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let (ours, theirs) = both_ends().await;
         let (ours, theirs) = (Rc::new(ours), Rc::new(theirs));
         let send = |stream: &Rc<TcpStream>, seed| -> JoinHandle<()> {
             let stream = Rc::clone(stream);
             spawn(async move {
-                let (outcome, _) = stream.write_all(bytes(BIG / 2, seed)).await;
+                let (outcome, _) = stream.write_all(bytes(big() / 2, seed)).await;
                 outcome.expect("the other side reads");
                 stream.shutdown(Shutdown::Write).expect("connected");
             })
@@ -568,8 +602,8 @@ fn both_directions_go_at_once() {
         };
         let senders = [send(&ours, 6), send(&theirs, 7)];
         let (forth, back) = (receive(&theirs), receive(&ours));
-        assert!(forth.await.expect("no panic") == bytes(BIG / 2, 6));
-        assert!(back.await.expect("no panic") == bytes(BIG / 2, 7));
+        assert!(forth.await.expect("no panic") == bytes(big() / 2, 6));
+        assert!(back.await.expect("no panic") == bytes(big() / 2, 7));
         for sender in senders {
             sender.await.expect("no panic");
         }
@@ -578,9 +612,9 @@ fn both_directions_go_at_once() {
 
 #[test]
 fn sends_of_several_tasks_go_one_after_the_other() {
-    on_ring(|_| async {
-        let (ours, theirs) = connected().await;
-        let parts = [bytes(BIG / 2, 8), b"short".to_vec(), bytes(BIG / 4, 9)];
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let parts = [bytes(big() / 2, 8), b"short".to_vec(), bytes(big() / 4, 9)];
         let mut first = pin!(ours.write_all(parts[0].clone()));
         let mut second = pin!(ours.write_all_vectored(vec![parts[1].clone()]));
         let mut third = pin!(ours.write_all(parts[2].clone()));
@@ -598,16 +632,16 @@ fn sends_of_several_tasks_go_one_after_the_other() {
         second.await.0.expect("somebody reads");
         third.await.0.expect("somebody reads");
         ours.shutdown(Shutdown::Write).expect("connected");
-        let received = reader.join().expect("no panic");
+        let received = reader.await.expect("no panic");
         assert!(received == parts.concat(), "bytes were mixed");
     });
 }
 
 #[test]
 fn a_send_that_is_dropped_lets_the_next_one_go() {
-    on_ring(|_| async {
-        let (ours, theirs) = connected().await;
-        let long = bytes(BIG, 8);
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let long = bytes(big(), 8);
         let mut first = Box::pin(ours.write_all(long.clone()));
         assert!(poll_once(first.as_mut()).await.is_pending());
         op::nop().await.expect("it is in the kernel");
@@ -617,7 +651,7 @@ fn a_send_that_is_dropped_lets_the_next_one_go() {
         let reader = slow_reader(theirs);
         second.await.0.expect("somebody reads");
         ours.shutdown(Shutdown::Write).expect("connected");
-        let received = reader.join().expect("no panic");
+        let received = reader.await.expect("no panic");
         // Some of the first, from its start, and then the second.
         let of_the_first = received.len() - "second".len();
         assert!(received[..of_the_first] == long[..of_the_first]);
@@ -627,7 +661,7 @@ fn a_send_that_is_dropped_lets_the_next_one_go() {
 
 #[test]
 fn many_buffers_are_written_in_order_the_empty_ones_too() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let (ours, theirs) = both_ends().await;
         let parts = |list: &[&str]| list.iter().map(|part| part.as_bytes().to_vec()).collect();
         for (list, expected) in [
@@ -651,35 +685,35 @@ fn many_buffers_are_written_in_order_the_empty_ones_too() {
 
 #[test]
 fn more_buffers_than_one_call_takes_are_written_whole() {
-    on_ring(|_| async {
+    on_core(|_| async {
         // 1024 are the most that one call of the kernel takes; some are empty, some are large.
         let parts: Vec<Vec<u8>> = (0..3_000)
             .map(|number| match number % 7 {
                 0 => Vec::new(),
-                1 => bytes(20_000, number),
+                1 => bytes(big() / 400, number),
                 _ => bytes(number as usize % 100, number),
             })
             .collect();
         let expected = parts.concat();
-        let (ours, theirs) = connected().await;
+        let (ours, theirs) = both_ends().await;
         let reader = slow_reader(theirs);
         let (outcome, back) = ours.write_all_vectored(parts).await;
         outcome.expect("somebody reads");
         assert_eq!(back.len(), 3_000);
         ours.shutdown(Shutdown::Write).expect("connected");
-        assert!(reader.join().expect("no panic") == expected);
+        assert!(reader.await.expect("no panic") == expected);
     });
 }
 
 #[test]
 fn a_write_takes_what_the_socket_takes() {
-    on_ring(|_| async {
-        let (ours, theirs) = connected().await;
-        let (count, buf) = ours.write(bytes(64 << 20, 9)).await;
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let (count, buf) = ours.write(bytes(big() * 8, 9)).await;
         let count = count.expect("connected");
         assert!(count > 0 && count < buf.len(), "{count}");
         drop(ours);
-        let received = slow_reader(theirs).join().expect("no panic");
+        let received = slow_reader(theirs).await.expect("no panic");
         assert!(received == buf[..count]);
     });
 }
@@ -688,41 +722,48 @@ fn a_write_takes_what_the_socket_takes() {
 
 #[test]
 fn a_stream_that_is_dropped_is_closed() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let (ours, theirs) = both_ends().await;
         drop(ours);
         assert!(theirs.recv().await.expect("an orderly end").is_none());
     });
 }
 
-/// The peer sees the end without waiting for it.
-fn has_ended(mut theirs: &std::net::TcpStream) -> bool {
-    theirs.set_nonblocking(true).expect("an option");
-    matches!(theirs.read(&mut [0; 1]), Ok(0))
+/// The peer sees the end; without waiting for it, on a kernel where nothing is late.
+async fn has_ended(theirs: &TcpStream) -> bool {
+    let mut end = pin!(theirs.recv());
+    if Kernel::here().counts_exactly() {
+        assert!(poll_once(end.as_mut()).await.is_pending());
+        // The receive goes to the kernel and comes back.
+        op::nop().await.expect("not cancelled");
+        let seen = poll_once(end.as_mut()).await;
+        return matches!(seen, Poll::Ready(Ok(None)));
+    }
+    matches!(end.await, Ok(None))
 }
 
 #[test]
 fn a_close_is_done_when_it_returns() {
-    on_ring(|_| async {
-        let (ours, theirs) = connected().await;
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
         ours.close().await.expect("no error");
-        assert!(has_ended(&theirs));
+        assert!(has_ended(&theirs).await);
     });
 }
 
 #[test]
 fn a_close_is_done_when_it_returns_also_after_a_receive() {
-    on_ring(|_| async {
-        let (ours, mut theirs) = connected().await;
-        theirs.write_all(b"x").expect("the socket takes it");
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        theirs.write_all("x").await.0.expect("the socket takes it");
         let chunk = ours.recv().await.expect("no error").expect("no end");
         assert_eq!(&*chunk, b"x");
         ours.close().await.expect("no error");
-        assert!(has_ended(&theirs));
+        assert!(has_ended(&theirs).await);
     });
 }
 
-// --- other families, through the leaf ops ---
+// --- other families, through the leaf ops: on the real ring, which has them ---
 
 #[test]
 fn a_stream_of_another_family_works_the_same() {
@@ -744,14 +785,19 @@ fn a_stream_of_another_family_works_the_same() {
     });
 }
 
+// --- many, and many at once ---
+
 #[test]
 fn a_thousand_connections_echo_at_once() {
-    const CONNECTIONS: u64 = 1_000;
-    on_ring(|handle| async move {
+    on_core(|handle| async move {
+        let connections: u64 = match Kernel::here() {
+            Kernel::Real => 1_000,
+            Kernel::Simulated | Kernel::Unruly => 100,
+        };
         let listener = TcpListener::bind(LOCALHOST).expect("a free port");
         let address = listener.local_addr();
         let server = spawn(async move {
-            for _ in 0..CONNECTIONS {
+            for _ in 0..connections {
                 let stream = listener.accept().await.expect("somebody connects");
                 drop(spawn(async move {
                     while let Some(chunk) = stream.recv().await.expect("no error") {
@@ -760,7 +806,7 @@ fn a_thousand_connections_echo_at_once() {
                 }));
             }
         });
-        let clients: Vec<_> = (0..CONNECTIONS)
+        let clients: Vec<_> = (0..connections)
             .map(|number| {
                 spawn(async move {
                     let stream = TcpStream::connect(address).await.expect("it listens");
@@ -796,8 +842,8 @@ fn a_thousand_connections_echo_at_once() {
 /// A future that is never polled does nothing at all.
 #[test]
 fn ops_that_are_never_polled_do_nothing() {
-    on_ring(|_| async {
-        let (ours, theirs) = connected().await;
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
         fn unpolled(future: impl Future) {
             drop(future);
         }
@@ -805,31 +851,29 @@ fn ops_that_are_never_polled_do_nothing() {
         unpolled(ours.recv());
         ours.write_all("only this").await.0.expect("connected");
         ours.shutdown(Shutdown::Write).expect("connected");
-        assert_eq!(slow_reader(theirs).join().expect("no panic"), b"only this");
+        assert_eq!(slow_reader(theirs).await.expect("no panic"), b"only this");
     });
 }
 
 #[test]
 fn one_who_writes_without_end_does_not_keep_the_others_waiting() {
-    on_ring(|_| async {
-        let (ours, mut theirs) = connected().await;
-        let drain = thread::spawn(move || {
-            let mut sink = vec![0; 1 << 16];
-            while theirs.read(&mut sink).is_ok_and(|count| count > 0) {}
-        });
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let drain =
+            spawn(async move { while theirs.recv().await.is_ok_and(|chunk| chunk.is_some()) {} });
         let ours = Rc::new(ours);
         let bulk = Rc::clone(&ours);
         let writes = Rc::new(std::cell::Cell::new(0_u32));
-        let counted = Rc::clone(&writes);
+        let begun = Rc::new(Event::new());
+        let (counted, begins) = (Rc::clone(&writes), Rc::clone(&begun));
         let endless = spawn(async move {
             // A bound for the case that nobody else ever gets the turn.
             while counted.get() < 10_000 && bulk.write_all(vec![0; 1 << 16]).await.0.is_ok() {
                 counted.set(counted.get() + 1);
+                begins.set();
             }
         });
-        while writes.get() == 0 {
-            yield_now().await.expect("not cancelled");
-        }
+        begun.wait().await.expect("nobody cancels");
         let before = writes.get();
         ours.write_all("ping").await.0.expect("connected");
         // The one that was on its way, and at most one that had stood in line before us.
@@ -840,17 +884,17 @@ fn one_who_writes_without_end_does_not_keep_the_others_waiting() {
         );
         ours.shutdown(Shutdown::Both).expect("connected");
         endless.await.expect("it ends");
-        drain.join().expect("no panic");
+        drain.await.expect("no panic");
     });
 }
 
 #[test]
 fn a_turn_that_was_handed_on_and_is_not_wanted_goes_to_the_next() {
     for handed in [false, true] {
-        on_ring(move |_| async move {
-            let (ours, mut theirs) = connected().await;
+        on_core(move |_| async move {
+            let (ours, theirs) = both_ends().await;
             // More than the kernels take: the first write stays on its way.
-            let mut first = Box::pin(ours.write_all(vec![0; 64 << 20]));
+            let mut first = Box::pin(ours.write_all(vec![0; big() * 8]));
             assert!(poll_once(first.as_mut()).await.is_pending());
             let mut second = Box::pin(ours.write_all("second"));
             assert!(poll_once(second.as_mut()).await.is_pending());
@@ -864,17 +908,17 @@ fn a_turn_that_was_handed_on_and_is_not_wanted_goes_to_the_next() {
                 }
             }
             drop(second);
-            let drain = thread::spawn(move || {
-                let mut all = Vec::new();
-                theirs.read_to_end(&mut all).expect("connected");
-                all
-            });
+            let drain = spawn(async move { receive_all(&theirs).await });
             let patient = Scope::new().timeout(Duration::from_secs(20));
             let sent = patient.run(async { third.await.0 }).await;
-            assert_eq!(sent.expect("connected"), Some(5), "handed: {handed}");
+            let sent = sent.expect("connected").expect("it had the turn");
+            if Kernel::here().counts_exactly() {
+                assert_eq!(sent, 5, "handed: {handed}");
+            }
             ours.shutdown(Shutdown::Write).expect("connected");
-            let all = drain.join().expect("no panic");
-            assert!(all.ends_with(b"third") && !all.ends_with(b"secondthird"));
+            let all = drain.await.expect("no panic");
+            let third = &b"third"[..sent];
+            assert!(all.ends_with(third) && !all.ends_with(&[b"second", third].concat()));
         });
     }
 }

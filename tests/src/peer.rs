@@ -91,6 +91,14 @@ pub struct FullQueue {
     filling: Vec<quoit_net::TcpStream>,
 }
 
+/// Ends the connection between the two with RST instead of FIN: a close does so while bytes lie there
+/// that nobody has received (RFC 2525, 2.17). Nobody may have received on `theirs` yet.
+pub async fn reset_from_afar(ours: &quoit_net::TcpStream, theirs: quoit_net::TcpStream) {
+    let (outcome, _) = ours.write_all("unread").await;
+    outcome.expect("connected");
+    theirs.close().await.expect("no error");
+}
+
 /// Receives to the end.
 pub async fn receive_all(stream: &quoit_net::TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
