@@ -656,16 +656,17 @@ impl Kernel {
         }
         match socket.state {
             State::Listening { queue, .. } => {
-                // Who was not accepted is sent away.
+                // Who was not accepted is sent away: with a reset, and no end before it
+                // (`inet_csk_listen_stop`).
                 for waiting in queue {
-                    let peer = self
-                        .connection_mut(waiting)
-                        .ok()
-                        .and_then(|waiting| waiting.peer);
-                    self.disown(waiting);
+                    let peer = self.connection_mut(waiting).ok().and_then(|waiting| {
+                        waiting.dead = true;
+                        waiting.peer
+                    });
                     if let Some(peer) = peer {
                         self.reset_by_peer(peer);
                     }
+                    self.disown(waiting);
                 }
             }
             State::Connected(connection) => self.hang_up(connection),
