@@ -5,17 +5,15 @@
 //! own, where the next runtime gets the place of the last.
 
 use std::future::Future;
-use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::Duration;
 
-use quoit::op::{self, SharedFd};
+use quoit::op;
 use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{CancelHandle, Cancelled, Delivery, Reason, Runtime, Scope, check, spawn, yield_now};
-use tests::{in_child, poll_once};
+use tests::{in_child, on_both, poll_once};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -36,6 +34,11 @@ fn left_behind() -> Scope {
     })
 }
 
+/// Runs a program on the ring and in the simulation, in a process of its own.
+fn both_in_child(test: &str, program: impl Fn()) {
+    in_child(test, || on_both(program));
+}
+
 async fn some_turns() {
     for _ in 0..5 {
         yield_now().await.expect("nobody cancels");
@@ -46,7 +49,7 @@ async fn some_turns() {
 
 #[test]
 fn a_scope_does_not_run_in_another_life() {
-    in_child("lives::a_scope_does_not_run_in_another_life", || {
+    both_in_child("lives::a_scope_does_not_run_in_another_life", || {
         let old = left_behind();
         live(async move {
             // In the tree of this life, this scope has the place that the other had in its own.
@@ -70,7 +73,7 @@ fn a_scope_does_not_run_in_another_life() {
 
 #[test]
 fn a_scope_gives_no_handle_in_another_life() {
-    in_child("lives::a_scope_gives_no_handle_in_another_life", || {
+    both_in_child("lives::a_scope_gives_no_handle_in_another_life", || {
         let old = left_behind();
         live(async move {
             let task = spawn(async {
@@ -95,7 +98,7 @@ fn a_scope_gives_no_handle_in_another_life() {
 
 #[test]
 fn a_cancel_of_an_earlier_life_swallows_none_of_this() {
-    in_child(
+    both_in_child(
         "lives::a_cancel_of_an_earlier_life_swallows_none_of_this",
         || {
             let kept = live(async {
@@ -118,7 +121,7 @@ fn a_cancel_of_an_earlier_life_swallows_none_of_this() {
 
 #[test]
 fn a_cancel_reaches_its_scope_whatever_earlier_lives_left_unseen() {
-    in_child(
+    both_in_child(
         "lives::a_cancel_reaches_its_scope_whatever_earlier_lives_left_unseen",
         || {
             let mut kept: Vec<Scope> = Vec::new();
@@ -178,7 +181,7 @@ fn waited_for(event: &Event) -> Pin<Box<dyn Future<Output = Result<(), Cancelled
 
 #[test]
 fn an_event_with_a_waiter_of_an_earlier_life_ends_nobody_s_sleep() {
-    in_child(
+    both_in_child(
         "lives::an_event_with_a_waiter_of_an_earlier_life_ends_nobody_s_sleep",
         || {
             let event = Event::new();
@@ -200,22 +203,21 @@ fn an_event_with_a_waiter_of_an_earlier_life_ends_nobody_s_sleep() {
 
 #[test]
 fn an_event_with_a_waiter_of_an_earlier_life_ends_nobody_s_read() {
-    in_child(
+    both_in_child(
         "lives::an_event_with_a_waiter_of_an_earlier_life_ends_nobody_s_read",
         || {
             let event = Event::new();
             let stale = waited_for(&event);
             live(async {
-                let (reader, mut writer) = std::io::pipe().expect("a pipe");
-                let reader = SharedFd::from(OwnedFd::from(reader));
+                let (reader, writer) = op::pipe().expect("a pipe");
                 let read = spawn(async move { op::read(&reader, vec![0; 8]).await });
                 some_turns().await;
                 event.set();
                 some_turns().await;
                 assert!(!read.is_finished(), "nothing was written");
-                writer.write_all(b"now").expect("room");
+                op::write(&writer, "!").await.0.expect("room");
                 let (count, bytes) = read.await.expect("it ended");
-                assert_eq!((count.expect("there are some"), &*bytes), (3, &b"now"[..]));
+                assert_eq!((count.expect("there is one"), bytes), (1, b"!".to_vec()));
             });
             drop(stale);
         },

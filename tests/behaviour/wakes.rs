@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use quoit::time::sleep;
 use quoit::{Cores, Runtime, spawn, yield_now};
-use tests::{in_child, on_ring, park_once, until_parked};
+use tests::{Kernel, Outside, in_child, on_both, on_core, on_ring, park_once};
 
 /// A word that one side says and the other waits for.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ impl Bell {
 
 #[test]
 fn a_wake_of_a_busy_core_makes_no_system_call() {
-    on_ring(|handle| async move {
+    on_core(|handle| async move {
         let bell = Bell::new();
         let inner = Arc::clone(&bell);
         let task = spawn(async move { inner.rung_after(0).await });
@@ -74,12 +74,12 @@ fn a_wake_of_a_busy_core_makes_no_system_call() {
         let before = handle.metrics()[0];
         // While the core runs this task, somebody else wakes the other, many times.
         let other = Arc::clone(&bell);
-        let waking = thread::spawn(move || {
+        let waking = Outside::run(move || {
             for _ in 0..1_000 {
                 other.ring();
             }
         });
-        waking.join().expect("no panic");
+        waking.join().await;
         assert_eq!(task.await.expect("it ended"), 1_000);
         let after = handle.metrics()[0];
         assert_eq!(after.wake_calls, before.wake_calls);
@@ -92,34 +92,33 @@ fn a_wake_of_a_busy_core_makes_no_system_call() {
 #[test]
 fn a_wake_of_a_parked_core_makes_one_system_call() {
     const ROUNDS: u64 = 500;
-    on_ring(|handle| async move {
+    on_core(|handle| async move {
         let bell = Bell::new();
-        let inner = Arc::clone(&bell);
         let before = handle.metrics()[0];
-        let observed = handle.clone();
-        let waking = thread::spawn(move || {
-            let mut parks = before.parks;
-            for _ in 0..ROUNDS {
-                until_parked(&observed, parks);
-                parks = observed.metrics()[0].parks;
-                inner.ring();
-            }
-        });
-        let mut heard = 0;
-        while heard < ROUNDS {
-            heard = bell.rung_after(heard).await;
+        for round in 0..ROUNDS {
+            let inner = Arc::clone(&bell);
+            let waking = Outside::run_when_parked(&handle, move || inner.ring());
+            bell.rung_after(round).await;
+            waking.join().await;
         }
-        waking.join().expect("no panic");
         let after = handle.metrics()[0];
-        assert_eq!(after.wake_calls - before.wake_calls, ROUNDS);
-        assert_eq!(after.remote_wakes - before.remote_wakes, ROUNDS);
+        let (calls, wakes) = (
+            after.wake_calls - before.wake_calls,
+            after.remote_wakes - before.remote_wakes,
+        );
+        assert_eq!(wakes, ROUNDS);
+        // A kernel that ends a park for no reason may save some.
+        assert!(calls <= ROUNDS);
+        if Kernel::here().counts_exactly() {
+            assert_eq!(calls, ROUNDS);
+        }
         assert_eq!(after.failed_wakes, 0);
     });
 }
 
 #[test]
 fn a_wake_from_the_same_core_makes_no_system_call() {
-    on_ring(|handle| async move {
+    on_core(|handle| async move {
         let bell = Bell::new();
         let inner = Arc::clone(&bell);
         let task = spawn(async move {
@@ -142,7 +141,7 @@ fn a_wake_from_the_same_core_makes_no_system_call() {
 
 #[test]
 fn a_task_that_wakes_itself_is_polled_again_and_others_run_in_between() {
-    on_ring(|_| async {
+    on_core(|_| async {
         struct Spin(u32);
         impl Future for Spin {
             type Output = ();
@@ -166,7 +165,7 @@ fn a_task_that_wakes_itself_is_polled_again_and_others_run_in_between() {
 
 #[test]
 fn a_waker_that_outlived_its_task_does_nothing() {
-    on_ring(|handle| async move {
+    on_core(|handle| async move {
         let bell = Bell::new();
         let inner = Arc::clone(&bell);
         let task = spawn(async move { inner.rung_after(0).await });
@@ -185,8 +184,8 @@ fn a_waker_that_outlived_its_task_does_nothing() {
         }
         let before = handle.metrics()[0];
         let from_afar = stale.clone();
-        let waking = thread::spawn(move || from_afar.wake());
-        waking.join().expect("no panic");
+        let waking = Outside::run(move || from_afar.wake());
+        waking.join().await;
         stale.wake_by_ref();
         stale.wake();
         park_once(&handle).await;
@@ -204,35 +203,132 @@ fn a_waker_that_outlived_its_runtime_does_nothing_in_the_next() {
     in_child(
         "wakes::a_waker_that_outlived_its_runtime_does_nothing_in_the_next",
         || {
-            // In a process of its own the next runtime gets the places of the last.
-            for _ in 0..3 {
-                let bell = Bell::new();
-                let inner = Arc::clone(&bell);
-                on_ring(move |handle| async move {
-                    drop(spawn(async move { inner.rung_after(0).await }));
-                    park_once(&handle).await;
-                });
-                assert_eq!(bell.polls(), 2, "the second when the runtime stopped");
-                let stale = bell.waker();
-                stale.wake_by_ref();
-                on_ring(move |handle| async move {
-                    let next = Bell::new();
-                    let inner = Arc::clone(&next);
-                    let task = spawn(async move { inner.rung_after(0).await });
-                    park_once(&handle).await;
+            on_both(|| {
+                // In a process of its own the next runtime gets the places of the last.
+                for _ in 0..3 {
+                    let bell = Bell::new();
+                    let inner = Arc::clone(&bell);
+                    on_ring(move |handle| async move {
+                        drop(spawn(async move { inner.rung_after(0).await }));
+                        park_once(&handle).await;
+                    });
+                    assert_eq!(bell.polls(), 2, "the second when the runtime stopped");
+                    let stale = bell.waker();
                     stale.wake_by_ref();
-                    let waking = thread::spawn(move || stale.wake());
-                    waking.join().expect("no panic");
-                    park_once(&handle).await;
-                    assert_eq!(next.polls(), 1);
-                    assert_eq!(handle.metrics()[0].remote_wakes, 0);
-                    next.ring();
-                    task.await.expect("it ended");
-                });
-            }
+                    on_ring(move |handle| async move {
+                        let next = Bell::new();
+                        let inner = Arc::clone(&next);
+                        let task = spawn(async move { inner.rung_after(0).await });
+                        park_once(&handle).await;
+                        stale.wake_by_ref();
+                        let waking = Outside::run(move || stale.wake());
+                        waking.join().await;
+                        park_once(&handle).await;
+                        assert_eq!(next.polls(), 1);
+                        assert_eq!(handle.metrics()[0].remote_wakes, 0);
+                        next.ring();
+                        task.await.expect("it ended");
+                    });
+                }
+            })
         },
     );
 }
+
+#[test]
+fn two_cores_wake_each_other() {
+    on_both(|| {
+        const ROUNDS: u64 = 5_000;
+        let one = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let two = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("b");
+        let (ping, pong) = (Bell::new(), Bell::new());
+        let (asks, answers) = (Arc::clone(&ping), Arc::clone(&pong));
+        let first = one
+            .handle()
+            .spawn(one.handle().cores()[0], move || async move {
+                for round in 0..ROUNDS {
+                    asks.ring();
+                    answers.rung_after(round).await;
+                }
+            });
+        let second = two
+            .handle()
+            .spawn(two.handle().cores()[0], move || async move {
+                for round in 0..ROUNDS {
+                    ping.rung_after(round).await;
+                    pong.ring();
+                }
+            });
+        first.expect("room").wait().expect("it ended");
+        second.expect("room").wait().expect("it ended");
+    });
+}
+
+#[test]
+fn a_wake_reaches_a_task_among_ten_thousand() {
+    on_core(|handle| async move {
+        let tasks: u64 = match Kernel::here() {
+            Kernel::Real => 10_000,
+            Kernel::Simulated | Kernel::Unruly => 1_000,
+        };
+        let bells: Vec<_> = (0..tasks).map(|_| Bell::new()).collect();
+        let waiting: Vec<_> = bells
+            .iter()
+            .map(|bell| {
+                let bell = Arc::clone(bell);
+                spawn(async move { bell.rung_after(0).await })
+            })
+            .collect();
+        park_once(&handle).await;
+        let some: Vec<_> = bells.iter().step_by(100).cloned().collect();
+        let waking = Outside::run(move || some.iter().for_each(|bell| bell.ring()));
+        waking.join().await;
+        for (place, task) in waiting.into_iter().enumerate() {
+            if place % 100 == 0 {
+                task.await.expect("it ended");
+            }
+        }
+        let polled = bells.iter().map(|bell| bell.polls()).sum::<u64>();
+        assert_eq!(polled, tasks + tasks / 100);
+        // The others still wait, and are dropped with the runtime.
+    });
+}
+
+#[test]
+fn timers_fire_in_order_and_never_early() {
+    on_core(|handle| async move {
+        let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let begin = quoit::time::Instant::now();
+        let tasks: Vec<_> = [9_u64, 3, 7, 1, 5]
+            .into_iter()
+            .map(|millis| {
+                let order = std::rc::Rc::clone(&order);
+                spawn(async move {
+                    let duration = Duration::from_millis(millis);
+                    sleep(duration).await.expect("not cancelled");
+                    assert!(begin.elapsed() >= duration);
+                    order.borrow_mut().push(millis);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("it ended");
+        }
+        if Kernel::here().counts_exactly() {
+            // Those that are due at once, as when a core is late, wake tasks in any order.
+            assert_eq!(*order.borrow(), [1, 3, 5, 7, 9]);
+        }
+        assert_eq!(handle.metrics()[0].timers_fired, 5);
+    });
+}
+
+// --- on the real ring: threads that race, and that wait ---
 
 #[test]
 fn of_a_hundred_thousand_wakes_none_is_lost() {
@@ -297,89 +393,5 @@ fn each_wake_of_a_long_exchange_with_a_thread_arrives() {
             pong.ring();
         }
         other.join().expect("no panic");
-    });
-}
-
-#[test]
-fn two_cores_wake_each_other() {
-    const ROUNDS: u64 = 5_000;
-    let one = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let two = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("b");
-    let (ping, pong) = (Bell::new(), Bell::new());
-    let (asks, answers) = (Arc::clone(&ping), Arc::clone(&pong));
-    let first = one
-        .handle()
-        .spawn(one.handle().cores()[0], move || async move {
-            for round in 0..ROUNDS {
-                asks.ring();
-                answers.rung_after(round).await;
-            }
-        });
-    let second = two
-        .handle()
-        .spawn(two.handle().cores()[0], move || async move {
-            for round in 0..ROUNDS {
-                ping.rung_after(round).await;
-                pong.ring();
-            }
-        });
-    first.expect("room").wait().expect("it ended");
-    second.expect("room").wait().expect("it ended");
-}
-
-#[test]
-fn a_wake_reaches_a_task_among_ten_thousand() {
-    on_ring(|handle| async move {
-        let bells: Vec<_> = (0..10_000).map(|_| Bell::new()).collect();
-        let tasks: Vec<_> = bells
-            .iter()
-            .map(|bell| {
-                let bell = Arc::clone(bell);
-                spawn(async move { bell.rung_after(0).await })
-            })
-            .collect();
-        park_once(&handle).await;
-        let some: Vec<_> = bells.iter().step_by(100).cloned().collect();
-        let waking = thread::spawn(move || some.iter().for_each(|bell| bell.ring()));
-        waking.join().expect("no panic");
-        for (place, task) in tasks.into_iter().enumerate() {
-            if place % 100 == 0 {
-                task.await.expect("it ended");
-            }
-        }
-        let polled = bells.iter().map(|bell| bell.polls()).sum::<u64>();
-        assert_eq!(polled, 10_000 + 100);
-        // The others still wait, and are dropped with the runtime.
-    });
-}
-
-#[test]
-fn timers_fire_in_order_and_never_early() {
-    on_ring(|handle| async move {
-        let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-        let begin = quoit::time::Instant::now();
-        let tasks: Vec<_> = [9_u64, 3, 7, 1, 5]
-            .into_iter()
-            .map(|millis| {
-                let order = std::rc::Rc::clone(&order);
-                spawn(async move {
-                    let duration = Duration::from_millis(millis);
-                    sleep(duration).await.expect("not cancelled");
-                    assert!(begin.elapsed() >= duration);
-                    order.borrow_mut().push(millis);
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.expect("it ended");
-        }
-        assert_eq!(*order.borrow(), [1, 3, 5, 7, 9]);
-        assert_eq!(handle.metrics()[0].timers_fired, 5);
     });
 }

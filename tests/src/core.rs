@@ -49,6 +49,17 @@ impl Kernel {
     }
 }
 
+/// Checks that a transfer was as long as it could be, which it need not be if the kernel is unruly;
+/// returns its length.
+pub fn whole(transferred: std::io::Result<usize>, most: usize) -> usize {
+    let count = transferred.expect("no error");
+    if Kernel::here().counts_exactly() {
+        assert_eq!(count, most);
+    }
+    assert!((1..=most).contains(&count), "{count} of {most}");
+    count
+}
+
 /// Runs a program on the real ring, and then in the simulation under some seeds; returns what it
 /// returned on the ring.
 ///
