@@ -16,6 +16,7 @@ use crate::kernel_op::request::Request;
 pub(crate) struct SimRing {
     world: Rc<World>,
     id: RingId,
+    may_be_incremental: bool,
 }
 
 impl std::fmt::Debug for SimRing {
@@ -37,7 +38,11 @@ impl SimRing {
         kernel.rings.push(Some(ring));
         let id = kernel.rings.len() - 1;
         drop(kernel);
-        Ok(Self { world, id })
+        Ok(Self {
+            world,
+            id,
+            may_be_incremental: options.features.incremental_buffers,
+        })
     }
 
     pub(crate) fn id(&self) -> RingId {
@@ -160,7 +165,8 @@ impl SimRing {
         if kernel.comes(Fault::RegisterRefused) {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
-        let incremental = kernel.incremental;
+        // The machine has to have it, and the program not to do without it.
+        let incremental = kernel.incremental && self.may_be_incremental;
         kernel.rings[self.id].as_mut().expect("open").provided = Some(Provided {
             ring: BufferRing {
                 address: ring_address,
