@@ -351,9 +351,9 @@ impl Builder {
         let config = self.check()?;
         let _pinned = match &self.cores {
             None => None,
-            #[cfg(feature = "sim")]
-            Some(_) if crate::sim::is_running() => None,
             Some(_) => match self.processors()?[..] {
+                #[cfg(feature = "sim")]
+                [_] if crate::sim::is_running() => None,
                 [processor] => Some(Pinned::to(processor).map_err(BuildError::Thread)?),
                 [..] => {
                     let what = "block_on runs on one core: choose one, or none".to_owned();
