@@ -1,43 +1,37 @@
 //! The runtime without this and that of the ring's set-up, as older kernels lack it.
 
-use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::rc::Rc;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
 use quoit::{Builder, Cores, RingFeature, Runtime, Scope, op, spawn};
-use quoit_net::TcpListener;
-use tests::{bytes, on_ring_of};
+use quoit_net::{TcpListener, TcpStream};
+use tests::{Outside, bytes, on_both, on_core_of, receive_all};
 
 /// Everything that a program cannot do without.
 fn works(builder: Builder) {
-    let (tell, told) = mpsc::channel();
-    on_ring_of(builder.clone(), move |handle| async move {
+    on_core_of(builder.clone(), |handle| async move {
         // Sockets.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr();
-        let peer = thread::spawn(move || {
+        let peer = spawn(async move {
             let sent = bytes(300_000, 1);
-            let mut stream = std::net::TcpStream::connect(address).expect("it listens");
-            let mut reader = stream.try_clone().expect("a descriptor");
-            let reading = thread::spawn(move || {
-                let mut all = Vec::new();
-                reader.read_to_end(&mut all).expect("an orderly end");
-                all
-            });
-            stream.write_all(&sent).expect("connected");
-            stream
-                .shutdown(std::net::Shutdown::Write)
-                .expect("connected");
-            assert!(reading.join().expect("no panic") == sent);
+            let stream = Rc::new(TcpStream::connect(address).await.expect("it listens"));
+            let reader = Rc::clone(&stream);
+            let reading = spawn(async move { receive_all(&reader).await });
+            let (outcome, sent) = stream.write_all(sent).await;
+            outcome.expect("connected");
+            stream.shutdown(Shutdown::Write).expect("connected");
+            assert!(reading.await.expect("no panic") == sent);
         });
         let stream = listener.accept().await.expect("somebody connects");
         while let Some(chunk) = stream.recv().await.expect("an orderly end") {
             stream.write_all(chunk).await.0.expect("connected");
         }
         stream.close().await.expect("no error");
-        peer.join().expect("the echo was true");
+        peer.await.expect("the echo was true");
 
         // Timers, and deadlines of ops in the kernel.
         let begin = Instant::now();
@@ -53,24 +47,24 @@ fn works(builder: Builder) {
             task.await.expect("it ended").expect("not cancelled");
         }
 
-        // Wakes from another thread, of a parked core.
-        let parks = handle.metrics()[0].parks;
+        // What comes from outside wakes a parked core.
         let core = handle.cores()[0];
-        let other = thread::spawn(move || {
-            tests::until_parked(&handle, parks);
-            let task = handle.spawn(core, || async { 7 }).expect("there is room");
-            tell.send(task.wait().expect("it ended"))
-                .expect("the test listens");
+        let (tell, told) = mpsc::channel();
+        let inner = handle.clone();
+        let outside = Outside::run_when_parked(&handle, move || {
+            let task = inner.spawn(core, move || async move { tell.send(7) });
+            drop(task.expect("there is room"));
         });
-        // The other thread needs this core, so it is not waited for by blocking.
-        while !other.is_finished() {
+        while told.try_recv() != Ok(7) {
             sleep(pause).await.expect("not cancelled");
         }
-        other.join().expect("no panic");
+        outside.join().await;
     });
-    assert_eq!(told.recv(), Ok(7));
-    let runtime = builder.cores(Cores::All).build().expect("cores");
-    runtime.run(|_| op::nop()).expect("every core works");
+    on_both(|| {
+        let builder = builder.clone().cores(Cores::All);
+        let runtime = builder.build().expect("cores");
+        runtime.run(|_| op::nop()).expect("every core works");
+    });
 }
 
 #[test]

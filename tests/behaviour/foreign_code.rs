@@ -5,8 +5,6 @@
 
 use std::cell::RefCell;
 use std::future::{Future, pending, poll_fn};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -15,12 +13,12 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use quoit::op::{self, SharedFd, Stream};
+use quoit::op::{self, SharedFd};
 use quoit::time::{Alarm, Instant, sleep};
 use quoit::{
     CoreId, Cores, Handle, RemoteError, Runtime, Scope, block_on, check, spawn, yield_now,
 };
-use tests::{Counted, Drops, gauges, on_ring, poll_once};
+use tests::{Counted, Drops, both_streams, gauges, on_both, on_core, poll_once};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
@@ -89,8 +87,7 @@ fn poll_for<F: Future + ?Sized>(waker: &Waker, future: Pin<&mut F>) -> Poll<F::O
 
 /// A pipe whose ends are used on a core.
 fn pipe() -> (SharedFd, SharedFd) {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    (OwnedFd::from(reader).into(), OwnedFd::from(writer).into())
+    op::pipe().expect("a pipe")
 }
 
 fn one_core() -> (Runtime, Handle) {
@@ -117,7 +114,7 @@ where
 
 #[test]
 fn a_waker_that_panics_costs_neither_the_core_nor_the_other_timers() {
-    on_ring(|handle| async move {
+    on_core(|handle| async move {
         let (before, before_waker) = Count::new();
         let (after, after_waker) = Count::new();
         let mut alarms = [Instant::now() + LONG; 3].map(Alarm::at);
@@ -143,7 +140,7 @@ fn a_waker_that_panics_costs_neither_the_core_nor_the_other_timers() {
 
 #[test]
 fn a_waker_that_panics_keeps_a_cancel_from_nobody() {
-    on_ring(|_| async {
+    on_core(|_| async {
         let (before, before_waker) = Count::new();
         let (after, after_waker) = Count::new();
         let scope = Scope::new();
@@ -181,9 +178,9 @@ fn a_wake_inside_a_poll_of_a_stream_may_use_that_stream() {
     type Held = RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>;
     thread_local!(static HELD: Held = const { RefCell::new(None) });
 
-    on_ring(|_| async {
-        let (ours, _theirs) = UnixStream::pair().expect("a pair");
-        let stream = Rc::new(Stream::new(OwnedFd::from(ours).into()));
+    on_core(|_| async {
+        let (ours, _theirs) = both_streams().await;
+        let stream = Rc::new(ours);
         let scope = Scope::new();
         let cancel = scope.handle();
         let waker = Waker::from(Arc::new(Foreign {
@@ -211,6 +208,201 @@ fn a_wake_inside_a_poll_of_a_stream_may_use_that_stream() {
         assert!(matches!(ended, Poll::Ready(Ok(None))), "{ended:?}");
     });
 }
+
+#[test]
+fn the_waker_of_a_leaked_alarm_may_panic_when_the_end_of_a_core_drops_it() {
+    on_both(|| {
+        static DROPPED: AtomicBool = AtomicBool::new(false);
+
+        DROPPED.store(false, Ordering::Relaxed);
+        let ended_well = core_ends_well(|| async {
+            let mut alarm = Box::pin(Alarm::at(Instant::now() + LONG));
+            let waker = when_dropped(|| {
+                DROPPED.store(true, Ordering::Relaxed);
+                panic!("in the destructor of a waker");
+            });
+            assert!(poll_for(&waker, alarm.as_mut()).is_pending());
+            std::mem::forget(alarm);
+        });
+        assert!(DROPPED.load(Ordering::Relaxed));
+        assert!(ended_well);
+    });
+}
+
+// --- destructors that panic ---
+
+#[test]
+fn an_output_and_a_future_that_both_panic_when_dropped_cost_only_their_task() {
+    struct Output;
+    impl Drop for Output {
+        fn drop(&mut self) {
+            panic!("in the destructor of an output");
+        }
+    }
+    struct Body;
+    impl Drop for Body {
+        fn drop(&mut self) {
+            panic!("in the destructor of a future");
+        }
+    }
+    impl Future for Body {
+        type Output = Output;
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Output> {
+            Poll::Ready(Output)
+        }
+    }
+    on_core(|handle| async move {
+        drop(spawn(Body));
+        for _ in 0..3 {
+            yield_now().await.expect("nobody cancels");
+        }
+        let counters = gauges(&handle).await;
+        assert!(counters.panics > 0);
+        assert_eq!(counters.tasks, 1, "the body of this test");
+    });
+}
+
+#[test]
+fn what_a_second_panic_carries_may_panic_when_dropped() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("in the destructor of a payload");
+        }
+    }
+    struct Body;
+    impl Drop for Body {
+        fn drop(&mut self) {
+            panic_any(Payload);
+        }
+    }
+    impl Future for Body {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            panic!("the first");
+        }
+    }
+    on_core(|handle| async move {
+        let joined = spawn(Body);
+        drop(spawn(Body));
+        let error = joined.await.expect_err("it panicked");
+        assert_eq!(error.to_string(), "the task panicked: the first");
+        let counters = gauges(&handle).await;
+        assert_eq!(counters.panics, 2);
+        assert_eq!(counters.tasks, 1, "the body of this test");
+    });
+}
+
+/// The future of `block_on` lies on its caller's stack; the core stops in order all the same.
+#[test]
+fn a_main_future_that_panics_when_dropped_leaves_its_tasks_to_the_core() {
+    on_both(|| {
+        struct Notes(Arc<AtomicBool>);
+        impl Drop for Notes {
+            fn drop(&mut self) {
+                self.0.store(CoreId::current().is_some(), Ordering::Relaxed);
+            }
+        }
+        struct Main(Arc<AtomicBool>);
+        impl Drop for Main {
+            fn drop(&mut self) {
+                panic_any("as planned");
+            }
+        }
+        impl Future for Main {
+            type Output = ();
+            fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+                let notes = Notes(Arc::clone(&self.0));
+                drop(spawn(async move {
+                    let _notes = notes;
+                    pending::<()>().await;
+                }));
+                Poll::Ready(())
+            }
+        }
+        let on_the_core = Arc::new(AtomicBool::new(false));
+        let main = Main(Arc::clone(&on_the_core));
+        let builder = Runtime::builder().grace_period(Duration::ZERO);
+        let payload = catch_unwind(AssertUnwindSafe(|| builder.block_on(main)))
+            .expect_err("the destructor panicked");
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"as planned"));
+        assert!(on_the_core.load(Ordering::Relaxed));
+        block_on(op::nop()).expect("a core").expect("it works");
+    });
+}
+
+// --- destructors that do things ---
+
+#[test]
+fn an_output_that_nobody_took_is_dropped_on_its_core() {
+    on_both(|| {
+        struct Spawns(Arc<AtomicBool>);
+        impl Drop for Spawns {
+            fn drop(&mut self) {
+                drop(spawn(async {}));
+                self.0.store(CoreId::current().is_some(), Ordering::Relaxed);
+            }
+        }
+        let on_the_core = Arc::new(AtomicBool::new(false));
+        let output = Spawns(Arc::clone(&on_the_core));
+        let ended_well = core_ends_well(move || async move {
+            let task = spawn(async { output });
+            while !task.is_finished() {
+                yield_now().await.expect("nobody cancels");
+            }
+            // A handle that is leaked never takes it.
+            std::mem::forget(task);
+        });
+        assert!(ended_well);
+        assert!(on_the_core.load(Ordering::Relaxed));
+    });
+}
+
+// --- on the real ring: the core is blocked meanwhile ---
+
+#[test]
+fn closures_that_never_ran_may_panic_when_dropped() {
+    struct Bomb {
+        _counted: Counted,
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in the destructor of a closure");
+        }
+    }
+    let drops = Drops::new();
+    let (runtime, handle) = one_core();
+    let core = handle.cores()[0];
+    let (stopping, stops) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let last = handle.spawn(core, move || async move {
+        sleep(LONG).await.expect_err("the runtime stops");
+        stopping.send(()).expect("the test listens");
+        released.recv().expect("the test releases");
+    });
+    handle.shutdown_within(Duration::ZERO);
+    stops.recv().expect("the core takes its last turn");
+    // That turn has looked into the mailbox already.
+    let unrun: Vec<_> = (0..10)
+        .map(|_| {
+            let bomb = Bomb {
+                _counted: drops.value(),
+            };
+            let unrun = handle.spawn(core, move || async move { drop(bomb) });
+            unrun.expect("room")
+        })
+        .collect();
+    release.send(()).expect("the task waits");
+    last.expect("room").wait().expect("it ended");
+    for task in unrun {
+        assert!(matches!(task.wait(), Err(RemoteError::Gone)));
+    }
+    assert_eq!((drops.alive(), drops.dropped()), (0, 10));
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO)));
+    assert!(ended.is_ok(), "the core's thread panicked");
+}
+
+// --- on the real ring: they leave descriptors and tasks behind, which fails a simulation ---
 
 /// The end of a core gives up an op whose waker owns another op.
 #[test]
@@ -264,190 +456,6 @@ fn the_waker_of_a_leaked_op_may_panic_when_the_end_of_a_core_drops_it() {
     });
     assert!(DROPPED.load(Ordering::Relaxed));
     assert!(ended_well);
-}
-
-#[test]
-fn the_waker_of_a_leaked_alarm_may_panic_when_the_end_of_a_core_drops_it() {
-    static DROPPED: AtomicBool = AtomicBool::new(false);
-
-    let ended_well = core_ends_well(|| async {
-        let mut alarm = Box::pin(Alarm::at(Instant::now() + LONG));
-        let waker = when_dropped(|| {
-            DROPPED.store(true, Ordering::Relaxed);
-            panic!("in the destructor of a waker");
-        });
-        assert!(poll_for(&waker, alarm.as_mut()).is_pending());
-        std::mem::forget(alarm);
-    });
-    assert!(DROPPED.load(Ordering::Relaxed));
-    assert!(ended_well);
-}
-
-// --- destructors that panic ---
-
-#[test]
-fn an_output_and_a_future_that_both_panic_when_dropped_cost_only_their_task() {
-    struct Output;
-    impl Drop for Output {
-        fn drop(&mut self) {
-            panic!("in the destructor of an output");
-        }
-    }
-    struct Body;
-    impl Drop for Body {
-        fn drop(&mut self) {
-            panic!("in the destructor of a future");
-        }
-    }
-    impl Future for Body {
-        type Output = Output;
-        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Output> {
-            Poll::Ready(Output)
-        }
-    }
-    on_ring(|handle| async move {
-        drop(spawn(Body));
-        for _ in 0..3 {
-            yield_now().await.expect("nobody cancels");
-        }
-        let counters = gauges(&handle).await;
-        assert!(counters.panics > 0);
-        assert_eq!(counters.tasks, 1, "the body of this test");
-    });
-}
-
-#[test]
-fn what_a_second_panic_carries_may_panic_when_dropped() {
-    struct Payload;
-    impl Drop for Payload {
-        fn drop(&mut self) {
-            panic!("in the destructor of a payload");
-        }
-    }
-    struct Body;
-    impl Drop for Body {
-        fn drop(&mut self) {
-            panic_any(Payload);
-        }
-    }
-    impl Future for Body {
-        type Output = ();
-        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-            panic!("the first");
-        }
-    }
-    on_ring(|handle| async move {
-        let joined = spawn(Body);
-        drop(spawn(Body));
-        let error = joined.await.expect_err("it panicked");
-        assert_eq!(error.to_string(), "the task panicked: the first");
-        let counters = gauges(&handle).await;
-        assert_eq!(counters.panics, 2);
-        assert_eq!(counters.tasks, 1, "the body of this test");
-    });
-}
-
-#[test]
-fn closures_that_never_ran_may_panic_when_dropped() {
-    struct Bomb {
-        _counted: Counted,
-    }
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("in the destructor of a closure");
-        }
-    }
-    let drops = Drops::new();
-    let (runtime, handle) = one_core();
-    let core = handle.cores()[0];
-    let (stopping, stops) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let last = handle.spawn(core, move || async move {
-        sleep(LONG).await.expect_err("the runtime stops");
-        stopping.send(()).expect("the test listens");
-        released.recv().expect("the test releases");
-    });
-    handle.shutdown_within(Duration::ZERO);
-    stops.recv().expect("the core takes its last turn");
-    // That turn has looked into the mailbox already.
-    let unrun: Vec<_> = (0..10)
-        .map(|_| {
-            let bomb = Bomb {
-                _counted: drops.value(),
-            };
-            let unrun = handle.spawn(core, move || async move { drop(bomb) });
-            unrun.expect("room")
-        })
-        .collect();
-    release.send(()).expect("the task waits");
-    last.expect("room").wait().expect("it ended");
-    for task in unrun {
-        assert!(matches!(task.wait(), Err(RemoteError::Gone)));
-    }
-    assert_eq!((drops.alive(), drops.dropped()), (0, 10));
-    let ended = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO)));
-    assert!(ended.is_ok(), "the core's thread panicked");
-}
-
-/// The future of `block_on` lies on its caller's stack; the core stops in order all the same.
-#[test]
-fn a_main_future_that_panics_when_dropped_leaves_its_tasks_to_the_core() {
-    struct Notes(Arc<AtomicBool>);
-    impl Drop for Notes {
-        fn drop(&mut self) {
-            self.0.store(CoreId::current().is_some(), Ordering::Relaxed);
-        }
-    }
-    struct Main(Arc<AtomicBool>);
-    impl Drop for Main {
-        fn drop(&mut self) {
-            panic_any("as planned");
-        }
-    }
-    impl Future for Main {
-        type Output = ();
-        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-            let notes = Notes(Arc::clone(&self.0));
-            drop(spawn(async move {
-                let _notes = notes;
-                pending::<()>().await;
-            }));
-            Poll::Ready(())
-        }
-    }
-    let on_the_core = Arc::new(AtomicBool::new(false));
-    let main = Main(Arc::clone(&on_the_core));
-    let builder = Runtime::builder().grace_period(Duration::ZERO);
-    let payload = catch_unwind(AssertUnwindSafe(|| builder.block_on(main)))
-        .expect_err("the destructor panicked");
-    assert_eq!(payload.downcast_ref::<&str>(), Some(&"as planned"));
-    assert!(on_the_core.load(Ordering::Relaxed));
-    block_on(op::nop()).expect("a core").expect("it works");
-}
-
-// --- destructors that do things ---
-
-#[test]
-fn an_output_that_nobody_took_is_dropped_on_its_core() {
-    struct Spawns(Arc<AtomicBool>);
-    impl Drop for Spawns {
-        fn drop(&mut self) {
-            drop(spawn(async {}));
-            self.0.store(CoreId::current().is_some(), Ordering::Relaxed);
-        }
-    }
-    let on_the_core = Arc::new(AtomicBool::new(false));
-    let output = Spawns(Arc::clone(&on_the_core));
-    let ended_well = core_ends_well(move || async move {
-        let task = spawn(async { output });
-        while !task.is_finished() {
-            yield_now().await.expect("nobody cancels");
-        }
-        // A handle that is leaked never takes it.
-        std::mem::forget(task);
-    });
-    assert!(ended_well);
-    assert!(on_the_core.load(Ordering::Relaxed));
 }
 
 /// Each task that the end of the core drops starts the next one.

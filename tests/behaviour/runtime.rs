@@ -14,7 +14,9 @@ use quoit::{
     BuildError, Cancelled, CoreId, Cores, JoinError, Reason, RemoteError, Runtime, SpawnError,
     block_on, op, spawn, yield_now,
 };
-use tests::{Child, Counted, Drops, gauges, in_child, on_ring, on_ring_of, threads};
+use tests::{
+    Child, Counted, Drops, Kernel, gauges, in_child, on_both, on_core, on_core_of, threads,
+};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -35,25 +37,653 @@ fn processors() -> Vec<usize> {
 
 #[test]
 fn main_runs_once_on_every_core() {
-    let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
-    let expected: Vec<CoreId> = runtime.handle().cores();
-    assert_eq!(expected.len(), processors().len());
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let notes = Arc::clone(&seen);
-    let outcome = runtime.run(move |core| {
-        let notes = Arc::clone(&notes);
-        async move {
-            assert_eq!(CoreId::current(), Some(core));
-            notes.lock().expect("no panic").push(core);
-            Ok::<_, io::Error>(())
+    on_both(|| {
+        let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
+        let expected: Vec<CoreId> = runtime.handle().cores();
+        if !Kernel::here().is_simulated() {
+            assert_eq!(expected.len(), processors().len());
+        }
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&seen);
+        let outcome = runtime.run(move |core| {
+            let notes = Arc::clone(&notes);
+            async move {
+                assert_eq!(CoreId::current(), Some(core));
+                notes.lock().expect("no panic").push(core);
+                Ok::<_, io::Error>(())
+            }
+        });
+        outcome.expect("every main ended well");
+        let mut seen = seen.lock().expect("no panic").clone();
+        seen.sort_by_key(|core| core.index());
+        assert_eq!(seen, expected);
+        assert_eq!(CoreId::current(), None);
+    });
+}
+
+#[test]
+fn block_on_lets_the_future_borrow() {
+    on_both(|| {
+        let mut log = vec![1];
+        block_on(async {
+            yield_now().await.expect("nobody cancels");
+            log.push(2);
+        })
+        .expect("a core");
+        assert_eq!(log, [1, 2]);
+    });
+}
+
+#[test]
+fn block_on_wants_one_core() {
+    on_both(|| {
+        if processors().len() < 2 {
+            return;
+        }
+        let error = Runtime::builder().cores(Cores::Count(2)).block_on(async {});
+        assert!(matches!(error, Err(BuildError::Cores(_))), "{error:?}");
+    });
+}
+
+#[test]
+fn block_on_inside_a_core_panics_and_the_core_goes_on() {
+    on_core(|_| async {
+        let inner = spawn(async { block_on(async {}) });
+        let error = inner.await.expect_err("a core cannot block");
+        assert!(
+            error.to_string().contains("await the future instead"),
+            "{error}"
+        );
+        op::nop().await.expect("the core works");
+    });
+}
+
+#[test]
+fn runtimes_one_after_the_other_all_work() {
+    for round in 0..50_u32 {
+        let answer = on_core(move |_| async move {
+            op::nop().await.expect("the core works");
+            round
+        });
+        assert_eq!(answer, round);
+    }
+}
+
+#[test]
+fn runtimes_side_by_side_reach_each_other() {
+    on_both(|| {
+        let one = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let two = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("b");
+        let (first, second) = (one.handle(), two.handle());
+        assert_ne!(first.cores()[0], second.cores()[0]);
+        let (tell, told) = mpsc::channel();
+        let inner = second.clone();
+        let outer = first
+            .spawn(first.cores()[0], move || async move {
+                let core = inner.cores()[0];
+                let there = inner.spawn(core, move || async move {
+                    op::nop().await.expect("the other core works");
+                    tell.send(CoreId::current()).expect("the test listens");
+                });
+                // A core does not wait for another by blocking.
+                let refused = there.expect("there is room").wait();
+                assert!(matches!(refused, Err(RemoteError::WouldBlock)));
+                CoreId::current()
+            })
+            .expect("there is room");
+        assert_eq!(outer.wait().expect("it ended"), Some(first.cores()[0]));
+        // Asked there, since only a core may wait for it without a handle.
+        let asking = second.spawn(second.cores()[0], move || async move {
+            loop {
+                match told.try_recv() {
+                    Ok(core) => return core,
+                    Err(_) => sleep(Duration::from_micros(50))
+                        .await
+                        .expect("nobody cancels"),
+                }
+            }
+        });
+        let core = asking.expect("there is room").wait().expect("it ran");
+        assert_eq!(core, Some(second.cores()[0]));
+    });
+}
+
+#[test]
+fn a_handle_does_not_reach_cores_of_another_runtime() {
+    on_both(|| {
+        let one = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let two = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("b");
+        let stranger = two.handle().cores()[0];
+        let spawned = catch_unwind(AssertUnwindSafe(|| {
+            one.handle().spawn(stranger, || async {})
+        }));
+        let payload = spawned.map(drop).expect_err("not its own runtime");
+        let said = payload.downcast_ref::<String>().map(String::as_str);
+        let said = said.or(payload.downcast_ref::<&str>().copied());
+        assert!(said.expect("it says why").contains("its own runtime"));
+    });
+}
+
+// --- tasks ---
+
+#[test]
+fn tasks_need_not_be_send_and_all_run() {
+    on_core(|handle| async move {
+        let sum = Rc::new(Cell::new(0_u64));
+        let tasks: Vec<_> = (0..10_000_u64)
+            .map(|number| {
+                let sum = Rc::clone(&sum);
+                spawn(async move {
+                    yield_now().await.expect("nobody cancels");
+                    sum.set(sum.get() + number);
+                    number
+                })
+            })
+            .collect();
+        for (number, task) in (0..).zip(tasks) {
+            assert_eq!(task.await.expect("it ended"), number);
+        }
+        assert_eq!(sum.get(), 10_000 * 9_999 / 2);
+        let counters = gauges(&handle).await;
+        // One more is the body of this test.
+        assert_eq!(counters.spawned, 10_001);
+        assert_eq!(counters.tasks, 1);
+        // The root scope and that of this task.
+        assert_eq!(counters.scopes, 2);
+    });
+}
+
+#[test]
+fn a_task_goes_on_when_its_handle_is_dropped() {
+    on_core(|_| async {
+        let ended = Rc::new(Cell::new(false));
+        let note = Rc::clone(&ended);
+        drop(spawn(async move {
+            op::nop().await.expect("the core works");
+            note.set(true);
+        }));
+        while !ended.get() {
+            op::nop().await.expect("the core works");
         }
     });
-    outcome.expect("every main ended well");
-    let mut seen = seen.lock().expect("no panic").clone();
-    seen.sort_by_key(|core| core.index());
-    assert_eq!(seen, expected);
-    assert_eq!(CoreId::current(), None);
 }
+
+#[test]
+fn a_handle_says_whether_its_task_has_ended() {
+    on_core(|_| async {
+        let task = spawn(async { 7 });
+        assert!(!task.is_finished());
+        while !task.is_finished() {
+            yield_now().await.expect("nobody cancels");
+        }
+        assert_eq!(task.await.expect("it ended"), 7);
+    });
+}
+
+#[test]
+fn a_panic_of_a_task_stays_in_the_task() {
+    on_core(|handle| async move {
+        let joined = spawn(async { panic!("one") });
+        drop(spawn(async { panic!("two") }));
+        let error: JoinError = joined.await.expect_err("it panicked");
+        assert_eq!(error.to_string(), "the task panicked: one");
+        let later = spawn(async {
+            op::nop().await.expect("the core works");
+            1
+        });
+        assert_eq!(later.await.expect("it ended"), 1);
+        assert_eq!(handle.metrics()[0].panics, 2);
+    });
+}
+
+#[test]
+fn a_panic_in_a_destructor_stays_in_the_task() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("in a destructor");
+        }
+    }
+    on_core(|_| async {
+        let output = spawn(async { Panics });
+        while !output.is_finished() {
+            yield_now().await.expect("nobody cancels");
+        }
+        // An output that nobody takes is dropped on the core.
+        drop(spawn(async { Panics }));
+        let body = spawn(async {
+            let _held = Panics;
+            op::nop().await.expect("the core works");
+        });
+        assert!(matches!(body.await, Err(JoinError::Panicked(_))));
+        std::mem::forget(output.await.expect("it ended well"));
+        op::nop().await.expect("the core works");
+    });
+}
+
+// --- the mailbox ---
+
+#[test]
+fn a_core_that_has_ended_gives_the_closure_back() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        drop(runtime);
+        let drops = Drops::new();
+        let counted = drops.value();
+        let refused = handle.spawn(handle.cores()[0], move || async move { drop(counted) });
+        match refused {
+            Err(SpawnError::Closed(closure)) => {
+                assert_eq!(drops.dropped(), 0);
+                drop(closure);
+                assert_eq!(drops.alive(), 0);
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("the core has ended"),
+        }
+    });
+}
+
+#[test]
+fn who_waits_hears_of_a_panic_and_of_a_core_that_ended() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let core = handle.cores()[0];
+        let panicking = handle.spawn(core, || async { panic!("as planned") });
+        let outcome: Result<(), RemoteError> = panicking.expect("room").wait();
+        assert!(matches!(outcome, Err(RemoteError::Panicked(_))));
+        let in_closure = handle.spawn(core, || {
+            assert!(CoreId::current().is_none(), "as planned");
+            async {}
+        });
+        assert!(matches!(
+            in_closure.expect("room").wait(),
+            Err(RemoteError::Panicked(_))
+        ));
+        let endless = handle
+            .spawn(core, std::future::pending::<()>)
+            .expect("room");
+        runtime.shutdown(Duration::ZERO);
+        assert!(matches!(endless.wait(), Err(RemoteError::Gone)));
+    });
+}
+
+// --- how mains end ---
+
+#[test]
+fn the_first_error_cancels_the_other_mains_and_comes_out() {
+    on_both(|| {
+        let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
+        let others = runtime.handle().cores().len() - 1;
+        let reasons = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&reasons);
+        let outcome = runtime.run(move |core| {
+            let notes = Arc::clone(&notes);
+            async move {
+                if core.index() == 0 {
+                    return Err(io::Error::other("the first"));
+                }
+                let cancelled = sleep(LONG).await.expect_err("the first main fails");
+                notes.lock().expect("no panic").push(cancelled.reason());
+                Err(io::Error::from(cancelled))
+            }
+        });
+        assert_eq!(outcome.expect_err("it failed").to_string(), "the first");
+        assert_eq!(
+            *reasons.lock().expect("no panic"),
+            vec![Reason::Shutdown; others]
+        );
+    });
+}
+
+#[test]
+fn a_panic_of_a_main_comes_out_after_all_cores_have_stopped() {
+    on_both(|| {
+        let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
+        let count = runtime.handle().cores().len() as u64;
+        let drops = Drops::new();
+        let inner = drops.clone();
+        let main = move |core: CoreId| {
+            let counted = inner.value();
+            async move {
+                let _counted = counted;
+                assert!(core.index() != 0, "as planned");
+                sleep(LONG).await
+            }
+        };
+        let payload =
+            catch_unwind(AssertUnwindSafe(|| runtime.run(main))).expect_err("a main panicked");
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"as planned"));
+        assert_eq!(drops.dropped(), count);
+    });
+}
+
+#[test]
+fn a_panic_of_the_future_of_block_on_comes_out() {
+    on_both(|| {
+        let payload = catch_unwind(|| {
+            block_on(async {
+                op::nop().await.expect("the core works");
+                panic!("as planned");
+            })
+        })
+        .expect_err("the future panicked");
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"as planned"));
+        block_on(op::nop()).expect("a core").expect("it works");
+    });
+}
+
+#[test]
+fn mains_that_a_shutdown_cancelled_count_as_ended() {
+    on_both(|| {
+        let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
+        let handle = runtime.handle();
+        let outcome = runtime.run(move |core| {
+            let handle = handle.clone();
+            async move {
+                if core.index() == 0 {
+                    handle.shutdown();
+                }
+                sleep(LONG).await
+            }
+        });
+        assert_eq!(outcome, Ok(()));
+    });
+}
+
+#[test]
+fn an_error_that_is_no_cancel_comes_out_of_a_shutdown() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let outcome = runtime.run(move |_| {
+            let handle = handle.clone();
+            async move {
+                handle.shutdown();
+                sleep(LONG).await.expect_err("the runtime stops");
+                Err::<(), _>(io::Error::other("could not save"))
+            }
+        });
+        assert_eq!(
+            outcome.expect_err("it failed").to_string(),
+            "could not save"
+        );
+    });
+}
+
+#[test]
+fn tasks_that_outlive_the_mains_are_cancelled_and_their_values_dropped() {
+    on_both(|| {
+        let drops = Drops::new();
+        let inner = drops.clone();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&seen);
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let outcome = runtime.run(move |_| {
+            let (drops, seen) = (inner.clone(), Arc::clone(&counter));
+            async move {
+                for _ in 0..100 {
+                    let (counted, seen) = (drops.value(), Arc::clone(&seen));
+                    drop(spawn(async move {
+                        let _counted = counted;
+                        let cancelled = sleep(LONG).await.expect_err("the runtime stops");
+                        assert_eq!(cancelled.reason(), Reason::Shutdown);
+                        seen.fetch_add(1, Ordering::Relaxed);
+                    }));
+                }
+                op::nop().await
+            }
+        });
+        outcome.expect("the main ended well");
+        assert_eq!(seen.load(Ordering::Relaxed), 100);
+        assert_eq!(drops.alive(), 0);
+    });
+}
+
+#[test]
+fn tasks_that_block_on_leaves_behind_are_gone_when_it_returns() {
+    on_both(|| {
+        let drops = Drops::new();
+        block_on(async {
+            for _ in 0..10 {
+                let counted = drops.value();
+                drop(spawn(async move {
+                    let _counted = counted;
+                    let _ = sleep(LONG).await;
+                }));
+            }
+            yield_now().await.expect("nobody cancels");
+            assert_eq!(drops.dropped(), 0);
+        })
+        .expect("a core");
+        assert_eq!(drops.dropped(), 10);
+    });
+}
+
+// --- shutdown ---
+
+#[test]
+fn shutdown_returns_as_soon_as_all_tasks_have_ended() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let drops = Drops::new();
+        let counted = drops.value();
+        let task = handle.spawn(handle.cores()[0], move || async move {
+            let _counted = counted;
+            sleep(LONG).await
+        });
+        // The grace period is an hour; the task takes none of it.
+        runtime.shutdown(LONG);
+        assert_eq!(drops.dropped(), 1);
+        let outcome = task.expect("room").wait().expect("it ended by itself");
+        assert_eq!(outcome.map_err(Cancelled::reason), Err(Reason::Shutdown));
+    });
+}
+
+#[test]
+fn a_task_may_use_its_grace_to_say_goodbye() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let said = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&said);
+        let task = handle.spawn(handle.cores()[0], move || async move {
+            sleep(LONG).await.expect_err("the runtime stops");
+            let goodbye = quoit::Scope::new()
+                .shielded()
+                .run(async { sleep(Duration::from_millis(20)).await })
+                .await;
+            note.store(goodbye == Ok(Some(())), Ordering::Relaxed);
+        });
+        runtime.shutdown(LONG);
+        task.expect("room").wait().expect("it ended by itself");
+        assert!(said.load(Ordering::Relaxed));
+    });
+}
+
+#[test]
+fn tasks_that_never_end_are_dropped_after_the_grace_period() {
+    on_both(|| {
+        for grace in [Duration::ZERO, Duration::from_millis(20)] {
+            let runtime = Runtime::builder()
+                .cores(Cores::Count(1))
+                .build()
+                .expect("a");
+            let handle = runtime.handle();
+            let drops = Drops::new();
+            let inner = drops.clone();
+            let spawned = handle.spawn(handle.cores()[0], move || async move {
+                for _ in 0..100 {
+                    let counted = inner.value();
+                    drop(spawn(async move {
+                        let _counted = counted;
+                        std::future::pending::<()>().await;
+                    }));
+                }
+            });
+            spawned.expect("room").wait().expect("it ended");
+            assert_eq!(drops.alive(), 100);
+            let begin = Instant::now();
+            runtime.shutdown(grace);
+            assert!(begin.elapsed() >= grace, "{grace:?}");
+            assert_eq!(drops.alive(), 0, "{grace:?}");
+        }
+    });
+}
+
+#[test]
+fn destructors_that_start_tasks_do_not_hold_a_shutdown_up() {
+    on_both(|| {
+        struct Spawns(Counted);
+        impl Drop for Spawns {
+            fn drop(&mut self) {
+                drop(spawn(async {}));
+            }
+        }
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let drops = Drops::new();
+        let held = Spawns(drops.value());
+        let spawned = handle.spawn(handle.cores()[0], move || async move {
+            drop(spawn(async move {
+                let _held = (&held.0, &held);
+                std::future::pending::<()>().await;
+            }));
+        });
+        spawned.expect("room").wait().expect("it ended");
+        runtime.shutdown(Duration::ZERO);
+        assert_eq!(drops.alive(), 0);
+    });
+}
+
+#[test]
+fn no_patience_at_all_overrules_a_long_grace_period() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let endless = handle.spawn(handle.cores()[0], std::future::pending::<()>);
+        handle.shutdown_within(LONG);
+        handle.shutdown_within(Duration::ZERO);
+        assert!(matches!(
+            endless.expect("room").wait(),
+            Err(RemoteError::Gone)
+        ));
+        drop(runtime);
+    });
+}
+
+#[test]
+fn a_runtime_dropped_stops_within_its_own_grace_period() {
+    on_both(|| {
+        let drops = Drops::new();
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .grace_period(Duration::from_millis(10))
+            .build()
+            .expect("a core");
+        let handle = runtime.handle();
+        let counted = drops.value();
+        let endless = handle.spawn(handle.cores()[0], move || async move {
+            let _counted = counted;
+            std::future::pending::<()>().await;
+        });
+        drop(runtime);
+        assert_eq!(drops.alive(), 0);
+        assert!(matches!(
+            endless.expect("room").wait(),
+            Err(RemoteError::Gone)
+        ));
+    });
+}
+
+// --- settings ---
+
+#[test]
+fn every_setting_works_at_its_limits() {
+    let mut limits = vec![
+        Runtime::builder().submission_entries(8),
+        Runtime::builder()
+            .submission_entries(8)
+            .completion_entries(8),
+        Runtime::builder()
+            .submission_entries(32_768)
+            .completion_entries(65_536),
+        Runtime::builder().mailbox_capacity(1),
+        Runtime::builder().mailbox_capacity(1 << 20),
+        Runtime::builder().receive_buffers(4, 512),
+        Runtime::builder().receive_buffers(32_768, 512),
+        Runtime::builder().receive_buffers(4, 1 << 20),
+    ];
+    for builder in limits.drain(..) {
+        on_core_of(builder, |_| async {
+            let tasks: Vec<_> = (0..100).map(|_| spawn(op::nop())).collect();
+            for task in tasks {
+                task.await.expect("it ended").expect("the core works");
+            }
+        });
+    }
+}
+
+#[test]
+fn settings_past_their_limits_are_named() {
+    on_both(|| {
+        let refused =
+            |builder: quoit::Builder| builder.build().expect_err("past a limit").to_string();
+        let set: BTreeSet<String> = [
+            refused(Runtime::builder().submission_entries(4)),
+            refused(Runtime::builder().submission_entries(65_536)),
+            refused(Runtime::builder().completion_entries(100)),
+            refused(Runtime::builder().receive_buffers(2, 4096)),
+            refused(Runtime::builder().receive_buffers(16, 1 << 21)),
+            refused(Runtime::builder().mailbox_capacity(0)),
+        ]
+        .into();
+        assert_eq!(set.len(), 6);
+        for message in set {
+            assert!(message.contains("but must be"), "{message}");
+        }
+    });
+}
+
+// --- on the real ring: processors and threads are the machine's ---
 
 #[test]
 fn each_core_runs_on_its_own_processor() {
@@ -125,193 +755,18 @@ fn block_on_returns_the_output_and_leaves_the_thread_as_it_was() {
 }
 
 #[test]
-fn block_on_lets_the_future_borrow() {
-    let mut log = vec![1];
-    block_on(async {
-        yield_now().await.expect("nobody cancels");
-        log.push(2);
-    })
-    .expect("a core");
-    assert_eq!(log, [1, 2]);
-}
-
-#[test]
-fn block_on_wants_one_core() {
-    if processors().len() < 2 {
-        return;
-    }
-    let error = Runtime::builder().cores(Cores::Count(2)).block_on(async {});
-    assert!(matches!(error, Err(BuildError::Cores(_))), "{error:?}");
-}
-
-#[test]
-fn block_on_inside_a_core_panics_and_the_core_goes_on() {
-    on_ring(|_| async {
-        let inner = spawn(async { block_on(async {}) });
-        let error = inner.await.expect_err("a core cannot block");
-        assert!(
-            error.to_string().contains("await the future instead"),
-            "{error}"
-        );
-        op::nop().await.expect("the core works");
+fn a_runtime_that_has_ended_leaves_no_thread() {
+    let test = "runtime::a_runtime_that_has_ended_leaves_no_thread";
+    in_child(test, || {
+        let before = threads();
+        let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
+        assert_eq!(threads(), before + processors().len());
+        runtime.shutdown(Duration::ZERO);
+        assert_eq!(threads(), before);
     });
 }
 
-#[test]
-fn runtimes_one_after_the_other_all_work() {
-    for round in 0..50_u32 {
-        let answer = on_ring(move |_| async move {
-            op::nop().await.expect("the core works");
-            round
-        });
-        assert_eq!(answer, round);
-    }
-}
-
-#[test]
-fn runtimes_side_by_side_reach_each_other() {
-    let one = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let two = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("b");
-    let (first, second) = (one.handle(), two.handle());
-    assert_ne!(first.cores()[0], second.cores()[0]);
-    let (tell, told) = mpsc::channel();
-    let inner = second.clone();
-    let outer = first
-        .spawn(first.cores()[0], move || async move {
-            let core = inner.cores()[0];
-            let there = inner.spawn(core, move || async move {
-                op::nop().await.expect("the other core works");
-                tell.send(CoreId::current()).expect("the test listens");
-            });
-            // A core does not wait for another by blocking.
-            let refused = there.expect("there is room").wait();
-            assert!(matches!(refused, Err(RemoteError::WouldBlock)));
-            CoreId::current()
-        })
-        .expect("there is room");
-    assert_eq!(outer.wait().expect("it ended"), Some(first.cores()[0]));
-    assert_eq!(told.recv().expect("it ran"), Some(second.cores()[0]));
-}
-
-#[test]
-#[should_panic = "its own runtime"]
-fn a_handle_does_not_reach_cores_of_another_runtime() {
-    let one = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let two = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("b");
-    let stranger = two.handle().cores()[0];
-    drop(one.handle().spawn(stranger, || async {}));
-}
-
-// --- tasks ---
-
-#[test]
-fn tasks_need_not_be_send_and_all_run() {
-    on_ring(|handle| async move {
-        let sum = Rc::new(Cell::new(0_u64));
-        let tasks: Vec<_> = (0..10_000_u64)
-            .map(|number| {
-                let sum = Rc::clone(&sum);
-                spawn(async move {
-                    yield_now().await.expect("nobody cancels");
-                    sum.set(sum.get() + number);
-                    number
-                })
-            })
-            .collect();
-        for (number, task) in (0..).zip(tasks) {
-            assert_eq!(task.await.expect("it ended"), number);
-        }
-        assert_eq!(sum.get(), 10_000 * 9_999 / 2);
-        let counters = gauges(&handle).await;
-        // One more is the body of this test.
-        assert_eq!(counters.spawned, 10_001);
-        assert_eq!(counters.tasks, 1);
-        // The root scope and that of this task.
-        assert_eq!(counters.scopes, 2);
-    });
-}
-
-#[test]
-fn a_task_goes_on_when_its_handle_is_dropped() {
-    on_ring(|_| async {
-        let ended = Rc::new(Cell::new(false));
-        let note = Rc::clone(&ended);
-        drop(spawn(async move {
-            op::nop().await.expect("the core works");
-            note.set(true);
-        }));
-        while !ended.get() {
-            op::nop().await.expect("the core works");
-        }
-    });
-}
-
-#[test]
-fn a_handle_says_whether_its_task_has_ended() {
-    on_ring(|_| async {
-        let task = spawn(async { 7 });
-        assert!(!task.is_finished());
-        while !task.is_finished() {
-            yield_now().await.expect("nobody cancels");
-        }
-        assert_eq!(task.await.expect("it ended"), 7);
-    });
-}
-
-#[test]
-fn a_panic_of_a_task_stays_in_the_task() {
-    on_ring(|handle| async move {
-        let joined = spawn(async { panic!("one") });
-        drop(spawn(async { panic!("two") }));
-        let error: JoinError = joined.await.expect_err("it panicked");
-        assert_eq!(error.to_string(), "the task panicked: one");
-        let later = spawn(async {
-            op::nop().await.expect("the core works");
-            1
-        });
-        assert_eq!(later.await.expect("it ended"), 1);
-        assert_eq!(handle.metrics()[0].panics, 2);
-    });
-}
-
-#[test]
-fn a_panic_in_a_destructor_stays_in_the_task() {
-    struct Panics;
-    impl Drop for Panics {
-        fn drop(&mut self) {
-            panic!("in a destructor");
-        }
-    }
-    on_ring(|_| async {
-        let output = spawn(async { Panics });
-        while !output.is_finished() {
-            yield_now().await.expect("nobody cancels");
-        }
-        // An output that nobody takes is dropped on the core.
-        drop(spawn(async { Panics }));
-        let body = spawn(async {
-            let _held = Panics;
-            op::nop().await.expect("the core works");
-        });
-        assert!(matches!(body.await, Err(JoinError::Panicked(_))));
-        std::mem::forget(output.await.expect("it ended well"));
-        op::nop().await.expect("the core works");
-    });
-}
-
-// --- the mailbox ---
+// --- on the real ring: they block a core, wait by a channel, or compute until time has passed ---
 
 #[test]
 fn a_full_mailbox_gives_the_closure_back() {
@@ -354,270 +809,6 @@ fn a_full_mailbox_gives_the_closure_back() {
     third.wait().expect("it ended");
     assert_eq!(ran.load(Ordering::Relaxed), 3);
     assert_eq!(drops.alive(), 0);
-}
-
-#[test]
-fn a_core_that_has_ended_gives_the_closure_back() {
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let handle = runtime.handle();
-    drop(runtime);
-    let drops = Drops::new();
-    let counted = drops.value();
-    let refused = handle.spawn(handle.cores()[0], move || async move { drop(counted) });
-    match refused {
-        Err(SpawnError::Closed(closure)) => {
-            assert_eq!(drops.dropped(), 0);
-            drop(closure);
-            assert_eq!(drops.alive(), 0);
-        }
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("the core has ended"),
-    }
-}
-
-#[test]
-fn who_waits_hears_of_a_panic_and_of_a_core_that_ended() {
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let handle = runtime.handle();
-    let core = handle.cores()[0];
-    let panicking = handle.spawn(core, || async { panic!("as planned") });
-    let outcome: Result<(), RemoteError> = panicking.expect("room").wait();
-    assert!(matches!(outcome, Err(RemoteError::Panicked(_))));
-    let in_closure = handle.spawn(core, || {
-        assert!(CoreId::current().is_none(), "as planned");
-        async {}
-    });
-    assert!(matches!(
-        in_closure.expect("room").wait(),
-        Err(RemoteError::Panicked(_))
-    ));
-    let endless = handle
-        .spawn(core, std::future::pending::<()>)
-        .expect("room");
-    runtime.shutdown(Duration::ZERO);
-    assert!(matches!(endless.wait(), Err(RemoteError::Gone)));
-}
-
-// --- how mains end ---
-
-#[test]
-fn the_first_error_cancels_the_other_mains_and_comes_out() {
-    let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
-    let others = runtime.handle().cores().len() - 1;
-    let reasons = Arc::new(Mutex::new(Vec::new()));
-    let notes = Arc::clone(&reasons);
-    let outcome = runtime.run(move |core| {
-        let notes = Arc::clone(&notes);
-        async move {
-            if core.index() == 0 {
-                return Err(io::Error::other("the first"));
-            }
-            let cancelled = sleep(LONG).await.expect_err("the first main fails");
-            notes.lock().expect("no panic").push(cancelled.reason());
-            Err(io::Error::from(cancelled))
-        }
-    });
-    assert_eq!(outcome.expect_err("it failed").to_string(), "the first");
-    assert_eq!(
-        *reasons.lock().expect("no panic"),
-        vec![Reason::Shutdown; others]
-    );
-}
-
-#[test]
-fn a_panic_of_a_main_comes_out_after_all_cores_have_stopped() {
-    let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
-    let count = runtime.handle().cores().len() as u64;
-    let drops = Drops::new();
-    let inner = drops.clone();
-    let main = move |core: CoreId| {
-        let counted = inner.value();
-        async move {
-            let _counted = counted;
-            assert!(core.index() != 0, "as planned");
-            sleep(LONG).await
-        }
-    };
-    let payload =
-        catch_unwind(AssertUnwindSafe(|| runtime.run(main))).expect_err("a main panicked");
-    assert_eq!(payload.downcast_ref::<&str>(), Some(&"as planned"));
-    assert_eq!(drops.dropped(), count);
-}
-
-#[test]
-fn a_panic_of_the_future_of_block_on_comes_out() {
-    let payload = catch_unwind(|| {
-        block_on(async {
-            op::nop().await.expect("the core works");
-            panic!("as planned");
-        })
-    })
-    .expect_err("the future panicked");
-    assert_eq!(payload.downcast_ref::<&str>(), Some(&"as planned"));
-    block_on(op::nop()).expect("a core").expect("it works");
-}
-
-#[test]
-fn mains_that_a_shutdown_cancelled_count_as_ended() {
-    let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
-    let handle = runtime.handle();
-    let outcome = runtime.run(move |core| {
-        let handle = handle.clone();
-        async move {
-            if core.index() == 0 {
-                handle.shutdown();
-            }
-            sleep(LONG).await
-        }
-    });
-    assert_eq!(outcome, Ok(()));
-}
-
-#[test]
-fn an_error_that_is_no_cancel_comes_out_of_a_shutdown() {
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let handle = runtime.handle();
-    let outcome = runtime.run(move |_| {
-        let handle = handle.clone();
-        async move {
-            handle.shutdown();
-            sleep(LONG).await.expect_err("the runtime stops");
-            Err::<(), _>(io::Error::other("could not save"))
-        }
-    });
-    assert_eq!(
-        outcome.expect_err("it failed").to_string(),
-        "could not save"
-    );
-}
-
-#[test]
-fn tasks_that_outlive_the_mains_are_cancelled_and_their_values_dropped() {
-    let drops = Drops::new();
-    let inner = drops.clone();
-    let seen = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&seen);
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let outcome = runtime.run(move |_| {
-        let (drops, seen) = (inner.clone(), Arc::clone(&counter));
-        async move {
-            for _ in 0..100 {
-                let (counted, seen) = (drops.value(), Arc::clone(&seen));
-                drop(spawn(async move {
-                    let _counted = counted;
-                    let cancelled = sleep(LONG).await.expect_err("the runtime stops");
-                    assert_eq!(cancelled.reason(), Reason::Shutdown);
-                    seen.fetch_add(1, Ordering::Relaxed);
-                }));
-            }
-            op::nop().await
-        }
-    });
-    outcome.expect("the main ended well");
-    assert_eq!(seen.load(Ordering::Relaxed), 100);
-    assert_eq!(drops.alive(), 0);
-}
-
-#[test]
-fn tasks_that_block_on_leaves_behind_are_gone_when_it_returns() {
-    let drops = Drops::new();
-    block_on(async {
-        for _ in 0..10 {
-            let counted = drops.value();
-            drop(spawn(async move {
-                let _counted = counted;
-                let _ = sleep(LONG).await;
-            }));
-        }
-        yield_now().await.expect("nobody cancels");
-        assert_eq!(drops.dropped(), 0);
-    })
-    .expect("a core");
-    assert_eq!(drops.dropped(), 10);
-}
-
-// --- shutdown ---
-
-#[test]
-fn shutdown_returns_as_soon_as_all_tasks_have_ended() {
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let handle = runtime.handle();
-    let drops = Drops::new();
-    let counted = drops.value();
-    let task = handle.spawn(handle.cores()[0], move || async move {
-        let _counted = counted;
-        sleep(LONG).await
-    });
-    // The grace period is an hour; the task takes none of it.
-    runtime.shutdown(LONG);
-    assert_eq!(drops.dropped(), 1);
-    let outcome = task.expect("room").wait().expect("it ended by itself");
-    assert_eq!(outcome.map_err(Cancelled::reason), Err(Reason::Shutdown));
-}
-
-#[test]
-fn a_task_may_use_its_grace_to_say_goodbye() {
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let handle = runtime.handle();
-    let said = Arc::new(AtomicBool::new(false));
-    let note = Arc::clone(&said);
-    let task = handle.spawn(handle.cores()[0], move || async move {
-        sleep(LONG).await.expect_err("the runtime stops");
-        let goodbye = quoit::Scope::new()
-            .shielded()
-            .run(async { sleep(Duration::from_millis(20)).await })
-            .await;
-        note.store(goodbye == Ok(Some(())), Ordering::Relaxed);
-    });
-    runtime.shutdown(LONG);
-    task.expect("room").wait().expect("it ended by itself");
-    assert!(said.load(Ordering::Relaxed));
-}
-
-#[test]
-fn tasks_that_never_end_are_dropped_after_the_grace_period() {
-    for grace in [Duration::ZERO, Duration::from_millis(20)] {
-        let runtime = Runtime::builder()
-            .cores(Cores::Count(1))
-            .build()
-            .expect("a");
-        let handle = runtime.handle();
-        let drops = Drops::new();
-        let inner = drops.clone();
-        let spawned = handle.spawn(handle.cores()[0], move || async move {
-            for _ in 0..100 {
-                let counted = inner.value();
-                drop(spawn(async move {
-                    let _counted = counted;
-                    std::future::pending::<()>().await;
-                }));
-            }
-        });
-        spawned.expect("room").wait().expect("it ended");
-        assert_eq!(drops.alive(), 100);
-        let begin = Instant::now();
-        runtime.shutdown(grace);
-        assert!(begin.elapsed() >= grace, "{grace:?}");
-        assert_eq!(drops.alive(), 0, "{grace:?}");
-    }
 }
 
 #[test]
@@ -684,49 +875,6 @@ fn tasks_that_swallow_every_cancel_do_not_hold_a_shutdown_up() {
     assert_eq!(drops.dropped(), 6);
 }
 
-#[test]
-fn destructors_that_start_tasks_do_not_hold_a_shutdown_up() {
-    struct Spawns(Counted);
-    impl Drop for Spawns {
-        fn drop(&mut self) {
-            drop(spawn(async {}));
-        }
-    }
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let handle = runtime.handle();
-    let drops = Drops::new();
-    let held = Spawns(drops.value());
-    let spawned = handle.spawn(handle.cores()[0], move || async move {
-        drop(spawn(async move {
-            let _held = (&held.0, &held);
-            std::future::pending::<()>().await;
-        }));
-    });
-    spawned.expect("room").wait().expect("it ended");
-    runtime.shutdown(Duration::ZERO);
-    assert_eq!(drops.alive(), 0);
-}
-
-#[test]
-fn no_patience_at_all_overrules_a_long_grace_period() {
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .build()
-        .expect("a");
-    let handle = runtime.handle();
-    let endless = handle.spawn(handle.cores()[0], std::future::pending::<()>);
-    handle.shutdown_within(LONG);
-    handle.shutdown_within(Duration::ZERO);
-    assert!(matches!(
-        endless.expect("room").wait(),
-        Err(RemoteError::Gone)
-    ));
-    drop(runtime);
-}
-
 /// The long one is short enough for the test to end if it counts, which would be wrong.
 #[test]
 fn the_shortest_grace_period_counts() {
@@ -756,84 +904,4 @@ fn the_shortest_grace_period_counts() {
     ));
     assert!(begin.elapsed() < long, "the second call had no effect");
     drop(runtime);
-}
-
-#[test]
-fn a_runtime_dropped_stops_within_its_own_grace_period() {
-    let drops = Drops::new();
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(1))
-        .grace_period(Duration::from_millis(10))
-        .build()
-        .expect("a core");
-    let handle = runtime.handle();
-    let counted = drops.value();
-    let endless = handle.spawn(handle.cores()[0], move || async move {
-        let _counted = counted;
-        std::future::pending::<()>().await;
-    });
-    drop(runtime);
-    assert_eq!(drops.alive(), 0);
-    assert!(matches!(
-        endless.expect("room").wait(),
-        Err(RemoteError::Gone)
-    ));
-}
-
-#[test]
-fn a_runtime_that_has_ended_leaves_no_thread() {
-    let test = "runtime::a_runtime_that_has_ended_leaves_no_thread";
-    in_child(test, || {
-        let before = threads();
-        let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
-        assert_eq!(threads(), before + processors().len());
-        runtime.shutdown(Duration::ZERO);
-        assert_eq!(threads(), before);
-    });
-}
-
-// --- settings ---
-
-#[test]
-fn every_setting_works_at_its_limits() {
-    let mut limits = vec![
-        Runtime::builder().submission_entries(8),
-        Runtime::builder()
-            .submission_entries(8)
-            .completion_entries(8),
-        Runtime::builder()
-            .submission_entries(32_768)
-            .completion_entries(65_536),
-        Runtime::builder().mailbox_capacity(1),
-        Runtime::builder().mailbox_capacity(1 << 20),
-        Runtime::builder().receive_buffers(4, 512),
-        Runtime::builder().receive_buffers(32_768, 512),
-        Runtime::builder().receive_buffers(4, 1 << 20),
-    ];
-    for builder in limits.drain(..) {
-        on_ring_of(builder, |_| async {
-            let tasks: Vec<_> = (0..100).map(|_| spawn(op::nop())).collect();
-            for task in tasks {
-                task.await.expect("it ended").expect("the core works");
-            }
-        });
-    }
-}
-
-#[test]
-fn settings_past_their_limits_are_named() {
-    let refused = |builder: quoit::Builder| builder.build().expect_err("past a limit").to_string();
-    let set: BTreeSet<String> = [
-        refused(Runtime::builder().submission_entries(4)),
-        refused(Runtime::builder().submission_entries(65_536)),
-        refused(Runtime::builder().completion_entries(100)),
-        refused(Runtime::builder().receive_buffers(2, 4096)),
-        refused(Runtime::builder().receive_buffers(16, 1 << 21)),
-        refused(Runtime::builder().mailbox_capacity(0)),
-    ]
-    .into();
-    assert_eq!(set.len(), 6);
-    for message in set {
-        assert!(message.contains("but must be"), "{message}");
-    }
 }
