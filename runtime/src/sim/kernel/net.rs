@@ -246,7 +246,7 @@ impl Kernel {
         }
         if matches!(how, Shutdown::Write | Shutdown::Both) && !connection.write_shut {
             connection.write_shut = true;
-            self.deliver(id, Piece::End);
+            self.deliver(id, Piece::End, 0);
         }
         self.changed(id);
         Ok(())
@@ -451,18 +451,18 @@ impl Kernel {
             // Enough of them to be felt.
             let (single, rest) = bytes.split_at(bytes.len().min(8));
             for &byte in single {
-                self.deliver(id, Piece::Bytes(vec![byte]));
+                self.deliver(id, Piece::Bytes(vec![byte]), 1_000);
             }
             if !rest.is_empty() {
-                self.deliver(id, Piece::Bytes(rest.to_vec()));
+                self.deliver(id, Piece::Bytes(rest.to_vec()), 0);
             }
             return;
         }
-        self.deliver(id, Piece::Bytes(bytes));
+        self.deliver(id, Piece::Bytes(bytes), 0);
     }
 
-    /// Sends a piece on its way to the peer.
-    fn deliver(&mut self, from: ObjectId, piece: Piece) {
+    /// Sends a piece on its way to the peer, so far behind the one before it.
+    fn deliver(&mut self, from: ObjectId, piece: Piece, apart: u64) {
         let late = self.drawn(Fault::LateArrival, 5_000_000);
         let now = self.now;
         let Ok(connection) = self.connection_mut(from) else {
@@ -474,8 +474,7 @@ impl Kernel {
         };
         // In order: never before what was sent earlier.
         let before = other.transit.back().map_or(now, |(at, _)| *at);
-        let single = matches!(&piece, Piece::Bytes(bytes) if bytes.len() == 1);
-        let at = (now + late.unwrap_or(0)).max(before + u64::from(single) * 1_000);
+        let at = (now + late.unwrap_or(0)).max(before + apart);
         if let Piece::Bytes(bytes) = &piece {
             other.in_transit += bytes.len();
         }
