@@ -34,6 +34,9 @@ const START: u64 = 1_000_000_000;
 /// Steps of one core in a row that get nothing done, before it counts as spinning.
 const IDLE_STEPS: u32 = 64;
 
+/// Steps that the destructors of a program that has failed may take.
+const STEPS_TO_UNWIND: u64 = 200_000;
+
 /// What a run is bounded by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -362,13 +365,15 @@ impl World {
     fn go_on(&self, main: Option<(Place, MainPoll<'_>)>) {
         self.check();
         self.steps.set(self.steps.get() + 1);
-        if self.steps.get() > self.limits.steps {
+        let limit = if self.calmed.get() {
+            STEPS_TO_UNWIND
+        } else {
+            self.limits.steps
+        };
+        if self.steps.get() > limit {
             self.fail(
                 "end",
-                format!(
-                    "the program has not ended within {} steps of the simulation",
-                    self.limits.steps
-                ),
+                format!("the program has not ended within {limit} steps of the simulation"),
             );
         }
         let runnable = self.runnable(main.as_ref().map(|(place, _)| *place));
