@@ -17,8 +17,8 @@ const ROOT: Ino = 1;
 /// How many symbolic links one path may have. `path_resolution(7)`.
 const MAX_LINKS: u32 = 40;
 
-/// How long a name in a folder may be. `path_resolution(7)`.
-const NAME_MAX: usize = 255;
+/// How many bytes a name may have. `NAME_MAX`, `pathconf(3)`.
+const MAX_NAME: usize = 255;
 
 #[derive(Debug)]
 struct Inode {
@@ -193,8 +193,7 @@ impl FileTree {
         if path.is_empty() {
             return Err(libc::ENOENT);
         }
-        // With the byte that ends it. `path_resolution(7)`.
-        if path.len() + 1 > libc::PATH_MAX as usize {
+        if path.len() >= libc::PATH_MAX as usize {
             return Err(libc::ENAMETOOLONG);
         }
         let mut parents: Vec<Ino> = Vec::new();
@@ -218,8 +217,11 @@ impl FileTree {
                 });
             };
             self.entries(folder)?;
-            if part.len() > NAME_MAX {
+            if part.len() > MAX_NAME {
                 return Err(libc::ENAMETOOLONG);
+            }
+            if part == b"." {
+                continue;
             }
             if part == b".." {
                 match parents.pop() {
@@ -230,6 +232,10 @@ impl FileTree {
                 continue;
             }
             let last = rest.is_empty();
+            if last && must_be_folder && walk.creates {
+                // A name that ends with a slash is never a new file's, also if there is one.
+                return Err(libc::EISDIR);
+            }
             let ino = self.entries(folder)?.get(&part).copied();
             let link = ino.and_then(|ino| match &self.inode(ino).what {
                 Contents::Link(target) => Some(target.clone()),
@@ -268,7 +274,7 @@ impl FileTree {
 
 fn split(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|&byte| byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
+        .filter(|part| !part.is_empty())
         .map(<[u8]>::to_vec)
         .collect()
 }
@@ -278,6 +284,7 @@ struct Walk {
     start: Ino,
     beneath: bool,
     follow: bool,
+    creates: bool,
     links: u32,
 }
 
@@ -287,6 +294,7 @@ impl Walk {
             start,
             beneath: resolve & libc::RESOLVE_BENEATH != 0,
             follow: flags & libc::AT_SYMLINK_NOFOLLOW == 0 || flags == libc::AT_FDCWD,
+            creates: false,
             links: 0,
         }
     }
@@ -369,8 +377,17 @@ impl Kernel {
         } else {
             0
         };
+        if path.is_empty() {
+            return Err(libc::ENOENT);
+        }
+        // `O_CREAT` makes no folders; refused since 6.4 (open(2), bugs).
+        if flags & libc::O_CREAT != 0 && flags & libc::O_DIRECTORY != 0 {
+            return Err(libc::EINVAL);
+        }
         let now = self.wall_nanos();
-        let found = self.files.walk(Walk::new(start, follow, resolve), path)?;
+        let mut walk = Walk::new(start, follow, resolve);
+        walk.creates = flags & libc::O_CREAT != 0;
+        let found = self.files.walk(walk, path)?;
         let ino = match found.ino {
             Some(_) if flags & libc::O_EXCL != 0 && flags & libc::O_CREAT != 0 => {
                 return Err(libc::EEXIST);
@@ -389,8 +406,10 @@ impl Kernel {
         match &mut self.files.inode(ino).what {
             Contents::Folder(_) if writes => return Err(libc::EISDIR),
             Contents::Folder(_) => {}
+            Contents::File(_) | Contents::Link(_) if flags & libc::O_DIRECTORY != 0 => {
+                return Err(libc::ENOTDIR);
+            }
             Contents::Link(_) => return Err(libc::ELOOP),
-            Contents::File(_) if flags & libc::O_DIRECTORY != 0 => return Err(libc::ENOTDIR),
             Contents::File(bytes) => {
                 if flags & libc::O_TRUNC != 0 && writes {
                     bytes.clear();
@@ -427,8 +446,11 @@ impl Kernel {
         } else {
             offset
         };
-        let Contents::File(bytes) = &self.files.inode(ino).what else {
-            return Err(libc::EISDIR);
+        let bytes = match &self.files.inode(ino).what {
+            Contents::File(bytes) => bytes,
+            // The ring asks a file without `read_iter` only as long as something is left to be read.
+            _ if most == 0 => &Vec::new(),
+            _ => return Err(libc::EISDIR),
         };
         let begin = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
         let read = bytes[begin..begin.saturating_add(most).min(bytes.len())].to_vec();
@@ -457,6 +479,10 @@ impl Kernel {
         let errors = [libc::EIO, libc::ENOSPC, libc::EDQUOT];
         if let Some(errno) = self.refused(Fault::WriteFails, &errors) {
             return Err(errno);
+        }
+        if bytes.is_empty() {
+            // Nothing is written: neither the length nor the time changes.
+            return Ok(0);
         }
         let now = self.wall_nanos();
         let inode = self.files.inode(ino);
