@@ -333,6 +333,8 @@ impl Kernel {
                         })),
                     }
                 }
+                // `sock_read_iter` looks at nothing for a read of nothing; `recv(2)` does.
+                Kind::Socket(_) if into.length == 0 => done(Ok(0)),
                 Kind::Socket(_) => {
                     let most = self.shortened(object, into.length as usize, Fault::ShortRead);
                     match self.receive_or_fail(object, most) {
@@ -401,7 +403,8 @@ impl Kernel {
                 if self.comes(Fault::PollFails) {
                     return done(Err(libc::ENOMEM));
                 }
-                let always = (libc::POLLERR | libc::POLLHUP) as u32;
+                // As poll(2) does, and RDHUP besides (`IO_POLL_UNMASK`, io_uring/poll.c).
+                let always = (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) as u32;
                 match self.events(object) & (events | always) {
                     0 => Tried::Blocked,
                     ready => done(Ok(ready as i32)),
