@@ -3,8 +3,8 @@
 //! It does what the man pages and measurements of the real one allow, and no more. What they leave
 //! open is decided by the seed.
 //!
-//! In reading order: `Kernel` here holds the parts together, [`net`] is sockets, [`pipe`] pipes and
-//! counters, [`files`] files, [`ring`] the queues of one ring, [`work`] carries requests out.
+//! In reading order: `Kernel` here holds the parts together, [`net`] is sockets, [`ports`] who
+//! has which port, [`pipe`] pipes, [`files`] files, [`ring`] the queues of one ring, [`work`] carries requests out.
 //!
 //! Invariants:
 //! - A request's memory is touched only while the ring's own core is in the kernel, and only after its
@@ -15,6 +15,7 @@
 pub(crate) mod files;
 pub(crate) mod net;
 pub(crate) mod pipe;
+pub(crate) mod ports;
 pub(crate) mod ring;
 pub(crate) mod work;
 

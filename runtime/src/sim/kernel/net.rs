@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 
+use super::ports::{Ports, Sharing};
 use super::{Coming, Kernel, Kind, ObjectId};
 use crate::driver::socket::SocketOption;
 use crate::sim::fault::Fault;
@@ -14,21 +15,20 @@ use crate::sim::fault::Fault;
 /// What a socket holds for its reader, if nobody says otherwise.
 const RECEIVE_BUFFER: usize = 128 * 1024;
 
-/// The ports of sockets that asked for none. `ip_local_port_range`, `ip(7)`.
-const FIRST_PORT: u16 = 32_768;
-
-/// Who listens where, and which ports are taken.
+/// Who listens where, and which ports are taken. A port that a socket was given without asking for it
+/// is free again when the connection is over, one it asked for when it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Net {
     listeners: BTreeMap<SocketAddr, Vec<ObjectId>>,
-    bound: BTreeMap<SocketAddr, u32>,
-    next_port: u16,
+    pub(crate) ports: Ports,
 }
 
 #[derive(Debug)]
 pub(crate) struct Socket {
     local: Option<SocketAddr>,
-    reuse_port: bool,
+    /// It asked for its port.
+    asked: bool,
+    sharing: Sharing,
     capacity: usize,
     state: State,
 }
@@ -59,6 +59,8 @@ struct Connection {
     read_shut: bool,
     /// We send no more.
     write_shut: bool,
+    /// The peer knows.
+    end_arrived: bool,
     /// To be reported once, by whoever comes first. `SO_ERROR`, `socket(7)`.
     error: Option<i32>,
     /// Nothing goes any more.
@@ -81,7 +83,8 @@ impl Socket {
     pub(crate) fn fresh() -> Self {
         Self {
             local: None,
-            reuse_port: false,
+            asked: false,
+            sharing: Sharing::default(),
             capacity: RECEIVE_BUFFER,
             state: State::Fresh,
         }
@@ -106,12 +109,19 @@ impl Connection {
             ended: false,
             read_shut: false,
             write_shut: false,
+            end_arrived: false,
             error: None,
             dead: false,
             acknowledged: 0,
             stalled_until: 0,
             cut_off: false,
         }
+    }
+
+    /// Whether nothing is left of it but the two ends: reset, or closed in both directions. `TCP_CLOSE`,
+    /// and `TIME_WAIT` as the socket sees it.
+    fn is_over(&self) -> bool {
+        self.dead || self.ended && self.end_arrived
     }
 }
 
@@ -132,62 +142,79 @@ impl Kernel {
     pub(crate) fn set_option(&mut self, id: ObjectId, option: SocketOption) -> Result<(), i32> {
         let socket = self.socket_mut(id)?;
         match option {
-            SocketOption::ReusePort(on) => socket.reuse_port = on,
+            SocketOption::ReusePort(on) => socket.sharing.port = on,
+            SocketOption::ReuseAddress(on) => socket.sharing.address = on,
             // The kernel doubles what it is told, and has a least (socket(7)).
             SocketOption::ReceiveBuffer(bytes) => socket.capacity = (bytes * 2).max(2304),
-            SocketOption::NoDelay(_)
-            | SocketOption::ReuseAddress(_)
-            | SocketOption::SendBuffer(_)
-            | SocketOption::KeepAlive(_) => {}
+            SocketOption::NoDelay(_) | SocketOption::SendBuffer(_) | SocketOption::KeepAlive(_) => {
+            }
         }
         Ok(())
     }
 
     pub(crate) fn bind_socket(&mut self, id: ObjectId, wanted: SocketAddr) -> Result<(), i32> {
-        if is_nowhere(wanted.ip()) {
-            return Err(libc::EADDRNOTAVAIL);
+        let socket = self.socket_mut(id)?;
+        let sharing = socket.sharing;
+        if socket.local.is_some() {
+            return Err(libc::EINVAL);
         }
         let address = if wanted.port() == 0 {
-            self.free_port(wanted.ip())?
+            self.free_port(wanted.ip(), sharing)?
         } else {
             wanted
         };
-        let shared = self.socket_mut(id)?.reuse_port;
-        if self.socket_mut(id)?.local.is_some() {
-            return Err(libc::EINVAL);
-        }
-        let clash = self.net.listeners.iter().any(|(taken, listeners)| {
-            let same = taken.port() == address.port()
-                && (taken.ip() == address.ip()
-                    || taken.ip().is_unspecified()
-                    || address.ip().is_unspecified());
-            same && !listeners.is_empty() && !(shared && self.all_share(listeners))
-        });
-        if clash {
+        if self.is_taken(address, sharing, None) {
             return Err(libc::EADDRINUSE);
         }
-        self.socket_mut(id)?.local = Some(address);
-        *self.net.bound.entry(address).or_default() += 1;
+        let socket = self.socket_mut(id)?;
+        socket.local = Some(address);
+        socket.asked = wanted.port() != 0;
+        self.net.ports.take(address.port(), id);
         Ok(())
     }
 
-    fn all_share(&self, listeners: &[ObjectId]) -> bool {
-        listeners.iter().all(|&id| match &self.object(id).kind {
-            Kind::Socket(socket) => socket.reuse_port,
-            _ => false,
-        })
+    /// Returns the address of a socket that has one, how it shares that, and whether it listens there.
+    pub(crate) fn as_bound(&self, id: ObjectId) -> Option<(SocketAddr, Sharing, bool)> {
+        match &self.object(id).kind {
+            Kind::Socket(socket) => {
+                let listens = matches!(socket.state, State::Listening { .. });
+                socket.local.map(|local| (local, socket.sharing, listens))
+            }
+            _ => None,
+        }
     }
 
-    fn free_port(&mut self, ip: IpAddr) -> Result<SocketAddr, i32> {
-        for _ in FIRST_PORT..=u16::MAX {
-            let port = FIRST_PORT + self.net.next_port % (u16::MAX - FIRST_PORT);
-            self.net.next_port = self.net.next_port.wrapping_add(1) % (u16::MAX - FIRST_PORT);
-            let address = SocketAddr::new(ip, port);
-            if !self.net.bound.contains_key(&address) {
+    fn free_port(&mut self, ip: IpAddr, sharing: Sharing) -> Result<SocketAddr, i32> {
+        // Those that linger are passed over.
+        for _ in 0..u16::MAX {
+            let address = SocketAddr::new(ip, self.net.ports.free()?);
+            if !self.is_taken(address, sharing, None) {
                 return Ok(address);
             }
         }
         Err(libc::EADDRINUSE)
+    }
+
+    /// A connection is over: its port is free, unless the socket asked for it, or closed first.
+    fn leave_port(&mut self, id: ObjectId) {
+        if let Ok(socket) = self.socket_mut(id)
+            && !socket.asked
+            && let Some(local) = socket.local
+        {
+            self.net.ports.leave(local.port(), id);
+        }
+    }
+
+    /// The end that closed first waits, lest something old arrives at somebody new.
+    fn linger(&mut self, id: ObjectId) {
+        let now = self.now;
+        if let Ok(socket) = self.socket_mut(id)
+            && let Some(local) = socket.local
+            && let State::Connected(connection) = &socket.state
+        {
+            let (remote, sharing) = (connection.remote, socket.sharing);
+            self.net.ports.linger(now, local, remote, sharing);
+        }
     }
 
     pub(crate) fn listen_socket(&mut self, id: ObjectId, backlog: i32) -> Result<(), i32> {
@@ -195,16 +222,9 @@ impl Kernel {
             self.bind_socket(id, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
         }
         let socket = self.socket_mut(id)?;
-        let address = socket.local.expect("bound just above or before");
-        let shared = socket.reuse_port;
-        let others = self
-            .net
-            .listeners
-            .get(&address)
-            .cloned()
-            .unwrap_or_default();
-        let may_share = others.is_empty() || shared && self.all_share(&others);
-        if !may_share {
+        let (address, sharing) = (socket.local.expect("bound just above"), socket.sharing);
+        // Others may have bound it meanwhile, sharing it; only one listens, if not all share the port.
+        if self.is_taken(address, sharing, Some(id)) {
             return Err(libc::EADDRINUSE);
         }
         let socket = self.socket_mut(id)?;
@@ -230,7 +250,7 @@ impl Kernel {
 
     pub(crate) fn peer_address(&mut self, id: ObjectId) -> Result<SocketAddr, i32> {
         let connection = self.connection_mut(id)?;
-        if connection.dead {
+        if connection.is_over() {
             return Err(libc::ENOTCONN);
         }
         Ok(connection.remote)
@@ -238,7 +258,7 @@ impl Kernel {
 
     pub(crate) fn shut_down(&mut self, id: ObjectId, how: Shutdown) -> Result<(), i32> {
         let connection = self.connection_mut(id)?;
-        if connection.dead {
+        if connection.is_over() {
             return Err(libc::ENOTCONN);
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
@@ -304,31 +324,44 @@ impl Kernel {
             // Try again when somebody was accepted, or in a while, as a lost SYN is.
             return None;
         }
-        let local = match self.socket_mut(id).map(|socket| socket.local) {
-            Ok(Some(local)) => local,
-            _ => match self.free_port(loopback_like(address.ip())) {
-                Ok(local) => local,
+        let bound = self.as_bound(id).map(|(local, _, _)| local);
+        let local = match bound {
+            Some(local) if local.ip().is_unspecified() => {
+                SocketAddr::new(loopback_like(address.ip()), local.port())
+            }
+            Some(local) => local,
+            None => match self.net.ports.free() {
+                Ok(port) => SocketAddr::new(loopback_like(address.ip()), port),
                 Err(_) => return Some(Err(libc::EADDRNOTAVAIL)),
             },
         };
-        *self.net.bound.entry(local).or_default() += 1;
-        let capacity = self
-            .socket_mut(listener)
-            .map_or(RECEIVE_BUFFER, |socket| socket.capacity);
-        *self.net.bound.entry(address).or_default() += 1;
+        if self.is_connected(local, address) {
+            return Some(Err(libc::EADDRNOTAVAIL));
+        }
+        // A connection before may linger; the new one takes its place (`tcp_tw_reuse`, tcp(7)).
+        self.net.ports.linger_no_more(local, address);
+        let Ok(Socket {
+            capacity, sharing, ..
+        }) = self.socket_mut(listener)
+        else {
+            unreachable!("a listener is a socket");
+        };
+        let (capacity, sharing) = (*capacity, *sharing);
         let other = self.make(Kind::Socket(Socket {
             local: Some(address),
-            reuse_port: false,
+            asked: false,
+            sharing,
             capacity,
             state: State::Connected(Connection::new(local, id)),
         }));
+        self.net.ports.take(address.port(), other);
         // The listener's queue owns it until it is accepted.
         self.own(other);
-        let socket = self.socket_mut(id).expect("looked at above");
-        if socket.local.replace(local).is_some() {
-            self.unbind(local);
+        if bound.is_none() {
+            self.net.ports.take(local.port(), id);
         }
         let socket = self.socket_mut(id).expect("looked at above");
+        socket.local = Some(local);
         socket.state = State::Connected(Connection::new(address, other));
         if let Ok(Socket {
             state: State::Listening { queue, .. },
@@ -339,6 +372,18 @@ impl Kernel {
         }
         self.changed(listener);
         Some(Ok(()))
+    }
+
+    fn is_connected(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let mut owners = self.net.ports.owners(local.port()).iter();
+        owners.any(|owner| match &self.object(*owner).kind {
+            Kind::Socket(Socket {
+                local: Some(theirs),
+                state: State::Connected(connection),
+                ..
+            }) => *theirs == local && connection.remote == remote,
+            _ => false,
+        })
     }
 
     /// Returns whom to wait for until there is room, while connecting to this address.
@@ -385,7 +430,7 @@ impl Kernel {
             Ok(connection) => connection,
             Err(errno) => return Some(Err(errno)),
         };
-        if !connection.arrived.is_empty() && most > 0 {
+        if !connection.arrived.is_empty() {
             let count = most.min(connection.arrived.len());
             // Moved as a whole: byte by byte it is what a debug build spends most of its time on.
             let rest = connection.arrived.split_off(count);
@@ -397,10 +442,14 @@ impl Kernel {
             }
             return Some(Ok(taken));
         }
-        if let Some(errno) = connection.error.take() {
+        // Who has heard that the peer sends no more hears of no failure (`SOCK_DONE`, `tcp_recvmsg`).
+        if !connection.ended
+            && let Some(errno) = connection.error.take()
+        {
             return Some(Err(errno));
         }
-        let over = connection.ended || connection.read_shut || connection.dead || most == 0;
+        // Also a receive of nothing waits for something (`sock_rcvlowat` is at least one).
+        let over = connection.ended || connection.read_shut || connection.dead;
         over.then(|| Ok(Vec::new()))
     }
 
@@ -443,15 +492,22 @@ impl Kernel {
     pub(crate) fn send(&mut self, id: ObjectId, bytes: Vec<u8>) {
         self.counts.bytes += bytes.len() as u64;
         let connection = self.connection_mut(id).expect("asked for its room before");
+        if bytes.is_empty() {
+            return;
+        }
         if connection.peer.is_none() {
+            let remote = connection.remote;
+            if let Some((local, _, _)) = self.as_bound(id) {
+                self.net.ports.linger_no_more(remote, local);
+            }
             self.reset_by_peer(id);
             return;
         }
         if bytes.len() > 1 && self.comes(Fault::OneByteSegments) {
             // Enough of them to be felt.
             let (single, rest) = bytes.split_at(bytes.len().min(8));
-            for &byte in single {
-                self.deliver(id, Piece::Bytes(vec![byte]), 1_000);
+            for (after, &byte) in (0..).zip(single) {
+                self.deliver(id, Piece::Bytes(vec![byte]), after * 1_000);
             }
             if !rest.is_empty() {
                 self.deliver(id, Piece::Bytes(rest.to_vec()), 0);
@@ -461,20 +517,25 @@ impl Kernel {
         self.deliver(id, Piece::Bytes(bytes), 0);
     }
 
-    /// Sends a piece on its way to the peer, so far behind the one before it.
-    fn deliver(&mut self, from: ObjectId, piece: Piece, apart: u64) {
+    /// Sends a piece on its way to the peer, which it takes at least so long.
+    fn deliver(&mut self, from: ObjectId, piece: Piece, least: u64) {
         let late = self.drawn(Fault::LateArrival, 5_000_000);
         let now = self.now;
         let Ok(connection) = self.connection_mut(from) else {
             return;
         };
-        let Some(peer) = connection.peer else { return };
+        let Some(peer) = connection.peer else {
+            // Closed there, which still acknowledges an end.
+            connection.end_arrived = true;
+            self.leave_port(from);
+            return;
+        };
         let Ok(other) = self.connection_mut(peer) else {
             return;
         };
         // In order: never before what was sent earlier.
         let before = other.transit.back().map_or(now, |(at, _)| *at);
-        let at = (now + late.unwrap_or(0)).max(before + apart);
+        let at = (now + late.unwrap_or(0).max(least)).max(before);
         if let Piece::Bytes(bytes) = &piece {
             other.in_transit += bytes.len();
         }
@@ -497,6 +558,9 @@ impl Kernel {
         };
         let mut arrived = 0;
         let mut something = false;
+        let mut ended = false;
+        // Who has closed in both directions, short of closing, takes no more (RFC 1122, 4.2.2.13).
+        let deaf = connection.read_shut && connection.write_shut;
         while let Some((at, _)) = connection.transit.front() {
             if *at > now || connection.cut_off {
                 break;
@@ -506,14 +570,39 @@ impl Kernel {
                 Piece::Bytes(bytes) => {
                     connection.in_transit -= bytes.len();
                     arrived += bytes.len();
-                    connection.arrived.extend(bytes);
+                    if !deaf {
+                        connection.arrived.extend(bytes);
+                    }
                 }
-                Piece::End => connection.ended = true,
+                Piece::End => ended = true,
             }
         }
         let peer = connection.peer;
         if !something {
             return;
+        }
+        if deaf && arrived > 0 {
+            self.reset_both(id);
+            return;
+        }
+        if ended {
+            connection.ended = true;
+            let first = connection.write_shut;
+            let over = connection.is_over();
+            if first {
+                self.linger(id);
+            }
+            if over {
+                self.leave_port(id);
+            }
+            if let Some(peer) = peer
+                && let Ok(other) = self.connection_mut(peer)
+            {
+                other.end_arrived = true;
+                if other.is_over() {
+                    self.leave_port(peer);
+                }
+            }
         }
         if let Some(peer) = peer
             && let Ok(other) = self.connection_mut(peer)
@@ -558,7 +647,7 @@ impl Kernel {
         let Ok(connection) = self.connection_mut(id) else {
             return;
         };
-        if !connection.dead {
+        if !connection.is_over() {
             connection.dead = true;
             // It overtakes what is on its way; what has arrived can still be received.
             connection.transit.clear();
@@ -569,6 +658,7 @@ impl Kernel {
             } else {
                 libc::ECONNRESET
             });
+            self.leave_port(id);
         }
         self.changed(id);
     }
@@ -605,13 +695,13 @@ impl Kernel {
                 if !connection.arrived.is_empty() || over {
                     events |= libc::POLLIN;
                 }
-                if connection.ended || connection.read_shut || connection.dead {
+                if over {
                     events |= libc::POLLRDHUP;
                 }
                 if connection.error.is_some() {
                     events |= libc::POLLERR;
                 }
-                if connection.dead || (connection.ended && connection.write_shut) {
+                if over && (connection.dead || connection.write_shut) {
                     events |= libc::POLLHUP;
                 }
                 events
@@ -651,37 +741,42 @@ impl Kernel {
                     self.net.listeners.remove(&address);
                 }
             }
-            self.unbind(address);
+            self.net.ports.leave(address.port(), id);
         }
+        let (local, sharing) = (socket.local, socket.sharing);
         match socket.state {
             State::Listening { queue, .. } => {
-                // Who was not accepted is sent away: with a reset, and no end before it
-                // (`inet_csk_listen_stop`).
+                // Who was not accepted is sent away, by a reset: no end goes before, no port lingers.
                 for waiting in queue {
-                    let peer = self.connection_mut(waiting).ok().and_then(|waiting| {
-                        waiting.dead = true;
-                        waiting.peer
-                    });
+                    let peer = self
+                        .connection_mut(waiting)
+                        .ok()
+                        .and_then(|waiting| waiting.peer);
+                    self.reset_by_peer(waiting);
+                    self.disown(waiting);
                     if let Some(peer) = peer {
                         self.reset_by_peer(peer);
                     }
                     self.disown(waiting);
                 }
             }
-            State::Connected(connection) => self.hang_up(connection),
+            State::Connected(connection) => self.hang_up(connection, local, sharing),
             State::Fresh => {}
         }
     }
 
-    fn hang_up(&mut self, connection: Connection) {
+    fn hang_up(&mut self, connection: Connection, local: Option<SocketAddr>, sharing: Sharing) {
+        let unread = !connection.arrived.is_empty() || !connection.transit.is_empty();
+        if let Some(local) = local.filter(|_| !connection.is_over() && !connection.ended && !unread)
+        {
+            let (now, remote) = (self.now, connection.remote);
+            self.net.ports.linger(now, local, remote, sharing);
+        }
         let Some(peer) = connection.peer else { return };
-        // An end that nobody has looked at is no byte (`__tcp_close` leaves it out of its count).
-        let coming = |(_, piece): &(u64, Piece)| matches!(piece, Piece::Bytes(_));
-        let unread = !connection.arrived.is_empty() || connection.transit.iter().any(coming);
         if let Ok(other) = self.connection_mut(peer) {
             other.peer = None;
         }
-        if connection.dead {
+        if connection.is_over() {
             return;
         }
         if unread {
@@ -703,15 +798,6 @@ impl Kernel {
         }
         // Whoever waits to send finds that nobody is there.
         self.changed(peer);
-    }
-
-    fn unbind(&mut self, address: SocketAddr) {
-        if let Some(count) = self.net.bound.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.net.bound.remove(&address);
-            }
-        }
     }
 }
 
