@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 use std::net::{Shutdown, SocketAddr};
 
-use quoit::op::{self, Listener, Socket, Stream};
+use quoit::op::{self, Listener, Socket, SocketOption, Stream};
 use tests::bytes;
 
 use crate::compare::{Place, Script, Steps, all_hold};
@@ -73,7 +73,14 @@ pub(crate) async fn connected() -> [Stream; 2] {
     let dialled = Stream::connect(Socket::tcp(any).expect("a socket"), address.into());
     let dialled = dialled.await.expect("somebody listens");
     let accepted = listener.accept().await.expect("somebody has connected");
-    [dialled, Stream::new(accepted)]
+    let ends = [dialled, Stream::new(accepted)];
+    for end in &ends {
+        // Else what is small waits for an acknowledgement, which comes with whatever happens next. In the
+        // model such bytes are late by a fault, which seldom lasts until just that.
+        let told = end.set(SocketOption::NoDelay(true));
+        told.expect("an option of every connection");
+    }
+    ends
 }
 
 impl Step {
