@@ -158,6 +158,9 @@ impl Kernel {
         if socket.local.is_some() {
             return Err(libc::EINVAL);
         }
+        if is_nowhere(wanted.ip()) {
+            return Err(libc::EADDRNOTAVAIL);
+        }
         let address = if wanted.port() == 0 {
             self.free_port(wanted.ip(), sharing)?
         } else {
@@ -753,7 +756,6 @@ impl Kernel {
                         .ok()
                         .and_then(|waiting| waiting.peer);
                     self.reset_by_peer(waiting);
-                    self.disown(waiting);
                     if let Some(peer) = peer {
                         self.reset_by_peer(peer);
                     }
@@ -766,7 +768,9 @@ impl Kernel {
     }
 
     fn hang_up(&mut self, connection: Connection, local: Option<SocketAddr>, sharing: Sharing) {
-        let unread = !connection.arrived.is_empty() || !connection.transit.is_empty();
+        // An end that nobody has looked at is no byte (`__tcp_close` leaves it out of its count).
+        let coming = |(_, piece): &(u64, Piece)| matches!(piece, Piece::Bytes(_));
+        let unread = !connection.arrived.is_empty() || connection.transit.iter().any(coming);
         if let Some(local) = local.filter(|_| !connection.is_over() && !connection.ended && !unread)
         {
             let (now, remote) = (self.now, connection.remote);
