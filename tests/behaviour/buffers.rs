@@ -8,7 +8,8 @@ use std::thread;
 use quoit::{Builder, RingFeature, Runtime, op, spawn};
 use quoit_net::TcpStream;
 use tests::{
-    Kernel, both_ends, bytes, connected, gauges, on_core_of, on_ring_of, poll_once, receive_all,
+    Kernel, both_ends, bytes, connected, gauges, on_core_of, on_core_of_each, on_ring_of,
+    poll_once, receive_all,
 };
 
 /// The smallest, the largest, and some in between; filled piece by piece, and whole.
@@ -47,75 +48,72 @@ async fn exchange(ours: &TcpStream, theirs: &TcpStream, word: u64) {
 
 #[test]
 fn streams_that_nobody_reads_do_not_hold_the_others_up() {
-    const STREAMS: u64 = 20;
     const EACH: usize = 40_000;
-    for builder in settings() {
-        let name = format!("{builder:?}");
-        on_core_of(builder, move |handle| async move {
-            // Each has been waited for once, so that the kernel receives for it, and is read no
-            // more.
-            let mut stalled = Vec::new();
-            for seed in 0..STREAMS {
-                let (ours, theirs) = both_ends().await;
-                let mut wait = Box::pin(ours.recv());
-                assert!(poll_once(wait.as_mut()).await.is_pending());
-                drop(wait);
-                op::nop().await.expect("the receive is in the kernel");
-                let (outcome, _) = theirs.write_all(bytes(EACH, seed)).await;
-                outcome.expect("the sockets of both sides have room");
-                theirs.shutdown(Shutdown::Write).expect("connected");
-                stalled.push((seed, ours, theirs));
-            }
+    on_core_of_each(settings(), |handle, name| async move {
+        let (streams, exchanges) = match Kernel::here() {
+            Kernel::Real => (20, 200),
+            Kernel::Simulated | Kernel::Unruly => (4, 20),
+        };
+        // Each has been waited for once, so that the kernel receives for it, and is read no
+        // more.
+        let mut stalled = Vec::new();
+        for seed in 0..streams {
             let (ours, theirs) = both_ends().await;
-            for word in 0..200 {
-                exchange(&ours, &theirs, word).await;
-                exchange(&theirs, &ours, word).await;
-            }
-            // What was stalled goes on, and nothing of it is missing.
-            for (seed, ours, _theirs) in stalled {
-                let all = receive_all(&ours).await;
-                assert!(all == bytes(EACH, seed), "stream {seed}, {name}");
-            }
-            drop((ours, theirs));
-            assert_eq!(gauges(&handle).await.panics, 0);
-        });
-    }
+            let mut wait = Box::pin(ours.recv());
+            assert!(poll_once(wait.as_mut()).await.is_pending());
+            drop(wait);
+            op::nop().await.expect("the receive is in the kernel");
+            let (outcome, _) = theirs.write_all(bytes(EACH, seed)).await;
+            outcome.expect("the sockets of both sides have room");
+            theirs.shutdown(Shutdown::Write).expect("connected");
+            stalled.push((seed, ours, theirs));
+        }
+        let (ours, theirs) = both_ends().await;
+        for word in 0..exchanges {
+            exchange(&ours, &theirs, word).await;
+            exchange(&theirs, &ours, word).await;
+        }
+        // What was stalled goes on, and nothing of it is missing.
+        for (seed, ours, _theirs) in stalled {
+            let all = receive_all(&ours).await;
+            assert!(all == bytes(EACH, seed), "stream {seed}, {name}");
+        }
+        drop((ours, theirs));
+        assert_eq!(gauges(&handle).await.panics, 0);
+    });
 }
 
 #[test]
 fn chunks_that_are_kept_do_not_starve_the_others() {
-    for builder in settings() {
-        let name = format!("{builder:?}");
-        on_core_of(builder, move |handle| async move {
-            let (ours, theirs) = both_ends().await;
-            let size = match Kernel::here() {
-                Kernel::Real => 3 << 20,
-                Kernel::Simulated | Kernel::Unruly => 256 << 10,
-            };
-            let sent = bytes(size, 7);
-            let expected = sent.clone();
-            let writer = spawn(async move {
-                let (outcome, _) = theirs.write_all(sent).await;
-                outcome.expect("somebody reads");
-            });
-            // Every chunk is kept to the end.
-            let mut kept = Vec::new();
-            while let Some(chunk) = ours.recv().await.expect("an orderly end") {
-                kept.push(chunk);
-                let (ours, theirs) = if kept.len() % 97 == 1 && kept.len() < 2_000 {
-                    both_ends().await
-                } else {
-                    continue;
-                };
-                exchange(&ours, &theirs, kept.len() as u64).await;
-            }
-            writer.await.expect("no panic");
-            let all: Vec<u8> = kept.iter().flat_map(|chunk| chunk.to_vec()).collect();
-            assert!(all == expected, "{name}");
-            let copied = kept.iter().filter(|chunk| !chunk.is_lent()).count() as u64;
-            assert!(gauges(&handle).await.copied_chunks >= copied, "{name}");
+    on_core_of_each(settings(), |handle, name| async move {
+        let (ours, theirs) = both_ends().await;
+        let size = match Kernel::here() {
+            Kernel::Real => 3 << 20,
+            Kernel::Simulated | Kernel::Unruly => 64 << 10,
+        };
+        let sent = bytes(size, 7);
+        let expected = sent.clone();
+        let writer = spawn(async move {
+            let (outcome, _) = theirs.write_all(sent).await;
+            outcome.expect("somebody reads");
         });
-    }
+        // Every chunk is kept to the end.
+        let mut kept = Vec::new();
+        while let Some(chunk) = ours.recv().await.expect("an orderly end") {
+            kept.push(chunk);
+            let (ours, theirs) = if kept.len() % 97 == 1 && kept.len() < 2_000 {
+                both_ends().await
+            } else {
+                continue;
+            };
+            exchange(&ours, &theirs, kept.len() as u64).await;
+        }
+        writer.await.expect("no panic");
+        let all: Vec<u8> = kept.iter().flat_map(|chunk| chunk.to_vec()).collect();
+        assert!(all == expected, "{name}");
+        let copied = kept.iter().filter(|chunk| !chunk.is_lent()).count() as u64;
+        assert!(gauges(&handle).await.copied_chunks >= copied, "{name}");
+    });
 }
 
 #[test]
@@ -146,55 +144,50 @@ fn at_most_half_of_the_buffers_are_lent() {
 
 #[test]
 fn many_small_messages_arrive_in_order() {
-    for builder in settings() {
-        on_core_of(builder, |_| async {
-            let (ours, theirs) = both_ends().await;
-            let messages: u32 = match Kernel::here() {
-                Kernel::Real => 5_000,
-                Kernel::Simulated | Kernel::Unruly => 500,
-            };
-            let writer = spawn(async move {
-                for number in 0..messages {
-                    let (outcome, _) = theirs.write_all(number.to_ne_bytes()).await;
-                    outcome.expect("somebody reads");
-                }
-            });
-            let all = receive_all(&ours).await;
-            writer.await.expect("no panic");
-            let expected: Vec<u8> = (0..messages).flat_map(u32::to_ne_bytes).collect();
-            assert!(all == expected);
+    on_core_of_each(settings(), |_, _| async move {
+        let (ours, theirs) = both_ends().await;
+        let messages: u32 = match Kernel::here() {
+            Kernel::Real => 5_000,
+            Kernel::Simulated | Kernel::Unruly => 100,
+        };
+        let writer = spawn(async move {
+            for number in 0..messages {
+                let (outcome, _) = theirs.write_all(number.to_ne_bytes()).await;
+                outcome.expect("somebody reads");
+            }
         });
-    }
+        let all = receive_all(&ours).await;
+        writer.await.expect("no panic");
+        let expected: Vec<u8> = (0..messages).flat_map(u32::to_ne_bytes).collect();
+        assert!(all == expected);
+    });
 }
 
 #[test]
 fn large_streams_on_many_connections_arrive_whole() {
-    for builder in settings() {
-        let name = format!("{builder:?}");
-        on_core_of(builder, move |_| async move {
-            let mut tasks = Vec::new();
-            let mut writers = Vec::new();
-            let size = match Kernel::here() {
-                Kernel::Real => 500_000,
-                Kernel::Simulated | Kernel::Unruly => 50_000,
-            };
-            for seed in 0..8 {
-                let (ours, theirs) = both_ends().await;
-                writers.push(spawn(async move {
-                    let (outcome, _) = theirs.write_all(bytes(size, seed)).await;
-                    outcome.expect("somebody reads");
-                }));
-                tasks.push(spawn(async move { receive_all(&ours).await }));
-            }
-            for (seed, task) in (0..).zip(tasks) {
-                let all = task.await.expect("no panic");
-                assert!(all == bytes(size, seed), "stream {seed}, {name}");
-            }
-            for writer in writers {
-                writer.await.expect("no panic");
-            }
-        });
-    }
+    on_core_of_each(settings(), |_, name| async move {
+        let mut tasks = Vec::new();
+        let mut writers = Vec::new();
+        let size = match Kernel::here() {
+            Kernel::Real => 500_000,
+            Kernel::Simulated | Kernel::Unruly => 20_000,
+        };
+        for seed in 0..8 {
+            let (ours, theirs) = both_ends().await;
+            writers.push(spawn(async move {
+                let (outcome, _) = theirs.write_all(bytes(size, seed)).await;
+                outcome.expect("somebody reads");
+            }));
+            tasks.push(spawn(async move { receive_all(&ours).await }));
+        }
+        for (seed, task) in (0..).zip(tasks) {
+            let all = task.await.expect("no panic");
+            assert!(all == bytes(size, seed), "stream {seed}, {name}");
+        }
+        for writer in writers {
+            writer.await.expect("no panic");
+        }
+    });
 }
 
 #[test]
@@ -223,19 +216,17 @@ fn a_stream_that_is_dropped_gives_its_buffers_back() {
 
 #[test]
 fn a_chunk_may_outlive_its_stream() {
-    for builder in settings() {
-        on_core_of(builder, |_| async {
-            let (ours, theirs) = both_ends().await;
-            theirs.write_all("!").await.0.expect("room");
-            let chunk = ours.recv().await.expect("no error").expect("no end");
-            ours.close().await.expect("no error");
-            let (ours, theirs) = both_ends().await;
-            theirs.write_all(bytes(60_000, 1)).await.0.expect("room");
-            theirs.shutdown(Shutdown::Write).expect("connected");
-            assert!(receive_all(&ours).await == bytes(60_000, 1));
-            assert_eq!(&*chunk, b"!");
-        });
-    }
+    on_core_of_each(settings(), |_, _| async move {
+        let (ours, theirs) = both_ends().await;
+        theirs.write_all("!").await.0.expect("room");
+        let chunk = ours.recv().await.expect("no error").expect("no end");
+        ours.close().await.expect("no error");
+        let (ours, theirs) = both_ends().await;
+        theirs.write_all(bytes(60_000, 1)).await.0.expect("room");
+        theirs.shutdown(Shutdown::Write).expect("connected");
+        assert!(receive_all(&ours).await == bytes(60_000, 1));
+        assert_eq!(&*chunk, b"!");
+    });
 }
 
 // On the real ring: what lies in the kernel is counted while a thread goes on sending.

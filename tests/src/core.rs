@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::task::Poll;
@@ -11,7 +12,7 @@ use quoit::sim::{Faults, Sim, for_seeds};
 use quoit::{Builder, CoreMetrics, Cores, Handle, RemoteError, Runtime};
 
 /// The seeds that every program is run under: the first one without faults.
-const SEEDS: std::ops::Range<u64> = 0..6;
+pub(crate) const SEEDS: Range<u64> = 0..6;
 
 thread_local! {
     /// What the program on this thread runs on. A core of its own is a thread on the real ring.
@@ -65,13 +66,17 @@ pub fn whole(transferred: std::io::Result<usize>, most: usize) -> usize {
 ///
 /// With `QUOIT_SIM_SEED` only that seed is run after the ring.
 pub fn on_both<T>(program: impl Fn() -> T) -> T {
-    on_both_with(|sim| sim, program)
+    on_both_with(SEEDS, |sim| sim, program)
 }
 
-/// As [`on_both`], on simulated machines that `prepare` has had a hand in.
-pub(crate) fn on_both_with<T>(prepare: impl Fn(Sim) -> Sim, program: impl Fn() -> T) -> T {
+/// As [`on_both`], under these seeds, on simulated machines that `prepare` has had a hand in.
+pub(crate) fn on_both_with<T>(
+    seeds: Range<u64>,
+    prepare: impl Fn(Sim) -> Sim,
+    program: impl Fn() -> T,
+) -> T {
     let real = program();
-    for_seeds(SEEDS, |sim| {
+    for_seeds(seeds, |sim| {
         let (kernel, faults) = if sim.seed() == SEEDS.start {
             (Kernel::Simulated, Faults::none())
         } else {
@@ -102,6 +107,24 @@ where
     M: Future<Output: Send + 'static> + 'static,
 {
     on_both(|| on_ring_of(builder.clone(), body.clone()))
+}
+
+/// As [`on_core_of`] for each of the builders, in the simulation under two seeds of its own. The body
+/// also gets what the builder was told.
+pub fn on_core_of_each<M>(
+    builders: impl IntoIterator<Item = Builder>,
+    body: impl FnOnce(Handle, String) -> M + Clone + Send + 'static,
+) where
+    M: Future<Output = ()> + 'static,
+{
+    for (place, builder) in (0..).step_by(2).zip(builders) {
+        let told = format!("{builder:?}");
+        let program = || {
+            let (body, told) = (body.clone(), told.clone());
+            on_ring_of(builder.clone(), |handle| body(handle, told))
+        };
+        on_both_with(place..place + 2, |sim| sim, program);
+    }
 }
 
 /// Runs `body` as a task on the one core of a new runtime, on the real ring alone: for bodies with

@@ -10,7 +10,7 @@ use quoit::sim::Sim;
 use quoit::{Handle, Runtime};
 
 use crate::Kernel;
-use crate::core::{on_both_with, on_ring_of};
+use crate::core::{SEEDS, on_both_with, on_ring_of};
 
 /// Where the folder lies on a simulated machine.
 const SIMULATED: &str = "/tests/of/their/own";
@@ -46,7 +46,7 @@ where
         let body = body.clone();
         on_ring_of(Runtime::builder(), move |handle| body(handle, path))
     };
-    on_both_with(|sim| simulated(sim, entries), program)
+    on_both_with(SEEDS, |sim| simulated(sim, entries), program)
 }
 
 fn on_this_machine(entries: &[Put<'_>]) -> tempfile::TempDir {

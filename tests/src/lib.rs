@@ -12,8 +12,8 @@ mod process;
 
 pub use child::{Child, in_child};
 pub use core::{
-    Kernel, gauges, on_both, on_core, on_core_of, on_ring, on_ring_of, park_once, poll_once,
-    until_parked, whole,
+    Kernel, gauges, on_both, on_core, on_core_of, on_core_of_each, on_ring, on_ring_of, park_once,
+    poll_once, until_parked, whole,
 };
 pub use drops::{Counted, Drops};
 pub use folder::{Put, content_of, on_core_in, read_all};
