@@ -1,4 +1,6 @@
-//! How the parts behave together, on the real ring.
+//! How the parts behave together: on the real ring, and in the simulation under some seeds.
+//!
+//! What runs on the ring alone stands under a heading that says why.
 
 mod buffers;
 mod cancel;

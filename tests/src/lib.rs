@@ -20,6 +20,6 @@ pub use folder::{Put, content_of, on_core_in, read_all};
 pub use outside::Outside;
 pub use peer::{
     FullQueue, both_ends, both_ends_with, both_streams, bytes, connected, full_address, listening,
-    receive_all, receive_exactly, refusing_address, reset, reset_from_afar, silent_address,
+    receive_all, receive_exactly, refusing_address, reset, reset_from_afar,
 };
 pub use process::{descriptors, mapped_kib, resident_kib, switches, threads};

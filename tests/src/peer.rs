@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use quoit::op::{Listener, Socket, Stream};
 use quoit_net::tcp::TcpOptions;
-use socket2::{Domain, Protocol, Type};
 
 /// Listens on a free port of the loopback interface.
 pub fn listening() -> (TcpListener, SocketAddr) {
@@ -126,27 +125,6 @@ pub fn reset(stream: TcpStream) {
         .set_linger(Some(Duration::ZERO))
         .expect("an option of every socket");
     drop(socket);
-}
-
-/// Returns an address where a connect neither succeeds nor fails: a listener whose queue is full,
-/// and what fills it. Keep the sockets.
-pub fn silent_address() -> (SocketAddr, Vec<socket2::Socket>) {
-    let listener =
-        socket2::Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    listener.bind(&any.into()).expect("a free port");
-    listener.listen(0).expect("a bound socket listens");
-    let bound = listener.local_addr().expect("it is bound");
-    let address = bound.as_socket().expect("an internet address");
-    let mut sockets = vec![listener];
-    // A queue for none holds one; what comes after that gets no answer.
-    for _ in 0..4 {
-        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.set_nonblocking(true).expect("an option");
-        let _ = socket.connect(&bound);
-        sockets.push(socket);
-    }
-    (address, sockets)
 }
 
 /// Makes `count` bytes of which no short stretch repeats soon, so that a byte in a wrong place

@@ -10,7 +10,7 @@
 //! - Whatever may come in more than one order is decided by the seed (or the path), and only there.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -58,6 +58,8 @@ pub(crate) struct World {
     std_base: std::time::Instant,
     /// What is left is being ended, after a failure.
     calmed: Cell<bool>,
+    /// What the run has failed by.
+    failure: RefCell<String>,
 }
 
 impl std::fmt::Debug for World {
@@ -108,6 +110,7 @@ impl World {
             steps_at_instant: Cell::new(0),
             std_base: crate::driver::real_std_now(),
             calmed: Cell::new(false),
+            failure: RefCell::default(),
         })
     }
 
@@ -755,15 +758,19 @@ impl World {
             return self.calm_down(check, &what);
         }
         let report = super::report::failure(self, check, &what);
+        self.failure.replace(report.clone());
         panic!("{report}");
     }
 
     /// The program unwinds, and one of its destructors waits for cores: they are stopped at once.
     fn calm_down(&self, check: &'static str, what: &str) {
         if self.calmed.replace(true) {
-            eprintln!(
-                "the program cannot even be ended ({check}): {what}\nSIM FAIL seed={:#x}; run it \
-                 again with\n    {}",
+            // Past whatever a test harness captures: it would die with the process.
+            let _ = writeln!(
+                std::io::stderr(),
+                "{}\nand the program cannot even be ended ({check}): {what}\n\
+                 SIM FAIL seed={:#x}; run it again with\n    {}",
+                self.failure.borrow(),
                 self.seed,
                 super::report::replay(self.seed),
             );
