@@ -7,15 +7,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::client::conn::http1;
-use quoit::sim::{Sim, for_seeds};
+use quoit::sim::{Fault, Faults, Sim, for_seeds};
 use quoit::spawn;
 use quoit_net::TcpStream;
-use quoit_net::http::Io;
+use quoit_net::http::{Io, Server};
 use quoit_net::tcp::TcpOptions;
 
 use crate::raw_client::{Answers, send_cut, written};
 use crate::site::{self, AnyBody, Ask, Counted, Reader, read};
-use crate::support::{Clients, World, address, below, one_in, pause_up_to, timed};
+use crate::support::{Clients, World, address, at_most, below, one_in, pause_up_to, timed};
 
 /// How long the server may take to drain; and how much longer its end may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -125,38 +125,50 @@ async fn ask_once() {
     ask.check(World::Kind, answer.status, &answer.body);
 }
 
-fn site_under(world: World, sim: Sim) {
-    site::with_files(world.of(sim)).run(|| {
-        let counted = Arc::new(Counted::default());
-        let Some(server) = site::serve(world, &counted) else {
-            return;
-        };
-        let mut clients = Clients::on(1 + below(2));
-        for _ in 0..2 + below(4) {
-            let counted = Arc::clone(&counted);
-            let at_once = one_in(2);
-            clients.start(move || async move {
-                pause_up_to(50).await;
+/// Starts some clients that ask in either way, each for as long as its patience lasts.
+fn ask_about(world: World, counted: &Arc<Counted>, patience: Option<Duration>) {
+    let mut clients = Clients::on(1 + below(2));
+    for _ in 0..2 + below(4) {
+        let counted = Arc::clone(counted);
+        let at_once = one_in(2);
+        clients.start(move || async move {
+            pause_up_to(50).await;
+            let asking = async {
                 if at_once {
                     ask_at_once(world, counted).await;
                 } else {
                     ask_in_turn(world, counted).await;
                 }
-            });
-        }
-        clients.end();
-        quoit::sim::end_faults();
-        let ((), took) = timed(|| {
-            let mut fresh = Clients::on(1);
-            fresh.start(ask_once);
-            fresh.end();
+            };
+            let _: Option<()> = at_most(patience, asking).await;
         });
-        assert!(took < Duration::from_secs(5), "an answer took {took:?}");
-        let (report, took) = timed(|| server.shutdown(GRACE));
-        let report = report.expect("no core failed");
-        assert!(took < GRACE + SLACK, "the end took {took:?}: {report}");
-        let (made, received) = counted.totals();
-        assert!(received <= made, "an answer came from nowhere");
+    }
+    clients.end();
+}
+
+/// Ends the faults, asks once more, and stops the server: all of that goes well.
+fn end_well(server: Server, counted: &Counted) {
+    quoit::sim::end_faults();
+    let ((), took) = timed(|| {
+        let mut fresh = Clients::on(1);
+        fresh.start(ask_once);
+        fresh.end();
+    });
+    assert!(took < Duration::from_secs(5), "an answer took {took:?}");
+    let (report, took) = timed(|| server.shutdown(GRACE));
+    let report = report.expect("no core failed");
+    assert!(took < GRACE + SLACK, "the end took {took:?}: {report}");
+    let (made, received) = counted.totals();
+    assert!(received <= made, "an answer came from nowhere");
+}
+
+fn site_under(world: World, sim: Sim) {
+    site::with_files(world.of(sim)).run(|| {
+        let counted = Arc::new(Counted::default());
+        if let Some(server) = site::serve(world, &counted) {
+            ask_about(world, &counted, None);
+            end_well(server, &counted);
+        }
     });
 }
 
@@ -168,4 +180,20 @@ fn a_request_is_answered() {
 #[test]
 fn a_request_is_answered_or_fails_and_the_server_goes_on() {
     for_seeds(0..40, |sim| site_under(World::Harsh, sim));
+}
+
+/// Machines that are switched off, and networks that are cut: nothing arrives any more, and nobody
+/// says so. Clients give up by themselves; the server has its deadlines.
+#[test]
+fn peers_that_vanish_without_a_word_keep_nobody_from_an_answer() {
+    for_seeds(0..40, |sim| {
+        let faults = Faults::some().rate(Fault::PeerVanishes, 0.02);
+        site::with_files(sim.faults(faults)).run(|| {
+            let counted = Arc::new(Counted::default());
+            if let Some(server) = site::serve(World::Harsh, &counted) {
+                ask_about(World::Harsh, &counted, Some(Duration::from_secs(100)));
+                end_well(server, &counted);
+            }
+        });
+    });
 }
