@@ -325,7 +325,18 @@ impl Kernel {
                 }
             }
             FileCall::Asked(Request::Open { path, how, .. }) => {
-                let errors = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EACCES];
+                let errors = [
+                    libc::EMFILE,
+                    libc::ENFILE,
+                    libc::ENOMEM,
+                    libc::EACCES,
+                    libc::EPERM,
+                    libc::EINTR,
+                    libc::ENOSPC,
+                    libc::EDQUOT,
+                    libc::EROFS,
+                    libc::EOVERFLOW,
+                ];
                 if let Some(errno) = self.refused(Fault::OpenFails, &errors) {
                     return Err(errno);
                 }

@@ -300,7 +300,15 @@ impl Kernel {
             if self.comes(Fault::ConnectRefused) {
                 return Some(Err(libc::ECONNREFUSED));
             }
-            let unreachable = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ETIMEDOUT];
+            let unreachable = [
+                libc::ENETUNREACH,
+                libc::EHOSTUNREACH,
+                libc::ETIMEDOUT,
+                libc::EACCES,
+                libc::EPERM,
+                libc::EADDRNOTAVAIL,
+                libc::EAGAIN,
+            ];
             if let Some(errno) = self.refused(Fault::ConnectUnreachable, &unreachable) {
                 return Some(Err(errno));
             }

@@ -27,20 +27,35 @@ const F_MORE: u32 = 2;
 const F_NOTIF: u32 = 8;
 const F_BUF_MORE: u32 = 16;
 
-/// What makes an `accept4(2)` fail that is nobody's fault.
-const ACCEPT_ERRORS: [i32; 5] = [
+/// What makes an `accept4(2)` fail that is nobody's fault: the network's own errors, a firewall's, and
+/// no memory.
+const ACCEPT_ERRORS: [i32; 11] = [
     libc::EPROTO,
     libc::ENETDOWN,
+    libc::ENOPROTOOPT,
+    libc::EHOSTDOWN,
+    libc::ENONET,
     libc::EHOSTUNREACH,
+    libc::EOPNOTSUPP,
+    libc::ENETUNREACH,
+    libc::EPERM,
     libc::ENOMEM,
     libc::ENOBUFS,
 ];
-const RECEIVE_ERRORS: [i32; 3] = [libc::ENOMEM, libc::ETIMEDOUT, libc::EHOSTUNREACH];
-const SEND_ERRORS: [i32; 4] = [
+/// `recv(2)`, and what `tcp(7)` and `ip(7)` tell of a connection that the network has given up.
+const RECEIVE_ERRORS: [i32; 4] = [
+    libc::ENOMEM,
+    libc::ETIMEDOUT,
+    libc::EHOSTUNREACH,
+    libc::ENETUNREACH,
+];
+/// `send(2)`, and as above.
+const SEND_ERRORS: [i32; 5] = [
     libc::ENOMEM,
     libc::ENOBUFS,
     libc::ETIMEDOUT,
     libc::EHOSTUNREACH,
+    libc::ENETUNREACH,
 ];
 const CONNECT_PATIENCE: u64 = 127_000_000_000;
 const SYN_RETRY: u64 = 1_000_000_000;
@@ -595,7 +610,7 @@ impl Kernel {
             Some(Ok(room)) => room,
         };
         if let Some(errno) = self.refused(Fault::SendFails, &SEND_ERRORS) {
-            if errno == libc::ETIMEDOUT || errno == libc::EHOSTUNREACH {
+            if !matches!(errno, libc::ENOMEM | libc::ENOBUFS) {
                 self.break_connection(object);
             }
             return ended(-errno);
