@@ -316,42 +316,48 @@ impl Core {
         }
     }
 
-    /// Says what each task waits for, a line each.
+    /// Says what each task waits for, and in which scopes: lines for people.
     #[cfg(feature = "sim")]
     pub(crate) fn describe(&self) -> Vec<String> {
-        use crate::scope::tree::{Purpose, Waits};
-        let tree = self.tree.borrow();
         let mut lines = Vec::new();
         for (slot, node, ready) in self.tasks.borrow().living() {
-            let waits = tree.waits_below(node);
-            if ready {
-                lines.push(format!("task {slot} is ready to run"));
-            } else if waits.iter().all(|(_, _, what)| what.is_none()) {
-                lines.push(format!(
-                    "task {slot} waits for something the runtime does not know"
-                ));
-            } else {
-                lines.push(format!("task {slot} waits"));
-            }
-            for (depth, cancelled, what) in waits {
-                let what = match what {
-                    None => continue,
-                    Some(Waits::Memory(Purpose::Time)) => "for a point in time".to_owned(),
-                    Some(Waits::Memory(Purpose::Join)) => "for the end of a task".to_owned(),
-                    Some(Waits::Memory(Purpose::Item)) => "for bytes or a connection".to_owned(),
-                    Some(Waits::Memory(Purpose::Turn)) => {
-                        "for another task of this core".to_owned()
-                    }
-                    Some(Waits::Kernel(op)) => self.ops.borrow_mut().describe(op),
-                };
-                let cancelled = if cancelled { ", cancelled" } else { "" };
-                let indent = "  ".repeat(depth + 1);
-                lines.push(format!("{indent}{what} (scope depth {depth}{cancelled})"));
+            let views = self.tree.borrow().views(node);
+            let waits = views.iter().any(|view| !view.waits.is_empty());
+            lines.push(match (ready, waits) {
+                (true, _) => format!("task {slot} is ready to run"),
+                (false, true) => format!("task {slot} waits"),
+                (false, false) => {
+                    format!("task {slot} waits for something the runtime does not know")
+                }
+            });
+            for view in views {
+                let indent = "  ".repeat(view.depth + 1);
+                if view.depth > 0 || view.effective {
+                    lines.push(format!("{indent}{}", described(&view)));
+                }
+                for wait in view.waits {
+                    lines.push(format!("{indent}  {}", self.described_wait(wait)));
+                }
             }
         }
         let in_kernel = self.ops.borrow().in_kernel();
-        lines.push(format!("{in_kernel} ops are in the kernel"));
+        let timers = self.timers.borrow().len();
+        lines.push(format!(
+            "{in_kernel} ops are in the kernel, {timers} timers are armed"
+        ));
         lines
+    }
+
+    #[cfg(feature = "sim")]
+    fn described_wait(&self, wait: crate::scope::tree::Waits) -> String {
+        use crate::scope::tree::{Purpose, Waits};
+        match wait {
+            Waits::Memory(Purpose::Time) => "for a point in time".to_owned(),
+            Waits::Memory(Purpose::Join) => "for the end of a task".to_owned(),
+            Waits::Memory(Purpose::Item) => "for bytes or a connection".to_owned(),
+            Waits::Memory(Purpose::Turn) => "for another task of this core".to_owned(),
+            Waits::Kernel(op) => self.ops.borrow_mut().describe(op),
+        }
     }
 
     /// Makes a task's node vanish with the task.
@@ -395,6 +401,27 @@ impl Drop for Core {
             self.quarantine();
         }
     }
+}
+
+#[cfg(feature = "sim")]
+fn described(view: &crate::scope::tree::View) -> String {
+    let mut text = if view.depth == 0 {
+        "its task".to_owned()
+    } else {
+        "a scope".to_owned()
+    };
+    match view.cause {
+        Some(cause) => text += &format!(", cancelled: {cause}"),
+        None if view.effective => text += ", cancelled from outside",
+        None => {}
+    }
+    if view.shielded {
+        text += ", shielded";
+    }
+    if view.orphans > 0 {
+        text += &format!(", {} ops of it are given up and not ended", view.orphans);
+    }
+    text
 }
 
 /// An orphan's account is the node it was started under, as a number.

@@ -171,3 +171,33 @@ fn each_forced_short_write_is_made_up_for() {
         assert_eq!(outcome.value.expect("it works"), 200_000);
     }
 }
+
+/// A program in which nobody can go on is told who waits for what, and in which scope.
+#[test]
+fn a_deadlock_names_every_wait() {
+    let run = || {
+        Sim::with_seed(0).block_on(async {
+            let (read, write) = op::pipe().expect("a pipe");
+            let never = quoit::sync::Event::new();
+            let reader = spawn(async move {
+                let _write = write;
+                op::read(&read, vec![0; 8]).await.0
+            });
+            drop(spawn(std::future::pending::<()>()));
+            let outer = Scope::new().shielded();
+            outer.run(never.wait()).await.expect("nobody cancels");
+            drop(reader);
+        });
+    };
+    let panicked = std::panic::catch_unwind(run).expect_err("nobody can go on");
+    let report = panicked.downcast_ref::<String>().expect("a report");
+    for part in [
+        "deadlock",
+        "a scope, shielded",
+        "for another task of this core",
+        "for a read on descriptor",
+        "waits for something the runtime does not know",
+    ] {
+        assert!(report.contains(part), "{part:?} is not in:\n{report}");
+    }
+}

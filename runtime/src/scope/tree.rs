@@ -108,6 +108,18 @@ pub(crate) enum Purpose {
     Turn,
 }
 
+/// A node, as it is told to people.
+#[cfg(feature = "sim")]
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) depth: usize,
+    pub(crate) cause: Option<Cancelled>,
+    pub(crate) effective: bool,
+    pub(crate) shielded: bool,
+    pub(crate) orphans: u32,
+    pub(crate) waits: Vec<Waits>,
+}
+
 /// What a park waits for, as it is told to people.
 #[cfg(feature = "sim")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,37 +370,41 @@ impl Tree {
         aborts
     }
 
-    /// Returns what waits under a node, and under those below it: how deep, whether that scope is
-    /// cancelled, and what for. A scope that nothing waits in directly says so with `None`.
+    /// Returns a node and those below it, each before its children.
     #[cfg(feature = "sim")]
-    pub(crate) fn waits_below(&self, node: NodeId) -> Vec<(usize, bool, Option<Waits>)> {
-        let mut found = Vec::new();
-        let mut left = vec![(0, node.0)];
+    pub(crate) fn views(&self, top: NodeId) -> Vec<View> {
+        let mut views = Vec::new();
+        let mut left = vec![(0, top.0)];
         while let Some((depth, key)) = left.pop() {
             let Some(node) = self.nodes.get(key) else {
                 continue;
             };
-            if node.first_park.is_none() {
-                found.push((depth, node.effective, None));
-            }
-            let mut park = node.first_park;
-            while let Some(found_park) = park.and_then(|key| self.parks.get(key)) {
-                if let ParkState::Waiting(wait) = &found_park.state {
-                    let waits = match wait {
+            let mut waits = Vec::new();
+            let mut next = node.first_park;
+            while let Some(park) = next.and_then(|key| self.parks.get(key)) {
+                if let ParkState::Waiting(wait) = &park.state {
+                    waits.push(match wait {
                         Wait::Memory(_, purpose) => Waits::Memory(*purpose),
                         Wait::Kernel(op) => Waits::Kernel(*op),
-                    };
-                    found.push((depth, node.effective, Some(waits)));
+                    });
                 }
-                park = found_park.next;
+                next = park.next;
             }
+            views.push(View {
+                depth,
+                cause: node.cause,
+                effective: node.effective,
+                shielded: node.shielded,
+                orphans: node.orphans,
+                waits,
+            });
             let mut child = node.first_child;
             while let Some(key) = child {
                 left.push((depth + 1, key));
                 child = self.nodes.get(key).and_then(|node| node.next);
             }
         }
-        found
+        views
     }
 
     /// Notes that a kernel op started under `node` goes on without its future.
