@@ -410,10 +410,15 @@ impl OpSlab {
             return "for an op that is gone".to_owned();
         };
         let fd: RawFd = slot.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let state = slot.state;
+        let stage = match slot.state {
+            Some(OpState::Queued) => ", which stands in line",
+            Some(OpState::InKernel { asked: Some(_) }) => ", which was asked to end",
+            Some(OpState::Completed { .. }) => ", which has ended",
+            Some(OpState::InKernel { asked: None } | OpState::Orphaned) | None => "",
+        };
         let request = slot.payload.request(fd);
         let fd = fd.saturating_sub(crate::sim::kernel::FIRST_FD).max(-1);
-        format!("for a {} on descriptor {fd}, {state:?}", request.name())
+        format!("for a {} on descriptor {fd}{stage}", request.name())
     }
 
     /// Returns how many ops the kernel holds.
