@@ -192,6 +192,10 @@ impl Core {
 
     /// Waits in the kernel until there is something to do; false if there is already.
     fn begin_park(&self) -> bool {
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            world.before_a_park();
+        }
         self.shared.park.publish();
         if self.has_mail() {
             self.shared.park.withdraw();

@@ -564,6 +564,18 @@ impl Tree {
         }
     }
 
+    /// Returns whether a park is there.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_park(&self, id: ParkId) -> bool {
+        self.parks.get(id.0).is_some()
+    }
+
+    /// Returns whether a node is there, and its owner as well.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_owner(&self, node: NodeId) -> bool {
+        self.nodes.get(node.0).is_some_and(|node| !node.ghost)
+    }
+
     /// Returns how many nodes there are, the root and ghosts included.
     pub(crate) fn node_count(&self) -> usize {
         self.nodes.len()

@@ -126,6 +126,8 @@ faults! {
     CoreStalls = 300,
     /// A parked core is woken late.
     LateWake = 2000,
+    /// Others go on while a core that has found nothing to do is about to park.
+    LastLook = 6000,
     /// A turn takes its time.
     SlowTurn = 2000,
     /// A core's mailbox is full.

@@ -53,6 +53,7 @@ pub(crate) mod fault;
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 pub(crate) mod kernel;
+mod left;
 pub(crate) mod random;
 pub(crate) mod report;
 pub(crate) mod ring;

@@ -1,5 +1,6 @@
 //! `SimRing`: a ring of the simulated kernel, as the driver sees it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 
@@ -175,6 +176,8 @@ impl SimRing {
             incremental,
             head: 0,
             filled: 0,
+            looked_at: 0,
+            lying: BTreeSet::new(),
         });
         Ok(incremental)
     }

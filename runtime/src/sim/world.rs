@@ -399,6 +399,21 @@ impl World {
         }
     }
 
+    /// A core is about to park: lets others do something first, as threads may.
+    pub(crate) fn before_a_park(&self) {
+        if self.calmed.get() || !self.kernel.borrow_mut().comes(Fault::LastLook) {
+            return;
+        }
+        let others = self.runnable(None);
+        let due = self.kernel.borrow().next_coming();
+        if due.is_some_and(|at| at <= self.now_nanos()) {
+            self.happen();
+        } else if !others.is_empty() {
+            let chosen = self.kernel.borrow_mut().choices.choose(others.len());
+            self.step(others[chosen], None);
+        }
+    }
+
     fn now_nanos(&self) -> u64 {
         self.kernel.borrow().now
     }
@@ -657,6 +672,9 @@ impl World {
         if waits && core.tasks.borrow().has_ready() {
             self.violated("park", "a core waits while a task is ready".to_owned());
         }
+        if let Some((check, what)) = super::left::by_a_park(core) {
+            self.violated(check, what);
+        }
         if waits && core.ops.borrow().has_waiting() {
             self.violated(
                 "park",
@@ -712,6 +730,14 @@ impl World {
                 "tasks",
                 "a core has ended with tasks that have not".to_owned(),
             );
+        }
+        let left = {
+            let kernel = self.kernel.borrow();
+            let ring = kernel.rings[sim_core.ring].as_ref().expect("still open");
+            super::left::by_an_end(core, ring)
+        };
+        if let Some((check, what)) = left {
+            self.violated(check, what);
         }
     }
 

@@ -159,6 +159,12 @@ impl TaskTable {
         }
     }
 
+    /// Returns how many slots are not vacant.
+    #[cfg(feature = "sim")]
+    pub(crate) fn occupied(&self) -> u32 {
+        self.free.handed_out()
+    }
+
     /// Returns how many tasks stand in the run queue.
     #[cfg(feature = "sim")]
     pub(crate) fn ready(&self) -> usize {

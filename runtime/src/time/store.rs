@@ -105,6 +105,13 @@ impl<T> TimerStore<T> {
         Some(timer.target)
     }
 
+    /// Returns what each armed timer stands for.
+    #[cfg(feature = "sim")]
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &T> {
+        let timers = self.heap.iter().map(|place| self.timers.get(place.key));
+        timers.map(|timer| &timer.expect("every place belongs to a timer").target)
+    }
+
     /// Returns how many timers are armed.
     pub(crate) fn len(&self) -> usize {
         self.heap.len()

@@ -8,13 +8,14 @@
 //! As a real ring of this runtime's is set up (DEFER_TASKRUN), completions appear only when the core
 //! enters the kernel; the flag that there is deferred work tells without entering.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::RawFd;
 
 use super::{ObjectId, OpKey};
 use crate::buf::door::BufferRing;
 use crate::driver::{Completion, Wait};
 use crate::kernel_op::request::Request;
+use crate::kernel_op::slab::About;
 
 /// How far a request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(crate) struct InFlight {
     /// Bytes that are sent already, of a send that goes on until all are.
     pub(crate) sent: usize,
     pub(crate) since: u64,
+    /// It was asked to end.
+    pub(crate) asked: bool,
     /// It has been tried before.
     pub(crate) tried: bool,
 }
@@ -54,6 +57,23 @@ pub(crate) struct Provided {
     pub(crate) head: u16,
     /// How much of the one at the head is filled.
     pub(crate) filled: u32,
+    /// How many were looked at, as 16 bits, and which of those lie in the ring.
+    pub(crate) looked_at: u16,
+    pub(crate) lying: BTreeSet<u16>,
+}
+
+impl Provided {
+    /// Looks at what was put in since the last look. Returns a buffer that lies there already.
+    pub(crate) fn put_in_twice(&mut self) -> Option<u16> {
+        while self.looked_at != self.ring.tail() {
+            let (number, _, _) = self.ring.entry(self.looked_at);
+            self.looked_at = self.looked_at.wrapping_add(1);
+            if !self.lying.insert(number) {
+                return Some(number);
+            }
+        }
+        None
+    }
 }
 
 #[derive(Debug)]
@@ -68,6 +88,8 @@ pub(crate) struct Ring {
     pub(crate) answers: Vec<(u64, Completion)>,
     /// Requests that could be tried, so that they are found without a search.
     ready: Vec<(u64, OpKey)>,
+    /// The last request of each slot, by the slot's index.
+    last: BTreeMap<u32, u64>,
     pub(crate) provided: Option<Provided>,
     /// How its core waits, if it does.
     pub(crate) waiting: Option<Wait>,
@@ -86,6 +108,7 @@ impl Ring {
             in_flight: BTreeMap::new(),
             answers: Vec::new(),
             ready: Vec::new(),
+            last: BTreeMap::new(),
             provided: None,
             waiting: None,
             interrupted: false,
@@ -138,6 +161,15 @@ impl Ring {
             .iter()
             .find(|(_, op)| op.user_data == user_data)
             .map(|(key, _)| *key)
+    }
+
+    /// Notes whose number a request has. True if the one before it in its slot had the same: what is
+    /// late for the one would be taken for the other's.
+    pub(crate) fn is_used_again(&mut self, user_data: u64) -> bool {
+        match About::of(user_data) {
+            About::Op(_) => self.last.insert(user_data as u32, user_data) == Some(user_data),
+            About::CancelOf(_) | About::Wake | About::Nothing => false,
+        }
     }
 
     /// Returns the name of a request in flight that names this descriptor.

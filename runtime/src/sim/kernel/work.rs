@@ -92,6 +92,13 @@ impl Kernel {
             let what = format!("a {} got the number of a request in flight", request.name());
             return self.violated("one op per slot", what);
         }
+        if ring.is_used_again(user_data) {
+            let what = format!(
+                "a {} got the number of the request before it",
+                request.name()
+            );
+            return self.violated("one op per slot", what);
+        }
         let object = match request {
             Request::Open { directory, .. } | Request::Status { directory, .. }
                 if directory == libc::AT_FDCWD =>
@@ -119,6 +126,7 @@ impl Kernel {
             also: Vec::new(),
             sent: 0,
             since: now,
+            asked: false,
             tried: false,
         };
         self.ring(id).in_flight.insert(key, op);
@@ -550,6 +558,11 @@ impl Kernel {
 
     /// Returns the buffer that is next to be filled: its number, where, and how much room.
     fn provided(&mut self, id: RingId) -> Option<(u16, usize, u32)> {
+        let twice = self.ring(id).provided.as_mut()?.put_in_twice();
+        if let Some(number) = twice {
+            let what = format!("buffer {number} was put in again before it was taken");
+            self.violated("provided buffers", what);
+        }
         let provided = self.ring(id).provided.as_ref()?;
         if provided.ring.tail() == provided.head {
             return None;
@@ -562,10 +575,11 @@ impl Kernel {
     /// Notes that so much of the next buffer is filled; true if it will be filled further.
     fn fill(&mut self, id: RingId, count: u32) -> bool {
         let provided = self.ring(id).provided.as_mut().expect("filled just now");
-        let (_, _, length) = provided.ring.entry(provided.head);
+        let (number, _, length) = provided.ring.entry(provided.head);
         provided.filled += count;
         let goes_on = provided.incremental && provided.filled < length;
         if !goes_on {
+            provided.lying.remove(&number);
             provided.filled = 0;
             provided.head = provided.head.wrapping_add(1);
         }
@@ -674,8 +688,11 @@ impl Kernel {
             self.answer(id, now, user_data, -libc::ENOENT, number);
             return;
         };
-        let op = &self.ring(id).in_flight[&key];
-        let stage = op.stage;
+        let op = self.ring(id).in_flight.get_mut(&key).expect("just found");
+        let (stage, name) = (op.stage, op.request.name());
+        if std::mem::replace(&mut op.asked, true) {
+            self.violated("cancel", format!("a {name} was asked to end twice"));
+        }
         match stage {
             Stage::Running { .. } => {
                 self.answer(id, now, user_data, -libc::EALREADY, number);

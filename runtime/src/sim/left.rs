@@ -1,0 +1,57 @@
+//! What a core has left lying about: looked for whenever it waits, and when it has ended.
+//!
+//! Nothing of this makes a program wrong at once. A timer that nobody waits for wakes the core for
+//! nothing, a park that nobody took out of the tree is memory that does not come back.
+
+use crate::core_state::{Core, TimerTarget};
+
+use super::kernel::ring::{Ring, Stage};
+
+/// What was left, if anything, under the name of the check.
+pub(super) type Left = Option<(&'static str, String)>;
+
+/// Looks at a core that waits in the kernel: every timer must still be waited for.
+pub(super) fn by_a_park(core: &Core) -> Left {
+    let tree = core.tree.borrow();
+    let timers = core.timers.borrow();
+    let stale = timers.targets().find(|target| match target {
+        TimerTarget::Park(park) => !tree.has_park(*park),
+        TimerTarget::Scope(node) => !tree.has_owner(*node),
+        TimerTarget::Alarm(_) => false,
+    })?;
+    let what = match stale {
+        TimerTarget::Scope(_) => "scope",
+        TimerTarget::Park(_) | TimerTarget::Alarm(_) => "wait",
+    };
+    let what = format!("a timer is armed for a {what} that is over");
+    Some(("timers", what))
+}
+
+/// Looks at a core that has ended, and at its ring.
+pub(super) fn by_an_end(core: &Core, ring: &Ring) -> Left {
+    let unasked = ring.in_flight.values().find(|op| {
+        // What a worker carries out cannot be asked.
+        op.user_data != crate::kernel_op::slab::WAKE && op.stage == Stage::Armed && !op.asked
+    });
+    if let Some(op) = unasked {
+        let name = op.request.name();
+        let what = format!("a core has ended, and nobody has asked its {name} to end");
+        return Some(("ops", what));
+    }
+    if !ring.in_flight.is_empty() {
+        return None;
+    }
+    let tree = core.tree.borrow();
+    let (parks, nodes) = (tree.park_count(), tree.node_count());
+    if parks > 0 {
+        let what = format!("a core has ended with {parks} waits in its scope tree");
+        return Some(("parks", what));
+    }
+    if nodes > 1 {
+        let what = format!("a core has ended with {} scopes in its tree", nodes - 1);
+        return Some(("scopes", what));
+    }
+    let slots = core.tasks.borrow().occupied();
+    let what = format!("a core has ended with {slots} slots of tasks that were never vacated");
+    (slots > 0).then_some(("tasks", what))
+}
