@@ -11,6 +11,7 @@ mod lanes;
 mod ledger;
 mod orders;
 mod programs;
+mod promises;
 mod raw_client;
 mod regressions;
 mod site;

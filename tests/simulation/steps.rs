@@ -8,23 +8,35 @@ use std::task::{Poll, Waker};
 
 use quoit::fs::OpenOptions;
 use quoit::op;
-use quoit::time::sleep;
+use quoit::time::{Instant, sleep};
 use quoit::{CarriesCancelled, spawn, yield_now};
 use quoit_net::tcp::TcpStream;
 use tests::poll_once;
 
 use super::workload::{Dice, Here, Plan, Weather, joined, transferred};
 
-/// Ops that are begun and given up.
+/// A sleep: never too short, and as long as it should be where nobody is held up.
+pub(super) async fn sleeps(here: &Here, dice: &mut Dice) -> io::Result<()> {
+    let (begun, duration) = (Instant::now(), dice.micros(3_000));
+    sleep(duration).await?;
+    let elapsed = begun.elapsed();
+    assert!(elapsed >= duration, "a sleep ended early");
+    let in_time = elapsed == duration || here.plan.weather != Weather::Calm;
+    assert!(in_time, "a sleep of {duration:?} took {elapsed:?}");
+    Ok(())
+}
+
+/// Ops that are begun and given up, before or after they have ended.
 pub(super) async fn dropped_early(here: &Here, dice: &mut Dice) -> io::Result<()> {
     let (read, write) = op::pipe()?;
     let path = format!("/given-up-{}", dice.roll(1 << 40));
-    match dice.roll(5) {
-        0 => give_up(op::read(&read, vec![0; 64])).await,
-        1 => give_up(op::poll(&read, libc::POLLIN as u32)).await,
-        2 => give_up(quoit::fs::File::create(path)).await,
-        3 => give_up(TcpStream::connect(here.address)).await,
-        _ => give_up(op::close(read.clone())).await,
+    match dice.roll(6) {
+        0 => give_up(dice, op::read(&read, vec![0; 64])).await,
+        1 => give_up(dice, op::poll(&read, libc::POLLIN as u32)).await,
+        2 => give_up(dice, quoit::fs::File::create(path)).await,
+        3 => give_up(dice, TcpStream::connect(here.address)).await,
+        4 => give_up(dice, op::close(read.clone())).await,
+        _ => give_up(dice, op::close(read)).await,
     }
     if dice.roll(2) == 0 {
         drop(write);
@@ -32,10 +44,19 @@ pub(super) async fn dropped_early(here: &Here, dice: &mut Dice) -> io::Result<()
     Ok(yield_now().await?)
 }
 
-/// Polls once, and drops.
-async fn give_up<F: Future>(op: F) {
+/// Polls once, waits maybe, and drops.
+async fn give_up<F: Future>(dice: &mut Dice, op: F) {
+    let pause = dice.roll(3);
+    let after = dice.micros(400);
     let mut op = pin!(op);
-    let _ = poll_once(op.as_mut()).await;
+    if poll_once(op.as_mut()).await.is_pending() {
+        // It may end meanwhile, and nobody looks. A cancel makes the pause shorter.
+        match pause {
+            0 => {}
+            1 => drop(yield_now().await),
+            _ => drop(sleep(after).await),
+        }
+    }
 }
 
 /// A task on another core, and somebody who waits for it here as foreign code does: by a waker.

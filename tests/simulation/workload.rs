@@ -24,7 +24,7 @@ use quoit_net::ShardedListener;
 use quoit_net::tcp::{TcpListener, TcpStream};
 
 use super::ledger::Ledger;
-use super::{lanes, steps};
+use super::{lanes, promises, steps};
 
 /// Numbers that decide what an actor does.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ impl Plan {
         self.weather == Weather::Rough
     }
 
-    fn dice(&self) -> Dice {
+    pub(super) fn dice(&self) -> Dice {
         let mut next = self.next_actor.lock().expect("nobody panics with it");
         *next += 1;
         Dice::new(self.seed, *next)
@@ -118,7 +118,7 @@ pub(super) fn run(seed: u64, weather: Weather) -> Arc<Plan> {
     let runtime = Runtime::builder()
         .cores(Cores::Count(cores))
         .submission_entries(8 << dice.roll(3))
-        .receive_buffers(4 << dice.roll(2), 512 << dice.roll(4))
+        .receive_buffers(4 << dice.roll(4), 512 << dice.roll(5))
         .grace_period(Duration::from_millis(dice.roll(50)))
         .build()
         .expect("nothing refuses a ring here");
@@ -235,8 +235,11 @@ impl Here {
     fn receive(&self, stream: TcpStream) {
         let plan = Arc::clone(&self.plan);
         self.served.borrow_mut().push(spawn(async move {
-            // How it ends is the sender's to judge.
-            let _ = lanes::receive_lane(&plan, stream).await;
+            if let Err(error) = lanes::receive_lane(&plan, stream).await {
+                let may_fail = plan.is_rough() || plan.cut_short.load(Ordering::Relaxed);
+                let may_fail = may_fail || error.cancelled().is_some();
+                assert!(may_fail, "receiving failed: {error}");
+            }
         }));
     }
 }
@@ -263,10 +266,10 @@ async fn serve(here: Rc<Here>, listener: TcpListener) -> io::Result<()> {
 /// An actor: some steps, one after the other, each drawn.
 async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
     for _ in 0..1 + dice.roll(5) {
-        let step = dice.roll(if depth < 3 { 15 } else { 10 });
+        let step = dice.roll(if depth < 3 { 20 } else { 15 });
         match step {
             0 => yield_now().await?,
-            1 => sleep(dice.micros(3_000)).await?,
+            1 => steps::sleeps(here, &mut dice).await?,
             2 => op::nop().await?,
             3 => steps::dropped_early(here, &mut dice).await?,
             4 => steps::through_a_pipe(&mut dice, &here.plan).await?,
@@ -279,7 +282,12 @@ async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
             7 => lanes::send_lane(here, &mut dice).await?,
             8 => steps::on_another_core(here, &mut dice).await?,
             9 => steps::close_while_in_use(here, &mut dice).await?,
-            10 => {
+            10 => promises::cancelled_at_once(here, &mut dice).await?,
+            11 => promises::orphans_end_with_their_scope(&mut dice).await?,
+            12 => promises::sends_do_not_mix(here, &mut dice).await?,
+            13 => promises::beside_a_busy_task(here).await?,
+            14 => promises::dropped_listener(&mut dice).await?,
+            15 => {
                 let (child, rest) = (Rc::clone(here), here.plan.dice());
                 let child = spawn(async move { act(&child, rest, depth + 1).await });
                 match dice.roll(3) {
@@ -294,8 +302,8 @@ async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
                     _ => here.settle(joined(child.await)?)?,
                 }
             }
-            11 => here.event.wait().await?,
-            12 => {
+            16 => here.event.wait().await?,
+            17 => {
                 let wait = Scope::new().timeout(dice.micros(400));
                 let never = Event::new();
                 let waited: Option<()> = wait.run(never.wait()).await?;
