@@ -46,13 +46,62 @@ pub(crate) fn failure(world: &World, check: &str, what: &str) -> String {
 
 /// The line that repeats a run.
 pub(crate) fn replay(seed: u64) -> String {
-    let test = std::thread::current().name().map(str::to_owned);
+    let thread = std::thread::current();
     let package = std::env::var("CARGO_PKG_NAME").ok();
     let program = std::env::args().next().unwrap_or_default();
+    line(seed, thread.name(), package.as_deref(), &program)
+}
+
+fn line(seed: u64, thread: Option<&str>, package: Option<&str>, program: &str) -> String {
+    // A test has a thread of its own, by its name.
+    let test = thread.filter(|name| *name != "main");
     match (test, package) {
-        (Some(test), Some(package)) if test != "main" => {
-            format!("QUOIT_SIM_SEED={seed:#x} cargo test -p {package} -- --exact {test}")
+        (Some(test), Some(package)) => {
+            // Our own tests of the simulation are there with the feature alone.
+            let own = package == env!("CARGO_PKG_NAME");
+            let features = if own { " --features sim" } else { "" };
+            format!("QUOIT_SIM_SEED={seed:#x} cargo test -p {package}{features} -- --exact {test}")
+        }
+        // Started by hand: where cargo puts the programs of tests, it takes their names.
+        (Some(test), None) if is_of_tests(program) => {
+            format!("QUOIT_SIM_SEED={seed:#x} {program} --exact {test}")
         }
         _ => format!("QUOIT_SIM_SEED={seed:#x} {program}"),
+    }
+}
+
+fn is_of_tests(program: &str) -> bool {
+    let folder = std::path::Path::new(program).parent();
+    folder.is_some_and(|folder| folder.ends_with("deps"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_runs_one_test_however_it_was_started() {
+        let (test, program) = (Some("net::echoes"), "target/debug/deps/server-0123");
+        assert_eq!(
+            line(8, test, Some("server"), program),
+            "QUOIT_SIM_SEED=0x8 cargo test -p server -- --exact net::echoes"
+        );
+        assert_eq!(
+            line(8, test, Some("quoit"), program),
+            "QUOIT_SIM_SEED=0x8 cargo test -p quoit --features sim -- --exact net::echoes"
+        );
+        assert_eq!(
+            line(8, test, None, program),
+            "QUOIT_SIM_SEED=0x8 target/debug/deps/server-0123 --exact net::echoes"
+        );
+        // No test: a thread or a program of somebody's own.
+        assert_eq!(
+            line(8, test, None, "bin/server"),
+            "QUOIT_SIM_SEED=0x8 bin/server"
+        );
+        assert_eq!(
+            line(8, Some("main"), Some("server"), "bin/server"),
+            "QUOIT_SIM_SEED=0x8 bin/server"
+        );
     }
 }
