@@ -85,7 +85,7 @@ enum CoreLife {
     Thread(thread::JoinHandle<()>),
     /// The simulation that runs on this thread.
     #[cfg(feature = "sim")]
-    Simulated(crate::sim::world::Place),
+    Simulated(crate::sim::world::Home),
 }
 
 impl CoreLife {
@@ -94,8 +94,11 @@ impl CoreLife {
         match self {
             Self::Thread(thread) => thread.join(),
             #[cfg(feature = "sim")]
-            Self::Simulated(place) => {
-                if let Some(world) = crate::sim::world() {
+            Self::Simulated(home) => {
+                // In another simulation, or in none, its own is over, and the core with it.
+                if let Some(world) = crate::sim::world()
+                    && let Some(place) = world.place(home)
+                {
                     world.drive(|| world.has_ended(place).then_some(()));
                 }
                 Ok(())
@@ -305,7 +308,7 @@ impl Builder {
                 cores.push(CoreHandle::of(&core));
                 runtime.handle.cores = cores.clone().into();
                 let place = world.add(core, None);
-                runtime.lives.push(CoreLife::Simulated(place));
+                runtime.lives.push(CoreLife::Simulated(world.home(place)));
             }
             return Ok(runtime);
         }
@@ -362,19 +365,33 @@ impl Builder {
             },
         };
         let core = Core::new(0, &config).map_err(BuildError::ring)?;
-        let mut future = pin!(guarded(future));
+        let mut future = pin!(Some(guarded(future)));
         let mut output = None;
-        run_main(
-            core,
-            &mut |cx| match future.as_mut().poll(cx) {
+        let main: MainPoll<'_> = &mut |cx| {
+            let future = future.as_mut().as_pin_mut();
+            match future.expect("dropped at the end only").poll(cx) {
                 Poll::Ready(value) => {
                     output = Some(value);
                     true
                 }
                 Poll::Pending => false,
-            },
-            self.grace_period,
-        );
+            }
+        };
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            let life = core.with_main(self.grace_period);
+            let place = world.add(core, Some(life));
+            if let Err(failure) = caught(|| world.drive_main(place, main)) {
+                // The simulation has failed, while the future was waiting: its destructors need
+                // their core, and must not panic while this does.
+                world.end_on(place, || future.set(None));
+                resume_unwind(failure);
+            }
+        } else {
+            core.run_main(main, self.grace_period);
+        }
+        #[cfg(not(feature = "sim"))]
+        core.run_main(main, self.grace_period);
         match output.expect("run_main returns once the future has ended") {
             Ok(value) => Ok(value),
             Err(payload) => resume_unwind(payload),
@@ -398,18 +415,6 @@ pub fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Res
         .name(name.to_owned())
         .spawn(work)
         .map(drop)
-}
-
-/// Runs a core with a main future to its end.
-fn run_main(core: Core, main: MainPoll<'_>, grace: Duration) {
-    #[cfg(feature = "sim")]
-    if let Some(world) = crate::sim::world() {
-        let life = core.with_main(grace);
-        let place = world.add(core, Some(life));
-        world.drive_main(place, main);
-        return;
-    }
-    core.run_main(main, grace);
 }
 
 /// Blocks until a message is there; an error when none will come.

@@ -3,6 +3,7 @@
 mod counters;
 mod drain;
 mod echo;
+mod failures;
 mod faults;
 mod http;
 mod http2;

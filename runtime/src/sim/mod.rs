@@ -298,7 +298,11 @@ impl Sim {
                 next: 0,
             },
         };
-        let faults = FaultState::new(self.seed, &self.faults, &self.forced);
+        let rates = match self.path {
+            None => self.faults.clone(),
+            Some(_) => Faults::none(),
+        };
+        let faults = FaultState::new(self.seed, &rates, &self.forced);
         let mut kernel = Kernel::new(self.seed, choices, faults, self.keep_trace);
         kernel.limit_descriptors(self.descriptors);
         let now = kernel.wall_nanos();
@@ -326,14 +330,19 @@ pub fn for_seeds(seeds: std::ops::Range<u64>, mut program: impl FnMut(Sim)) {
     if let Some(seed) = number("QUOIT_SIM_SEED") {
         return program(Sim::with_seed(seed).keep_trace());
     }
-    let count = number("QUOIT_SIM_SEEDS").unwrap_or(seeds.end - seeds.start);
+    let count = match number("QUOIT_SIM_SEEDS") {
+        None => seeds.end.saturating_sub(seeds.start),
+        Some(0) => panic!("QUOIT_SIM_SEEDS is 0, which would test nothing"),
+        Some(count) => count,
+    };
     for seed in seeds.start..seeds.start.saturating_add(count) {
         program(Sim::with_seed(seed));
     }
 }
 
 fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
+    let text = std::env::var_os(variable)?;
+    let text = text.to_string_lossy();
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),

@@ -87,7 +87,11 @@ impl SimRing {
 
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let mut kernel = self.world.kernel.borrow_mut();
-        kernel.rings[self.id].as_mut().expect("open").waiting = None;
+        {
+            let ring = kernel.rings[self.id].as_mut().expect("open");
+            ring.waiting = None;
+            ring.interrupted = false;
+        }
         let refused = if kernel.comes(Fault::EnterAgain) {
             Some(libc::EAGAIN)
         } else if kernel.comes(Fault::EnterBusy) {
@@ -116,6 +120,7 @@ impl SimRing {
         {
             // A signal ends the wait, not the submission before it.
             if kernel.comes(Fault::EnterInterrupted) {
+                kernel.rings[self.id].as_mut().expect("open").interrupted = true;
                 return match count {
                     0 => Err(io::Error::from_raw_os_error(libc::EINTR)),
                     _ => Ok(()),

@@ -14,6 +14,7 @@ use std::io::{self, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,9 @@ const START: u64 = 1_000_000_000;
 /// Steps of one core in a row that get nothing done, before it counts as spinning.
 const IDLE_STEPS: u32 = 64;
 
+/// How often the clock may be read in one step, before that counts as waiting for it in place.
+const CLOCK_READS: u64 = 3_000_000;
+
 /// Steps that the destructors of a program that has failed may take.
 const STEPS_TO_UNWIND: u64 = 200_000;
 
@@ -50,11 +54,15 @@ pub(crate) struct World {
     pub(crate) kernel: RefCell<Kernel>,
     cores: RefCell<Vec<Rc<SimCore>>>,
     scripts: RefCell<Vec<Option<Script>>>,
+    /// Which of this process it is. Nothing that happens depends on it.
+    number: u64,
     seed: u64,
     limits: Limits,
     default_cores: usize,
     steps: Cell<u64>,
     steps_at_instant: Cell<u64>,
+    /// How often the clock was read since somebody last took a step.
+    clock_reads: Cell<u64>,
     std_base: std::time::Instant,
     /// What is left is being ended, after a failure.
     calmed: Cell<bool>,
@@ -81,6 +89,13 @@ struct SimCore {
     idle_steps: Cell<u32>,
 }
 
+impl SimCore {
+    /// Whether its steps may be taken by who waits for the end of `main`, or by anybody.
+    fn may_run_here(&self, place: Place, main: Option<Place>) -> bool {
+        main == Some(place) || !matches!(*self.life.borrow(), Life::Main { .. })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// It can take a step.
@@ -97,9 +112,18 @@ enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place(pub(crate) usize);
 
+/// Where a core is, for those who may outlive its world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Home {
+    world: u64,
+    place: Place,
+}
+
 impl World {
     pub(crate) fn new(seed: u64, kernel: Kernel, limits: Limits, default_cores: usize) -> Rc<Self> {
+        static WORLDS: AtomicU64 = AtomicU64::new(0);
         Rc::new(Self {
+            number: WORLDS.fetch_add(1, Ordering::Relaxed),
             seed,
             kernel: RefCell::new(kernel),
             cores: RefCell::default(),
@@ -108,6 +132,7 @@ impl World {
             default_cores,
             steps: Cell::new(0),
             steps_at_instant: Cell::new(0),
+            clock_reads: Cell::new(0),
             std_base: crate::driver::real_std_now(),
             calmed: Cell::new(false),
             failure: RefCell::default(),
@@ -117,6 +142,7 @@ impl World {
     // --- what the driver asks ---
 
     pub(crate) fn now(&self) -> Instant {
+        self.count_read();
         Instant::from_nanos(START + self.kernel.borrow().now)
     }
 
@@ -138,6 +164,7 @@ impl World {
     }
 
     pub(crate) fn wall_clock(&self) -> SystemTime {
+        self.count_read();
         let nanos = self.kernel.borrow_mut().wall_nanos();
         SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos.max(0) as u64)
     }
@@ -343,6 +370,18 @@ impl World {
         Place(cores.len() - 1)
     }
 
+    pub(crate) fn home(&self, place: Place) -> Home {
+        Home {
+            world: self.number,
+            place,
+        }
+    }
+
+    /// Returns the place of a core, if it is one of this world's.
+    pub(crate) fn place(&self, home: Home) -> Option<Place> {
+        (home.world == self.number).then_some(home.place)
+    }
+
     pub(crate) fn has_ended(&self, place: Place) -> bool {
         self.cores.borrow()[place.0].standing.get() == Standing::Ended
     }
@@ -364,9 +403,19 @@ impl World {
         }
     }
 
+    /// Lets a core that will go no further do something that may fail once more, such as dropping its
+    /// main future.
+    pub(crate) fn end_on(&self, place: Place, f: impl FnOnce()) {
+        let core = self.cores.borrow()[place.0].core.borrow().clone();
+        if let Some(core) = core {
+            crate::panics::contained(|| current::enter(&core, f));
+        }
+    }
+
     /// Lets one thing happen.
     fn go_on(&self, main: Option<(Place, MainPoll<'_>)>) {
         self.check();
+        self.clock_reads.set(0);
         self.steps.set(self.steps.get() + 1);
         let limit = if self.calmed.get() {
             STEPS_TO_UNWIND
@@ -379,7 +428,8 @@ impl World {
                 format!("the program has not ended within {limit} steps of the simulation"),
             );
         }
-        let runnable = self.runnable(main.as_ref().map(|(place, _)| *place));
+        let whose = main.as_ref().map(|(place, _)| *place);
+        let runnable = self.runnable(whose);
         let due = self
             .kernel
             .borrow()
@@ -387,7 +437,7 @@ impl World {
             .is_some_and(|at| at <= self.now_nanos());
         let ways = runnable.len() + usize::from(due);
         if ways == 0 {
-            return self.jump();
+            return self.jump(whose);
         }
         let chosen = self.kernel.borrow_mut().choices.choose(ways);
         match runnable.get(chosen) {
@@ -436,21 +486,20 @@ impl World {
         let cores = self.cores.borrow();
         let places = cores.iter().enumerate();
         places
-            .filter(|(_, core)| can_run(core))
             .map(|(place, core)| (Place(place), core))
-            .filter(|(place, core)| {
-                main == Some(*place) || !matches!(*core.life.borrow(), Life::Main { .. })
-            })
+            .filter(|(place, core)| can_run(core) && core.may_run_here(*place, main))
             .map(|(place, _)| place)
             .collect()
     }
 
     /// Nobody can go on: moves the clock to when somebody can.
-    fn jump(&self) {
+    fn jump(&self, main: Option<Place>) {
         let next = {
             let kernel = self.kernel.borrow();
             let cores = self.cores.borrow();
-            let cores = cores.iter().filter_map(|core| match core.standing.get() {
+            let places = cores.iter().enumerate();
+            let here = places.filter(|(place, core)| core.may_run_here(Place(*place), main));
+            let cores = here.filter_map(|(_, core)| match core.standing.get() {
                 Standing::Runs => Some(core.stalled_until.get()),
                 Standing::Waits => {
                     wake_time(&kernel, core).map(|at| at.max(core.stalled_until.get()))
@@ -491,7 +540,8 @@ impl World {
         if let Coming::Script(script) = coming {
             let closure = self.scripts.borrow_mut()[script].take();
             if let Some(closure) = closure {
-                closure();
+                // Also when a core waits for others, and this comes in between.
+                current::outside(closure);
             }
         }
     }
@@ -588,7 +638,10 @@ impl World {
         let wakes = over || ring.interrupted || !ring.completions.is_empty();
         if wakes {
             ring.waiting = None;
-            ring.interrupted = false;
+            if std::mem::take(&mut ring.interrupted) {
+                // That it gets nothing done then is not its doing.
+                sim_core.idle_steps.set(0);
+            }
             kernel.record(What::Wake);
         }
         wakes
@@ -624,6 +677,22 @@ impl World {
                     super::report::cores(&self.living()),
                 ),
             );
+        }
+    }
+
+    /// Counts a look at the clock: it does not go on while somebody runs, so who waits for it in place
+    /// would do so for ever.
+    fn count_read(&self) {
+        self.clock_reads.set(self.clock_reads.get() + 1);
+        if self.clock_reads.get() > CLOCK_READS {
+            self.clock_reads.set(0);
+            let what = format!(
+                "the clock was read {CLOCK_READS} times in one step: a loop waits for it to go on, \
+                 which it does only when the loop waits for something"
+            );
+            // For the run, should a task contain the panic.
+            self.violated("spin", what.clone());
+            self.fail("spin", what);
         }
     }
 
@@ -743,6 +812,11 @@ impl World {
 
     /// Runs what the program has left behind to its end, and looks for what it has lost.
     pub(crate) fn settle(&self) {
+        let failure = self.failure.borrow().clone();
+        if !failure.is_empty() {
+            // The program has caught it, or a task has contained it: it is a failure all the same.
+            std::panic::resume_unwind(Box::new(failure));
+        }
         self.drive(|| {
             let ended = |core: &Rc<SimCore>| core.standing.get() == Standing::Ended;
             self.cores.borrow().iter().all(ended).then_some(())

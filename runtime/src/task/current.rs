@@ -13,6 +13,16 @@ thread_local! {
 
 /// Runs `f` as a turn of `core`.
 pub(crate) fn enter<R>(core: &Core, f: impl FnOnce() -> R) -> R {
+    with_current(core, f)
+}
+
+/// Runs `f` as no core's turn, also where a core waits for it.
+#[cfg(feature = "sim")]
+pub(crate) fn outside<R>(f: impl FnOnce() -> R) -> R {
+    with_current(ptr::null(), f)
+}
+
+fn with_current<R>(core: *const Core, f: impl FnOnce() -> R) -> R {
     struct Restore(*const Core);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -46,11 +56,14 @@ mod simulation {
             super::CURRENT.get().is_null(),
             "a simulation was begun on a thread that runs a core"
         );
-        let before = WORLD.replace(Some(world));
-        assert!(
-            before.is_none(),
-            "a simulation was begun on a thread that runs one already"
-        );
+        WORLD.with_borrow_mut(|here| {
+            // Looked at first: the one that runs goes on, whoever catches this.
+            assert!(
+                here.is_none(),
+                "a simulation was begun on a thread that runs one already"
+            );
+            *here = Some(world);
+        });
         Simulating(())
     }
 

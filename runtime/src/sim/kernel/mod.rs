@@ -234,7 +234,9 @@ impl Kernel {
         if let Some(drawn) = self.drawn(Fault::WallClockJumps, 2 * DAY as u64) {
             self.wall_offset += drawn as i64 - DAY;
         }
-        BASE + self.now as i64 + self.wall_offset
+        // Past its range it stands still; a seed may have made the program sleep for centuries.
+        let now = i64::try_from(self.now).unwrap_or(i64::MAX);
+        BASE.saturating_add(now).saturating_add(self.wall_offset)
     }
 
     // --- descriptors ---
