@@ -9,7 +9,7 @@ fn program(sim: Sim) -> Outcome<usize> {
     let seed = sim.seed();
     let (faults, weather) = match seed % 4 {
         // What nobody is held up by.
-        0 if seed % 8 == 0 => (
+        0 if seed.is_multiple_of(8) => (
             Faults::none()
                 .rate(Fault::CompletionOverflow, 0.02)
                 .rate(Fault::SubmissionQueueFull, 0.02)
