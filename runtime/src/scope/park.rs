@@ -83,7 +83,7 @@ impl Park {
 
     /// Registers a wait in memory under the active scope.
     pub(crate) fn register_memory(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
-        self.register(core, Wait::Memory(waker.clone(), purpose));
+        self.register(core, Wait::memory(waker.clone(), purpose));
     }
 
     /// Registers a kernel op under the active scope.

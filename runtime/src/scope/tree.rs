@@ -83,16 +83,32 @@ struct Node {
 #[derive(Debug)]
 pub(crate) enum Wait {
     /// Something in memory: the waker is woken.
-    Memory(
-        Waker,
-        #[cfg_attr(
-            not(feature = "sim"),
-            expect(dead_code, reason = "so far, only a simulation's reports tell it")
-        )]
-        Purpose,
-    ),
+    Memory {
+        waker: Waker,
+        /// Only a simulation's reports tell it.
+        #[cfg(feature = "sim")]
+        purpose: Purpose,
+    },
     /// A completion: the kernel op is asked to end, and ends when its completion arrives.
     Kernel(u64),
+}
+
+impl Wait {
+    /// A wait in memory.
+    #[cfg_attr(
+        not(feature = "sim"),
+        expect(
+            unused_variables,
+            reason = "so far, only a simulation's reports tell it"
+        )
+    )]
+    pub(crate) fn memory(waker: Waker, purpose: Purpose) -> Self {
+        Self::Memory {
+            waker,
+            #[cfg(feature = "sim")]
+            purpose,
+        }
+    }
 }
 
 /// What a wait in memory is for: to be told to people.
@@ -384,7 +400,7 @@ impl Tree {
             while let Some(park) = next.and_then(|key| self.parks.get(key)) {
                 if let ParkState::Waiting(wait) = &park.state {
                     waits.push(match wait {
-                        Wait::Memory(_, purpose) => Waits::Memory(*purpose),
+                        Wait::Memory { purpose, .. } => Waits::Memory(*purpose),
                         Wait::Kernel(op) => Waits::Kernel(*op),
                     });
                 }
@@ -481,7 +497,7 @@ impl Tree {
                     stale,
                 };
             }
-            ParkState::Waiting(Wait::Memory(known, _)) => {
+            ParkState::Waiting(Wait::Memory { waker: known, .. }) => {
                 if !known.will_wake(waker) {
                     stale = Some(std::mem::replace(known, waker.clone()));
                 }
@@ -520,13 +536,13 @@ impl Tree {
     pub(crate) fn complete(&mut self, id: ParkId) -> Option<Waker> {
         let park = self.parks.get_mut(id.0)?;
         // A kernel op is completed by its slot alone.
-        let ParkState::Waiting(Wait::Memory(..)) = &park.state else {
+        let ParkState::Waiting(Wait::Memory { .. }) = &park.state else {
             return None;
         };
         let ended = std::mem::replace(&mut park.state, ParkState::Ready);
         self.unlink_park(id.0);
         match ended {
-            ParkState::Waiting(Wait::Memory(waker, _)) => Some(waker),
+            ParkState::Waiting(Wait::Memory { waker, .. }) => Some(waker),
             _ => unreachable!("looked at just above"),
         }
     }
@@ -559,7 +575,7 @@ impl Tree {
             self.unlink_park(id.0);
         }
         match self.parks.remove(id.0)?.state {
-            ParkState::Waiting(Wait::Memory(waker, _)) => Some(waker),
+            ParkState::Waiting(Wait::Memory { waker, .. }) => Some(waker),
             _ => None,
         }
     }
@@ -757,7 +773,7 @@ impl Node {
 impl Park {
     fn abort(&mut self, cause: Cancelled) -> Abort {
         match std::mem::replace(&mut self.state, ParkState::Aborted(cause)) {
-            ParkState::Waiting(Wait::Memory(waker, _)) => Abort::Wake(waker),
+            ParkState::Waiting(Wait::Memory { waker, .. }) => Abort::Wake(waker),
             ParkState::Waiting(Wait::Kernel(op)) => Abort::Kernel(op),
             ParkState::Ready | ParkState::Aborted(_) => {
                 unreachable!("only a waiting park is linked")
@@ -771,7 +787,7 @@ mod tests {
     use super::*;
 
     fn waiting() -> Wait {
-        Wait::Memory(Waker::noop().clone(), Purpose::Time)
+        Wait::memory(Waker::noop().clone(), Purpose::Time)
     }
 
     fn cause() -> Cancelled {
@@ -958,5 +974,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What is told to people takes no room in a program that nobody simulates.
+    #[cfg(not(feature = "sim"))]
+    #[test]
+    fn a_wait_is_no_larger_than_its_waker() {
+        assert_eq!(size_of::<Wait>(), size_of::<Waker>());
     }
 }
