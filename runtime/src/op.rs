@@ -275,6 +275,11 @@ impl Stream {
     /// buffers on a real network; on loopback the kernel copies all the same.
     /// `IORING_OP_SEND_ZC`, kernel 6.0.
     ///
+    /// Until the peer has acknowledged them, nothing ends this op: bytes that have gone out cannot be
+    /// called back, nor their memory. A scope that is cancelled waits for them, and so do the next sends of
+    /// this stream, for as long as the peer takes nothing, or until the connection is gone. For peers
+    /// that may stall use [`Stream::send`].
+    ///
     /// # Errors
     ///
     /// Those of `send(2)`; never a signal. `EOPNOTSUPP` on a socket that cannot.

@@ -924,3 +924,46 @@ fn a_turn_that_was_handed_on_and_is_not_wanted_goes_to_the_next() {
         });
     }
 }
+
+// --- zero copy ---
+
+#[test]
+fn a_zero_copy_send_gives_its_buffer_back_and_its_bytes_arrive() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let mut rest = bytes(big() / 4, 7);
+        let all = rest.clone();
+        let reader = spawn(async move { receive_all(&theirs).await });
+        while !rest.is_empty() {
+            let expected = rest.clone();
+            let (sent, back) = ours.write_zero_copy(rest).await;
+            assert_eq!(back, expected, "it comes back as it was");
+            rest = back[sent.expect("connected")..].to_vec();
+        }
+        ours.shutdown(Shutdown::Write).expect("connected");
+        assert!(reader.await.expect("no panic") == all);
+    });
+}
+
+#[test]
+fn a_zero_copy_send_to_nobody_gives_its_buffer_back_with_the_error() {
+    on_core(|_| async {
+        let (ours, theirs) = both_ends().await;
+        drop(theirs);
+        let failed = loop {
+            let (sent, back) = ours.write_zero_copy(vec![3; 1_000]).await;
+            assert_eq!(back, [3; 1_000]);
+            match sent {
+                Ok(_) => sleep(Duration::from_millis(1))
+                    .await
+                    .expect("not cancelled"),
+                Err(error) => break error,
+            }
+        };
+        let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+        assert!(gone.contains(&failed.kind()), "{failed}");
+        // Its turn is free again.
+        let again = ours.write("more").await.0.expect_err("nobody is there");
+        assert!(gone.contains(&again.kind()), "{again}");
+    });
+}

@@ -86,6 +86,9 @@ impl TcpStream {
     /// buffer comes back when the kernel is done with it: once the peer has acknowledged the bytes.
     /// For large buffers on a real network.
     ///
+    /// Until then nothing ends this write, no deadline either: a cancelled scope waits for a peer that
+    /// takes nothing, and so do the next writes. For peers that may stall use [`TcpStream::write`].
+    ///
     /// # Errors
     ///
     /// Those of `send(2)`; never a signal.
