@@ -134,8 +134,6 @@ faults! {
     MailboxFull = 0,
     /// The wall clock is set.
     WallClockJumps = 400,
-    /// The write that wakes a core fails.
-    WakeFails = 0,
 }
 
 impl fmt::Display for Fault {

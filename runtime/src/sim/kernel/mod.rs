@@ -415,9 +415,6 @@ impl Kernel {
 
     pub(crate) fn add_to_counter(&mut self, fd: RawFd) -> io::Result<()> {
         let id = self.look_up(fd).map_err(io::Error::from_raw_os_error)?;
-        if self.comes(Fault::WakeFails) {
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
-        }
         let Kind::Counter(count) = &mut self.object_mut(id).kind else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
