@@ -276,8 +276,8 @@ impl Stream {
     /// `IORING_OP_SEND_ZC`, kernel 6.0.
     ///
     /// Until the peer has acknowledged them, nothing ends this op: bytes that have gone out cannot be
-    /// called back, nor their memory. A scope that is cancelled waits for them, and so do the next sends of
-    /// this stream, for as long as the peer takes nothing, or until the connection is gone. For peers
+    /// called back, nor their memory. A scope that is cancelled waits for them, for as long as the peer takes
+    /// nothing, or until the connection is gone; other sends of this stream do not. For peers
     /// that may stall use [`Stream::send`].
     ///
     /// # Errors
@@ -289,8 +289,7 @@ impl Stream {
             Err(cancelled) => return (Err(cancelled.into()), buf),
         };
         let operation = ops::SendZeroCopy::new(buf, turn);
-        let (result, buf, _turn) = KernelOp::new(operation, Some(self.fd())).await;
-        (result, buf)
+        KernelOp::new(operation, Some(self.fd())).await
     }
 
     /// Sends all of a buffer.

@@ -1,12 +1,14 @@
 //! Orders of events that once went wrong, made likely on purpose.
 
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use quoit::op::{Listener, Socket};
 use quoit::sim::{Fault, Faults, for_seeds};
+use quoit::time::Instant;
 use quoit::{Scope, spawn, yield_now};
-use quoit_net::tcp::TcpListener;
+use quoit_net::tcp::{TcpListener, TcpStream};
 
 /// The kernel ends an accept early, and its scope is cancelled before the task has seen that: the task
 /// must not begin to wait anew in the cancelled scope, where no cancel would ever reach it.
@@ -54,4 +56,42 @@ fn a_listener_finishes_whatever_its_accept_was_doing() {
             assert!(listener.finish().await.is_empty());
         });
     });
+}
+
+/// A zero-copy send keeps its memory until the kernel lets go of it, and its turn only until the bytes
+/// are taken: who sends next on the stream does not wait for the peer's acknowledgement.
+#[test]
+fn a_zero_copy_send_lets_the_next_send_go_before_it_ends() {
+    let mut earlier = 0;
+    for_seeds(0..50, |sim| {
+        let faults = Faults::none().rate(Fault::LateNotification, 1.0);
+        let outcome = sim.faults(faults).block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:1")?;
+            let near = Rc::new(TcpStream::connect(listener.local_addr()).await?);
+            let far = listener.accept().await?;
+            let first = {
+                let near = Rc::clone(&near);
+                spawn(async move {
+                    near.write_zero_copy(vec![1; 100]).await.0?;
+                    Ok::<_, io::Error>(Instant::now())
+                })
+            };
+            yield_now().await?;
+            near.write_all(vec![2; 100]).await.0?;
+            let second = Instant::now();
+            let first = first.await??;
+            drop(near);
+            let mut all = Vec::new();
+            while let Some(chunk) = far.recv().await? {
+                all.extend_from_slice(&chunk);
+            }
+            assert_eq!(all, [[1; 100], [2; 100]].concat(), "sends do not mix");
+            Ok::<_, io::Error>(second < first)
+        });
+        earlier += u32::from(outcome.value.expect("it works"));
+    });
+    assert!(
+        earlier > 0,
+        "the second send always waited for the first one's memory"
+    );
 }

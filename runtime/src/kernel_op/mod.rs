@@ -194,6 +194,10 @@ impl<O: Operation> Future for KernelOp<O> {
                             let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
                             drop(stale);
                             park.follow(core, cx.waker());
+                            if O::MULTISHOT {
+                                let early = core.ops.borrow_mut().early::<O>(id);
+                                drop(early);
+                            }
                             return Poll::Pending;
                         };
                         let result = if O::MULTISHOT {

@@ -132,7 +132,8 @@ impl<B: IoBuf> Operation for Send<B> {
 #[derive(Debug)]
 pub(crate) struct SendZeroCopy<B> {
     buf: B,
-    turn: SendTurn,
+    /// Ours until the bytes are taken; the memory is the kernel's for longer.
+    turn: Option<SendTurn>,
     /// The first completion's, once another will follow.
     result: Option<i32>,
 }
@@ -141,14 +142,14 @@ impl<B: IoBuf> SendZeroCopy<B> {
     pub(crate) fn new(buf: B, turn: SendTurn) -> Self {
         Self {
             buf,
-            turn,
+            turn: Some(turn),
             result: None,
         }
     }
 }
 
 impl<B: IoBuf> Operation for SendZeroCopy<B> {
-    type Output = (io::Result<usize>, B, SendTurn);
+    type Output = BufResult<usize, B>;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::SendZeroCopy {
@@ -164,13 +165,16 @@ impl<B: IoBuf> Operation for SendZeroCopy<B> {
         None
     }
 
+    fn early(&mut self) -> Option<SendTurn> {
+        self.result.and_then(|_| self.turn.take())
+    }
+
     fn result(&mut self, last: i32) -> i32 {
         self.result.take().unwrap_or(last)
     }
 
     fn finish(self, outcome: Outcome) -> Self::Output {
-        let (result, buf) = used(outcome, self.buf);
-        (result, buf, self.turn)
+        used(outcome, self.buf)
     }
 
     const MULTISHOT: bool = true;

@@ -11,6 +11,7 @@ use std::os::fd::RawFd;
 
 use super::request::Request;
 use super::state::Asker;
+use super::turn::SendTurn;
 use crate::driver::Completion;
 
 /// One kind of kernel op: what it asks, and what it makes of the answer.
@@ -31,6 +32,11 @@ pub(crate) trait Operation: 'static {
     /// Takes a completion of a multishot op, the final one included; says whether more are welcome.
     fn deliver(&mut self, _completion: Completion) -> Option<Asker> {
         unreachable!("only multishot ops are delivered to")
+    }
+
+    /// Gives up, once the result is known, what others wait for: before the final completion.
+    fn early(&mut self) -> Option<SendTurn> {
+        None
     }
 
     /// Says what the op's result is, if that came before the final completion.

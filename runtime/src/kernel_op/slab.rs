@@ -19,6 +19,7 @@ use super::fd::SharedFd;
 use super::payload::{Operation, Payload, lift};
 use super::request::Request;
 use super::state::{Asker, Effect, OpState};
+use super::turn::SendTurn;
 use crate::driver::{Completion, Driver};
 use crate::slab::LowestFree;
 
@@ -355,6 +356,12 @@ impl OpSlab {
         let slot = self.find(id).expect("a ticket's op lives");
         debug_assert!(matches!(slot.state, Some(OpState::Completed { .. })));
         slot.payload.get_mut::<O>().result(last)
+    }
+
+    /// Takes what an op of several completions gives up before its last.
+    pub(crate) fn early<O: Operation>(&mut self, id: OpId) -> Option<SendTurn> {
+        let slot = self.find(id).expect("a ticket's op lives");
+        slot.payload.get_mut::<O>().early()
     }
 
     /// Looks into the payload of a multishot op: a queue that we fill, not memory of the kernel's.
