@@ -102,7 +102,7 @@ pub(super) async fn send_lane(here: &Here, dice: &mut Dice) -> io::Result<()> {
     }
     let mut failure = None;
     for _ in 0..1 + dice.roll(4) {
-        let flood = dice.roll(64) == 0;
+        let flood = dice.roll(200) == 0;
         let most = if flood { 700_000 } else { 9_000 };
         let bytes = lane.bytes(sent, 1 + dice.roll(most) as usize);
         let length = bytes.len();

@@ -15,6 +15,22 @@ use tests::poll_once;
 
 use super::workload::{Dice, Here, Plan, Weather, joined, transferred};
 
+/// Yields, or does as foreign code that wakes itself.
+pub(super) async fn lets_others_run(dice: &mut Dice) -> io::Result<()> {
+    if dice.roll(2) == 0 {
+        return Ok(yield_now().await?);
+    }
+    let mut woken = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut woken, true) {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
 /// A sleep: never too short, and as long as it should be where nobody is held up.
 pub(super) async fn sleeps(here: &Here, dice: &mut Dice) -> io::Result<()> {
     let (begun, duration) = (Instant::now(), dice.micros(3_000));
