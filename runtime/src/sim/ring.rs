@@ -86,6 +86,7 @@ impl SimRing {
     }
 
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        self.world.count_entry();
         let mut kernel = self.world.kernel.borrow_mut();
         {
             let ring = kernel.rings[self.id].as_mut().expect("open");

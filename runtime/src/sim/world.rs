@@ -38,6 +38,10 @@ const IDLE_STEPS: u32 = 64;
 /// How often the clock may be read in one step, before that counts as waiting for it in place.
 const CLOCK_READS: u64 = 3_000_000;
 
+/// Entries into the kernel that one step may make: a turn makes one, and some more to get rid of
+/// what found the queue full.
+const ENTRIES_PER_STEP: u32 = 20_000;
+
 /// Steps that the destructors of a program that has failed may take.
 const STEPS_TO_UNWIND: u64 = 200_000;
 
@@ -63,6 +67,8 @@ pub(crate) struct World {
     steps_at_instant: Cell<u64>,
     /// How often the clock was read since somebody last took a step.
     clock_reads: Cell<u64>,
+    /// How often the kernel was entered since a step began.
+    entries: Cell<u32>,
     std_base: std::time::Instant,
     /// What is left is being ended, after a failure.
     calmed: Cell<bool>,
@@ -133,6 +139,7 @@ impl World {
             steps: Cell::new(0),
             steps_at_instant: Cell::new(0),
             clock_reads: Cell::new(0),
+            entries: Cell::new(0),
             std_base: crate::driver::real_std_now(),
             calmed: Cell::new(false),
             failure: RefCell::default(),
@@ -563,6 +570,7 @@ impl World {
             .borrow()
             .clone()
             .expect("a core that has not ended");
+        self.entries.set(0);
         let outside = self.kernel.borrow_mut().running.replace(place.0);
         let standing = sim_core.standing.replace(Standing::Busy);
         let last = match *sim_core.life.borrow() {
@@ -663,6 +671,16 @@ impl World {
 
     pub(crate) fn violated(&self, check: &'static str, what: String) {
         self.kernel.borrow_mut().violated(check, what);
+    }
+
+    /// Counts an entry into the kernel: a step has to end some day.
+    pub(crate) fn count_entry(&self) {
+        self.entries.set(self.entries.get() + 1);
+        if self.entries.get() > ENTRIES_PER_STEP {
+            self.entries.set(0);
+            let what = format!("a core entered the kernel {ENTRIES_PER_STEP} times in one step");
+            self.fail("spin", what);
+        }
     }
 
     /// Counts a step at this instant: time has to pass some day.
