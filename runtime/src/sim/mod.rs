@@ -49,6 +49,8 @@
 //! generators, the real clock) is not under the seed: [`Outcome::trace`] tells whether two runs were
 //! the same.
 
+mod calls;
+mod checks;
 pub(crate) mod fault;
 #[doc = include_str!("guide.md")]
 pub mod guide {}

@@ -3,8 +3,11 @@
 //! It does what the man pages and measurements of the real one allow, and no more. What they leave
 //! open is decided by the seed.
 //!
-//! In reading order: `Kernel` here holds the parts together, [`net`] is sockets, [`ports`] who
-//! has which port, [`pipe`] pipes, [`files`] files, [`ring`] the queues of one ring, [`work`] carries requests out.
+//! In reading order: `Kernel` here holds the parts together. [`ring`] is the queues of one ring,
+//! [`work`] takes requests and posts what came of them, [`requests`] carries each kind out, [`cancel`]
+//! ends those that are asked to end. What they work on: [`net`] is sockets and connections, [`ports`] who
+//! has which, [`stream`] what goes over a connection, [`pipe`] pipes and counters, [`files`] the tree of
+//! files and [`file_calls`] what is asked of them.
 //!
 //! Invariants:
 //! - A request's memory is touched only while the ring's own core is in the kernel, and only after its
@@ -12,11 +15,15 @@
 //! - An object lives as long as a descriptor names it or a request uses it, as a file does.
 //! - No user code is called from here: the kernel is borrowed while it works.
 
+mod cancel;
+mod file_calls;
 pub(crate) mod files;
 pub(crate) mod net;
 pub(crate) mod pipe;
 pub(crate) mod ports;
+mod requests;
 pub(crate) mod ring;
+mod stream;
 pub(crate) mod work;
 
 use std::cmp::Reverse;

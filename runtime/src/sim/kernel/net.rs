@@ -1,5 +1,8 @@
 //! Sockets: TCP between programs of the simulation.
 //!
+//! Here: addresses, options, listening, connecting, and the end of a socket. What goes over a
+//! connection is in [`super::stream`].
+//!
 //! A connection is two sockets that know each other. Bytes that are sent are on their way for a while,
 //! then lie with the receiver until he takes them; both together have a limit, which is what makes a
 //! sender wait. An end, too, is on its way behind the bytes before it; a reset overtakes them.
@@ -19,22 +22,22 @@ const RECEIVE_BUFFER: usize = 128 * 1024;
 /// is free again when the connection is over, one it asked for when it is closed.
 #[derive(Debug, Default)]
 pub(crate) struct Net {
-    listeners: BTreeMap<SocketAddr, Vec<ObjectId>>,
+    pub(super) listeners: BTreeMap<SocketAddr, Vec<ObjectId>>,
     pub(crate) ports: Ports,
 }
 
 #[derive(Debug)]
 pub(crate) struct Socket {
-    local: Option<SocketAddr>,
+    pub(super) local: Option<SocketAddr>,
     /// It asked for its port.
-    asked: bool,
-    sharing: Sharing,
-    capacity: usize,
-    state: State,
+    pub(super) asked: bool,
+    pub(super) sharing: Sharing,
+    pub(super) capacity: usize,
+    pub(super) state: State,
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     Fresh,
     Listening {
         backlog: usize,
@@ -44,37 +47,37 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Connection {
-    remote: SocketAddr,
+pub(super) struct Connection {
+    pub(super) remote: SocketAddr,
     /// The other socket, while it is there.
-    peer: Option<ObjectId>,
+    pub(super) peer: Option<ObjectId>,
     /// On the way to us, with the time of arrival.
-    transit: VecDeque<(u64, Piece)>,
-    in_transit: usize,
+    pub(super) transit: VecDeque<(u64, Piece)>,
+    pub(super) in_transit: usize,
     /// What lies here to be received.
-    arrived: VecDeque<u8>,
+    pub(super) arrived: VecDeque<u8>,
     /// The peer has sent all it wanted.
-    ended: bool,
+    pub(super) ended: bool,
     /// We take no more.
-    read_shut: bool,
+    pub(super) read_shut: bool,
     /// We send no more.
-    write_shut: bool,
+    pub(super) write_shut: bool,
     /// The peer knows.
-    end_arrived: bool,
+    pub(super) end_arrived: bool,
     /// To be reported once, by whoever comes first. `SO_ERROR`, `socket(7)`.
-    error: Option<i32>,
+    pub(super) error: Option<i32>,
     /// Nothing goes any more.
-    dead: bool,
+    pub(super) dead: bool,
     /// Bytes of ours that have arrived there.
-    acknowledged: u64,
+    pub(super) acknowledged: u64,
     /// Takes nothing until then.
-    stalled_until: u64,
+    pub(super) stalled_until: u64,
     /// Nothing arrives here any more.
-    cut_off: bool,
+    pub(super) cut_off: bool,
 }
 
 #[derive(Debug)]
-enum Piece {
+pub(super) enum Piece {
     Bytes(Vec<u8>),
     End,
 }
@@ -90,7 +93,7 @@ impl Socket {
         }
     }
 
-    fn connection(&mut self) -> Result<&mut Connection, i32> {
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, i32> {
         match &mut self.state {
             State::Connected(connection) => Ok(connection),
             State::Fresh | State::Listening { .. } => Err(libc::ENOTCONN),
@@ -99,7 +102,7 @@ impl Socket {
 }
 
 impl Connection {
-    fn new(remote: SocketAddr, peer: ObjectId) -> Self {
+    pub(super) fn new(remote: SocketAddr, peer: ObjectId) -> Self {
         Self {
             remote,
             peer: Some(peer),
@@ -120,7 +123,7 @@ impl Connection {
 
     /// Whether nothing is left of it but the two ends: reset, or closed in both directions. `TCP_CLOSE`,
     /// and `TIME_WAIT` as the socket sees it.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.dead || self.ended && self.end_arrived
     }
 }
@@ -133,7 +136,7 @@ impl Kernel {
         }
     }
 
-    fn connection_mut(&mut self, id: ObjectId) -> Result<&mut Connection, i32> {
+    pub(super) fn connection_mut(&mut self, id: ObjectId) -> Result<&mut Connection, i32> {
         self.socket_mut(id)?.connection()
     }
 
@@ -187,7 +190,7 @@ impl Kernel {
         }
     }
 
-    fn free_port(&mut self, ip: IpAddr, sharing: Sharing) -> Result<SocketAddr, i32> {
+    pub(super) fn free_port(&mut self, ip: IpAddr, sharing: Sharing) -> Result<SocketAddr, i32> {
         // Those that linger are passed over.
         for _ in 0..u16::MAX {
             let address = SocketAddr::new(ip, self.net.ports.free()?);
@@ -199,7 +202,7 @@ impl Kernel {
     }
 
     /// A connection is over: its port is free, unless the socket asked for it, or closed first.
-    fn leave_port(&mut self, id: ObjectId) {
+    pub(super) fn leave_port(&mut self, id: ObjectId) {
         if let Ok(socket) = self.socket_mut(id)
             && !socket.asked
             && let Some(local) = socket.local
@@ -209,7 +212,7 @@ impl Kernel {
     }
 
     /// The end that closed first waits, lest something old arrives at somebody new.
-    fn linger(&mut self, id: ObjectId) {
+    pub(super) fn linger(&mut self, id: ObjectId) {
         let now = self.now;
         if let Ok(socket) = self.socket_mut(id)
             && let Some(local) = socket.local
@@ -385,7 +388,7 @@ impl Kernel {
         Some(Ok(()))
     }
 
-    fn is_connected(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+    pub(super) fn is_connected(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let mut owners = self.net.ports.owners(local.port()).iter();
         owners.any(|owner| match &self.object(*owner).kind {
             Kind::Socket(Socket {
@@ -433,313 +436,6 @@ impl Kernel {
         }
     }
 
-    // --- bytes ---
-
-    /// Takes what has arrived; an empty answer is the end; `None` if there is nothing yet.
-    pub(crate) fn receive(&mut self, id: ObjectId, most: usize) -> Option<Result<Vec<u8>, i32>> {
-        let connection = match self.connection_mut(id) {
-            Ok(connection) => connection,
-            Err(errno) => return Some(Err(errno)),
-        };
-        if !connection.arrived.is_empty() {
-            let count = most.min(connection.arrived.len());
-            // Moved as a whole: byte by byte it is what a debug build spends most of its time on.
-            let rest = connection.arrived.split_off(count);
-            let taken = std::mem::replace(&mut connection.arrived, rest).into();
-            let peer = connection.peer;
-            if let Some(peer) = peer {
-                // There is room again.
-                self.changed(peer);
-            }
-            return Some(Ok(taken));
-        }
-        // Who has heard that the peer sends no more hears of no failure (`SOCK_DONE`, `tcp_recvmsg`).
-        if !connection.ended
-            && let Some(errno) = connection.error.take()
-        {
-            return Some(Err(errno));
-        }
-        // Also a receive of nothing waits for something (`sock_rcvlowat` is at least one).
-        let over = connection.ended || connection.read_shut || connection.dead;
-        over.then(|| Ok(Vec::new()))
-    }
-
-    /// How many bytes lie there to be received.
-    pub(crate) fn receivable(&mut self, id: ObjectId) -> usize {
-        self.connection_mut(id)
-            .map_or(0, |connection| connection.arrived.len())
-    }
-
-    /// Returns how many bytes could be sent now; `None` if the sender has to wait.
-    pub(crate) fn sendable(&mut self, id: ObjectId) -> Option<Result<usize, i32>> {
-        let now = self.now;
-        let connection = match self.connection_mut(id) {
-            Ok(connection) => connection,
-            Err(_) => return Some(Err(libc::EPIPE)),
-        };
-        if let Some(errno) = connection.error.take() {
-            return Some(Err(errno));
-        }
-        if connection.dead || connection.write_shut {
-            return Some(Err(libc::EPIPE));
-        }
-        let Some(peer) = connection.peer else {
-            // Nobody there: what is sent is answered with a reset.
-            return Some(Ok(usize::MAX));
-        };
-        let cut_off = connection.cut_off;
-        let other = self.socket_mut(peer).expect("a peer is a socket");
-        let capacity = other.capacity;
-        let other = other.connection().expect("a peer is connected");
-        if cut_off || other.stalled_until > now {
-            return None;
-        }
-        let used = other.in_transit + other.arrived.len();
-        let room = capacity.saturating_sub(used);
-        (room > 0).then_some(Ok(room))
-    }
-
-    /// Sends bytes that there is room for.
-    pub(crate) fn send(&mut self, id: ObjectId, bytes: Vec<u8>) {
-        self.counts.bytes += bytes.len() as u64;
-        let connection = self.connection_mut(id).expect("asked for its room before");
-        if bytes.is_empty() {
-            return;
-        }
-        if connection.peer.is_none() {
-            let remote = connection.remote;
-            if let Some((local, _, _)) = self.as_bound(id) {
-                self.net.ports.linger_no_more(remote, local);
-            }
-            self.reset_by_peer(id);
-            return;
-        }
-        if bytes.len() > 1 && self.comes(Fault::OneByteSegments) {
-            // Enough of them to be felt.
-            let (single, rest) = bytes.split_at(bytes.len().min(8));
-            for (after, &byte) in (0..).zip(single) {
-                self.deliver(id, Piece::Bytes(vec![byte]), after * 1_000);
-            }
-            if !rest.is_empty() {
-                self.deliver(id, Piece::Bytes(rest.to_vec()), 0);
-            }
-            return;
-        }
-        self.deliver(id, Piece::Bytes(bytes), 0);
-    }
-
-    /// Sends a piece on its way to the peer, which it takes at least so long.
-    fn deliver(&mut self, from: ObjectId, piece: Piece, least: u64) {
-        let late = self.drawn(Fault::LateArrival, 5_000_000);
-        let now = self.now;
-        let Ok(connection) = self.connection_mut(from) else {
-            return;
-        };
-        let Some(peer) = connection.peer else {
-            // Closed there, which still acknowledges an end.
-            connection.end_arrived = true;
-            self.leave_port(from);
-            return;
-        };
-        let Ok(other) = self.connection_mut(peer) else {
-            return;
-        };
-        // In order: never before what was sent earlier.
-        let before = other.transit.back().map_or(now, |(at, _)| *at);
-        let at = (now + late.unwrap_or(0).max(least)).max(before);
-        if let Piece::Bytes(bytes) = &piece {
-            other.in_transit += bytes.len();
-        }
-        other.transit.push_back((at, piece));
-        if at == now {
-            self.arrive(peer);
-        } else {
-            self.after(at - now, Coming::Arrival(peer));
-        }
-    }
-
-    /// Lets arrive what is due.
-    pub(crate) fn arrive(&mut self, id: ObjectId) {
-        let now = self.now;
-        if self.objects[id].is_none() {
-            return;
-        }
-        let Ok(connection) = self.connection_mut(id) else {
-            return;
-        };
-        let mut arrived = 0;
-        let mut something = false;
-        let mut ended = false;
-        // Who has closed in both directions, short of closing, takes no more (RFC 1122, 4.2.2.13).
-        let deaf = connection.read_shut && connection.write_shut;
-        while let Some((at, _)) = connection.transit.front() {
-            if *at > now || connection.cut_off {
-                break;
-            }
-            something = true;
-            match connection.transit.pop_front().expect("looked at above").1 {
-                Piece::Bytes(bytes) => {
-                    connection.in_transit -= bytes.len();
-                    arrived += bytes.len();
-                    if !deaf {
-                        connection.arrived.extend(bytes);
-                    }
-                }
-                Piece::End => ended = true,
-            }
-        }
-        let peer = connection.peer;
-        if !something {
-            return;
-        }
-        if deaf && arrived > 0 {
-            self.reset_both(id);
-            return;
-        }
-        if ended {
-            connection.ended = true;
-            let first = connection.write_shut;
-            let over = connection.is_over();
-            if first {
-                self.linger(id);
-            }
-            if over {
-                self.leave_port(id);
-            }
-            if let Some(peer) = peer
-                && let Ok(other) = self.connection_mut(peer)
-            {
-                other.end_arrived = true;
-                if other.is_over() {
-                    self.leave_port(peer);
-                }
-            }
-        }
-        if let Some(peer) = peer
-            && let Ok(other) = self.connection_mut(peer)
-        {
-            other.acknowledged += arrived as u64;
-        }
-        self.changed(id);
-        self.disturb(id);
-    }
-
-    /// Troubles of the network, at the occasion of an arrival.
-    fn disturb(&mut self, id: ObjectId) {
-        if self.comes(Fault::PeerReset) {
-            self.reset_both(id);
-            return;
-        }
-        if self.comes(Fault::PeerVanishes) {
-            let peer = self.connection_mut(id).ok().and_then(|connection| {
-                connection.cut_off = true;
-                connection.peer
-            });
-            if let Some(other) = peer.and_then(|peer| self.connection_mut(peer).ok()) {
-                other.cut_off = true;
-            }
-            return;
-        }
-        if let Some(drawn) = self.drawn(Fault::PeerStalls, 50_000_000) {
-            let until = self.now + drawn;
-            if let Ok(connection) = self.connection_mut(id) {
-                connection.stalled_until = until;
-                // Whoever waits to send here looks again then.
-                if let Some(peer) = connection.peer {
-                    self.after(drawn, Coming::Arrival(id));
-                    self.after(drawn, Coming::Arrival(peer));
-                }
-            }
-        }
-    }
-
-    /// The peer's machine says that there is no such connection.
-    fn reset_by_peer(&mut self, id: ObjectId) {
-        let Ok(connection) = self.connection_mut(id) else {
-            return;
-        };
-        if !connection.is_over() {
-            connection.dead = true;
-            // It overtakes what is on its way; what has arrived can still be received.
-            connection.transit.clear();
-            connection.in_transit = 0;
-            // `tcp_reset`: a half-closed connection hears of a broken pipe.
-            connection.error = Some(if connection.ended {
-                libc::EPIPE
-            } else {
-                libc::ECONNRESET
-            });
-            self.leave_port(id);
-        }
-        self.changed(id);
-    }
-
-    fn reset_both(&mut self, id: ObjectId) {
-        let peer = self
-            .connection_mut(id)
-            .ok()
-            .and_then(|connection| connection.peer);
-        self.reset_by_peer(id);
-        if let Some(peer) = peer {
-            self.reset_by_peer(peer);
-        }
-    }
-
-    /// Breaks a connection: what the network does when it gives up.
-    pub(crate) fn break_connection(&mut self, id: ObjectId) {
-        self.reset_both(id);
-        if let Ok(connection) = self.connection_mut(id) {
-            // It is reported by the request that found it.
-            connection.error = None;
-        }
-    }
-
-    /// Returns what a socket is ready for. `poll(2)`.
-    pub(crate) fn socket_events(&mut self, id: ObjectId) -> u32 {
-        let sendable = match self.socket_mut(id) {
-            Ok(Socket {
-                state: State::Connected(connection),
-                ..
-            }) => {
-                let mut events = 0;
-                let over = connection.dead || connection.ended || connection.read_shut;
-                if !connection.arrived.is_empty() || over {
-                    events |= libc::POLLIN;
-                }
-                if over {
-                    events |= libc::POLLRDHUP;
-                }
-                if connection.error.is_some() {
-                    events |= libc::POLLERR;
-                }
-                if over && (connection.dead || connection.write_shut) {
-                    events |= libc::POLLHUP;
-                }
-                events
-            }
-            Ok(Socket {
-                state: State::Listening { queue, .. },
-                ..
-            }) => {
-                return if queue.is_empty() {
-                    0
-                } else {
-                    libc::POLLIN as u32
-                };
-            }
-            _ => return (libc::POLLOUT | libc::POLLHUP) as u32,
-        };
-        let error = self
-            .connection_mut(id)
-            .ok()
-            .and_then(|connection| connection.error);
-        let writable = self.sendable(id).is_some();
-        if let Ok(connection) = self.connection_mut(id) {
-            connection.error = error;
-        }
-        (sendable | if writable { libc::POLLOUT } else { 0 }) as u32
-    }
-
     // --- the end of a socket ---
 
     pub(crate) fn release_socket(&mut self, id: ObjectId, socket: Socket) {
@@ -775,7 +471,12 @@ impl Kernel {
         }
     }
 
-    fn hang_up(&mut self, connection: Connection, local: Option<SocketAddr>, sharing: Sharing) {
+    pub(super) fn hang_up(
+        &mut self,
+        connection: Connection,
+        local: Option<SocketAddr>,
+        sharing: Sharing,
+    ) {
         // An end that nobody has looked at is no byte (`__tcp_close` leaves it out of its count).
         let coming = |(_, piece): &(u64, Piece)| matches!(piece, Piece::Bytes(_));
         let unread = !connection.arrived.is_empty() || connection.transit.iter().any(coming);
