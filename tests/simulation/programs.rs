@@ -20,8 +20,15 @@ fn program(sim: Sim) -> Outcome<usize> {
         1 => (Faults::benign(), Weather::Benign),
         _ => (Faults::some(), Weather::Rough),
     };
-    sim.faults(faults)
-        .run(|| workload::run(seed, weather).ledger.check())
+    let outcome = sim
+        .faults(faults)
+        .run(|| workload::run(seed, weather).ledger.check());
+    // These programs keep nothing for longer than their cores.
+    assert_eq!(
+        outcome.counts.left_behind, 0,
+        "seed {seed:#x} lost waits, scopes or tasks"
+    );
+    outcome
 }
 
 #[test]

@@ -176,11 +176,12 @@ impl World {
         let left = {
             let kernel = self.kernel.borrow();
             let ring = kernel.rings[sim_core.ring].as_ref().expect("still open");
-            super::left::by_an_end(core, ring)
+            super::left::by_an_end(ring)
         };
         if let Some((check, what)) = left {
             self.violated(check, what);
         }
+        self.kernel.borrow_mut().counts.left_behind += super::left::in_the_books(core);
     }
 
     /// Runs what the program has left behind to its end, and looks for what it has lost.

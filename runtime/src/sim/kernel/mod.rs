@@ -139,6 +139,9 @@ pub struct Counts {
     pub opened: u64,
     /// Descriptors that were closed.
     pub closed: u64,
+    /// Waits, scopes and tasks that were in the books of a core when it had ended: what the program
+    /// has kept for longer, or what was lost.
+    pub left_behind: u64,
 }
 
 impl Kernel {
