@@ -226,7 +226,7 @@ impl Core {
             || self.driver.borrow_mut().has_completions()
     }
 
-    fn has_mail(&self) -> bool {
+    pub(crate) fn has_mail(&self) -> bool {
         self.asked_for_less().is_some() || self.shared.has_mail() || !self.closures.is_empty()
     }
 

@@ -93,7 +93,12 @@ async fn wait_long(
     match kind {
         0 => sleep(LONG).await?,
         1 => drop(op::read(idle, vec![0; 8]).await.0?),
-        2 => drop(Scope::new().run(Event::new().wait()).await?),
+        2 => {
+            let inner = Scope::new();
+            // Made here, it is below this scope all the same.
+            let _handle = inner.handle();
+            inner.run(Event::new().wait()).await?;
+        }
         3 => {
             let inner = Scope::new();
             let poll = inner.run(op::poll(idle, libc::POLLIN as u32));
@@ -150,12 +155,13 @@ pub(super) async fn sends_do_not_mix(here: &Here, dice: &mut Dice) -> io::Result
     let cut = Rc::new(Cell::new(0));
     let receiver = spawn(receive_frames(peer));
     let senders: Vec<_> = (0..2 + dice.roll(2))
-        .map(|_| {
+        .map(|sender| {
             let (stream, cut) = (Rc::clone(&stream), Rc::clone(&cut));
             let mut dice = here.plan.dice();
             spawn(async move {
-                for _ in 0..1 + dice.roll(4) {
-                    if !send_frame(&stream, &mut dice).await {
+                for number in 1..2 + dice.roll(4) {
+                    let name = (sender * SENDS + number) as u8;
+                    if !send_frame(&stream, name, &mut dice).await {
                         cut.set(cut.get() + 1);
                     }
                 }
@@ -172,9 +178,12 @@ pub(super) async fn sends_do_not_mix(here: &Here, dice: &mut Dice) -> io::Result
 }
 
 /// Sends a frame; false if it may have been cut short.
-async fn send_frame(stream: &TcpStream, dice: &mut Dice) -> bool {
-    let length = 2 + dice.roll(3_000) as usize;
+async fn send_frame(stream: &TcpStream, name: u8, dice: &mut Dice) -> bool {
+    // Now and then more than the connection holds.
+    let most = if dice.roll(16) == 0 { 200_000 } else { 3_000 };
+    let length = 3 + dice.roll(most) as usize;
     let mut frame: Vec<u8> = (0..length).map(frame_byte).collect();
+    frame[1] = name;
     frame[length - 1] = LAST;
     let patience = dice.micros(400);
     match dice.roll(4) {
@@ -200,6 +209,9 @@ async fn send_frame(stream: &TcpStream, dice: &mut Dice) -> bool {
 
 const LAST: u8 = 255;
 
+/// More than one sender sends.
+const SENDS: u64 = 8;
+
 fn frame_byte(place: usize) -> u8 {
     if place == 0 {
         0
@@ -211,6 +223,7 @@ fn frame_byte(place: usize) -> u8 {
 /// Receives frames to the end; returns how many were cut short.
 async fn receive_frames(stream: TcpStream) -> usize {
     let (mut place, mut cut) = (0, 0);
+    let mut before = [0; 4];
     while let Ok(Some(chunk)) = stream.recv().await {
         for &byte in chunk.iter() {
             if byte == 0 && place > 0 {
@@ -220,7 +233,14 @@ async fn receive_frames(stream: TcpStream) -> usize {
                 place = 0;
                 continue;
             }
-            assert_eq!(byte, frame_byte(place), "two sends were mixed");
+            if place == 1 {
+                let (sender, number) = (u64::from(byte) / SENDS, u64::from(byte) % SENDS);
+                let last = before.get_mut(sender as usize).expect("a sender's name");
+                assert!(number > *last, "a send followed what was sent after it");
+                *last = number;
+            } else {
+                assert_eq!(byte, frame_byte(place), "two sends were mixed");
+            }
             place += 1;
         }
     }

@@ -5,20 +5,23 @@ use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use quoit::fs::OpenOptions;
 use quoit::op;
 use quoit::time::{Instant, sleep};
-use quoit::{CarriesCancelled, spawn, yield_now};
+use quoit::{CarriesCancelled, Scope, spawn, yield_now};
 use quoit_net::tcp::TcpStream;
 use tests::poll_once;
 
 use super::workload::{Dice, Here, Plan, Weather, joined, transferred};
 
-/// Yields, or does as foreign code that wakes itself.
-pub(super) async fn lets_others_run(dice: &mut Dice) -> io::Result<()> {
-    if dice.roll(2) == 0 {
-        return Ok(yield_now().await?);
+/// Yields, hands a wait over, or does as foreign code that wakes itself.
+pub(super) async fn lets_others_run(here: &Here, dice: &mut Dice) -> io::Result<()> {
+    match dice.roll(4) {
+        0 => return Ok(yield_now().await?),
+        1 => return handed_over(here, dice).await,
+        _ => {}
     }
     let mut woken = false;
     poll_fn(|cx| {
@@ -29,6 +32,32 @@ pub(super) async fn lets_others_run(dice: &mut Dice) -> io::Result<()> {
         Poll::Pending
     })
     .await
+}
+
+/// A wait that was begun in one place and is ended in another.
+async fn handed_over(here: &Here, dice: &mut Dice) -> io::Result<()> {
+    let (begun, limit) = (Instant::now(), dice.micros(1_000));
+    let long = limit + Duration::from_millis(10);
+    if dice.roll(2) == 0 {
+        // The end comes to the task that waits now.
+        let mut wait = Box::pin(sleep(limit));
+        if let Poll::Ready(ended) = poll_once(wait.as_mut()).await {
+            return Ok(ended?);
+        }
+        joined(spawn(wait).await)??;
+    } else {
+        // A cancel comes from the scope that is around now.
+        let inner = Scope::new();
+        let mut wait = Box::pin(inner.run(sleep(long)));
+        if let Poll::Ready(ended) = poll_once(wait.as_mut()).await {
+            return Ok(ended.map(drop)?);
+        }
+        Scope::new().timeout(limit).run(wait).await?;
+    }
+    let late = begun.elapsed().saturating_sub(limit);
+    let in_time = late.is_zero() || here.plan.weather != Weather::Calm;
+    assert!(in_time, "a wait that was handed over ended {late:?} late");
+    Ok(())
 }
 
 /// A sleep: never too short, and as long as it should be where nobody is held up.

@@ -267,7 +267,7 @@ async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
     for _ in 0..1 + dice.roll(5) {
         let step = dice.roll(if depth < 3 { 20 } else { 15 });
         match step {
-            0 => steps::lets_others_run(&mut dice).await?,
+            0 => steps::lets_others_run(here, &mut dice).await?,
             1 => steps::sleeps(here, &mut dice).await?,
             2 => op::nop().await?,
             3 => steps::dropped_early(here, &mut dice).await?,

@@ -114,6 +114,10 @@ impl World {
         if waits && core.tasks.borrow().has_ready() {
             self.violated("park", "a core waits while a task is ready".to_owned());
         }
+        // Nobody has had a turn since the core's last look.
+        if waits && core.has_mail() {
+            self.violated("park", "a core waits with mail in its inbox".to_owned());
+        }
         if let Some((check, what)) = super::left::by_a_park(core) {
             self.violated(check, what);
         }
