@@ -64,7 +64,10 @@ fn a_listener_finishes_whatever_its_accept_was_doing() {
 fn a_zero_copy_send_lets_the_next_send_go_before_it_ends() {
     let mut earlier = 0;
     for_seeds(0..50, |sim| {
-        let faults = Faults::none().rate(Fault::LateNotification, 1.0);
+        // One that is interrupted has sent nothing yet, and keeps its turn.
+        let faults = Faults::none()
+            .rate(Fault::LateNotification, 1.0)
+            .rate(Fault::CompletionInterrupted, 0.3);
         let outcome = sim.faults(faults).block_on(async {
             let listener = TcpListener::bind("127.0.0.1:1")?;
             let near = Rc::new(TcpStream::connect(listener.local_addr()).await?);

@@ -166,7 +166,10 @@ impl<B: IoBuf> Operation for SendZeroCopy<B> {
     }
 
     fn early(&mut self) -> Option<SendTurn> {
-        self.result.and_then(|_| self.turn.take())
+        // One that was interrupted is started again, still in its turn.
+        self.result
+            .filter(|result| *result != -libc::EINTR)
+            .and_then(|_| self.turn.take())
     }
 
     fn result(&mut self, last: i32) -> i32 {
