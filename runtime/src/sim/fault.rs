@@ -4,7 +4,6 @@
 //! rate, and draws from a stream of its own. Each can also be forced: at its n-th occasion, or at the
 //! first occasion after the program has passed a named point.
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use super::random::Stream;
@@ -255,7 +254,6 @@ struct Kind {
 #[derive(Debug)]
 pub(crate) struct FaultState {
     kinds: Vec<Kind>,
-    passed: VecDeque<&'static str>,
     quiet: bool,
 }
 
@@ -278,7 +276,6 @@ impl FaultState {
             .collect();
         Self {
             kinds,
-            passed: VecDeque::new(),
             quiet: false,
         }
     }
@@ -310,7 +307,6 @@ impl FaultState {
 
     /// The program passes a named point.
     pub(crate) fn pass(&mut self, point: &'static str) {
-        self.passed.push_back(point);
         for kind in &mut self.kinds {
             let here = |place: &&Forced| **place == Forced::At(point);
             kind.due += kind.forced.iter().filter(here).count() as u64;

@@ -111,7 +111,7 @@ pub(crate) struct Kernel {
     pub(crate) net: Net,
     pub(crate) files: FileTree,
     pub(crate) rings: Vec<Option<Ring>>,
-    /// Which core has each ring.
+    /// The number of the next request, counted over the whole run.
     pub(crate) next_op: OpKey,
     pub(crate) violation: Option<Violation>,
     /// Whose turn it is.
@@ -146,10 +146,9 @@ pub struct Counts {
 
 impl Kernel {
     pub(crate) fn new(seed: u64, choices: Choices, faults: FaultState, keep_trace: bool) -> Self {
-        let mut random = Stream::new(seed, 2);
+        let random = Stream::new(seed, 2);
         // Where the kernel has incremental buffers is the machine's to say: every other seed.
         let incremental = Stream::new(seed, 3).chance(1 << 15);
-        random.next();
         Self {
             now: 0,
             wall_offset: 0,
