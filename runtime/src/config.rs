@@ -4,10 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::driver::probe::RingFeatures;
 use crate::driver::{refusal, sys};
+use crate::runtime::Handle;
 
 /// Which processors a runtime uses: a pinned thread for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +106,8 @@ pub(crate) struct CoreConfig {
     pub(crate) receive_buffers: (u16, u32),
     pub(crate) mailbox_capacity: usize,
     pub(crate) features: RingFeatures,
+    /// To be filled when all cores are there.
+    pub(crate) runtime: Arc<OnceLock<Handle>>,
 }
 
 /// Something of the ring's set-up that can be left out; see [`Builder::without`].
@@ -282,6 +286,7 @@ impl Builder {
             receive_buffers: self.receive_buffers.unwrap_or(default_buffers),
             mailbox_capacity: self.mailbox_capacity,
             features,
+            runtime: Arc::default(),
         })
     }
 

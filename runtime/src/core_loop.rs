@@ -175,6 +175,7 @@ impl Core {
     /// Does what is to do, without waiting.
     fn turn(&self, main: MainPoll<'_>) {
         self.counters().turns.add(1);
+        self.carry_out();
         self.take_inbox();
         self.look_at_the_clock();
         self.run_ready(main);
@@ -222,6 +223,7 @@ impl Core {
     /// Returns whether a turn would find something to do.
     pub(crate) fn has_work(&self) -> bool {
         self.tasks.borrow().has_ready()
+            || self.tree.borrow().has_effects()
             || self.has_mail()
             || self.driver.borrow_mut().has_completions()
     }
@@ -269,13 +271,19 @@ impl Core {
             self.counters().closures.add(1);
             self.contain(job);
         }
+        self.closures.wake_waiting();
     }
 
     // --- timers ---
 
     fn look_at_the_clock(&self) {
-        if self.clock_is_old.replace(false) && self.timers.borrow().len() > 0 {
-            self.fire_timers(Instant::now());
+        if self.clock_is_old.replace(false) {
+            let now = Instant::now();
+            // What parks from here on is said to have done so now.
+            self.tree.borrow_mut().set_now(now);
+            if self.timers.borrow().len() > 0 {
+                self.fire_timers(now);
+            }
         }
     }
 
@@ -328,13 +336,15 @@ impl Core {
         let waker = task_waker(self.number(), id.slot, id.generation);
         let mut cx = Context::from_waker(&waker);
         let outside = self.active.replace(node);
-        self.refusals.set(0);
+        self.begin_poll(id);
         let Some(mut object) = object else {
             let ended = main(&mut cx);
+            self.end_poll(id, node, ended);
             self.active.set(outside);
             return ended;
         };
         let polled = object.as_mut().poll(&mut cx);
+        self.end_poll(id, node, polled.is_ready());
         self.active.set(outside);
         match polled {
             Poll::Pending => self.tasks.borrow_mut().put_back(id, object),
@@ -346,6 +356,32 @@ impl Core {
             }
         }
         false
+    }
+
+    fn begin_poll(&self, id: TaskId) {
+        self.running.set(Some(id));
+        self.refusals.set(0);
+        self.aborts_seen.set(0);
+        self.comes_back.set(false);
+        let patience = self.patience.borrow().is_empty();
+        self.allowance.set(if patience {
+            u32::MAX
+        } else {
+            self.patience.borrow_mut().allowance(id.slot)
+        });
+    }
+
+    fn end_poll(&self, id: TaskId, node: NodeId, ended: bool) {
+        self.running.set(None);
+        if ended {
+            return;
+        }
+        if self.refusals.get() > 0 || self.aborts_seen.get() > 1 {
+            self.note_refusals(id);
+        }
+        if self.tree.borrow().is_cancelled(node) && !self.tasks.borrow().is_queued(id) {
+            self.after_pending(node, None);
+        }
     }
 
     fn wake_yielded(&self) {
@@ -511,8 +547,12 @@ impl Core {
         counters.tasks.set(u64::from(self.tasks.borrow().live()));
         counters.timers.set(self.timers.borrow().len() as u64);
         let tree = self.tree.borrow();
+        counters.deliveries.set(tree.deliveries());
         counters.scopes.set(tree.node_count() as u64);
         counters.parked.set(tree.park_count() as u64);
+        let (swallowing, unresponsive) = self.patience.borrow().listed();
+        counters.swallowing.set(swallowing as u64);
+        counters.unresponsive.set(unresponsive as u64);
     }
 
     // --- the end ---
@@ -607,6 +647,7 @@ impl Core {
     /// who waits for it.
     fn finish(&self, id: TaskId, node: NodeId, object: TaskBox) {
         self.close_node(node);
+        self.forget_task(id);
         let after = self.tasks.borrow_mut().end(id, object);
         if let Some(unwanted) = after.unwanted {
             self.contain(|| drop(unwanted));

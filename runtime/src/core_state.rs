@@ -8,11 +8,12 @@
 //! since either may call back into the core. Parts say what is to be done as values; the methods
 //! here carry it out.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -27,10 +28,11 @@ use crate::mailbox::closures::ClosureQueue;
 use crate::mailbox::{CoreShared, Place};
 use crate::metrics::Counters;
 use crate::panics::contained;
-use crate::runtime::CoreId;
+use crate::runtime::{CoreId, Handle};
 use crate::scope::Cancelled;
-use crate::scope::handle::cause_of;
-use crate::scope::tree::{Abort, NodeId, ParkId, Tree};
+use crate::scope::patience::{Forgotten, Patience};
+use crate::scope::tree::{Effect, Kind, NodeId, ParkId, Shield, Tree};
+use crate::slab::Slab;
 use crate::task::cell::TaskCell;
 use crate::task::table::{TaskBox, TaskTable};
 use crate::task::{JoinHandle, TaskId};
@@ -44,9 +46,18 @@ pub(crate) enum TimerTarget {
     Park(ParkId),
     /// A scope's deadline.
     Scope(NodeId),
+    /// The end of a cancelled scope's grace.
+    Grace(NodeId),
+    /// The pause of a task that swallows every cancel.
+    Pause(u32),
+    /// One more wake for a cancelled body that waits in something foreign.
+    Foreign(NodeId),
     /// Somebody who knows nothing of parks.
     Alarm(Waker),
 }
+
+/// How much of what a cancel wants done is done at once; other tasks have a turn in between.
+const EFFECTS_AT_ONCE: u32 = 256;
 
 /// One core.
 #[derive(Debug)]
@@ -61,10 +72,24 @@ pub(crate) struct Core {
     pub(crate) tree: RefCell<Tree>,
     pub(crate) timers: RefCell<TimerStore<TimerTarget>>,
     pub(crate) closures: Arc<ClosureQueue>,
+    /// The runtime it belongs to, once all its cores are there.
+    pub(crate) runtime: Arc<OnceLock<Handle>>,
     /// The innermost scope whose body is being polled.
     pub(crate) active: Cell<NodeId>,
-    /// Ops that the running task was refused since its poll began.
+    /// The task that is being polled.
+    pub(crate) running: Cell<Option<TaskId>>,
+    /// Ops that the running task was refused since its poll began, and under which scope the last.
     pub(crate) refusals: Cell<u32>,
+    pub(crate) refused_under: Cell<NodeId>,
+    /// How many more it may be refused before it has to pause.
+    pub(crate) allowance: Cell<u32>,
+    /// Ops that it found aborted since its poll began.
+    pub(crate) aborts_seen: Cell<u32>,
+    /// It has yielded or pauses: it will be polled again, whatever it waits in.
+    pub(crate) comes_back: Cell<bool>,
+    pub(crate) patience: RefCell<Patience>,
+    /// The groups that are open: a `GroupState` each.
+    pub(crate) groups: RefCell<Slab<Rc<dyn Any>>>,
     /// How many scopes have a deadline armed.
     pub(crate) armed_scopes: Cell<u32>,
     /// Who yielded: woken once I/O was looked at.
@@ -100,6 +125,8 @@ impl Core {
         shared.counters.reset();
         let tree = Tree::new(shared.incarnation());
         let root = tree.root();
+        let closures = Arc::new(ClosureQueue::new(config.mailbox_capacity));
+        shared.set_door(Some(Arc::clone(&closures)));
         Ok(Self {
             id: CoreId::new(index, shared.number(), shared.incarnation()),
             shared,
@@ -110,9 +137,17 @@ impl Core {
             tasks: RefCell::new(TaskTable::new(shared)),
             tree: RefCell::new(tree),
             timers: RefCell::default(),
-            closures: Arc::new(ClosureQueue::new(config.mailbox_capacity)),
+            closures,
+            runtime: Arc::clone(&config.runtime),
             active: Cell::new(root),
+            running: Cell::new(None),
             refusals: Cell::new(0),
+            refused_under: Cell::new(root),
+            allowance: Cell::new(u32::MAX),
+            aborts_seen: Cell::new(0),
+            comes_back: Cell::new(false),
+            patience: RefCell::default(),
+            groups: RefCell::default(),
             armed_scopes: Cell::new(0),
             yields: RefCell::default(),
             stop_at: Cell::new(None),
@@ -146,15 +181,23 @@ impl Core {
     where
         F: Future<Output: 'static> + 'static,
     {
+        let root = self.tree.borrow().root();
+        let (task, node) = self.spawn_under(root, future);
+        JoinHandle::new(task, node, self.identity())
+    }
+
+    /// Starts a task under a scope of this core.
+    pub(crate) fn spawn_under<F>(&self, parent: NodeId, future: F) -> (TaskId, NodeId)
+    where
+        F: Future<Output: 'static> + 'static,
+    {
         let object: TaskBox = Box::pin(TaskCell::Running(future));
-        let node = {
-            let mut tree = self.tree.borrow_mut();
-            let root = tree.root();
-            tree.open(root, false)
-        };
+        let mut tree = self.tree.borrow_mut();
+        let node = tree.open(parent, Kind::Task(0), Shield::None);
         let task = self.tasks.borrow_mut().insert(object, node);
+        tree.name_task(node, task.slot);
         self.counters().spawned.add(1);
-        JoinHandle::new(task, self.identity())
+        (task, node)
     }
 
     /// Starts a kernel op.
@@ -172,7 +215,7 @@ impl Core {
     }
 
     /// Asks a kernel op to end because its scope is cancelled.
-    pub(crate) fn abort_op(&self, user_data: u64) {
+    fn abort_op(&self, user_data: u64) {
         let told = self
             .ops
             .borrow_mut()
@@ -192,14 +235,205 @@ impl Core {
         }
     }
 
-    /// Does what a cancel wants done.
-    pub(crate) fn carry_out(&self, aborts: Vec<Abort>) {
-        self.counters().aborts.add(aborts.len() as u64);
-        for abort in aborts {
-            match abort {
-                Abort::Wake(waker) => self.wake(waker),
-                Abort::Kernel(op) => self.abort_op(op),
+    /// Does what a change of the tree wants done: a slice of it, the rest in turns to come.
+    #[inline]
+    pub(crate) fn carry_out(&self) {
+        if self.tree.borrow().has_effects() {
+            self.carry_out_some();
+        }
+    }
+
+    fn carry_out_some(&self) {
+        for _ in 0..EFFECTS_AT_ONCE {
+            let effect = self.tree.borrow_mut().next_effect();
+            let Some(effect) = effect else { return };
+            self.carry_out_one(effect);
+        }
+    }
+
+    fn carry_out_one(&self, effect: Effect) {
+        match effect {
+            Effect::Wake(waker) => {
+                self.counters().aborts.add(1);
+                self.wake(waker);
             }
+            Effect::Kernel(op) => {
+                self.counters().aborts.add(1);
+                self.abort_op(op);
+            }
+            Effect::Relay(relay, cause) => {
+                self.counters().aborts.add(1);
+                self.contain(|| relay.relay(cause));
+            }
+            Effect::End(waker) => self.wake(waker),
+            Effect::Foreign(node, waker) => {
+                self.counters().foreign_wakes.add(1);
+                self.patience.borrow_mut().woken(node);
+                self.wake(waker);
+            }
+            Effect::ForeignTask(node, slot) => {
+                let runs = self.running.get().is_some_and(|task| task.slot == slot);
+                if !runs && self.tasks.borrow_mut().wake_slot(slot) {
+                    self.counters().foreign_wakes.add(1);
+                    self.patience.borrow_mut().woken(node);
+                }
+            }
+            Effect::Disarm(timer) => {
+                let target = self.timers.borrow_mut().remove(timer);
+                if let Some(TimerTarget::Scope(_)) = target {
+                    self.armed_scopes.set(self.armed_scopes.get() - 1);
+                }
+                self.contain(|| drop(target));
+            }
+        }
+    }
+
+    /// Cancels a scope; `grace` as the scope has it, unless said otherwise. False if it was cancelled
+    /// before, or has gone.
+    pub(crate) fn cancel(&self, node: NodeId, cause: Cancelled, grace: Option<Duration>) -> bool {
+        let grace = grace.unwrap_or_else(|| self.tree.borrow().grace_period(node));
+        let has_grace = grace > Duration::ZERO;
+        let first = self.tree.borrow_mut().cancel(node, cause, has_grace);
+        if first && has_grace {
+            let end = Instant::now() + grace;
+            let timer = self
+                .timers
+                .borrow_mut()
+                .insert(end, TimerTarget::Grace(node));
+            self.tree.borrow_mut().set_grace_timer(node, timer);
+        }
+        self.carry_out();
+        first
+    }
+
+    /// Sets, moves or takes away a scope's deadline; one that has passed cancels it.
+    pub(crate) fn set_deadline(&self, node: NodeId, deadline: Option<Instant>) {
+        if self.tree.borrow().own_cause(node).is_some() {
+            return;
+        }
+        let armed = match deadline {
+            Some(at) if at <= Instant::now() => {
+                // Those that were due before it come first.
+                self.fire_timers(at);
+                self.counters().deadlines.add(1);
+                self.cancel(node, Cancelled::deadline(), None);
+                return;
+            }
+            Some(at) if at != Instant::NEVER => {
+                let timer = self
+                    .timers
+                    .borrow_mut()
+                    .insert(at, TimerTarget::Scope(node));
+                self.armed_scopes.set(self.armed_scopes.get() + 1);
+                Some((at, timer))
+            }
+            _ => None,
+        };
+        self.tree.borrow_mut().set_deadline(node, armed);
+        self.carry_out();
+    }
+
+    /// Ends a scope, group or task of the tree.
+    pub(crate) fn close_node(&self, node: NodeId) {
+        let mut tree = self.tree.borrow_mut();
+        if tree.is_announced(node) {
+            self.shared.cancels.retire(node.to_parts().0);
+        }
+        tree.close(node);
+        drop(tree);
+        if !self.patience.borrow().is_empty() {
+            let forgotten = self.patience.borrow_mut().forget_node(node);
+            self.let_go(forgotten);
+        }
+        self.carry_out();
+    }
+
+    /// Forgets how patient it was with a task that has ended.
+    pub(crate) fn forget_task(&self, task: TaskId) {
+        if !self.patience.borrow().is_empty() {
+            let forgotten = self.patience.borrow_mut().forget_task(task.slot);
+            self.let_go(forgotten);
+        }
+    }
+
+    fn let_go(&self, forgotten: Forgotten) {
+        for timer in forgotten.timers {
+            let target = self.timers.borrow_mut().remove(timer);
+            drop(target);
+        }
+        // Who paused is refused no more, or by somebody else.
+        for waker in forgotten.wakers {
+            self.wake(waker);
+        }
+    }
+
+    /// Lets an op of the running task, which is refused too often, wait for the end of a pause.
+    pub(crate) fn pause_task(&self, waker: &Waker) {
+        self.comes_back.set(true);
+        let Some(task) = self.running.get() else {
+            return self.yield_to_others(waker);
+        };
+        self.note_refusals(task);
+        let pause = self.patience.borrow_mut().pause(task.slot, waker);
+        if let Some(pause) = pause {
+            self.counters().pauses.add(1);
+            let at = Instant::now() + pause;
+            let timer = self
+                .timers
+                .borrow_mut()
+                .insert(at, TimerTarget::Pause(task.slot));
+            self.patience.borrow_mut().paused(task.slot, timer);
+        }
+    }
+
+    /// Notes what the running task was refused since this was last asked.
+    pub(crate) fn note_refusals(&self, task: TaskId) {
+        let (refused, aborted) = (self.refusals.take(), self.aborts_seen.take());
+        let source = self.tree.borrow().source(self.refused_under.get());
+        if let Some(source) = source {
+            let mut patience = self.patience.borrow_mut();
+            let forgotten = patience.note(task.slot, source, refused, aborted);
+            drop(patience);
+            self.let_go(forgotten);
+        }
+    }
+
+    /// Looks at a body whose poll ended with `Pending`: a cancelled one that waits in something
+    /// foreign is woken a few times more, and then left alone; one that is not cancelled yet is
+    /// noted down with `waker`, for when it is.
+    pub(crate) fn after_pending(&self, node: NodeId, waker: Option<&Waker>) {
+        if self.comes_back.get() {
+            return;
+        }
+        let tree = self.tree.borrow();
+        if !tree.waits_in_foreign(node) {
+            drop(tree);
+            if self.patience.borrow().knows(node) {
+                let forgotten = self.patience.borrow_mut().moved(node);
+                self.let_go(forgotten);
+            }
+            return;
+        }
+        let cancelled = tree.is_cancelled(node);
+        drop(tree);
+        if let Some(waker) = waker {
+            let before = self
+                .tree
+                .borrow_mut()
+                .set_foreign(node, Some(waker.clone()));
+            drop(before);
+        }
+        if !cancelled {
+            return;
+        }
+        let gap = self.patience.borrow_mut().still_waits(node);
+        if let Some(gap) = gap {
+            let at = Instant::now() + gap;
+            let timer = self
+                .timers
+                .borrow_mut()
+                .insert(at, TimerTarget::Foreign(node));
+            self.patience.borrow_mut().wake_armed(node, timer);
         }
     }
 
@@ -228,14 +462,13 @@ impl Core {
 
     /// Notes that the kernel is done with an orphan.
     pub(crate) fn orphan_ended(&self, charged: u64) {
-        let waiter = self.tree.borrow_mut().orphan_ended(node_of(charged));
-        if let Some(waker) = waiter {
-            self.wake(waker);
-        }
+        self.tree.borrow_mut().orphan_ended(node_of(charged));
+        self.carry_out();
     }
 
     /// Wakes `waker` when other ready tasks have run and I/O was looked at.
     pub(crate) fn yield_to_others(&self, waker: &Waker) {
+        self.comes_back.set(true);
         self.yields.borrow_mut().push(waker.clone());
     }
 
@@ -254,18 +487,19 @@ impl Core {
             .cancels
             .take(&mut scratch, |cancel| found.push(cancel));
         self.scratch.replace(scratch);
-        for cancel in found {
-            self.counters().remote_cancels.add(1);
-            let aborts = {
-                let mut tree = self.tree.borrow_mut();
-                match tree.living(cancel.index) {
-                    Some(node) if cancel.is_of(node.to_parts().1) => {
-                        tree.cancel(node, cause_of(cancel.word))
-                    }
-                    _ => Vec::new(),
-                }
+        for message in found {
+            let node = self.tree.borrow().living(message.index);
+            let Some(node) = node.filter(|node| message.is_of(node.to_parts().1)) else {
+                continue;
             };
-            self.carry_out(aborts);
+            if let Some(deadline) = message.deadline {
+                self.set_deadline(node, Some(deadline));
+            }
+            if let Some(cancel) = message.cancel
+                && self.cancel(node, Cancelled::new(cancel.reason()), cancel.grace)
+            {
+                self.counters().remote_cancels.add(1);
+            }
         }
     }
 
@@ -288,9 +522,30 @@ impl Core {
                 }
                 TimerTarget::Alarm(waker) => self.wake(waker),
                 TimerTarget::Scope(node) => {
+                    self.armed_scopes.set(self.armed_scopes.get() - 1);
+                    self.tree.borrow_mut().deadline_fired(node);
                     self.counters().deadlines.add(1);
-                    let aborts = self.tree.borrow_mut().cancel(node, Cancelled::deadline());
-                    self.carry_out(aborts);
+                    self.cancel(node, Cancelled::deadline(), None);
+                }
+                TimerTarget::Grace(node) => {
+                    let mut tree = self.tree.borrow_mut();
+                    tree.grace_fired(node);
+                    tree.end_grace(node);
+                    drop(tree);
+                    self.carry_out();
+                }
+                TimerTarget::Pause(slot) => {
+                    let paused = self.patience.borrow_mut().pause_over(slot);
+                    for waker in paused {
+                        self.wake(waker);
+                    }
+                }
+                TimerTarget::Foreign(node) => {
+                    self.patience.borrow_mut().wake_due(node);
+                    let wake = self.tree.borrow().foreign_wake(node);
+                    if let Some(wake) = wake {
+                        self.carry_out_one(wake);
+                    }
                 }
             }
         }
@@ -305,12 +560,8 @@ impl Core {
             Some(earlier) => self.stop_at.set(Some(earlier.min(at))),
             None => {
                 self.stop_at.set(Some(at));
-                let aborts = {
-                    let mut tree = self.tree.borrow_mut();
-                    let root = tree.root();
-                    tree.cancel(root, Cancelled::shutdown())
-                };
-                self.carry_out(aborts);
+                let root = self.tree.borrow().root();
+                self.cancel(root, Cancelled::shutdown(), Some(grace));
                 self.tasks.borrow_mut().wake_all();
             }
         }
@@ -321,21 +572,24 @@ impl Core {
     pub(crate) fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (slot, node, ready) in self.tasks.borrow().living() {
-            let views = self.tree.borrow().views(node);
+            let views = self.tree.borrow().views(node, true);
             let waits = views.iter().any(|view| !view.waits.is_empty());
             lines.push(match (ready, waits) {
                 (true, _) => format!("task {slot} is ready to run"),
                 (false, true) => format!("task {slot} waits"),
+                (false, false) if views.iter().any(|view| view.ending) => {
+                    format!("task {slot} waits for the end of what it has started")
+                }
                 (false, false) => {
                     format!("task {slot} waits for something the runtime does not know")
                 }
             });
             for view in views {
                 let indent = "  ".repeat(view.depth + 1);
-                if view.depth > 0 || view.effective {
+                if view.depth > 0 || view.refused {
                     lines.push(format!("{indent}{}", described(&view)));
                 }
-                for wait in view.waits {
+                for (wait, _) in view.waits {
                     lines.push(format!("{indent}  {}", self.described_wait(wait)));
                 }
             }
@@ -350,30 +604,22 @@ impl Core {
 
     #[cfg(feature = "sim")]
     fn described_wait(&self, wait: crate::scope::tree::Waits) -> String {
-        use crate::scope::tree::{Purpose, Waits};
+        use crate::scope::tree::Waits;
         match wait {
-            Waits::Memory(Purpose::Time) => "for a point in time".to_owned(),
-            Waits::Memory(Purpose::Join) => "for the end of a task".to_owned(),
-            Waits::Memory(Purpose::Item) => "for bytes or a connection".to_owned(),
-            Waits::Memory(Purpose::Turn) => "for another task of this core".to_owned(),
+            Waits::Memory(purpose) => format!("for {purpose}"),
+            Waits::Deaf(purpose) => format!("for {purpose}, whatever is cancelled"),
             Waits::Kernel(op) => self.ops.borrow_mut().describe(op),
         }
     }
 
-    /// Makes a task's node vanish with the task.
-    pub(crate) fn close_node(&self, node: NodeId) {
-        let aborts = self.tree.borrow_mut().close(node);
-        self.carry_out(aborts);
-    }
-
     /// Opens a node for the future of `block_on`.
     pub(crate) fn add_main(&self) -> (TaskId, NodeId) {
-        let node = {
-            let mut tree = self.tree.borrow_mut();
-            let root = tree.root();
-            tree.open(root, false)
-        };
-        (self.tasks.borrow_mut().insert_main(node), node)
+        let mut tree = self.tree.borrow_mut();
+        let root = tree.root();
+        let node = tree.open(root, Kind::Task(0), Shield::None);
+        let task = self.tasks.borrow_mut().insert_main(node);
+        tree.name_task(node, task.slot);
+        (task, node)
     }
 
     /// Keeps for ever what the kernel may still write to.
@@ -389,6 +635,7 @@ impl Core {
 impl Drop for Core {
     fn drop(&mut self) {
         self.closures.close();
+        self.shared.set_door(None);
         // Closing a ring is no barrier: only completions give memory back. The orderly end of a
         // core has waited for them; what is left now, the kernel may still write to.
         let kernel_is_done = self.ops.get_mut().in_kernel() == 0 && !self.wake_armed.get()
@@ -407,16 +654,20 @@ impl Drop for Core {
 fn described(view: &crate::scope::tree::View) -> String {
     let mut text = if view.depth == 0 {
         "its task".to_owned()
+    } else if view.kind == Kind::Group {
+        format!("a group of {}", view.tasks)
     } else {
         "a scope".to_owned()
     };
     match view.cause {
         Some(cause) => text += &format!(", cancelled: {cause}"),
-        None if view.effective => text += ", cancelled from outside",
+        None if view.refused => text += ", cancelled from outside",
         None => {}
     }
-    if view.shielded {
-        text += ", shielded";
+    match view.shield {
+        Shield::Full => text += ", shielded",
+        Shield::Grace => text += ", shielded for a grace period",
+        Shield::None => {}
     }
     if view.orphans > 0 {
         text += &format!(", {} ops of it are given up and not ended", view.orphans);

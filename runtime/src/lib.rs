@@ -16,6 +16,7 @@
 //! - [`Runtime`], [`Builder`], [`Handle`] and [`block_on`]: cores, and how to reach them.
 //! - [`spawn`], [`JoinHandle`], [`yield_now`]: tasks. A task stays on its core; nothing needs `Send`.
 //! - [`Scope`], [`Cancelled`], [`CancelHandle`], [`check`]: what is cancelled as a unit.
+//! - [`group`], [`race`], [`timeout`], [`run_until_cancelled`]: what is made of scopes.
 //! - Deadlines: [`time`].
 //! - Memory that the kernel may write to: [`buf`].
 //! - Files in [`fs`], signals in [`signal`], and in [`op`] the leaf ops that all of them are made of.
@@ -54,5 +55,10 @@ pub use runtime::{
     CoreId, Handle, RemoteError, RemoteHandle, RemoteSender, Runtime, SpawnError, block_on,
     start_thread,
 };
-pub use scope::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Reason, Scope, check};
-pub use task::{JoinError, JoinHandle, spawn, yield_now};
+pub use scope::{
+    AlreadyStarted, CancelHandle, Cancelled, CarriesCancelled, Delivery, Group, GroupError,
+    GroupPanic, Misuse, Reason, Remote, Scope, StartError, Started, TimedOut, check,
+    effective_deadline, group, is_cancelled, isolating_group, on, race, race_all, race_with,
+    run_until_cancelled, timeout,
+};
+pub use task::{JoinError, JoinHandle, spawn, yield_now, yield_uncancellable};

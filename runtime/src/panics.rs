@@ -1,7 +1,10 @@
 //! Other people's code, whose panics must not reach the loop.
 
 use std::any::Any;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 
 /// Runs foreign code; a panic in it comes back as what it panicked with.
 pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
@@ -24,5 +27,46 @@ pub(crate) fn contained(f: impl FnOnce()) -> bool {
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(next) = caught(|| drop(payload)) {
         std::mem::forget(next);
+    }
+}
+
+/// Catches a panic of a future, and of its destructor.
+pub(crate) async fn guarded<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+    let mut future = pin!(Some(future));
+    poll_fn(|cx| {
+        let polled = caught(|| future.as_mut().as_pin_mut().map(|future| future.poll(cx)));
+        let ended = match polled {
+            Ok(Some(Poll::Pending)) => return Poll::Pending,
+            Ok(Some(Poll::Ready(value))) => Ok(value),
+            Ok(None) => unreachable!("not polled after its end"),
+            Err(payload) => Err(payload),
+        };
+        let dropped = caught(|| future.set(None));
+        Poll::Ready(match (ended, dropped) {
+            (Ok(value), Ok(())) => Ok(value),
+            (Ok(value), Err(payload)) => {
+                contained(|| drop(value));
+                Err(payload)
+            }
+            (Err(first), Ok(())) => Err(first),
+            (Err(first), Err(second)) => {
+                discard(second);
+                Err(first)
+            }
+        })
+    })
+    .await
+}
+
+/// Says in words what somebody panicked with.
+pub(crate) fn text_of(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else if let Some(group) = payload.downcast_ref::<crate::GroupPanic>() {
+        group.to_string()
+    } else {
+        "with a value that is no text".to_owned()
     }
 }

@@ -20,8 +20,11 @@ use crate::driver::sys;
 use crate::mailbox::CoreShared;
 use crate::mailbox::closures::{ClosureQueue, Refused};
 use crate::metrics::CoreMetrics;
-use crate::panics::{caught, contained, discard};
-use crate::scope::CarriesCancelled;
+#[cfg(feature = "sim")]
+use crate::panics::caught;
+use crate::panics::guarded;
+use crate::scope::remote::FarScope;
+use crate::scope::{CarriesCancelled, Reason};
 use crate::task::current;
 
 /// One core of a runtime.
@@ -57,6 +60,10 @@ impl CoreId {
 
     pub(crate) fn incarnation(self) -> u32 {
         self.incarnation
+    }
+
+    pub(crate) fn shared(self) -> Option<&'static CoreShared> {
+        crate::mailbox::core(self.number)
     }
 }
 
@@ -254,34 +261,6 @@ impl<E> Drop for Report<E> {
     }
 }
 
-/// Catches a panic of a future, and of its destructor.
-async fn guarded<T>(future: impl Future<Output = T>) -> thread::Result<T> {
-    let mut future = pin!(Some(future));
-    std::future::poll_fn(|cx| {
-        let polled = caught(|| future.as_mut().as_pin_mut().map(|future| future.poll(cx)));
-        let ended = match polled {
-            Ok(Some(Poll::Pending)) => return Poll::Pending,
-            Ok(Some(Poll::Ready(value))) => Ok(value),
-            Ok(None) => unreachable!("not polled after its end"),
-            Err(payload) => Err(payload),
-        };
-        let dropped = caught(|| future.set(None));
-        Poll::Ready(match (ended, dropped) {
-            (Ok(value), Ok(())) => Ok(value),
-            (Ok(value), Err(payload)) => {
-                contained(|| drop(value));
-                Err(payload)
-            }
-            (Err(first), Ok(())) => Err(first),
-            (Err(first), Err(second)) => {
-                discard(second);
-                Err(first)
-            }
-        })
-    })
-    .await
-}
-
 impl Builder {
     /// Starts the cores.
     ///
@@ -310,6 +289,7 @@ impl Builder {
                 let place = world.add(core, None);
                 runtime.lives.push(CoreLife::Simulated(world.home(place)));
             }
+            let _ = config.runtime.set(runtime.handle());
             return Ok(runtime);
         }
         let (tell, told) = mpsc::channel();
@@ -330,6 +310,7 @@ impl Builder {
             cores.push(core);
             runtime.handle.cores = cores.clone().into();
         }
+        let _ = config.runtime.set(runtime.handle());
         Ok(runtime)
     }
 
@@ -365,6 +346,10 @@ impl Builder {
             },
         };
         let core = Core::new(0, &config).map_err(BuildError::ring)?;
+        let _ = config.runtime.set(Handle {
+            cores: Arc::new([CoreHandle::of(&core)]),
+            grace: self.grace_period,
+        });
         let mut future = pin!(Some(guarded(future)));
         let mut output = None;
         let main: MainPoll<'_> = &mut |cx| {
@@ -529,6 +514,11 @@ impl<F> fmt::Display for SpawnError<F> {
 impl<F> Error for SpawnError<F> {}
 
 impl Handle {
+    /// Returns the handle of the runtime that this code runs in, if it runs on a core.
+    pub fn current() -> Option<Self> {
+        current::try_with(|core| core.runtime.get().cloned()).flatten()
+    }
+
     /// Returns the cores, in order.
     pub fn cores(&self) -> Vec<CoreId> {
         self.cores.iter().map(|core| core.id).collect()
@@ -557,11 +547,13 @@ impl Handle {
     {
         let target = self.find(core);
         let slot = Arc::new(RemoteSlot::default());
+        let scope = Arc::new(FarScope::new());
         // The closure lies where both sides can reach it, so that it comes back if it is not sent.
         let shelf = Arc::new(Mutex::new(Some(closure)));
         let job = {
-            let (shelf, fill) = (
+            let (shelf, scope, fill) = (
                 Arc::clone(&shelf),
+                Arc::clone(&scope),
                 Fill {
                     slot: Arc::clone(&slot),
                     filled: false,
@@ -572,21 +564,27 @@ impl Handle {
                     return;
                 };
                 let mut fill = fill;
-                drop(crate::spawn(async move {
-                    let outcome = guarded(async move { closure().await }).await;
-                    fill.fill(outcome.map_err(RemoteError::Panicked));
-                }));
+                current::with(|core| {
+                    let root = core.tree.borrow().root();
+                    let (task, node) = core.spawn_under(root, async move {
+                        let outcome = guarded(async move { closure().await }).await;
+                        fill.fill(outcome.map_err(RemoteError::Panicked));
+                    });
+                    scope.arrive(core, node);
+                    let output = core.tasks.borrow_mut().detach(task);
+                    drop(output);
+                });
             }
         };
         match target.send(Box::new(job)) {
-            Ok(()) => Ok(RemoteHandle { slot }),
+            Ok(()) => Ok(RemoteHandle { slot, scope }),
             Err(refused) => {
                 let closure = lock(&shelf).take();
                 match (refused, closure) {
                     (Refused::Full, Some(closure)) => Err(SpawnError::Full(closure)),
                     (Refused::Closed, Some(closure)) => Err(SpawnError::Closed(closure)),
                     // It was taken in the last moment: the handle tells how it ended.
-                    (_, None) => Ok(RemoteHandle { slot }),
+                    (_, None) => Ok(RemoteHandle { slot, scope }),
                 }
             }
         }
@@ -653,6 +651,7 @@ impl CoreHandle {
 #[must_use = "a handle that is dropped lets its task go on; say so with `drop` or `let _ =`"]
 pub struct RemoteHandle<T> {
     slot: Arc<RemoteSlot<T>>,
+    scope: Arc<FarScope>,
 }
 
 /// Why a task on a core gave no output.
@@ -731,7 +730,15 @@ impl<T> RemoteHandle<T> {
             slot: Arc::clone(&slot),
             filled: false,
         };
-        (RemoteSender(fill), Self { slot })
+        let scope = Arc::new(FarScope::new());
+        (RemoteSender(fill), Self { slot, scope })
+    }
+
+    /// Cancels the task, at once or before it begins: it is polled, and its ops fail. It ends as it
+    /// sees fit, and can still be waited for. Only the first call counts; a handle of
+    /// [`RemoteHandle::channel`] has no task.
+    pub fn cancel(&self) {
+        self.scope.cancel(Reason::Requested);
     }
 
     /// Blocks the calling thread until the task has ended.

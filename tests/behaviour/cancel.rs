@@ -17,8 +17,8 @@ use quoit::op::{self, SharedFd};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
 use quoit::{
-    CancelHandle, Cancelled, CarriesCancelled, Delivery, Reason, Runtime, Scope, check, spawn,
-    yield_now,
+    CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason, Runtime, Scope, check,
+    spawn, yield_now,
 };
 use quoit_net::{TcpListener, TcpStream};
 use tests::{
@@ -721,8 +721,8 @@ fn of_two_cancelled_scopes_the_outer_one_takes_it() {
                 let inner_handle = inner.handle();
                 let outcome = inner
                     .run(async {
-                        inner_handle.cancel_with(1);
-                        outer_handle.cancel_with(2);
+                        inner_handle.cancel_with(Reason::User(1), Duration::ZERO);
+                        outer_handle.cancel_with(Reason::User(2), Duration::ZERO);
                         sleep(LONG).await
                     })
                     .await;
@@ -746,7 +746,7 @@ fn a_shield_keeps_outer_cancels_out_and_its_own_in() {
         let handle = outer.handle();
         let outcome = outer
             .run(async {
-                handle.cancel_with(9);
+                handle.cancel_with(Reason::User(9), Duration::ZERO);
                 let goodbye = Scope::new()
                     .shielded()
                     .run(async {
@@ -814,8 +814,14 @@ fn the_first_cause_stays() {
         let handle = scope.handle();
         let outcome = scope
             .run(async {
-                assert_eq!(handle.cancel_with(1), Delivery::Delivered);
-                assert_eq!(handle.cancel_with(2), Delivery::AlreadyCancelled);
+                assert_eq!(
+                    handle.cancel_with(Reason::User(1), Duration::ZERO),
+                    Delivery::Delivered
+                );
+                assert_eq!(
+                    handle.cancel_with(Reason::User(2), Duration::ZERO),
+                    Delivery::AlreadyCancelled
+                );
                 assert_eq!(handle.cancel(), Delivery::AlreadyCancelled);
                 let first = sleep(LONG).await.expect_err("cancelled").reason();
                 let past = Instant::now() + 2 * SHORT;
@@ -882,7 +888,10 @@ fn an_op_that_moves_into_a_cancelled_scope_is_cancelled_there() {
 fn a_handle_made_before_the_run_cancels_it_at_its_start() {
     on_core(|_| async {
         let scope = Scope::new();
-        assert_eq!(scope.handle().cancel_with(5), Delivery::Delivered);
+        assert_eq!(
+            scope.handle().cancel_with(Reason::User(5), Duration::ZERO),
+            Delivery::Delivered
+        );
         assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
         assert_eq!(
             scope.cancelled().map(Cancelled::reason),
@@ -931,7 +940,7 @@ fn a_scope_runs_once() {
         });
         let error = again.await.expect_err("used up");
         assert!(!ran);
-        assert_eq!(error.reason(), Reason::Misuse);
+        assert_eq!(error.reason(), Reason::Misuse(Misuse::RunTwice));
     });
 }
 
@@ -999,7 +1008,8 @@ fn a_computing_loop_sees_a_cancel_from_another_thread_when_it_checks() {
         let cancel = scope.handle();
         let outcome = scope
             .run(async {
-                let other = thread::spawn(move || cancel.cancel_with(3));
+                let other =
+                    thread::spawn(move || cancel.cancel_with(Reason::User(3), Duration::ZERO));
                 let cancelled = loop {
                     if let Err(cancelled) = check() {
                         break cancelled;

@@ -179,7 +179,7 @@ fn an_aborted_op_reports_its_cause_though_the_scope_has_gone() {
         let outcome = inner
             .run(async {
                 assert!(poll_once(wait.as_mut()).await.is_pending());
-                cancel.cancel_with(5);
+                cancel.cancel_with(Reason::User(5), Duration::ZERO);
                 check()
             })
             .await;
@@ -235,9 +235,9 @@ fn who_takes_a_cancel_is_decided_when_the_body_ends() {
                             yield_now().await?;
                         }
                         drop(read);
-                        inner_handle.cancel_with(1);
+                        inner_handle.cancel_with(Reason::User(1), Duration::ZERO);
                         drop(spawn(async move {
-                            outer_handle.cancel_with(2);
+                            outer_handle.cancel_with(Reason::User(2), Duration::ZERO);
                         }));
                         check()
                     })

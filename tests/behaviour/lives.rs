@@ -12,7 +12,9 @@ use std::time::Duration;
 use quoit::op;
 use quoit::sync::Event;
 use quoit::time::sleep;
-use quoit::{CancelHandle, Cancelled, Delivery, Reason, Runtime, Scope, check, spawn, yield_now};
+use quoit::{
+    CancelHandle, Cancelled, Delivery, Misuse, Reason, Runtime, Scope, check, spawn, yield_now,
+};
 use tests::{in_child, on_both, poll_once};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -58,7 +60,7 @@ fn a_scope_does_not_run_in_another_life() {
                 .run(async {
                     let refused = old.run(async { Ok::<(), Cancelled>(()) }).await;
                     let refused = refused.expect_err("it belongs elsewhere");
-                    assert_eq!(refused.reason(), Reason::Misuse);
+                    assert_eq!(refused.reason(), Reason::Misuse(Misuse::OtherRuntime));
                     check()
                 })
                 .await;

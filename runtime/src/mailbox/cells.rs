@@ -12,11 +12,14 @@
 //!   that is one spurious poll.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::time::Instant;
 
 /// No index.
 const END: u32 = u32::MAX;
@@ -214,22 +217,89 @@ pub(crate) struct CancelCells {
     queue: Queue,
 }
 
-/// Bits of `state`: 0..32 a word of the canceller's own, 32 whether there is one, 33 whether the
-/// scope is cancelled, 34..64 the generation. One word, so that the first cause is decided, and
-/// decided for the right scope, by one exchange.
+/// Bits of `state`: 0..32 a word of the canceller's own or one that stands for the reason, 32 which
+/// of the two, 33 whether the scope is cancelled, 34 whether the cancel has a grace of its own, 35 whether that is written
+/// down, 36..64 the generation. One word, so that the first cause is decided, and decided for the
+/// right scope, by one exchange.
+///
+/// `grace` and `deadline` carry a tag of the generation, so that whoever comes late writes into no
+/// stranger's: see [`Tagged`].
 #[derive(Debug)]
 struct CancelCell {
     state: AtomicU64,
+    grace: Tagged,
+    deadline: Tagged,
     link: Link,
 }
 
-const HAS_WORD: u64 = 1 << 32;
+const OWN_WORD: u64 = 1 << 32;
 const CANCELLED: u64 = 1 << 33;
-const GENERATION_SHIFT: u32 = 34;
+const HAS_GRACE: u64 = 1 << 34;
+const WRITTEN: u64 = 1 << 35;
+const GENERATION_SHIFT: u32 = 36;
 /// The generation that no scope has: `announce` leaves it out.
 const RETIRED: u64 = (1 << (64 - GENERATION_SHIFT)) - 1;
 
-/// What became of a cancel that was sent.
+/// A number for the scope of one generation. Below 50 bits: 0 for none, or one more than the number;
+/// above, the generation's last bits. A number for a scope that has gone finds another tag; one that
+/// is 2^14 generations late, within one exchange, would not.
+#[derive(Debug)]
+struct Tagged(AtomicU64);
+
+const TAG_SHIFT: u32 = 50;
+/// The largest number that fits.
+const LARGEST: u64 = (1 << TAG_SHIFT) - 2;
+
+impl Tagged {
+    fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    fn empty(generation: u64) -> u64 {
+        generation << TAG_SHIFT
+    }
+
+    /// Empties it, for a new generation. Owner only.
+    fn begin(&self, generation: u64) {
+        self.0.store(Self::empty(generation), Ordering::Relaxed);
+    }
+
+    /// Writes a number, unless the scope is another by now.
+    fn write(&self, generation: u64, number: u64) -> bool {
+        let empty = Self::empty(generation);
+        let mut seen = self.0.load(Ordering::Relaxed);
+        while seen >> TAG_SHIFT == empty >> TAG_SHIFT {
+            let new = empty | (number.min(LARGEST) + 1);
+            // Release: pairs with the Acquire in `take`.
+            match self
+                .0
+                .compare_exchange_weak(seen, new, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    /// Takes the number. Owner only.
+    fn take(&self) -> Option<u64> {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        loop {
+            let number = (seen & (LARGEST + 1)).checked_sub(1)?;
+            let empty = seen >> TAG_SHIFT << TAG_SHIFT;
+            match self
+                .0
+                .compare_exchange_weak(seen, empty, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => return Some(number),
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+/// What became of a message to a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     Delivered,
@@ -237,16 +307,27 @@ pub(crate) enum Sent {
     Gone,
 }
 
-/// A cancel that the owner took out of a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RemoteCancel {
-    pub(crate) index: u32,
-    /// As cells know it: see [`RemoteCancel::is_of`].
-    generation: u64,
-    pub(crate) word: Option<u32>,
+/// A cancel, as it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Cancel {
+    /// Why, in a word; the canceller's own if `is_own`.
+    pub(crate) word: u32,
+    pub(crate) is_own: bool,
+    /// Of the scope, unless said otherwise.
+    pub(crate) grace: Option<Duration>,
 }
 
-impl RemoteCancel {
+/// What the owner took out of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScopeMail {
+    pub(crate) index: u32,
+    /// As cells know it: see [`ScopeMail::is_of`].
+    generation: u64,
+    pub(crate) cancel: Option<Cancel>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl ScopeMail {
     /// Returns whether it means the node of this generation.
     pub(crate) fn is_of(self, generation: u32) -> bool {
         self.generation == cell_generation(generation)
@@ -256,6 +337,104 @@ impl RemoteCancel {
 fn cell_generation(generation: u32) -> u64 {
     u64::from(generation) % RETIRED
 }
+
+impl CancelCell {
+    fn retired() -> Self {
+        Self {
+            state: AtomicU64::new(RETIRED << GENERATION_SHIFT),
+            grace: Tagged::new(),
+            deadline: Tagged::new(),
+            link: Link::new(),
+        }
+    }
+
+    /// Takes the cell for a node. Owner only; once or more per node.
+    fn announce(&self, generation: u64) {
+        if self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT != generation {
+            self.grace.begin(generation);
+            self.deadline.begin(generation);
+            self.state
+                .store(generation << GENERATION_SHIFT, Ordering::Release);
+        }
+    }
+
+    /// Marks the scope as cancelled; the first cause stays.
+    fn cancel(&self, generation: u64, cancel: Cancel) -> Sent {
+        let before = generation << GENERATION_SHIFT;
+        let marked = before
+            | CANCELLED
+            | u64::from(cancel.word)
+            | if cancel.is_own { OWN_WORD } else { 0 }
+            | cancel.grace.map_or(WRITTEN, |_| HAS_GRACE);
+        // AcqRel: pairs with the Acquire in `read`.
+        match self
+            .state
+            .compare_exchange(before, marked, Ordering::AcqRel, Ordering::Relaxed)
+        {
+            Ok(_) => {}
+            Err(seen) if seen >> GENERATION_SHIFT == generation => return Sent::Already,
+            Err(_) => return Sent::Gone,
+        }
+        if let Some(grace) = cancel.grace {
+            // Rounded up: less grace than was granted would be worse than more.
+            let micros = grace.as_nanos().div_ceil(1000);
+            self.grace
+                .write(generation, u64::try_from(micros).unwrap_or(LARGEST));
+            let written = marked | WRITTEN;
+            let told =
+                self.state
+                    .compare_exchange(marked, written, Ordering::AcqRel, Ordering::Relaxed);
+            if told.is_err() {
+                return Sent::Gone;
+            }
+        }
+        Sent::Delivered
+    }
+
+    /// Leaves a deadline; the last one counts.
+    fn set_deadline(&self, generation: u64, deadline: Instant) -> Sent {
+        if self.state.load(Ordering::Acquire) >> GENERATION_SHIFT != generation {
+            return Sent::Gone;
+        }
+        // In units of 1024 ns, rounded up: no deadline is early.
+        let units = deadline.as_nanos().div_ceil(DEADLINE_UNIT);
+        if self.deadline.write(generation, units) {
+            Sent::Delivered
+        } else {
+            Sent::Gone
+        }
+    }
+
+    /// Reads what has been said. Owner only.
+    fn read(&self, index: u32) -> ScopeMail {
+        let state = self.state.load(Ordering::Acquire);
+        let cancelled = state & (CANCELLED | WRITTEN) == CANCELLED | WRITTEN;
+        let cancel = cancelled.then(|| Cancel {
+            word: state as u32,
+            is_own: state & OWN_WORD != 0,
+            grace: (state & HAS_GRACE != 0)
+                .then(|| self.grace.take())
+                .flatten()
+                .map(Duration::from_micros),
+        });
+        let deadline = self.deadline.take().map(|units| {
+            if units == LARGEST {
+                Instant::NEVER
+            } else {
+                Instant::from_nanos(units.saturating_mul(DEADLINE_UNIT))
+            }
+        });
+        ScopeMail {
+            index,
+            generation: state >> GENERATION_SHIFT,
+            cancel,
+            deadline,
+        }
+    }
+}
+
+/// Nanoseconds.
+const DEADLINE_UNIT: u64 = 1024;
 
 impl CancelCells {
     pub(crate) fn new() -> Self {
@@ -267,16 +446,9 @@ impl CancelCells {
 
     /// Opens a node's cell for handles. Owner only; once or more per node.
     pub(crate) fn announce(&self, index: u32, generation: u32) {
-        let retired = || CancelCell {
-            state: AtomicU64::new(RETIRED << GENERATION_SHIFT),
-            link: Link::new(),
-        };
-        let cell = self.cells.ensure(index, retired);
-        let generation = cell_generation(generation);
-        if cell.state.load(Ordering::Relaxed) >> GENERATION_SHIFT != generation {
-            cell.state
-                .store(generation << GENERATION_SHIFT, Ordering::Release);
-        }
+        self.cells
+            .ensure(index, CancelCell::retired)
+            .announce(cell_generation(generation));
     }
 
     /// Closes all cells and forgets what is queued: a new life begins. Owner only.
@@ -297,50 +469,45 @@ impl CancelCells {
     }
 
     /// Marks a scope as cancelled; the first cause stays.
-    pub(crate) fn cancel(&self, index: u32, generation: u32, word: Option<u32>) -> Sent {
+    pub(crate) fn cancel(&self, index: u32, generation: u32, cancel: Cancel) -> Sent {
         let Some(cell) = self.cells.get(index) else {
             return Sent::Gone;
         };
-        let before = cell_generation(generation) << GENERATION_SHIFT;
-        let after = before | CANCELLED | word.map_or(0, |word| HAS_WORD | u64::from(word));
-        match cell
-            .state
-            .compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed)
-        {
-            Ok(_) => {
-                self.queue.put(index, &cell.link);
-                Sent::Delivered
-            }
-            Err(seen) if seen >> GENERATION_SHIFT == before >> GENERATION_SHIFT => Sent::Already,
-            Err(_) => Sent::Gone,
+        let sent = cell.cancel(cell_generation(generation), cancel);
+        if sent == Sent::Delivered {
+            self.queue.put(index, &cell.link);
         }
+        sent
+    }
+
+    /// Leaves a deadline for a scope; the last one counts.
+    pub(crate) fn set_deadline(&self, index: u32, generation: u32, deadline: Instant) -> Sent {
+        let Some(cell) = self.cells.get(index) else {
+            return Sent::Gone;
+        };
+        let sent = cell.set_deadline(cell_generation(generation), deadline);
+        if sent == Sent::Delivered {
+            self.queue.put(index, &cell.link);
+        }
+        sent
     }
 
     pub(crate) fn has_mail(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Takes the cancels, oldest first, calling `each`; a cell whose node has gone says nothing.
+    /// Takes the mail, oldest first, calling `each`; a cell whose node has gone says nothing.
     /// Owner only.
-    pub(crate) fn take(&self, scratch: &mut Vec<u32>, mut each: impl FnMut(RemoteCancel)) {
+    pub(crate) fn take(&self, scratch: &mut Vec<u32>, mut each: impl FnMut(ScopeMail)) {
         scratch.clear();
         self.queue.take_all(scratch, |index| {
             &self.cells.get(index).expect("queued cells exist").link
         });
         for &index in scratch.iter() {
-            let state = self
-                .cells
-                .get(index)
-                .expect("queued cells exist")
-                .state
-                .load(Ordering::Acquire);
-            if state & CANCELLED != 0 {
-                let word = (state & HAS_WORD != 0).then_some(state as u32);
-                each(RemoteCancel {
-                    index,
-                    generation: state >> GENERATION_SHIFT,
-                    word,
-                });
+            let cell = self.cells.get(index).expect("queued cells exist");
+            let mail = cell.read(index);
+            if mail.cancel.is_some() || mail.deadline.is_some() {
+                each(mail);
             }
         }
     }
@@ -399,34 +566,68 @@ mod tests {
     fn the_first_cause_of_a_cancel_stays() {
         let cells = CancelCells::new();
         cells.announce(5, 9);
-        assert_eq!(cells.cancel(5, 9, Some(7)), Sent::Delivered);
-        assert_eq!(cells.cancel(5, 9, None), Sent::Already);
-        assert_eq!(cells.cancel(5, 8, None), Sent::Gone);
-        let mut seen = Vec::new();
-        cells.take(&mut Vec::new(), |cancel| seen.push(cancel));
+        let first = Cancel {
+            word: 7,
+            is_own: true,
+            grace: Some(Duration::from_millis(3)),
+        };
+        assert_eq!(cells.cancel(5, 9, first), Sent::Delivered);
+        assert_eq!(cells.cancel(5, 9, PLAIN), Sent::Already);
+        assert_eq!(cells.cancel(5, 8, PLAIN), Sent::Gone);
         assert_eq!(
-            seen,
-            [RemoteCancel {
+            taken(&cells),
+            [ScopeMail {
                 index: 5,
                 generation: 9,
-                word: Some(7)
+                cancel: Some(first),
+                deadline: None,
             }]
         );
         cells.retire(5);
-        assert_eq!(cells.cancel(5, 9, None), Sent::Gone);
+        assert_eq!(cells.cancel(5, 9, PLAIN), Sent::Gone);
     }
 
     #[test]
     fn a_cancel_whose_scope_ended_says_nothing() {
         let cells = CancelCells::new();
         cells.announce(5, 9);
-        cells.cancel(5, 9, None);
+        cells.cancel(5, 9, PLAIN);
+        cells.set_deadline(5, 9, Instant::from_nanos(1));
         cells.retire(5);
         cells.announce(5, 10);
-        cells.take(&mut Vec::new(), |cancel| {
-            panic!("{cancel:?} hit a stranger")
-        });
-        assert_eq!(cells.cancel(5, 10, None), Sent::Delivered);
+        assert_eq!(taken(&cells), []);
+        let late = Instant::from_nanos(1);
+        assert_eq!(cells.set_deadline(5, 9, late), Sent::Gone);
+        assert_eq!(cells.cancel(5, 10, PLAIN), Sent::Delivered);
+    }
+
+    #[test]
+    fn of_several_deadlines_the_last_counts_and_none_is_early() {
+        let cells = CancelCells::new();
+        cells.announce(5, 9);
+        for nanos in [5_000_000, 1_000_001] {
+            let deadline = Instant::from_nanos(nanos);
+            assert_eq!(cells.set_deadline(5, 9, deadline), Sent::Delivered);
+        }
+        let mail = taken(&cells);
+        let deadline = mail[0].deadline.expect("it was set").as_nanos();
+        assert!((1_000_001..1_000_001 + DEADLINE_UNIT).contains(&deadline));
+        assert_eq!((mail.len(), mail[0].cancel), (1, None));
+        cells.set_deadline(5, 9, Instant::NEVER);
+        assert_eq!(taken(&cells)[0].deadline, Some(Instant::NEVER));
+        assert_eq!(taken(&cells), []);
+    }
+
+    const PLAIN: Cancel = Cancel {
+        word: 0,
+        is_own: false,
+        grace: None,
+    };
+
+    fn taken(cells: &CancelCells) -> Vec<ScopeMail> {
+        let mut seen = Vec::new();
+        cells.take(&mut Vec::new(), |mail| seen.push(mail));
+        seen
     }
 }
 

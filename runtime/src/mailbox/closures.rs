@@ -5,6 +5,8 @@
 //! there, so that nothing is kept for ever and nobody waits for an answer that cannot come.
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use crossbeam_queue::ArrayQueue;
 
@@ -26,6 +28,9 @@ pub(crate) enum Refused {
 pub(crate) struct ClosureQueue {
     jobs: ArrayQueue<Job>,
     closed: AtomicBool,
+    /// Tasks that wait for room. Locked for a few instructions, and only where there was no room.
+    waiting: Mutex<Vec<Waker>>,
+    somebody_waits: AtomicBool,
 }
 
 impl std::fmt::Debug for ClosureQueue {
@@ -41,6 +46,8 @@ impl ClosureQueue {
         Self {
             jobs: ArrayQueue::new(capacity),
             closed: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            somebody_waits: AtomicBool::new(false),
         }
     }
 
@@ -54,6 +61,50 @@ impl ClosureQueue {
         if crate::sim::world().is_some_and(|world| world.mailbox_is_full()) {
             return Err((Refused::Full, Some(job)));
         }
+        self.push(job)
+    }
+
+    /// As `send`; where there is no room, `waker` is woken when there may be some.
+    pub(crate) fn send_or_wait(
+        &self,
+        job: Job,
+        waker: &Waker,
+    ) -> Result<(), (Refused, Option<Job>)> {
+        let job = match self.send(job) {
+            Err((Refused::Full, Some(job))) => job,
+            other => return other,
+        };
+        let own = waker.clone();
+        let mut waiting = lock(&self.waiting);
+        let is_new = !waiting.iter().any(|known| known.will_wake(&own));
+        let unneeded = if is_new {
+            waiting.push(own);
+            None
+        } else {
+            Some(own)
+        };
+        self.somebody_waits.store(true, Ordering::Relaxed);
+        drop(waiting);
+        drop(unneeded);
+        // Pairs with the fence in `wake_waiting`: either it sees us, or we see the room it made.
+        fence(Ordering::SeqCst);
+        self.push(job)
+    }
+
+    /// Wakes who waits for room, after some was made. Owner only.
+    pub(crate) fn wake_waiting(&self) {
+        // Pairs with the fence in `send_or_wait`.
+        fence(Ordering::SeqCst);
+        if self.somebody_waits.load(Ordering::Relaxed) {
+            self.somebody_waits.store(false, Ordering::Relaxed);
+            let waiting = std::mem::take(&mut *lock(&self.waiting));
+            for waker in waiting {
+                contained(|| waker.wake());
+            }
+        }
+    }
+
+    fn push(&self, job: Job) -> Result<(), (Refused, Option<Job>)> {
         self.jobs
             .push(job)
             .map_err(|job| (Refused::Full, Some(job)))?;
@@ -79,6 +130,7 @@ impl ClosureQueue {
         self.closed.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         self.discard();
+        self.wake_waiting();
     }
 
     fn discard(&self) {
@@ -86,4 +138,9 @@ impl ClosureQueue {
             contained(|| drop(job));
         }
     }
+}
+
+/// A thread that panicked while it held this lock left nothing half done.
+fn lock(waiting: &Mutex<Vec<Waker>>) -> MutexGuard<'_, Vec<Waker>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

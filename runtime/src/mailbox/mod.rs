@@ -20,13 +20,15 @@ pub(crate) mod park;
 
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::driver::sys;
 use crate::metrics::Counters;
-pub(crate) use cells::Sent;
+use crate::time::Instant;
+pub(crate) use cells::{Cancel, Sent};
 use cells::{CancelCells, WakeCells};
+use closures::ClosureQueue;
 use park::ParkWord;
 
 /// How many cores one process may have at a time, over all its runtimes.
@@ -44,6 +46,8 @@ pub(crate) struct CoreShared {
     /// The life that is meant, above; below, 0 to run on, or one more than the grace period in
     /// milliseconds. In one word, so that nobody stops a life that came after the one he meant.
     stop: AtomicU64,
+    /// The door for closures of the life that is meant.
+    door: Mutex<Option<(u32, Arc<ClosureQueue>)>>,
     eventfd: AtomicI32,
     /// Where the kernel puts the eventfd's count. Never read: the completion is the message.
     wake_word: AtomicU64,
@@ -160,6 +164,7 @@ impl CoreShared {
             cancels: CancelCells::new(),
             park: ParkWord::new(),
             stop: AtomicU64::new(0),
+            door: Mutex::new(None),
             eventfd: AtomicI32::new(-1),
             wake_word: AtomicU64::new(0),
             counters: Counters::default(),
@@ -188,12 +193,30 @@ impl CoreShared {
         incarnation: u32,
         index: u32,
         generation: u32,
-        word: Option<u32>,
+        cancel: Cancel,
     ) -> Sent {
         if self.incarnation() != incarnation {
             return Sent::Gone;
         }
-        let sent = self.cancels.cancel(index, generation, word);
+        let sent = self.cancels.cancel(index, generation, cancel);
+        if sent == Sent::Delivered {
+            self.rouse();
+        }
+        sent
+    }
+
+    /// Sets the deadline of a scope of this core, from any thread.
+    pub(crate) fn send_deadline(
+        &self,
+        incarnation: u32,
+        index: u32,
+        generation: u32,
+        deadline: Instant,
+    ) -> Sent {
+        if self.incarnation() != incarnation {
+            return Sent::Gone;
+        }
+        let sent = self.cancels.set_deadline(index, generation, deadline);
         if sent == Sent::Delivered {
             self.rouse();
         }
@@ -224,6 +247,29 @@ impl CoreShared {
             0 => None,
             word => Some(Duration::from_millis(u64::from(word - 1))),
         }
+    }
+
+    /// Opens the door for closures of this life; or closes it, with `None`. Owner only.
+    pub(crate) fn set_door(&self, closures: Option<Arc<ClosureQueue>>) {
+        let new = closures.map(|closures| (self.incarnation(), closures));
+        let old = {
+            let mut door = self
+                .door
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            std::mem::replace(&mut *door, new)
+        };
+        drop(old);
+    }
+
+    /// Returns the door for closures of a life, if it goes on.
+    pub(crate) fn mailbox(&self, incarnation: u32) -> Option<Arc<ClosureQueue>> {
+        let door = self
+            .door
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (life, closures) = door.as_ref()?;
+        (*life == incarnation).then(|| Arc::clone(closures))
     }
 
     /// Makes sure that the core looks at its inbox: wakes it if it is parked.

@@ -110,10 +110,26 @@ counters! {
     timers_fired,
     /// Scopes whose deadline passed.
     deadlines,
-    /// Parked ops that a cancel reached.
+    /// Cancels that changed something: the first of each scope.
+    deliveries,
+    /// Parked ops that a cancel reached. Each is reached once.
     aborts,
+    /// Wakes of cancelled bodies that wait in something the runtime does not know.
+    foreign_wakes,
+    /// Pauses that tasks were made to take which ask again and again though they are cancelled.
+    pauses,
+    /// Tasks that have to pause now, for having been refused too often.
+    swallowing,
+    /// Cancelled bodies that were woken in vain and are left alone now.
+    unresponsive,
+    /// Groups that were dropped before their end, and whose tasks the scope around has taken over.
+    adopted_groups,
     /// Scopes cancelled through a handle.
     remote_cancels,
+    /// Cancels that tasks of this core sent through handles.
+    cancels_sent,
+    /// Of these, those that found their scope gone.
+    cancels_gone,
     /// Tasks woken by other threads.
     remote_wakes,
     /// System calls that other threads made to wake this core. Added to by them.

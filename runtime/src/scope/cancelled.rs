@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::{fmt, io};
 
+use super::GroupError;
 use crate::buf::Interrupted;
 
 /// The op did not happen, because its scope is cancelled.
@@ -28,11 +29,40 @@ pub enum Reason {
     User(u32),
     /// The scope's deadline passed.
     Deadline,
+    /// Something in its group failed.
+    Failure,
+    /// It lost a race.
+    Lost,
+    /// All that it served had ended: a daemon of a group.
+    Finished,
+    /// What waited for it was dropped.
+    Dropped,
+    /// Its group was leaked by the task that had opened it.
+    Abandoned,
     /// The runtime is shutting down, or another core's main task failed.
     Shutdown,
-    /// A scope was used in a way that the types cannot forbid: run twice, or in another runtime
-    /// than the one it belongs to. No scope takes this one.
-    Misuse,
+    /// A scope was used in a way that the types cannot forbid. No scope takes this one: it ends as
+    /// the failure of its task.
+    Misuse(Misuse),
+}
+
+/// A use of scopes that the types cannot forbid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// A scope was run a second time.
+    RunTwice,
+    /// A scope was run in another runtime than the one its handle was made in.
+    OtherRuntime,
+    /// A scope was polled in one task and then in another.
+    ForeignTask,
+    /// Something was done in a scope that has ended.
+    Ended,
+    /// A task ended with a `Cancelled` while nothing around it was cancelled: somebody has kept one
+    /// and returned it later.
+    Stray,
+    /// A task ended while a group that it had opened was still there, leaked.
+    AbandonedGroup,
 }
 
 impl Cancelled {
@@ -45,6 +75,7 @@ impl Cancelled {
         Self { reason }
     }
 
+    #[cfg(test)]
     pub(crate) const fn requested() -> Self {
         Self::new(Reason::Requested)
     }
@@ -57,8 +88,13 @@ impl Cancelled {
         Self::new(Reason::Shutdown)
     }
 
-    pub(crate) const fn misuse() -> Self {
-        Self::new(Reason::Misuse)
+    pub(crate) const fn misuse(how: Misuse) -> Self {
+        Self::new(Reason::Misuse(how))
+    }
+
+    /// Returns whether it is a failure by its own, which no scope takes.
+    pub(crate) const fn is_misuse(self) -> bool {
+        matches!(self.reason, Reason::Misuse(_))
     }
 }
 
@@ -68,10 +104,29 @@ impl fmt::Display for Cancelled {
             Reason::Requested => f.write_str("cancelled"),
             Reason::User(word) => write!(f, "cancelled with reason {word}"),
             Reason::Deadline => f.write_str("cancelled: the deadline passed"),
+            Reason::Failure => f.write_str("cancelled: something in its group failed"),
+            Reason::Lost => f.write_str("cancelled: it lost a race"),
+            Reason::Finished => f.write_str("cancelled: all that it served had ended"),
+            Reason::Dropped => f.write_str("cancelled: what waited for it was dropped"),
+            Reason::Abandoned => f.write_str("cancelled: its group was leaked"),
             Reason::Shutdown => f.write_str("cancelled: the runtime is shutting down"),
-            Reason::Misuse => {
-                f.write_str("cancelled: a scope was run twice, or outside its runtime")
-            }
+            Reason::Misuse(how) => f.write_str(match how {
+                Misuse::RunTwice => "a scope was run a second time: make one for each run",
+                Misuse::OtherRuntime => {
+                    "a scope was run in another runtime than the one its handle was made in"
+                }
+                Misuse::ForeignTask => {
+                    "a scope was polled in one task and then in another: it stays in its task"
+                }
+                Misuse::Ended => "something was done in a scope that has ended",
+                Misuse::Stray => {
+                    "a task ended with a `Cancelled` while nothing around it was cancelled: it was \
+                     kept from elsewhere"
+                }
+                Misuse::AbandonedGroup => {
+                    "a task ended while a group that it had opened was still there: it was leaked"
+                }
+            }),
         }
     }
 }
@@ -150,33 +205,83 @@ impl CarriesCancelled for io::Error {
             // Part of it was done, and then it was cancelled: that is on its way out as well.
             return interrupted.cause.cancelled();
         }
+        if let Some(group) = inner.downcast_ref::<GroupError<Self>>() {
+            return group.cancelled();
+        }
         inner.downcast_ref().copied()
     }
 
     fn rest(self) -> Result<Self, Self> {
-        if self.cancelled().is_some() {
-            Err(self)
-        } else {
-            Ok(self)
+        if self.cancelled().is_none() {
+            return Ok(self);
+        }
+        if !self
+            .get_ref()
+            .is_some_and(|inner| inner.is::<GroupError<Self>>())
+        {
+            return Err(self);
+        }
+        let kind = self.kind();
+        match self
+            .into_inner()
+            .map(|inner| inner.downcast::<GroupError<Self>>())
+        {
+            Some(Ok(group)) => group.rest().map(Self::from).map_err(Self::from),
+            Some(Err(other)) => Ok(Self::new(kind, other)),
+            None => Ok(kind.into()),
         }
     }
 }
 
+/// What is looked into: `Cancelled` itself, an `io::Error`, and a `GroupError` of either or of boxed
+/// errors.
 impl CarriesCancelled for Box<dyn Error + Send + Sync> {
     fn cancelled(&self) -> Option<Cancelled> {
-        self.downcast_ref::<Cancelled>().copied().or_else(|| {
-            self.downcast_ref::<io::Error>()
-                .and_then(CarriesCancelled::cancelled)
-        })
+        if let Some(cancelled) = self.downcast_ref::<Cancelled>() {
+            return Some(*cancelled);
+        }
+        if let Some(error) = self.downcast_ref::<io::Error>() {
+            return error.cancelled();
+        }
+        if let Some(group) = self.downcast_ref::<GroupError<io::Error>>() {
+            return group.cancelled();
+        }
+        if let Some(group) = self.downcast_ref::<GroupError<Cancelled>>() {
+            return group.cancelled();
+        }
+        self.downcast_ref::<GroupError<Self>>()
+            .and_then(CarriesCancelled::cancelled)
     }
 
     fn rest(self) -> Result<Self, Self> {
-        if self.cancelled().is_some() {
-            Err(self)
-        } else {
-            Ok(self)
+        if self.cancelled().is_none() {
+            return Ok(self);
+        }
+        let boxed = match self.downcast::<io::Error>() {
+            Ok(error) => return split(*error),
+            Err(boxed) => boxed,
+        };
+        let boxed = match boxed.downcast::<GroupError<io::Error>>() {
+            Ok(group) => return split(*group),
+            Err(boxed) => boxed,
+        };
+        let boxed = match boxed.downcast::<GroupError<Cancelled>>() {
+            Ok(group) => return split(*group),
+            Err(boxed) => boxed,
+        };
+        match boxed.downcast::<GroupError<Self>>() {
+            Ok(group) => split(*group),
+            Err(boxed) => Err(boxed),
         }
     }
+}
+
+/// What is left of an error without its cancellations, boxed.
+fn split<E>(error: E) -> Result<Box<dyn Error + Send + Sync>, Box<dyn Error + Send + Sync>>
+where
+    E: CarriesCancelled + Into<Box<dyn Error + Send + Sync>>,
+{
+    error.rest().map(Into::into).map_err(Into::into)
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! Scopes: what is cancelled as a unit.
 //!
 //! In reading order: [`tree`] is the scope tree of a core, pure; [`cancelled`] the answer of an op
-//! that was cancelled, and how errors carry it; [`park`] what every op does; [`handle`] how a scope
-//! is cancelled from anywhere. [`Scope`], here, runs a body.
+//! that was cancelled, and how errors carry it; [`park`] what every op does; [`patience`] what
+//! becomes of tasks that a cancel does not move; [`handle`] how a scope is cancelled from anywhere.
+//! [`Scope`], here, runs a body ([`running`]); [`group`](mod@group) runs one with tasks of its own
+//! ([`start`]: those that tell when they are ready); [`race`](mod@race) the first to end; [`timeout`](mod@timeout)
+//! fails when it is late; [`on`](mod@remote) runs a child on another core ([`far`]); [`foreign`] drops futures that know nothing of scopes.
 //!
 //! The rules in short: an op in a cancelled scope fails with [`Cancelled`] at its first poll, for
 //! as long as the scope lasts; a parked op is aborted once; a result that was there first is
@@ -10,25 +13,39 @@
 //! cancelled; a scope's run ends when the kernel is done with everything started inside it.
 
 pub(crate) mod cancelled;
+pub(crate) mod far;
+pub(crate) mod foreign;
+mod group;
 pub(crate) mod handle;
 pub(crate) mod park;
+pub(crate) mod patience;
+mod race;
+pub(crate) mod remote;
+mod running;
+mod start;
+mod timeout;
 pub(crate) mod tree;
 
 use std::cell::{Cell, RefCell};
-use std::future::{self, Future, IntoFuture};
+use std::future::{self, IntoFuture};
 use std::marker::PhantomData;
-use std::pin::{Pin, pin};
-use std::task::Poll;
 use std::time::Duration;
 
-pub use cancelled::{Cancelled, CarriesCancelled, Reason};
+pub use cancelled::{Cancelled, CarriesCancelled, Misuse, Reason};
+pub use foreign::run_until_cancelled;
+pub(crate) use group::GroupState;
+pub use group::{Group, GroupError, GroupPanic, group, isolating_group};
 pub use handle::{CancelHandle, Delivery};
+pub use race::{race, race_all, race_with};
+pub use remote::{Remote, on};
+pub use start::{AlreadyStarted, StartError, Started};
+pub use timeout::{TimedOut, timeout};
 
-use crate::core_state::{Core, TimerTarget};
+use crate::core_state::Core;
 use crate::task::current;
 use crate::time::Instant;
-use crate::time::store::TimerId;
-use tree::NodeId;
+use running::{Entered, Running};
+use tree::Shield;
 
 /// A scope: a body that is cancelled as a unit, by a deadline or by a handle.
 ///
@@ -59,13 +76,17 @@ use tree::NodeId;
 /// ```
 #[derive(Debug, Default)]
 pub struct Scope {
-    deadline: Option<Instant>,
+    deadline: Cell<Option<Instant>>,
     timeout: Option<Duration>,
-    shielded: bool,
+    grace: Duration,
+    shield: Cell<Shield>,
     /// The node, from the first `handle()` or the start of `run` until the run ends.
     entered: RefCell<Option<Entered>>,
+    /// Its own cancel, while there is no node.
     cause: Cell<Option<Cancelled>>,
+    absorbed: Cell<bool>,
     used: Cell<bool>,
+    ended: Cell<bool>,
     /// A scope stays on its core; its handles travel.
     not_send: PhantomData<*const ()>,
 }
@@ -87,16 +108,33 @@ impl Scope {
     /// Cancels the body, with reason [`Reason::Deadline`], at `deadline`; before its first op if
     /// that has passed.
     #[must_use]
-    pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
+    pub fn deadline(self, deadline: Instant) -> Self {
+        self.deadline.set(Some(deadline));
         self
     }
 
     /// Makes the body deaf to cancellation from outside: for a goodbye that must still be said.
     /// Give it a timeout of its own, so that it cannot outstay the caller's patience.
     #[must_use]
-    pub fn shielded(mut self) -> Self {
-        self.shielded = true;
+    pub fn shielded(self) -> Self {
+        self.shield.set(Shield::Full);
+        self
+    }
+
+    /// Makes the body deaf to cancellation from outside for as long as that has
+    /// [grace](CancelHandle::cancel_with): for work that may end in order if there is time. A cancel
+    /// without grace reaches it at once.
+    #[must_use]
+    pub fn grace_shielded(self) -> Self {
+        self.shield.set(Shield::Grace);
+        self
+    }
+
+    /// Gives what is in a [grace shield](Scope::grace_shielded) inside so long to end when this scope
+    /// is cancelled, by its deadline or by whoever says nothing else. Without this call: no time.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
         self
     }
 
@@ -104,7 +142,7 @@ impl Scope {
     ///
     /// # Panics
     ///
-    /// Off a core, or after the run has ended.
+    /// Off a core, after the run has ended, or in another runtime than the scope's.
     pub fn handle(&self) -> CancelHandle {
         current::with(|core| {
             let mut entered = self.entered.borrow_mut();
@@ -114,29 +152,104 @@ impl Scope {
                     "a scope's handle is asked for before its run ends"
                 );
                 let root = core.tree.borrow().root();
-                *entered = Some(Entered::new(core, root, self.shielded));
+                *entered = Some(Entered::new(core, self, root));
             }
             let entered = entered.as_ref().expect("made just above");
             assert!(
-                entered.home == core.identity(),
+                entered.is_on(core),
                 "a scope's handle is asked for in the runtime that the scope belongs to"
             );
-            entered.announced.set(true);
-            CancelHandle::new(core, entered.node)
+            CancelHandle::new(core, entered.node())
         })
     }
 
-    /// Returns why this scope was cancelled, if its own cancel was called or its deadline passed.
-    pub fn cancelled(&self) -> Option<Cancelled> {
-        match &*self.entered.borrow() {
-            Some(entered) => current::try_with(|core| {
-                let ours = entered.home == core.identity();
-                ours.then(|| core.tree.borrow().own_cause(entered.node))
-                    .flatten()
-            })
-            .flatten(),
-            None => self.cause.get(),
+    /// Cancels the body, with reason [`Reason::Requested`]; seen by its next op. Before the run: by
+    /// the first. Where the scope has ended, [`Delivery::Gone`].
+    pub fn cancel(&self) -> Delivery {
+        self.cancel_for(Reason::Requested, None)
+    }
+
+    /// Cancels the body for this reason, and with this grace: see [`CancelHandle::cancel_with`].
+    pub fn cancel_with(&self, reason: Reason, grace: Duration) -> Delivery {
+        self.cancel_for(reason, Some(grace))
+    }
+
+    fn cancel_for(&self, reason: Reason, grace: Option<Duration>) -> Delivery {
+        if self.ended.get() {
+            return Delivery::Gone;
         }
+        self.notice_deadline();
+        let cause = Cancelled::new(reason);
+        let first = self.on_core(|core, entered| core.cancel(entered.node(), cause, grace));
+        match first {
+            Some(true) => Delivery::Delivered,
+            Some(false) => Delivery::AlreadyCancelled,
+            None if self.used.get() => Delivery::Gone,
+            None if self.cause.get().is_some() => Delivery::AlreadyCancelled,
+            None => {
+                self.cause.set(Some(cause));
+                Delivery::Delivered
+            }
+        }
+    }
+
+    /// Sets or clears the shield, at any time. What is aborted already stays so.
+    pub fn set_shielded(&self, shielded: bool) {
+        let shield = if shielded { Shield::Full } else { Shield::None };
+        self.shield.set(shield);
+        self.on_core(|core, entered| {
+            core.tree.borrow_mut().set_shield(entered.node(), shield);
+            core.carry_out();
+        });
+    }
+
+    /// Sets, moves or takes away the deadline, at any time; of [`Scope::timeout`] as well, once the
+    /// run has begun. A scope that is cancelled stays so.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        self.notice_deadline();
+        self.deadline.set(deadline);
+        self.on_core(|core, entered| core.set_deadline(entered.node(), deadline));
+    }
+
+    /// Returns why this scope was cancelled, if its own cancel was called or its deadline has passed.
+    pub fn cancelled(&self) -> Option<Cancelled> {
+        self.notice_deadline();
+        self.on_core(|core, entered| core.tree.borrow().own_cause(entered.node()))
+            .unwrap_or(self.cause.get())
+    }
+
+    /// Returns whether the run ended with a [`Cancelled`] that this scope took.
+    pub fn absorbed(&self) -> bool {
+        self.absorbed.get()
+    }
+
+    /// A deadline that has passed is a cancel, whether or not anybody has noticed.
+    fn notice_deadline(&self) {
+        let passed = |deadline: Instant| deadline <= Instant::now();
+        if self.ended.get() {
+            return;
+        }
+        let entered = self.on_core(|core, entered| {
+            let deadline = core.tree.borrow().deadline(entered.node());
+            if deadline.is_some_and(passed) {
+                core.fire_timers(Instant::now());
+            }
+        });
+        if entered.is_none()
+            && self.deadline.get().is_some_and(passed)
+            && self.cause.get().is_none()
+        {
+            self.cause.set(Some(Cancelled::deadline()));
+        }
+    }
+
+    fn on_core<R>(&self, f: impl FnOnce(&Core, &Entered) -> R) -> Option<R> {
+        current::try_with(|core| {
+            let entered = self.entered.try_borrow().ok()?;
+            let entered = entered.as_ref().filter(|entered| entered.is_on(core))?;
+            Some(f(core, entered))
+        })
+        .flatten()
     }
 
     /// Runs `body` in this scope.
@@ -146,234 +259,51 @@ impl Scope {
     /// or it was cancelled from further out and the `Cancelled` is on its way there.
     ///
     /// The run ends when the kernel is done with every op that was started inside, also with those
-    /// whose futures were dropped there. For sockets and timers that is at once; an operation on a
-    /// file that is already running holds the run until it is done.
+    /// whose futures were dropped there, and when the tasks have ended that a group or a call of
+    /// another core left behind here by being dropped. For sockets and timers that is at once; an
+    /// operation on a file that is already running holds the run until it is done.
     ///
     /// Dropping the returned future drops the body and hands what the kernel still holds to the
     /// scope around.
     ///
     /// # Errors
     ///
-    /// The body's own, as said above. A second run of the same scope, or a run in another runtime
-    /// than the one its handle was made in, fails with [`Reason::Misuse`].
+    /// The body's own, as said above. A second run of the same scope, a run in another runtime than
+    /// the one its handle was made in, or one that is polled in one task and then in another, fails
+    /// with [`Reason::Misuse`].
     pub async fn run<T, E: CarriesCancelled>(
         &self,
         body: impl IntoFuture<Output = Result<T, E>>,
     ) -> Result<Option<T>, E> {
-        let Some(running) = Running::begin(self) else {
-            return Err(Cancelled::misuse().into());
-        };
-        let outcome = {
-            let mut body = pin!(Some(body.into_future()));
-            let mut body = Body {
-                running: &running,
-                future: body.as_mut(),
-            };
-            future::poll_fn(|cx| {
-                running.follow();
-                running.active(|| match body.future.as_mut().as_pin_mut() {
-                    Some(future) => future.poll(cx),
-                    None => unreachable!("the body is there until it is dropped"),
-                })
-            })
-            .await
-        };
+        let running = Running::begin(self)?;
+        let outcome = running.body(body.into_future()).await?;
         // Whose a cancellation is, is decided when the body ends; what is cancelled while the
         // kernel is waited for changes nothing.
-        let cancelled = outcome.as_ref().err().and_then(CarriesCancelled::cancelled);
-        let absorbs = cancelled.is_some_and(|cancelled| running.absorbs(cancelled));
-        future::poll_fn(|cx| running.poll_kernel_is_done(cx.waker())).await;
+        let absorbs = outcome
+            .as_ref()
+            .err()
+            .and_then(CarriesCancelled::cancelled)
+            .is_some_and(|cancelled| running.absorbs(cancelled));
+        future::poll_fn(|cx| running.poll_done(cx.waker())).await;
         match outcome {
             Ok(value) => Ok(Some(value)),
-            Err(error) if absorbs => match error.rest() {
-                Ok(rest) => Err(rest),
-                Err(_) => Ok(None),
-            },
+            Err(error) if absorbs => {
+                self.absorbed.set(true);
+                match error.rest() {
+                    Ok(rest) => Err(rest),
+                    Err(_) => Ok(None),
+                }
+            }
             Err(error) => Err(error),
         }
     }
-}
 
-/// The body while it runs: when it is dropped, its scope is active.
-struct Body<'a, F> {
-    running: &'a Running<'a>,
-    future: Pin<&'a mut Option<F>>,
-}
-
-impl<F> Drop for Body<'_, F> {
-    fn drop(&mut self) {
-        self.running.active(|| self.future.set(None));
-    }
-}
-
-/// A run of a scope. Dropped last of all that belongs to the run, it takes the node away.
-struct Running<'a> {
-    scope: &'a Scope,
-    node: NodeId,
-    /// The scope that this one was last polled under.
-    outside: Cell<NodeId>,
-    home: u64,
-}
-
-impl<'a> Running<'a> {
-    /// Enters the scope; `None` if it was entered before, or belongs to another runtime.
-    fn begin(scope: &'a Scope) -> Option<Self> {
-        current::with(|core| {
-            let home = core.identity();
-            let mut entered = scope.entered.borrow_mut();
-            if scope.used.get() || entered.as_ref().is_some_and(|early| early.home != home) {
-                return None;
-            }
-            scope.used.set(true);
-            let active = core.active.get();
-            let early = entered.is_some();
-            let entered = entered.get_or_insert_with(|| Entered::new(core, active, scope.shielded));
-            let running = Self {
-                scope,
-                node: entered.node,
-                outside: Cell::new(active),
-                home,
-            };
-            if early {
-                // A handle was made before, so the node is elsewhere; what the handle did holds.
-                let aborts = core.tree.borrow_mut().move_under(entered.node, active);
-                core.carry_out(aborts);
-            }
-            if let Some(deadline) = scope.first_deadline() {
-                entered.arm(core, deadline);
-            }
-            Some(running)
-        })
-    }
-
-    /// Follows the scope that the run is polled under, as a parked op does.
-    fn follow(&self) {
-        current::with(|core| {
-            let outside = core.active.get();
-            if core.identity() == self.home && outside != self.outside.replace(outside) {
-                let aborts = core.tree.borrow_mut().move_under(self.node, outside);
-                core.carry_out(aborts);
-            }
-        });
-    }
-
-    /// Runs `f` with this scope active.
-    fn active<R>(&self, f: impl FnOnce() -> R) -> R {
-        struct Restore(NodeId, u64);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                current::try_with(|core| {
-                    if core.identity() == self.1 {
-                        core.active.set(self.0);
-                    }
-                });
-            }
-        }
-        let _restore = current::try_with(|core| {
-            // Dropped after its runtime has ended, or polled under another, there is no scope to
-            // be active; ops inside say so themselves.
-            (core.identity() == self.home)
-                .then(|| Restore(core.active.replace(self.node), self.home))
-        });
-        f()
-    }
-
-    fn poll_kernel_is_done(&self, waker: &std::task::Waker) -> Poll<()> {
-        current::with(|core| {
-            if core.identity() != self.home {
-                return Poll::Ready(());
-            }
-            let (done, stale) = core.tree.borrow_mut().kernel_is_done(self.node, waker);
-            drop(stale);
-            if done { Poll::Ready(()) } else { Poll::Pending }
-        })
-    }
-
-    fn absorbs(&self, cancelled: Cancelled) -> bool {
-        cancelled.reason() != Reason::Misuse
-            && current::with(|core| core.tree.borrow().absorbs(self.node))
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        let entered = self.scope.entered.take();
-        current::try_with(|core| {
-            if core.identity() == self.home {
-                self.scope
-                    .cause
-                    .set(core.tree.borrow().own_cause(self.node));
-            }
-        });
-        drop(entered);
-    }
-}
-
-impl Scope {
     fn first_deadline(&self) -> Option<Instant> {
         let relative = self.timeout.map(|timeout| Instant::now() + timeout);
-        match (self.deadline, relative) {
+        match (self.deadline.get(), relative) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         }
-    }
-}
-
-/// A node of the tree with its deadline. Dropped, both are gone.
-#[derive(Debug)]
-struct Entered {
-    node: NodeId,
-    timer: Option<TimerId>,
-    /// A handle was made, so that others know the node's cell.
-    announced: Cell<bool>,
-    home: u64,
-}
-
-impl Entered {
-    fn new(core: &Core, parent: NodeId, shielded: bool) -> Self {
-        let node = core.tree.borrow_mut().open(parent, shielded);
-        Self {
-            node,
-            timer: None,
-            announced: Cell::new(false),
-            home: core.identity(),
-        }
-    }
-
-    fn arm(&mut self, core: &Core, deadline: Instant) {
-        if deadline == Instant::NEVER {
-            return;
-        }
-        if deadline <= Instant::now() {
-            let aborts = core
-                .tree
-                .borrow_mut()
-                .cancel(self.node, Cancelled::deadline());
-            core.carry_out(aborts);
-        } else {
-            let target = TimerTarget::Scope(self.node);
-            self.timer = Some(core.timers.borrow_mut().insert(deadline, target));
-            core.armed_scopes.set(core.armed_scopes.get() + 1);
-        }
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        current::try_with(|core| {
-            if core.identity() != self.home {
-                return;
-            }
-            if let Some(timer) = self.timer {
-                core.timers.borrow_mut().remove(timer);
-                core.armed_scopes.set(core.armed_scopes.get() - 1);
-            }
-            if self.announced.get() {
-                core.shared.cancels.retire(self.node.to_parts().0);
-            }
-            let aborts = core.tree.borrow_mut().close(self.node);
-            core.carry_out(aborts);
-        });
     }
 }
 
@@ -399,4 +329,27 @@ pub fn check() -> Result<(), Cancelled> {
             Ok(())
         }
     })
+}
+
+/// Returns whether ops are refused here: whether a scope around is cancelled, as far as shields let
+/// it be seen.
+///
+/// # Panics
+///
+/// Off a core.
+pub fn is_cancelled() -> bool {
+    check().is_err()
+}
+
+/// Returns the earliest deadline around, as far as shields let it be seen; one that has passed where
+/// ops are refused already.
+///
+/// # Panics
+///
+/// Off a core.
+pub fn effective_deadline() -> Option<Instant> {
+    if is_cancelled() {
+        return Some(Instant::from_nanos(0));
+    }
+    current::with(|core| core.tree.borrow().effective_deadline(core.active.get()))
 }

@@ -9,28 +9,38 @@
 //!                              completed first: value ◄──┴──► aborted first: X
 //! ```
 //!
-//! An op that is refused again and again in one poll of its task is made to yield now and then, so
-//! that a loop which swallows every cancel cannot keep the core to itself.
+//! A task whose ops are refused again and again is made to yield now and then, and in the end to
+//! pause (`patience.rs`), so that a loop which swallows every cancel cannot keep the core to itself.
 
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::Cancelled;
-use super::tree::{Abort, NodeId, ParkId, Parked, Purpose, Wait};
+use super::patience::YIELD_EVERY;
+use super::tree::{NodeId, ParkId, Parked, Purpose, Relay, Wait};
 use crate::core_state::Core;
 use crate::slab::Key;
 use crate::task::current;
 
-/// How many refusals in one poll of a task before it must yield.
-const YIELD_EVERY: u32 = 32;
-
 /// Checks the active scope, as every op does at its first poll.
 pub(crate) fn entry(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
     core.see_remote_cancels();
-    let active = core.active.get();
-    if !core.tree.borrow().is_cancelled(active) {
+    if !core.tree.borrow().is_cancelled(core.active.get()) {
         return Poll::Ready(Ok(()));
     }
+    refuse(core, waker)
+}
+
+#[cold]
+fn refuse(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
+    let active = core.active.get();
+    core.refused_under.set(active);
+    let Some(allowance) = core.allowance.get().checked_sub(1) else {
+        core.pause_task(waker);
+        return Poll::Pending;
+    };
+    core.allowance.set(allowance);
     let refusals = core.refusals.get() + 1;
     core.refusals.set(refusals);
     if refusals.is_multiple_of(YIELD_EVERY) {
@@ -83,7 +93,33 @@ impl Park {
 
     /// Registers a wait in memory under the active scope.
     pub(crate) fn register_memory(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
-        self.register(core, Wait::memory(waker.clone(), purpose));
+        let waker = waker.clone();
+        self.register(core, Wait::Memory { waker, purpose });
+    }
+
+    /// Registers a wait in memory that no cancel ends, nor tells.
+    pub(crate) fn register_deaf(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
+        let waker = waker.clone();
+        self.register(core, Wait::Deaf { waker, purpose });
+    }
+
+    /// Registers a wait in memory whose other side ends it, and is told of a cancel.
+    pub(crate) fn register_relayed(
+        &mut self,
+        core: &Core,
+        waker: &Waker,
+        purpose: Purpose,
+        relay: Rc<dyn Relay>,
+    ) {
+        let waker = waker.clone();
+        self.register(
+            core,
+            Wait::Relayed {
+                waker,
+                purpose,
+                relay,
+            },
+        );
     }
 
     /// Registers a kernel op under the active scope.
@@ -99,15 +135,16 @@ impl Park {
             .tree
             .borrow_mut()
             .poll_park(id, core.active.get(), waker);
-        debug_assert!(
-            polled.abort.is_none(),
-            "a wait in memory is aborted on the spot"
-        );
         drop(polled.stale);
+        // If it has moved under a cancelled scope, somebody may have to be told.
+        core.carry_out();
         match polled.parked {
             Parked::Waiting => Look::Waiting,
             Parked::Ready => Look::Ready,
-            Parked::Aborted(cause) => Look::Aborted(cause),
+            Parked::Aborted(cause) => {
+                core.aborts_seen.set(core.aborts_seen.get() + 1);
+                Look::Aborted(cause)
+            }
         }
     }
 
@@ -118,13 +155,13 @@ impl Park {
             .tree
             .borrow_mut()
             .poll_park(id, core.active.get(), waker);
-        if let Some(Abort::Kernel(op)) = polled.abort {
-            core.abort_op(op);
-        }
+        drop(polled.stale);
+        core.carry_out();
     }
 
     /// Returns why this op was aborted.
     pub(crate) fn cause(&self, core: &Core) -> Cancelled {
+        core.aborts_seen.set(core.aborts_seen.get() + 1);
         let tree = core.tree.borrow();
         let aborted = self.id(core).and_then(|id| tree.aborted(id));
         aborted.unwrap_or_else(|| tree.cause(core.active.get()))

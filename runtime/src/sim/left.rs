@@ -16,11 +16,15 @@ pub(super) fn by_a_park(core: &Core) -> Left {
     let timers = core.timers.borrow();
     let stale = timers.targets().find(|target| match target {
         TimerTarget::Park(park) => !tree.has_park(*park),
-        TimerTarget::Scope(node) => !tree.has_owner(*node),
+        TimerTarget::Scope(node) | TimerTarget::Grace(node) | TimerTarget::Foreign(node) => {
+            !tree.has_owner(*node)
+        }
+        TimerTarget::Pause(slot) => !core.tasks.borrow().is_alive(*slot),
         TimerTarget::Alarm(_) => false,
     })?;
     let what = match stale {
-        TimerTarget::Scope(_) => "scope",
+        TimerTarget::Scope(_) | TimerTarget::Grace(_) | TimerTarget::Foreign(_) => "scope",
+        TimerTarget::Pause(_) => "task",
         TimerTarget::Park(_) | TimerTarget::Alarm(_) => "wait",
     };
     let what = format!("a timer is armed for a {what} that is over");

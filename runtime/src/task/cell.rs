@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::join::JoinError;
+use super::current;
 use crate::panics::{caught, contained, discard};
 
 /// A task as its core sees it, with the future's type forgotten.
@@ -17,7 +17,7 @@ pub(crate) trait TaskObject {
     /// Drops the future, if it is still there; the output says that it was dropped.
     fn drop_future(self: Pin<&mut Self>);
 
-    /// Returns the output: an `Option<Result<T, JoinError>>`, for whoever knows the `T`.
+    /// Returns the output: an `Option<Result<T, TaskEnd>>`, for whoever knows the `T`.
     fn output(self: Pin<&mut Self>) -> &mut dyn Any;
 }
 
@@ -28,10 +28,21 @@ pub(crate) enum Ended {
     Panicked,
 }
 
+/// Why a task that has ended has no output.
+#[derive(Debug)]
+pub(crate) enum TaskEnd {
+    /// It panicked, with this.
+    Panicked(Box<dyn Any + Send>),
+    /// It was dropped before its end.
+    Dropped,
+    /// It left a group behind that it had leaked.
+    AbandonedGroup,
+}
+
 /// Holds a future until it ends, then its output until somebody takes it.
 pub(crate) enum TaskCell<F: Future> {
     Running(F),
-    Ended(Option<Result<F::Output, JoinError>>),
+    Ended(Option<Result<F::Output, TaskEnd>>),
 }
 
 impl<F: Future<Output: 'static>> TaskCell<F> {
@@ -45,12 +56,31 @@ impl<F: Future<Output: 'static>> TaskCell<F> {
         }
     }
 
+    /// A group that is still there now, below the task, is there for ever.
+    fn report_abandoned_group(self: Pin<&mut Self>) {
+        let abandoned =
+            current::try_with(|core| core.tree.borrow().has_group_below(core.active.get()));
+        if abandoned == Some(true)
+            && let Ok(Some(unwanted)) = caught(|| {
+                let told = Some(Err(TaskEnd::AbandonedGroup));
+                self.output()
+                    .downcast_mut::<Option<Result<F::Output, TaskEnd>>>()
+                    .and_then(|output| std::mem::replace(output, told))
+            })
+        {
+            contained(|| drop(unwanted));
+        }
+    }
+
     /// Overwrites the future, whose destructor may panic, and so may that of its output.
-    fn end(mut self: Pin<&mut Self>, output: Result<F::Output, JoinError>) -> Ended {
+    fn end(mut self: Pin<&mut Self>, output: Result<F::Output, TaskEnd>) -> Ended {
         let failed = output.is_err();
         // An assignment stores the new value also when dropping the old one panics.
         match caught(|| self.as_mut().set(Self::Ended(Some(output)))) {
-            Ok(()) if !failed => Ended::Normally,
+            Ok(()) if !failed => {
+                self.report_abandoned_group();
+                Ended::Normally
+            }
             Ok(()) => Ended::Panicked,
             // The first panic is the one to tell of.
             Err(payload) if failed => {
@@ -58,7 +88,7 @@ impl<F: Future<Output: 'static>> TaskCell<F> {
                 Ended::Panicked
             }
             Err(payload) => {
-                let told = Err(JoinError::Panicked(payload));
+                let told = Err(TaskEnd::Panicked(payload));
                 contained(|| self.set(Self::Ended(Some(told))));
                 Ended::Panicked
             }
@@ -76,13 +106,13 @@ impl<F: Future<Output: 'static>> TaskObject for TaskCell<F> {
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(self.end(Ok(output))),
-            Err(payload) => Poll::Ready(self.end(Err(JoinError::Panicked(payload)))),
+            Err(payload) => Poll::Ready(self.end(Err(TaskEnd::Panicked(payload)))),
         }
     }
 
     fn drop_future(mut self: Pin<&mut Self>) {
         if self.as_mut().future().is_some() {
-            self.end(Err(JoinError::Dropped));
+            self.end(Err(TaskEnd::Dropped));
         }
     }
 

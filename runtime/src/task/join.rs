@@ -1,6 +1,7 @@
 //! `JoinHandle`: waits for a task's end and takes its output.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -8,45 +9,76 @@ use std::io;
 use std::marker::PhantomData;
 use std::panic::resume_unwind;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::cell::TaskEnd;
+use super::table::TaskBox;
 use super::{TaskId, current};
-use crate::scope::Cancelled;
+use crate::panics::text_of;
 use crate::scope::park::{self, Look, Park};
-use crate::scope::tree::Purpose;
+use crate::scope::tree::{NodeId, Purpose};
+use crate::scope::{CancelHandle, Cancelled, GroupState, Reason};
 
 /// Waits for a task on the same core, and gives its output.
 ///
 /// Dropping the handle does nothing to the task. Awaiting it is an op like any other: in a
 /// cancelled scope it fails with [`JoinError::Cancelled`], and the task goes on.
-#[must_use = "a handle that is dropped lets its task go on; say so with `drop` or `let _ =`"]
-pub struct JoinHandle<T> {
+///
+/// `E` is the error of the group that a task belongs to; a task of [`spawn`](crate::spawn) has none.
+pub struct JoinHandle<T: 'static, E: 'static = Infallible> {
     task: TaskId,
+    node: NodeId,
     home: u64,
     park: Park,
     waiting: bool,
     taken: bool,
+    origin: Origin<E>,
     output: PhantomData<fn() -> T>,
+}
+
+/// Where a task comes from.
+enum Origin<E> {
+    /// It is on its own: the output is a `T`.
+    Root,
+    /// It is a child of a group: the output is a `Result<T, JoinError<E>>`.
+    Child(Rc<GroupState<E>>),
+    /// There is none: its group had ended.
+    Nowhere,
 }
 
 /// Why a task gave no output.
 #[non_exhaustive]
-pub enum JoinError {
+pub enum JoinError<E = Infallible> {
     /// The task panicked, and this is what it panicked with.
     Panicked(Box<dyn Any + Send>),
+    /// It failed with this: a child of an [isolating group](crate::isolating_group).
+    Failed(E),
+    /// It failed or panicked, and its group tells of it when it ends.
+    Reported,
+    /// It was cancelled: a child of a group that ended with this. To whoever joins it, that is an
+    /// error like any other.
+    TaskCancelled(Cancelled),
     /// The runtime shut down and dropped the task before it had ended.
     Dropped,
+    /// It left a group behind, leaked; its output is gone with it.
+    AbandonedGroup,
+    /// Its group had ended before; it was dropped without having run.
+    GroupClosed,
     /// It was the wait that was cancelled; the task goes on.
     Cancelled(Cancelled),
 }
 
-impl JoinError {
+impl<E> JoinError<E> {
     /// Goes on with the task's panic on this side.
     ///
     /// # Panics
     ///
     /// With what the task panicked with; or, if it did not, with the error's text.
-    pub fn resume(self) -> ! {
+    pub fn resume(self) -> !
+    where
+        E: fmt::Display,
+    {
         match self {
             Self::Panicked(payload) => resume_unwind(payload),
             other => panic!("{other}"),
@@ -54,52 +86,51 @@ impl JoinError {
     }
 }
 
-impl fmt::Debug for JoinError {
+impl<E: fmt::Display> fmt::Debug for JoinError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "JoinError({self})")
     }
 }
 
-impl fmt::Display for JoinError {
+impl<E: fmt::Display> fmt::Display for JoinError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panicked(payload) => {
-                let text = payload
-                    .downcast_ref::<&str>()
-                    .copied()
-                    .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-                write!(
-                    f,
-                    "the task panicked: {}",
-                    text.unwrap_or("with a value that is no text")
-                )
-            }
+            Self::Panicked(payload) => write!(f, "the task panicked: {}", text_of(&**payload)),
+            Self::Failed(error) => write!(f, "the task failed: {error}"),
+            Self::Reported => f.write_str("the task failed, and its group tells how"),
+            Self::TaskCancelled(cancelled) => write!(f, "the task was {cancelled}"),
             Self::Dropped => f.write_str("the runtime shut down before the task had ended"),
+            Self::AbandonedGroup => f.write_str(
+                "the task ended while a group that it had opened was there: it was leaked",
+            ),
+            Self::GroupClosed => f.write_str("the group had ended: it takes no more tasks"),
             Self::Cancelled(cancelled) => write!(f, "waiting for the task was {cancelled}"),
         }
     }
 }
 
-impl Error for JoinError {
+impl<E: Error + 'static> Error for JoinError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Cancelled(cancelled) => Some(cancelled),
-            Self::Panicked(_) | Self::Dropped => None,
+            Self::Cancelled(cancelled) | Self::TaskCancelled(cancelled) => Some(cancelled),
+            Self::Failed(error) => Some(error),
+            _ => None,
         }
     }
 }
 
-impl From<Cancelled> for JoinError {
+impl<E> From<Cancelled> for JoinError<E> {
     fn from(cancelled: Cancelled) -> Self {
         Self::Cancelled(cancelled)
     }
 }
 
-impl crate::CarriesCancelled for JoinError {
+/// It carries the cancellation of the wait alone: that of the task is none of the joiner's.
+impl<E> crate::CarriesCancelled for JoinError<E> {
     fn cancelled(&self) -> Option<Cancelled> {
         match self {
             Self::Cancelled(cancelled) => Some(*cancelled),
-            Self::Panicked(_) | Self::Dropped => None,
+            _ => None,
         }
     }
 
@@ -112,8 +143,8 @@ impl crate::CarriesCancelled for JoinError {
     }
 }
 
-impl From<JoinError> for io::Error {
-    fn from(error: JoinError) -> Self {
+impl<E: fmt::Display> From<JoinError<E>> for io::Error {
+    fn from(error: JoinError<E>) -> Self {
         match error {
             JoinError::Cancelled(cancelled) => cancelled.into(),
             other => Self::other(other.to_string()),
@@ -121,7 +152,7 @@ impl From<JoinError> for io::Error {
     }
 }
 
-impl<T> fmt::Debug for JoinHandle<T> {
+impl<T, E> fmt::Debug for JoinHandle<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle")
             .field("task", &self.task)
@@ -130,31 +161,105 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 impl<T: 'static> JoinHandle<T> {
-    pub(crate) fn new(task: TaskId, home: u64) -> Self {
+    pub(crate) fn new(task: TaskId, node: NodeId, home: u64) -> Self {
+        Self::made(task, node, home, Origin::Root)
+    }
+}
+
+impl<T: 'static, E: 'static> JoinHandle<T, E> {
+    pub(crate) fn of_child(
+        task: TaskId,
+        node: NodeId,
+        home: u64,
+        group: Rc<GroupState<E>>,
+    ) -> Self {
+        Self::made(task, node, home, Origin::Child(group))
+    }
+
+    /// Makes the handle of a task that was not started.
+    pub(crate) fn closed() -> Self {
+        let task = TaskId {
+            slot: 0,
+            generation: 0,
+        };
+        let node = NodeId::from_parts(0, 0);
+        let mut closed = Self::made(task, node, 0, Origin::Nowhere);
+        // No task, no output: nothing to detach from.
+        closed.taken = true;
+        closed
+    }
+
+    fn made(task: TaskId, node: NodeId, home: u64, origin: Origin<E>) -> Self {
         Self {
             task,
+            node,
             home,
             park: Park::new(),
             waiting: false,
             taken: false,
+            origin,
             output: PhantomData,
         }
     }
 
     /// Returns whether the task has ended.
     pub fn is_finished(&self) -> bool {
+        matches!(self.origin, Origin::Nowhere)
+            || current::with(|core| {
+                core.identity() != self.home || core.tasks.borrow().has_ended(self.task)
+            })
+    }
+
+    /// Cancels the task alone, with reason [`Reason::Requested`]: its ops fail from now on. It ends
+    /// as it sees fit, and can still be joined. One that has ended is not touched.
+    pub fn cancel(&self) {
         current::with(|core| {
-            core.identity() != self.home || core.tasks.borrow().has_ended(self.task)
+            if core.identity() == self.home && !core.tasks.borrow().has_ended(self.task) {
+                core.cancel(self.node, Cancelled::new(Reason::Requested), None);
+            }
+        });
+    }
+
+    /// Returns a handle that cancels the task from anywhere; `None` if it has ended.
+    pub fn cancel_handle(&self) -> Option<CancelHandle> {
+        current::with(|core| {
+            let lives = core.identity() == self.home && !core.tasks.borrow().has_ended(self.task);
+            lives.then(|| CancelHandle::new(core, self.node))
         })
+    }
+
+    /// Takes the output out of a task that has ended.
+    fn output(&self, mut object: TaskBox) -> Result<T, JoinError<E>> {
+        let output = object.as_mut().output();
+        let told = match &self.origin {
+            Origin::Root => output
+                .downcast_mut::<Option<Result<T, TaskEnd>>>()
+                .expect("a handle has the type of its task's output")
+                .take()
+                .map(|ended| ended.map(Ok)),
+            Origin::Child(_) | Origin::Nowhere => output
+                .downcast_mut::<Option<Result<Result<T, JoinError<E>>, TaskEnd>>>()
+                .expect("a handle has the type of its task's output")
+                .take(),
+        };
+        match told.expect("an output is taken once") {
+            Ok(output) => output,
+            Err(TaskEnd::Panicked(payload)) => Err(JoinError::Panicked(payload)),
+            Err(TaskEnd::Dropped) => Err(JoinError::Dropped),
+            Err(TaskEnd::AbandonedGroup) => Err(JoinError::AbandonedGroup),
+        }
     }
 }
 
-impl<T> Unpin for JoinHandle<T> {}
+impl<T, E> Unpin for JoinHandle<T, E> {}
 
-impl<T: 'static> Future for JoinHandle<T> {
-    type Output = Result<T, JoinError>;
+impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
+    type Output = Result<T, JoinError<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Origin::Nowhere = self.origin {
+            return Poll::Ready(Err(JoinError::GroupClosed));
+        }
         assert!(
             !self.taken,
             "a join handle was polled after it had given its output"
@@ -182,16 +287,10 @@ impl<T: 'static> Future for JoinHandle<T> {
                 self.park.end();
                 self.taken = true;
                 let object = core.tasks.borrow_mut().take_ended(self.task);
-                let Some(mut object) = object else {
-                    return Poll::Ready(Err(JoinError::Dropped));
-                };
-                let output = object
-                    .as_mut()
-                    .output()
-                    .downcast_mut::<Option<Result<T, JoinError>>>()
-                    .expect("a handle has the type of its task's output")
-                    .take();
-                return Poll::Ready(output.expect("an output is taken once"));
+                return Poll::Ready(match object {
+                    Some(object) => self.output(object),
+                    None => Err(JoinError::Dropped),
+                });
             }
             if !self.waiting {
                 self.waiting = true;
@@ -204,16 +303,27 @@ impl<T: 'static> Future for JoinHandle<T> {
     }
 }
 
-impl<T> Drop for JoinHandle<T> {
+impl<T: 'static, E: 'static> Drop for JoinHandle<T, E> {
     fn drop(&mut self) {
         if self.taken {
             return;
         }
-        current::try_with(|core| {
-            if core.identity() == self.home {
-                let output = core.tasks.borrow_mut().detach(self.task);
-                drop(output);
-            }
+        let object = current::try_with(|core| {
+            (core.identity() == self.home)
+                .then(|| core.tasks.borrow_mut().detach(self.task))
+                .flatten()
         });
+        let Some(object) = object.flatten() else {
+            return;
+        };
+        match &self.origin {
+            // What it failed with is not lost: the group tells it.
+            Origin::Child(group) => {
+                if let Err(error) = self.output(object) {
+                    group.unclaimed(error);
+                }
+            }
+            Origin::Root | Origin::Nowhere => drop(object),
+        }
     }
 }

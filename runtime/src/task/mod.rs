@@ -32,6 +32,7 @@ use crate::scope::park;
 /// # Panics
 ///
 /// Off a core. From other threads use [`Handle::spawn`](crate::Handle::spawn).
+#[must_use = "a handle that is dropped lets its task go on; say so with `drop` or `let _ =`"]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: 'static> + 'static,
@@ -50,6 +51,23 @@ where
 /// Off a core.
 pub async fn yield_now() -> Result<(), Cancelled> {
     Yield { yielded: false }.await
+}
+
+/// Lets other ready tasks and arrived I/O go first, also where the active scope is cancelled.
+///
+/// # Panics
+///
+/// Off a core.
+pub async fn yield_uncancellable() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        current::with(|core| core.yield_to_others(cx.waker()));
+        Poll::Pending
+    })
+    .await;
 }
 
 struct Yield {

@@ -133,23 +133,44 @@ impl TaskTable {
         self.free_if_done(id.slot);
     }
 
-    /// Makes a task ready, if it is this one and not ready already.
-    pub(crate) fn wake(&mut self, slot: u32, generation: u32) {
+    /// Makes a task ready, if it is this one and not ready already; true if it did.
+    pub(crate) fn wake(&mut self, slot: u32, generation: u32) -> bool {
         let Some(found) = self.slots.get_mut(slot as usize) else {
-            return;
+            return false;
         };
         let alive = matches!(found.state, State::Idle | State::Running | State::Main);
-        if found.generation == generation && alive && !found.queued {
+        let wakes = found.generation == generation && alive && !found.queued;
+        if wakes {
             found.queued = true;
             self.ready.push_back(slot);
         }
+        wakes
     }
 
     /// Makes ready whichever task has the slot now: the sender's cell compared the generations.
-    pub(crate) fn wake_slot(&mut self, slot: u32) {
-        if let Some(found) = self.slots.get(slot as usize) {
-            self.wake(slot, found.generation);
-        }
+    pub(crate) fn wake_slot(&mut self, slot: u32) -> bool {
+        self.slots
+            .get(slot as usize)
+            .map(|found| found.generation)
+            .is_some_and(|generation| self.wake(slot, generation))
+    }
+
+    /// Returns whether the slot has a task that has not ended.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_alive(&self, slot: u32) -> bool {
+        self.slots
+            .get(slot as usize)
+            .is_some_and(|found| matches!(found.state, State::Idle | State::Running | State::Main))
+    }
+
+    /// Returns whether somebody has a handle of a task and may still want its output.
+    pub(crate) fn is_wanted(&self, id: TaskId) -> bool {
+        self.find(id).is_some_and(|slot| slot.wanted)
+    }
+
+    /// Returns whether a task is ready to run, or gone.
+    pub(crate) fn is_queued(&self, id: TaskId) -> bool {
+        self.find(id).is_none_or(|slot| slot.queued)
     }
 
     /// Wakes every task once.

@@ -1,0 +1,701 @@
+//! `group`: a body with tasks of its own, which ends after its last task.
+//!
+//! ```text
+//!   body and children run ──► all have ended ──► daemons are cancelled ──► all have ended ──► done
+//!            │ one fails: the group's own scope is cancelled, and the rest is as above
+//! ```
+//!
+//! The children are tasks below the group's node of the scope tree, so the tree knows how many there
+//! are, cancels them with the group, and says when the last one has gone. What they came to is
+//! gathered in [`GroupState`], which the group and each child hold.
+//!
+//! Invariants:
+//! - A group's future ends after all its children, or is dropped: then they are cancelled and belong
+//!   to the scope around.
+//! - Every failure of the body or a child is told once: by the group, or, of an isolating group, by
+//!   the child's handle if somebody still has it.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::marker::PhantomData;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::running::Running;
+use super::tree::{Kind, NodeId, Shield};
+use super::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason, Scope, TimedOut};
+use crate::core_state::Core;
+use crate::panics::{guarded, text_of};
+use crate::slab::Key;
+use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
+
+/// Runs a body that may start tasks, and ends after the last of them.
+///
+/// ```
+/// use quoit::{Cancelled, group, time::sleep};
+/// use std::time::Duration;
+///
+/// quoit::block_on(async {
+///     let sum = group(async |g| {
+///         let slow = g.spawn(async {
+///             sleep(Duration::from_millis(1)).await?;
+///             Ok::<_, Cancelled>(20)
+///         });
+///         let fast = g.spawn(async { Ok(22) });
+///         Ok(slow.await.unwrap() + fast.await.unwrap())
+///     });
+///     assert_eq!(sum.await.unwrap(), Some(42));
+/// })?;
+/// # Ok::<_, quoit::BuildError>(())
+/// ```
+///
+/// A group is a scope: it can be cancelled, by [`Group::cancel`] or from further out, and that
+/// reaches body and children. If one of them fails or panics the group cancels itself; when all have
+/// ended it tells every failure. The body runs in the caller's task and may borrow; children are
+/// tasks and own what they use.
+///
+/// The wait for the children is no op: a cancel reaches them, not the wait. A group without children
+/// lets other tasks run once.
+///
+/// `Ok(Some(value))`: what the body returned. `Ok(None)`: the group was cancelled, nothing failed,
+/// and the body ended with the [`Cancelled`], which the group took.
+///
+/// Dropping the returned future cancels the children and hands them to the scope around, whose end
+/// waits for them.
+///
+/// # Errors
+///
+/// [`GroupError`] with all that failed, the cause first. A [`Cancelled`] from further out comes with
+/// it, or alone.
+///
+/// # Panics
+///
+/// If the body or a child panicked: with what that panicked with, or, if there is more to tell, with
+/// a [`GroupPanic`].
+pub async fn group<T, E>(
+    body: impl AsyncFnOnce(Group<E>) -> Result<T, E>,
+) -> Result<Option<T>, GroupError<E>>
+where
+    E: CarriesCancelled + 'static,
+{
+    run(body, Failures::End).await
+}
+
+/// As [`group`], but a child that fails or panics does not cancel the others.
+///
+/// The failure is told by the child's [`JoinHandle`]; if that is dropped, by the group at its end. A
+/// failing body cancels the children, as in any group. Also called a supervisor.
+///
+/// # Errors
+///
+/// As for [`group`].
+///
+/// # Panics
+///
+/// As for [`group`].
+pub async fn isolating_group<T, E>(
+    body: impl AsyncFnOnce(Group<E>) -> Result<T, E>,
+) -> Result<Option<T>, GroupError<E>>
+where
+    E: CarriesCancelled + 'static,
+{
+    run(body, Failures::Stay).await
+}
+
+/// What the failure of a child does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failures {
+    /// It cancels the group.
+    End,
+    /// It stays with the child.
+    Stay,
+}
+
+async fn run<T, E>(
+    body: impl AsyncFnOnce(Group<E>) -> Result<T, E>,
+    failures: Failures,
+) -> Result<Option<T>, GroupError<E>>
+where
+    E: CarriesCancelled + 'static,
+{
+    let scope = Scope::new();
+    let running = Running::begin_as(&scope, Kind::Group).expect("a scope of our own is new");
+    let open = Open::new(&running, failures);
+    let state = Rc::clone(&open.state);
+    let body = running.body(guarded(body(open.handle()))).await;
+    let value = match body {
+        Ok(Ok(Ok(value))) => Some(value),
+        Ok(Ok(Err(error))) => {
+            state.body_failed(error);
+            None
+        }
+        Ok(Err(payload)) => {
+            state.panicked(payload);
+            None
+        }
+        Err(misuse) => return Err(GroupError::new(vec![misuse.into()], None)),
+    };
+    loop {
+        let mut waited = false;
+        poll_fn(|cx| {
+            running.follow()?;
+            let polled = running.poll_done(cx.waker());
+            waited |= polled.is_pending();
+            polled.map(Ok)
+        })
+        .await
+        .map_err(|misuse: Cancelled| GroupError::new(vec![misuse.into()], None))?;
+        if let Some(daemons) = state.daemons.get() {
+            state.end_daemons(daemons).await;
+        }
+        if !waited {
+            // Others have a turn, whatever they are.
+            yield_uncancellable().await;
+        }
+        if state.is_done() {
+            break;
+        }
+    }
+    drop(open);
+    state.outcome(value)
+}
+
+/// The handle by which tasks are started in a group. A plain value: copy it into the children.
+///
+/// Once the group has ended it starts nothing: [`JoinError::GroupClosed`].
+///
+/// A group stays on its core, and so does this:
+///
+/// ```compile_fail
+/// fn send<T: Send>(_: T) {}
+/// fn check(group: quoit::Group<quoit::Cancelled>) {
+///     send(group);
+/// }
+/// ```
+pub struct Group<E> {
+    key: Key,
+    home: u64,
+    /// Neither `Send` nor `Sync`.
+    errors: PhantomData<*const E>,
+}
+
+impl<E> Clone for Group<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Group<E> {}
+
+impl<E> fmt::Debug for Group<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").finish_non_exhaustive()
+    }
+}
+
+impl<E: CarriesCancelled + 'static> Group<E> {
+    /// Starts a child: a task of this group, whoever starts it and in whatever scope.
+    ///
+    /// It is polled at least once, also in a group that is cancelled already; then its first op
+    /// fails. Its handle waits for it and cancels it alone; dropped, it does nothing.
+    ///
+    /// # Panics
+    ///
+    /// Off a core.
+    pub fn spawn<T: 'static>(
+        self,
+        child: impl Future<Output = Result<T, E>> + 'static,
+    ) -> JoinHandle<T, E> {
+        self.spawn_as(Role::Child, child)
+    }
+
+    /// Starts a child that serves the others: when they and the body have ended, it is cancelled,
+    /// and the group ends after it. If it fails, that is a failure like any other.
+    ///
+    /// # Panics
+    ///
+    /// Off a core.
+    pub fn spawn_daemon<T: 'static>(
+        self,
+        child: impl Future<Output = Result<T, E>> + 'static,
+    ) -> JoinHandle<T, E> {
+        self.spawn_as(Role::Daemon, child)
+    }
+
+    fn spawn_as<T: 'static>(
+        self,
+        role: Role,
+        child: impl Future<Output = Result<T, E>> + 'static,
+    ) -> JoinHandle<T, E> {
+        let spawned = self.with(|core, state| {
+            let parent = match role {
+                Role::Child => state.node,
+                Role::Daemon => state.daemons(core),
+            };
+            let member = Rc::clone(state);
+            let (task, node) = core.spawn_under(parent, async move {
+                let outcome = guarded(child).await;
+                member.child_ended(outcome)
+            });
+            JoinHandle::of_child(task, node, core.identity(), Rc::clone(state))
+        });
+        match spawned {
+            Some(handle) => handle,
+            None => JoinHandle::closed(),
+        }
+    }
+
+    /// Cancels body and children, with reason [`Reason::Requested`].
+    pub fn cancel(self) -> Delivery {
+        self.cancel_for(Reason::Requested)
+    }
+
+    /// Cancels body and children for this reason, such as a [`Reason::User`].
+    pub fn cancel_for(self, reason: Reason) -> Delivery {
+        self.with(|core, state| {
+            if core.cancel(state.node, Cancelled::new(reason), None) {
+                Delivery::Delivered
+            } else {
+                Delivery::AlreadyCancelled
+            }
+        })
+        .unwrap_or(Delivery::Gone)
+    }
+
+    /// Returns why the group was cancelled, if it was itself.
+    pub fn cancelled(self) -> Option<Cancelled> {
+        self.with(|core, state| core.tree.borrow().own_cause(state.node))
+            .flatten()
+    }
+
+    /// Makes the group deaf to cancellation from outside, or no longer: see
+    /// [`Scope::set_shielded`].
+    pub fn set_shielded(self, shielded: bool) {
+        let shield = if shielded { Shield::Full } else { Shield::None };
+        self.with(|core, state| {
+            core.tree.borrow_mut().set_shield(state.node, shield);
+            core.carry_out();
+        });
+    }
+
+    /// Returns a handle that cancels the group from anywhere; `None` if it has ended.
+    pub fn handle(self) -> Option<CancelHandle> {
+        self.with(|core, state| CancelHandle::new(core, state.node))
+    }
+
+    pub(super) fn with<R>(self, f: impl FnOnce(&Core, &Rc<GroupState<E>>) -> R) -> Option<R> {
+        current::with(|core| {
+            if core.identity() != self.home {
+                return None;
+            }
+            let state = core.groups.borrow().get(self.key).cloned()?;
+            let state = state
+                .downcast::<GroupState<E>>()
+                .expect("a group has the type of its handle");
+            Some(f(core, &state))
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Child,
+    Daemon,
+}
+
+/// A group that can be found by its handles. Dropped before its end, it cancels its children.
+struct Open<E: CarriesCancelled + 'static> {
+    key: Key,
+    home: u64,
+    state: Rc<GroupState<E>>,
+}
+
+impl<E: CarriesCancelled + 'static> Open<E> {
+    fn new(running: &Running<'_>, failures: Failures) -> Self {
+        current::with(|core| {
+            let state = Rc::new(GroupState {
+                node: running.node(),
+                home: core.identity(),
+                failures,
+                errors: RefCell::default(),
+                panics: RefCell::default(),
+                passed_on: Cell::new(None),
+                daemons: Cell::new(None),
+            });
+            let erased: Rc<dyn Any> = Rc::<GroupState<E>>::clone(&state);
+            Self {
+                key: core.groups.borrow_mut().insert(erased),
+                home: core.identity(),
+                state,
+            }
+        })
+    }
+
+    fn handle(&self) -> Group<E> {
+        Group {
+            key: self.key,
+            home: self.home,
+            errors: PhantomData,
+        }
+    }
+}
+
+impl<E: CarriesCancelled + 'static> Drop for Open<E> {
+    fn drop(&mut self) {
+        current::try_with(|core| {
+            if core.identity() != self.home {
+                return;
+            }
+            let state = core.groups.borrow_mut().remove(self.key);
+            let daemons = self.state.daemons.take();
+            let tree = core.tree.borrow();
+            let left = tree.tasks_below(self.state.node)
+                + daemons.map_or(0, |daemons| tree.tasks_below(daemons));
+            drop(tree);
+            if left > 0 {
+                core.counters().adopted_groups.add(1);
+                let cause = Cancelled::new(Reason::Dropped);
+                if let Some(daemons) = daemons {
+                    core.cancel(daemons, cause, None);
+                }
+                core.cancel(self.state.node, cause, None);
+            }
+            if let Some(daemons) = daemons {
+                core.close_node(daemons);
+            }
+            drop(state);
+        });
+    }
+}
+
+/// What a group and its children share.
+pub(crate) struct GroupState<E> {
+    pub(super) node: NodeId,
+    home: u64,
+    failures: Failures,
+    /// In the order in which they came, so the cause is first.
+    errors: RefCell<Vec<E>>,
+    panics: RefCell<Vec<Box<dyn Any + Send>>>,
+    /// A cancellation that somebody ended with, and that may not be the group's to take.
+    passed_on: Cell<Option<Cancelled>>,
+    /// The node that daemons run under.
+    daemons: Cell<Option<NodeId>>,
+}
+
+impl<E> GroupState<E> {
+    /// Takes a failure that nobody has asked the child for.
+    pub(crate) fn unclaimed(&self, error: JoinError<E>) {
+        match error {
+            JoinError::Failed(error) => self.errors.borrow_mut().push(error),
+            JoinError::Panicked(payload) => self.panics.borrow_mut().push(payload),
+            _ => {}
+        }
+    }
+}
+
+impl<E: CarriesCancelled + 'static> GroupState<E> {
+    /// Notes what a child ended with; what its handle will tell comes back.
+    pub(super) fn child_ended<T>(
+        &self,
+        outcome: Result<Result<T, E>, Box<dyn Any + Send>>,
+    ) -> Result<T, JoinError<E>> {
+        match outcome {
+            Ok(Ok(_)) if self.has_abandoned_a_group() => {
+                Err(self.child_failed(Cancelled::misuse(Misuse::AbandonedGroup).into()))
+            }
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.child_erred(error)),
+            Err(payload) if self.failures == Failures::Stay && self.is_awaited() => {
+                Err(JoinError::Panicked(payload))
+            }
+            Err(payload) => {
+                self.panicked(payload);
+                Err(JoinError::Reported)
+            }
+        }
+    }
+
+    fn child_erred(&self, error: E) -> JoinError<E> {
+        let Some(cancelled) = error.cancelled().filter(|cause| !cause.is_misuse()) else {
+            return self.child_failed(error);
+        };
+        let (refused, own) = current::with(|core| {
+            let tree = core.tree.borrow();
+            let task = core.active.get();
+            // By its own handle, or as a daemon at the end: that is taken here.
+            let daemon = self.daemons.get().is_some_and(|node| tree.absorbs(node));
+            (tree.is_cancelled(task), tree.absorbs(task) || daemon)
+        });
+        if !refused {
+            let stray = Cancelled::misuse(Misuse::Stray).into();
+            return self.child_failed(error.rest().unwrap_or(stray));
+        }
+        if !own {
+            self.passed_on.set(self.passed_on.get().or(Some(cancelled)));
+        }
+        match error.rest() {
+            Ok(failure) => self.child_failed(failure),
+            Err(_) => JoinError::TaskCancelled(cancelled),
+        }
+    }
+
+    fn child_failed(&self, error: E) -> JoinError<E> {
+        if self.failures == Failures::Stay && self.is_awaited() {
+            return JoinError::Failed(error);
+        }
+        self.failed(error);
+        JoinError::Reported
+    }
+
+    /// Notes a failure, which ends the group.
+    pub(super) fn failed(&self, error: E) {
+        self.errors.borrow_mut().push(error);
+        self.end();
+    }
+
+    fn panicked(&self, payload: Box<dyn Any + Send>) {
+        self.panics.borrow_mut().push(payload);
+        self.end();
+    }
+
+    fn end(&self) {
+        if self.failures == Failures::End {
+            self.cancel(Reason::Failure);
+        }
+    }
+
+    fn cancel(&self, reason: Reason) {
+        current::try_with(|core| {
+            if core.identity() == self.home {
+                core.cancel(self.node, Cancelled::new(reason), None);
+            }
+        });
+    }
+
+    fn body_failed(&self, error: E) {
+        let cancelled = error.cancelled().filter(|cause| !cause.is_misuse());
+        if let Some(cancelled) = cancelled {
+            self.passed_on.set(Some(cancelled));
+        }
+        let failure = match cancelled {
+            Some(_) => error.rest().ok(),
+            None => Some(error),
+        };
+        self.errors.borrow_mut().extend(failure);
+        // Also where the failure is a cancellation that is none of ours.
+        self.cancel(Reason::Failure);
+    }
+
+    /// Returns whether somebody has the handle of the child that ends.
+    fn is_awaited(&self) -> bool {
+        current::with(|core| {
+            core.running
+                .get()
+                .is_some_and(|task: TaskId| core.tasks.borrow().is_wanted(task))
+        })
+    }
+
+    fn has_abandoned_a_group(&self) -> bool {
+        current::with(|core| core.tree.borrow().has_group_below(core.active.get()))
+    }
+
+    fn daemons(&self, core: &Core) -> NodeId {
+        if let Some(daemons) = self.daemons.get() {
+            return daemons;
+        }
+        let daemons = core
+            .tree
+            .borrow_mut()
+            .open(self.node, Kind::Scope, Shield::None);
+        self.daemons.set(Some(daemons));
+        daemons
+    }
+
+    /// Cancels the daemons, and waits for their end.
+    async fn end_daemons(&self, daemons: NodeId) {
+        poll_fn(|cx| {
+            current::with(|core| {
+                core.cancel(daemons, Cancelled::new(Reason::Finished), None);
+                let (done, stale) = core.tree.borrow_mut().is_done(daemons, cx.waker());
+                drop(stale);
+                if done { Poll::Ready(()) } else { Poll::Pending }
+            })
+        })
+        .await;
+        self.daemons.set(None);
+        current::with(|core| core.close_node(daemons));
+    }
+
+    fn is_done(&self) -> bool {
+        self.daemons.get().is_none()
+            && current::with(|core| core.tree.borrow().has_ended_below(self.node))
+    }
+
+    fn outcome<T>(&self, value: Option<T>) -> Result<Option<T>, GroupError<E>> {
+        let mut panics = self.panics.take();
+        let errors = self.errors.take();
+        if !panics.is_empty() {
+            let first = panics.remove(0);
+            if panics.is_empty() && errors.is_empty() {
+                resume_unwind(first);
+            }
+            let panics = panics.iter().map(|panic| text_of(&**panic)).collect();
+            resume_unwind(Box::new(GroupPanic {
+                first,
+                panics,
+                failures: errors.len(),
+            }));
+        }
+        let absorbs = current::with(|core| core.tree.borrow().absorbs(self.node));
+        let passed_on = self.passed_on.get().filter(|_| !absorbs);
+        if errors.is_empty() && passed_on.is_none() {
+            return Ok(value);
+        }
+        Err(GroupError::new(errors, passed_on))
+    }
+}
+
+/// All that failed in a group, or in a race.
+///
+/// It carries a [`Cancelled`] on its way further out, if there was one; the scope that takes it
+/// passes the failures on.
+pub struct GroupError<E> {
+    errors: Vec<E>,
+    cancelled: Option<Cancelled>,
+}
+
+impl<E> GroupError<E> {
+    pub(super) fn new(errors: Vec<E>, cancelled: Option<Cancelled>) -> Self {
+        Self { errors, cancelled }
+    }
+
+    /// Returns the failures, the cause first; none if it is a cancellation alone.
+    pub fn errors(&self) -> &[E] {
+        &self.errors
+    }
+
+    /// Returns the failures, the cause first.
+    pub fn into_errors(self) -> Vec<E> {
+        self.errors
+    }
+}
+
+impl<E> From<Cancelled> for GroupError<E> {
+    fn from(cancelled: Cancelled) -> Self {
+        Self::new(Vec::new(), Some(cancelled))
+    }
+}
+
+impl<E: From<TimedOut>> From<TimedOut> for GroupError<E> {
+    fn from(late: TimedOut) -> Self {
+        Self::new(vec![late.into()], None)
+    }
+}
+
+impl<E> CarriesCancelled for GroupError<E> {
+    fn cancelled(&self) -> Option<Cancelled> {
+        self.cancelled
+    }
+
+    fn rest(self) -> Result<Self, Self> {
+        if self.errors.is_empty() {
+            Err(self)
+        } else {
+            Ok(Self::new(self.errors, None))
+        }
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for GroupError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupError")
+            .field("errors", &self.errors)
+            .field("cancelled", &self.cancelled)
+            .finish()
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for GroupError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.errors[..], &self.cancelled) {
+            ([], Some(cancelled)) => write!(f, "{cancelled}"),
+            ([], None) => f.write_str("nothing failed"),
+            ([only], _) => write!(f, "{only}"),
+            ([first, others @ ..], _) => {
+                write!(f, "{first} (and {} more failures", others.len())?;
+                for other in others {
+                    write!(f, "; {other}")?;
+                }
+                f.write_str(")")
+            }
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> Error for GroupError<E> {}
+
+/// A failure by itself is itself again; several, or with a cancellation, come wrapped.
+impl From<GroupError<Self>> for io::Error {
+    fn from(mut error: GroupError<Self>) -> Self {
+        match (error.errors.len(), error.cancelled) {
+            (0, Some(cancelled)) => cancelled.into(),
+            (1, None) => error.errors.remove(0),
+            _ => Self::other(error),
+        }
+    }
+}
+
+impl From<GroupError<Self>> for Cancelled {
+    fn from(error: GroupError<Self>) -> Self {
+        let failure = error.errors.first().copied().or(error.cancelled);
+        failure.unwrap_or_else(|| Self::misuse(Misuse::Ended))
+    }
+}
+
+/// What a group panics with if more than one of its tasks panicked, or others failed as well.
+pub struct GroupPanic {
+    first: Box<dyn Any + Send>,
+    panics: Vec<String>,
+    failures: usize,
+}
+
+impl GroupPanic {
+    /// Returns what the first one panicked with.
+    pub fn into_first(self) -> Box<dyn Any + Send> {
+        self.first
+    }
+
+    /// Returns what the others panicked with, in words.
+    pub fn others(&self) -> &[String] {
+        &self.panics
+    }
+
+    /// Returns how many tasks failed with an error besides.
+    pub fn failures(&self) -> usize {
+        self.failures
+    }
+}
+
+impl fmt::Debug for GroupPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GroupPanic({self})")
+    }
+}
+
+impl fmt::Display for GroupPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&text_of(&*self.first))?;
+        for panic in &self.panics {
+            write!(f, "; and another: {panic}")?;
+        }
+        match self.failures {
+            0 => Ok(()),
+            count => write!(f, "; and {count} tasks failed"),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Tasks that a cancel does not move: made to yield, then to pause, then left alone. Pure.
+//!
+//! Two kinds. A task that *swallows* every refusal and asks again is made to yield now and then
+//! ([`YIELD_EVERY`]); after a number of refusals that no clean-up needs it has to pause before each
+//! further one. A body that waits in something *foreign*, which the runtime cannot abort, is woken a
+//! few times, further and further apart, and is then listed as unresponsive.
+//!
+//! Nothing here is done on loop turns: each step is asked for by a poll or by a timer that the last
+//! step armed, both have an end, and both go when the scope or the task goes.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::tree::NodeId;
+use crate::time::store::TimerId;
+
+/// How many refusals in one poll of a task before it must yield.
+pub(crate) const YIELD_EVERY: u32 = 32;
+
+/// Refusals of one task in one scope before it has to pause, and how many more for each op that was
+/// parked there when the scope was cancelled: each of those may have a clean-up of its own.
+const FREE: u64 = 1024;
+const FREE_PER_OP: u64 = 16;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Wakes spent on one wait in something foreign, and the first gap between them.
+const FOREIGN_WAKES: u32 = 8;
+const FIRST_GAP: Duration = Duration::from_millis(1);
+
+/// What is known of the tasks of a core that a cancel did not move.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    swallowers: BTreeMap<u32, Swallower>,
+    foreign: BTreeMap<NodeId, Foreign>,
+}
+
+#[derive(Debug)]
+struct Swallower {
+    /// The scope that refuses.
+    source: NodeId,
+    refused: u64,
+    free: u64,
+    next_pause: Duration,
+    timer: Option<TimerId>,
+    /// A pause is over, and the next refusal is free.
+    permit: bool,
+    /// Who pauses.
+    waiting: Vec<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Foreign {
+    wakes: u32,
+    timer: Option<TimerId>,
+}
+
+/// What is left of something that is forgotten: timers to disarm, and wakers, which want to be woken
+/// or dropped where no borrow is held.
+#[derive(Debug, Default)]
+pub(crate) struct Forgotten {
+    pub(crate) timers: Vec<TimerId>,
+    pub(crate) wakers: Vec<Waker>,
+}
+
+impl Patience {
+    /// Returns how many refusals a task may have in the poll that begins before it has to pause.
+    pub(crate) fn allowance(&mut self, task: u32) -> u32 {
+        let Some(known) = self.swallowers.get_mut(&task) else {
+            return u32::MAX;
+        };
+        let free = known.free.saturating_sub(known.refused);
+        let free = u32::try_from(free).unwrap_or(u32::MAX);
+        free.max(u32::from(std::mem::take(&mut known.permit)))
+    }
+
+    /// Notes what a poll of a task came to: refusals by the scope `source`, and ops of it that
+    /// were found aborted. What was noted of another scope is forgotten.
+    pub(crate) fn note(
+        &mut self,
+        task: u32,
+        source: NodeId,
+        refused: u32,
+        aborted: u32,
+    ) -> Forgotten {
+        let forgotten = match self.swallowers.get(&task) {
+            Some(known) if known.source != source => self.forget_task(task),
+            _ => Forgotten::default(),
+        };
+        let known = self.swallowers.entry(task).or_insert_with(|| Swallower {
+            source,
+            refused: 0,
+            // The op it waited in, whose abort may have gone unnoted, for being the only one.
+            free: FREE + FREE_PER_OP,
+            next_pause: FIRST_PAUSE,
+            timer: None,
+            permit: false,
+            waiting: Vec::new(),
+        });
+        known.refused += u64::from(refused);
+        known.free += FREE_PER_OP * u64::from(aborted);
+        forgotten
+    }
+
+    /// Lets an op of a task wait for the end of a pause; returns how long it is to be, if a timer
+    /// has to be armed for it.
+    pub(crate) fn pause(&mut self, task: u32, waker: &Waker) -> Option<Duration> {
+        let known = self.swallowers.get_mut(&task)?;
+        if !known.waiting.iter().any(|other| other.will_wake(waker)) {
+            known.waiting.push(waker.clone());
+        }
+        known.timer.is_none().then(|| {
+            let pause = known.next_pause;
+            known.next_pause = (pause * 2).min(LONGEST_PAUSE);
+            pause
+        })
+    }
+
+    /// Notes the timer of a pause.
+    pub(crate) fn paused(&mut self, task: u32, timer: TimerId) {
+        if let Some(known) = self.swallowers.get_mut(&task) {
+            known.timer = Some(timer);
+        }
+    }
+
+    /// Ends a pause, whose timer has fired; returns whom to wake.
+    pub(crate) fn pause_over(&mut self, task: u32) -> Vec<Waker> {
+        match self.swallowers.get_mut(&task) {
+            Some(known) => {
+                known.timer = None;
+                known.permit = true;
+                std::mem::take(&mut known.waiting)
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Notes that a body which waits in something foreign is woken.
+    pub(crate) fn woken(&mut self, node: NodeId) {
+        self.foreign.entry(node).or_default().wakes += 1;
+    }
+
+    /// A cancelled body was polled and waits in something foreign, still: returns after which gap
+    /// to wake it once more, if a timer has to be armed for that.
+    pub(crate) fn still_waits(&mut self, node: NodeId) -> Option<Duration> {
+        let known = self.foreign.entry(node).or_default();
+        if known.timer.is_some() || known.wakes >= FOREIGN_WAKES {
+            return None;
+        }
+        // One that cancelled itself and then began to wait was polled in vain already.
+        known.wakes = known.wakes.max(1);
+        Some(FIRST_GAP * (1 << (known.wakes - 1)))
+    }
+
+    /// Notes the timer of a wake.
+    pub(crate) fn wake_armed(&mut self, node: NodeId, timer: TimerId) {
+        if let Some(known) = self.foreign.get_mut(&node) {
+            known.timer = Some(timer);
+        }
+    }
+
+    /// The timer of a wake has fired.
+    pub(crate) fn wake_due(&mut self, node: NodeId) {
+        if let Some(known) = self.foreign.get_mut(&node) {
+            known.timer = None;
+        }
+    }
+
+    /// A body that waited in something foreign waits there no more.
+    pub(crate) fn moved(&mut self, node: NodeId) -> Forgotten {
+        let known = self.foreign.remove(&node);
+        Forgotten {
+            timers: known.and_then(|known| known.timer).into_iter().collect(),
+            wakers: Vec::new(),
+        }
+    }
+
+    /// Returns whether anything is known of a body.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.foreign.contains_key(&node)
+    }
+
+    /// Forgets a scope that has ended.
+    pub(crate) fn forget_node(&mut self, node: NodeId) -> Forgotten {
+        let mut forgotten = self.moved(node);
+        let ended: Vec<u32> = self
+            .swallowers
+            .iter()
+            .filter(|(_, known)| known.source == node)
+            .map(|(&task, _)| task)
+            .collect();
+        for task in ended {
+            let more = self.forget_task(task);
+            forgotten.timers.extend(more.timers);
+            forgotten.wakers.extend(more.wakers);
+        }
+        forgotten
+    }
+
+    /// Forgets a task that has ended.
+    pub(crate) fn forget_task(&mut self, task: u32) -> Forgotten {
+        match self.swallowers.remove(&task) {
+            Some(known) => Forgotten {
+                timers: known.timer.into_iter().collect(),
+                wakers: known.waiting,
+            },
+            None => Forgotten::default(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.swallowers.is_empty() && self.foreign.is_empty()
+    }
+
+    /// Returns whether a task has been refused so often that it has to pause.
+    pub(crate) fn is_swallowing(&self, task: u32) -> bool {
+        self.swallowers
+            .get(&task)
+            .is_some_and(|known| known.refused >= known.free)
+    }
+
+    /// Returns how often a body was woken in vain, and whether it is left alone now.
+    pub(crate) fn attempts(&self, node: NodeId) -> (u32, bool) {
+        self.foreign.get(&node).map_or((0, false), |known| {
+            (
+                known.wakes,
+                known.wakes >= FOREIGN_WAKES && known.timer.is_none(),
+            )
+        })
+    }
+
+    /// Returns how many tasks have to pause, and how many bodies are left alone.
+    pub(crate) fn listed(&self) -> (usize, usize) {
+        let swallowing = self.swallowers.keys();
+        let foreign = self.foreign.keys();
+        (
+            swallowing.filter(|&&task| self.is_swallowing(task)).count(),
+            foreign.filter(|&&node| self.attempts(node).1).count(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slab::Slab;
+    use crate::time::Instant;
+    use crate::time::store::TimerStore;
+
+    fn nodes() -> (NodeId, NodeId) {
+        let mut slab = Slab::default();
+        let mut node = || {
+            let key = slab.insert(());
+            NodeId::from_parts(key.index, key.generation)
+        };
+        (node(), node())
+    }
+
+    fn timer() -> TimerId {
+        TimerStore::default().insert(Instant::from_nanos(1), ())
+    }
+
+    #[test]
+    fn a_task_has_to_pause_after_so_many_refusals_and_not_before() {
+        let (scope, other) = nodes();
+        let mut patience = Patience::default();
+        assert_eq!(patience.allowance(3), u32::MAX);
+        patience.note(3, scope, 1000, 2);
+        assert_eq!(
+            patience.allowance(3),
+            (FREE + 3 * FREE_PER_OP) as u32 - 1000
+        );
+        patience.note(3, scope, 1000, 0);
+        assert!(patience.is_swallowing(3));
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            assert_eq!(patience.allowance(3), 0);
+            pauses.extend(patience.pause(3, Waker::noop()));
+            patience.paused(3, timer());
+            assert_eq!(
+                patience.pause(3, Waker::noop()),
+                None,
+                "one timer is enough"
+            );
+            assert!(!patience.pause_over(3).is_empty());
+            assert_eq!(patience.allowance(3), 1);
+            patience.note(3, scope, 1, 0);
+        }
+        let millis: Vec<_> = pauses.iter().map(Duration::as_millis).collect();
+        assert_eq!(millis, [1, 2, 4, 8, 16, 20, 20]);
+        patience.note(3, other, 1, 0);
+        assert!(!patience.is_swallowing(3), "another scope begins anew");
+    }
+
+    #[test]
+    fn a_foreign_wait_is_woken_so_many_times_and_then_left_alone() {
+        let (scope, _) = nodes();
+        let mut patience = Patience::default();
+        patience.woken(scope);
+        let mut gaps = Vec::new();
+        while let Some(gap) = patience.still_waits(scope) {
+            gaps.push(gap.as_millis());
+            patience.wake_armed(scope, timer());
+            assert_eq!(
+                patience.still_waits(scope),
+                None,
+                "polled for another reason"
+            );
+            patience.wake_due(scope);
+            patience.woken(scope);
+        }
+        assert_eq!(gaps, [1, 2, 4, 8, 16, 32, 64]);
+        assert_eq!(patience.attempts(scope), (FOREIGN_WAKES, true));
+        assert_eq!(patience.listed(), (0, 1));
+        patience.moved(scope);
+        assert!(patience.is_empty());
+    }
+
+    #[test]
+    fn what_ends_takes_its_timers_along() {
+        let (scope, other) = nodes();
+        let mut patience = Patience::default();
+        patience.note(1, scope, 5000, 0);
+        patience.note(2, other, 5000, 0);
+        patience.pause(1, Waker::noop());
+        patience.paused(1, timer());
+        patience.still_waits(scope);
+        patience.wake_armed(scope, timer());
+        let forgotten = patience.forget_node(scope);
+        assert_eq!((forgotten.timers.len(), forgotten.wakers.len()), (2, 1));
+        assert!(patience.is_swallowing(2));
+        patience.forget_task(2);
+        assert!(patience.is_empty());
+    }
+}

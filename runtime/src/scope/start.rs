@@ -1,0 +1,371 @@
+//! `Group::start`: a child that tells when it is ready.
+//!
+//! ```text
+//!   under the caller's scope ──► it reports ──► moved under the group; the caller has the value
+//!            │ it ends first: so does `start`, with its failure
+//! ```
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::park::{Look, Park};
+use super::tree::{NodeId, ParkId, Purpose};
+use super::{Cancelled, CarriesCancelled, Group, GroupState, Misuse, Reason};
+use crate::core_state::Core;
+use crate::panics::guarded;
+use crate::task::current;
+
+impl<E: CarriesCancelled + 'static> Group<E> {
+    /// Starts a child and waits until it says that it has started; returns what it says.
+    ///
+    /// Until then the child runs under the caller's scope, and what it fails with is this call's
+    /// failure, not the group's. By [reporting](Started::report) it becomes a child of the group
+    /// like any other. A call that waits holds the group open.
+    ///
+    /// ```
+    /// use quoit::{Cancelled, group, time::sleep};
+    /// use std::time::Duration;
+    ///
+    /// quoit::block_on(async {
+    ///     let told = group(async |g| {
+    ///         let told = g.start(async |started| {
+    ///             started.report(8080).expect("once");
+    ///             sleep(Duration::from_millis(1)).await?;
+    ///             Ok::<_, Cancelled>(())
+    ///         });
+    ///         Ok(told.await.expect("it reports"))
+    ///     });
+    ///     assert_eq!(told.await.unwrap(), Some(8080));
+    /// })?;
+    /// # Ok::<_, quoit::BuildError>(())
+    /// ```
+    ///
+    /// This is no op of its own: a cancel reaches the child, and the call ends when the child does.
+    /// Dropped before that, it cancels the child. If the caller's scope is cancelled when the child
+    /// reports, the child stays where it is, and the call ends with it.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: the child failed, or ended without a report; the group had ended.
+    ///
+    /// # Panics
+    ///
+    /// If the child panicked before it had reported: with what that panicked with. Off a core.
+    pub async fn start<V, T>(
+        self,
+        child: impl AsyncFnOnce(Started<V>) -> Result<T, E> + 'static,
+    ) -> Result<V, StartError<E>>
+    where
+        V: 'static,
+        T: 'static,
+    {
+        let Some(starting) = self.with(|core, group| Starting::begin(core, group, child)) else {
+            return Err(StartError::GroupClosed);
+        };
+        starting.wait().await;
+        let shared = &starting.shared;
+        match (shared.ended.take(), shared.value.take()) {
+            (Some(Ended::Failed(error)), _) => Err(StartError::Failed(error)),
+            (Some(Ended::Panicked(payload)), _) => resume_unwind(payload),
+            (Some(Ended::Well) | None, Some(value)) => Ok(value),
+            (Some(Ended::Well) | None, None) => Err(StartError::NotStarted),
+        }
+    }
+}
+
+/// By this a child says that it has started: see [`Group::start`].
+pub struct Started<V> {
+    report: Rc<dyn Report<V>>,
+}
+
+impl<V> fmt::Debug for Started<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").finish_non_exhaustive()
+    }
+}
+
+impl<V> Started<V> {
+    /// Reports; once.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyStarted`] with the value, if it has been said before.
+    pub fn report(&self, value: V) -> Result<(), AlreadyStarted<V>> {
+        self.report.report(value)
+    }
+}
+
+/// A child reported twice that it has started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlreadyStarted<V>(pub V);
+
+impl<V> fmt::Display for AlreadyStarted<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a child reports once that it has started")
+    }
+}
+
+impl<V: fmt::Debug> Error for AlreadyStarted<V> {}
+
+/// Why a child has not started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError<E> {
+    /// It failed with this before it had reported; a [`Cancelled`] of the caller's scope included.
+    Failed(E),
+    /// It ended well, and never reported.
+    NotStarted,
+    /// The group had ended; the child was dropped without having run.
+    GroupClosed,
+}
+
+impl<E: fmt::Display> fmt::Display for StartError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => error.fmt(f),
+            Self::NotStarted => {
+                f.write_str("the child ended without reporting that it had started")
+            }
+            Self::GroupClosed => f.write_str("the group had ended: it takes no more tasks"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for StartError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::NotStarted | Self::GroupClosed => None,
+        }
+    }
+}
+
+impl<E: From<Cancelled>> From<Cancelled> for StartError<E> {
+    fn from(cancelled: Cancelled) -> Self {
+        Self::Failed(cancelled.into())
+    }
+}
+
+impl<E: CarriesCancelled> CarriesCancelled for StartError<E> {
+    fn cancelled(&self) -> Option<Cancelled> {
+        match self {
+            Self::Failed(error) => error.cancelled(),
+            Self::NotStarted | Self::GroupClosed => None,
+        }
+    }
+
+    fn rest(self) -> Result<Self, Self> {
+        match self {
+            Self::Failed(error) => error.rest().map(Self::Failed).map_err(Self::Failed),
+            other => Ok(other),
+        }
+    }
+}
+
+impl From<StartError<Self>> for io::Error {
+    fn from(error: StartError<Self>) -> Self {
+        match error {
+            StartError::Failed(error) => error,
+            other => Self::other(other.to_string()),
+        }
+    }
+}
+
+/// A call that waits for its child. Dropped, it lets the group end; and cancels a child that has not
+/// started.
+struct Starting<V, E: CarriesCancelled + 'static> {
+    shared: Rc<Shared<V, E>>,
+}
+
+/// What the call and the child share.
+struct Shared<V, E> {
+    group: Rc<GroupState<E>>,
+    home: u64,
+    /// The child's node, once it is made.
+    child: Cell<Option<NodeId>>,
+    value: RefCell<Option<V>>,
+    ended: RefCell<Option<Ended<E>>>,
+    stage: Cell<Stage>,
+    waiter: Cell<Option<ParkId>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It runs under the caller's scope.
+    Starting,
+    /// It has reported, and stays there all the same: that was cancelled.
+    Ignored,
+    /// It is a child of the group.
+    Moved,
+    /// The call has been dropped.
+    Unwanted,
+}
+
+enum Ended<E> {
+    Well,
+    Failed(E),
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
+    fn begin<T: 'static>(
+        core: &Core,
+        group: &Rc<GroupState<E>>,
+        child: impl AsyncFnOnce(Started<V>) -> Result<T, E> + 'static,
+    ) -> Self {
+        let shared = Rc::new(Shared {
+            group: Rc::clone(group),
+            home: core.identity(),
+            child: Cell::new(None),
+            value: RefCell::new(None),
+            ended: RefCell::new(None),
+            stage: Cell::new(Stage::Starting),
+            waiter: Cell::new(None),
+        });
+        core.tree.borrow_mut().promise(group.node);
+        let inside = Rc::clone(&shared);
+        let (task, node) = core.spawn_under(core.active.get(), async move {
+            let started = Started {
+                report: Rc::<Shared<V, E>>::clone(&inside) as Rc<dyn Report<V>>,
+            };
+            let outcome = guarded(child(started)).await;
+            inside.child_ended(outcome);
+        });
+        shared.child.set(Some(node));
+        // Nobody joins it, and its output is nothing.
+        let output = core.tasks.borrow_mut().detach(task);
+        drop(output);
+        Self { shared }
+    }
+
+    /// Waits until the child has reported or ended.
+    async fn wait(&self) {
+        let shared = &self.shared;
+        let mut park = Park::new();
+        let mut waits = false;
+        poll_fn(|cx| {
+            if shared.stage.get() == Stage::Moved || shared.ended.borrow().is_some() {
+                return Poll::Ready(());
+            }
+            current::with(|core| {
+                if !waits {
+                    waits = true;
+                    park.register_deaf(core, cx.waker(), Purpose::Start);
+                    shared.waiter.set(park.id(core));
+                }
+                match park.look(core, cx.waker()) {
+                    Look::Ready => Poll::Ready(()),
+                    Look::Waiting | Look::Aborted(_) => Poll::Pending,
+                }
+            })
+        })
+        .await;
+        shared.waiter.set(None);
+    }
+}
+
+impl<V, E: CarriesCancelled + 'static> Drop for Starting<V, E> {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        let home = shared.home;
+        shared.waiter.set(None);
+        let has_ended = shared.ended.try_borrow().is_ok_and(|ended| ended.is_some());
+        let unfinished = shared.stage.get() != Stage::Moved && !has_ended;
+        if unfinished {
+            shared.stage.set(Stage::Unwanted);
+        }
+        current::try_with(|core| {
+            if core.identity() != home {
+                return;
+            }
+            if let Some(child) = shared.child.get().filter(|_| unfinished) {
+                core.cancel(child, Cancelled::new(Reason::Dropped), None);
+            }
+            core.tree.borrow_mut().unpromise(shared.group.node);
+            core.carry_out();
+        });
+    }
+}
+
+impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
+    fn child_ended<T>(&self, outcome: Result<Result<T, E>, Box<dyn Any + Send>>) {
+        match self.stage.get() {
+            Stage::Moved | Stage::Unwanted => {
+                // What it says to a handle, it says to nobody.
+                let told = self.group.child_ended(outcome);
+                if let Err(error) = told {
+                    self.group.unclaimed(error);
+                }
+            }
+            Stage::Starting | Stage::Ignored => {
+                let ended = match outcome {
+                    Ok(Ok(_)) => Ended::Well,
+                    Ok(Err(error)) => Ended::Failed(self.named(error)),
+                    Err(payload) => Ended::Panicked(payload),
+                };
+                self.ended.replace(Some(ended));
+                self.tell();
+            }
+        }
+    }
+
+    /// A cancellation from nowhere is a failure.
+    fn named(&self, error: E) -> E {
+        let stray = error.cancelled().is_some_and(|cause| !cause.is_misuse())
+            && !current::with(|core| core.tree.borrow().is_cancelled(core.active.get()));
+        if stray {
+            error
+                .rest()
+                .unwrap_or_else(|_| Cancelled::misuse(Misuse::Stray).into())
+        } else {
+            error
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(waiter) = self.waiter.take() {
+            current::with(|core| core.complete(waiter));
+        }
+    }
+}
+
+/// A report, whatever the errors of the group are.
+trait Report<V> {
+    fn report(&self, value: V) -> Result<(), AlreadyStarted<V>>;
+}
+
+impl<V, E: CarriesCancelled + 'static> Report<V> for Shared<V, E> {
+    fn report(&self, value: V) -> Result<(), AlreadyStarted<V>> {
+        if matches!(self.stage.get(), Stage::Moved | Stage::Ignored) {
+            return Err(AlreadyStarted(value));
+        }
+        let unwanted = self.value.replace(Some(value));
+        drop(unwanted);
+        let child = self.child.get().expect("a child runs after it was made");
+        let stays = self.stage.get() == Stage::Unwanted
+            || current::with(|core| {
+                core.see_remote_cancels();
+                core.tree.borrow().is_cancelled(child)
+            });
+        if stays {
+            if self.stage.get() == Stage::Starting {
+                self.stage.set(Stage::Ignored);
+            }
+            return Ok(());
+        }
+        self.stage.set(Stage::Moved);
+        current::with(|core| {
+            core.tree.borrow_mut().move_under(child, self.group.node);
+            core.carry_out();
+        });
+        self.tell();
+        Ok(())
+    }
+}

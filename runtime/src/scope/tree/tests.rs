@@ -1,0 +1,493 @@
+//! The tree by itself, and its bits against their definition.
+
+use super::*;
+
+fn waiting() -> Wait {
+    Wait::Memory {
+        waker: Waker::noop().clone(),
+        purpose: Purpose::Time,
+    }
+}
+
+fn cause() -> Cancelled {
+    Cancelled::requested()
+}
+
+fn shield(shielded: bool) -> Shield {
+    if shielded { Shield::Full } else { Shield::None }
+}
+
+fn open(tree: &mut Tree, parent: NodeId, shielded: bool) -> NodeId {
+    tree.open(parent, Kind::Scope, shield(shielded))
+}
+
+fn open_below_root(tree: &mut Tree, shielded: bool) -> NodeId {
+    open(tree, tree.root(), shielded)
+}
+
+fn effects(tree: &mut Tree) -> Vec<Effect> {
+    std::iter::from_fn(|| tree.next_effect()).collect()
+}
+
+fn cancel(tree: &mut Tree, node: NodeId, cause: Cancelled) -> Vec<Effect> {
+    tree.cancel(node, cause, false);
+    effects(tree)
+}
+
+fn cancel_root(tree: &mut Tree) -> Vec<Effect> {
+    cancel(tree, tree.root(), cause())
+}
+
+fn move_to_root(tree: &mut Tree, node: NodeId) {
+    tree.move_under(node, tree.root());
+    assert!(effects(tree).is_empty());
+}
+
+fn task(tree: &mut Tree, parent: NodeId) -> NodeId {
+    tree.open(parent, Kind::Task(7), Shield::None)
+}
+
+#[test]
+fn cancel_reaches_what_is_below_and_nothing_else() {
+    let mut tree = Tree::new(0);
+    let outer = open_below_root(&mut tree, false);
+    let inner = open(&mut tree, outer, false);
+    let shield = open(&mut tree, outer, true);
+    let beside = open_below_root(&mut tree, false);
+    for node in [outer, inner, shield, beside] {
+        tree.park(node, waiting());
+    }
+    assert_eq!(cancel(&mut tree, outer, cause()).len(), 2);
+    assert!(tree.is_cancelled(inner));
+    assert!(!tree.is_cancelled(shield));
+    assert!(!tree.is_cancelled(beside));
+    assert!(tree.absorbs(outer));
+    assert!(!tree.absorbs(inner));
+}
+
+#[test]
+fn second_cancel_finds_nothing_to_do() {
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    tree.park(scope, Wait::Kernel(1));
+    assert_eq!(cancel(&mut tree, scope, cause()).len(), 1);
+    assert!(cancel(&mut tree, scope, Cancelled::deadline()).is_empty());
+    assert!(cancel_root(&mut tree).is_empty());
+    assert_eq!(tree.own_cause(scope), Some(cause()));
+}
+
+#[test]
+fn completed_park_is_not_aborted() {
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    let park = tree.park(scope, waiting());
+    assert!(tree.complete(park).is_some());
+    assert!(cancel(&mut tree, scope, cause()).is_empty());
+    assert_eq!(
+        tree.poll_park(park, scope, Waker::noop()).parked,
+        Parked::Ready
+    );
+}
+
+#[test]
+fn aborted_park_is_skipped_by_who_would_complete_it() {
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    let park = tree.park(scope, waiting());
+    assert_eq!(cancel(&mut tree, scope, cause()).len(), 1);
+    assert!(tree.complete(park).is_none());
+    assert_eq!(
+        tree.poll_park(park, scope, Waker::noop()).parked,
+        Parked::Aborted(cause())
+    );
+}
+
+#[test]
+fn a_park_follows_the_scope_it_is_polled_under() {
+    let mut tree = Tree::new(0);
+    let before = open_below_root(&mut tree, false);
+    let now = open_below_root(&mut tree, false);
+    let park = tree.park(before, waiting());
+    assert_eq!(
+        tree.poll_park(park, now, Waker::noop()).parked,
+        Parked::Waiting
+    );
+    assert!(cancel(&mut tree, before, cause()).is_empty());
+    assert_eq!(cancel(&mut tree, now, cause()).len(), 1);
+}
+
+#[test]
+fn a_park_that_outlives_its_scope_moves_to_the_parent() {
+    let mut tree = Tree::new(0);
+    let outer = open_below_root(&mut tree, false);
+    let inner = open(&mut tree, outer, false);
+    tree.park(inner, waiting());
+    tree.close(inner);
+    assert!(effects(&mut tree).is_empty());
+    assert_eq!(cancel(&mut tree, outer, cause()).len(), 1);
+}
+
+#[test]
+fn a_node_that_leaves_a_cancelled_scope_is_as_its_new_parent() {
+    let mut tree = Tree::new(0);
+    let cancelled = open_below_root(&mut tree, false);
+    let moving = open(&mut tree, cancelled, false);
+    let below = open(&mut tree, moving, false);
+    let own = open(&mut tree, moving, false);
+    cancel(&mut tree, own, cause());
+    cancel(&mut tree, cancelled, Cancelled::deadline());
+    move_to_root(&mut tree, moving);
+    assert!(!tree.is_cancelled(moving) && !tree.is_cancelled(below));
+    assert!(tree.is_cancelled(own), "its own cancel is for ever");
+    tree.move_under(cancelled, moving);
+    tree.move_under(moving, cancelled);
+    assert!(!tree.is_cancelled(moving), "no node lies below itself");
+    assert!(effects(&mut tree).is_empty());
+}
+
+#[test]
+fn a_closed_scope_stays_until_its_orphans_have_ended() {
+    let mut tree = Tree::new(0);
+    let outer = open_below_root(&mut tree, false);
+    let inner = open(&mut tree, outer, false);
+    let account = tree.orphan_started(inner);
+    tree.close(inner);
+    assert_eq!(tree.node_count(), 3);
+    assert!(!tree.is_done(outer, Waker::noop()).0);
+    tree.orphan_ended(account);
+    assert!(
+        matches!(effects(&mut tree)[..], [Effect::End(_)]),
+        "the outer scope's end is woken"
+    );
+    assert!(tree.is_done(outer, Waker::noop()).0);
+    assert_eq!(tree.node_count(), 2);
+}
+
+#[test]
+fn a_dropped_scope_hands_its_orphans_outward() {
+    let mut tree = Tree::new(0);
+    let outer = open_below_root(&mut tree, false);
+    let middle = open(&mut tree, outer, false);
+    let inner = open(&mut tree, middle, false);
+    let account = tree.orphan_started(inner);
+    tree.close(inner);
+    tree.close(middle);
+    assert!(!tree.is_done(outer, Waker::noop()).0);
+    tree.orphan_ended(account);
+    assert!(matches!(effects(&mut tree)[..], [Effect::End(_)]));
+    assert_eq!(tree.node_count(), 2);
+}
+
+#[test]
+fn a_hundred_thousand_deep_is_cancelled_without_recursion() {
+    let mut tree = Tree::new(0);
+    let outermost = open_below_root(&mut tree, false);
+    let mut node = outermost;
+    for _ in 0..100_000 {
+        node = open(&mut tree, node, false);
+    }
+    tree.park(node, waiting());
+    assert_eq!(cancel(&mut tree, outermost, cause()).len(), 1);
+    assert!(tree.is_cancelled(node));
+}
+
+#[test]
+fn a_grace_shield_holds_until_the_grace_is_over() {
+    let mut tree = Tree::new(0);
+    let outer = open_below_root(&mut tree, false);
+    let plain = open(&mut tree, outer, false);
+    let graced = tree.open(outer, Kind::Scope, Shield::Grace);
+    let full = open(&mut tree, graced, true);
+    for node in [plain, graced, full] {
+        tree.park(node, waiting());
+    }
+    tree.cancel(outer, cause(), true);
+    assert_eq!(effects(&mut tree).len(), 1);
+    assert!(tree.is_cancelled(plain) && !tree.is_cancelled(graced));
+    assert_eq!(tree.source(graced), None);
+    tree.end_grace(outer);
+    assert_eq!(effects(&mut tree).len(), 1);
+    assert!(tree.is_cancelled(graced) && !tree.is_cancelled(full));
+    assert_eq!(tree.source(graced), Some(outer));
+    assert!(!tree.absorbs(graced) && tree.absorbs(outer));
+}
+
+#[test]
+fn a_shield_that_is_cleared_lets_the_cancel_in_once() {
+    let mut tree = Tree::new(0);
+    let outer = open_below_root(&mut tree, false);
+    let inner = open(&mut tree, outer, true);
+    let park = tree.park(inner, waiting());
+    assert!(cancel(&mut tree, outer, cause()).is_empty());
+    tree.set_shield(inner, Shield::None);
+    assert_eq!(effects(&mut tree).len(), 1);
+    tree.set_shield(inner, Shield::Full);
+    tree.set_shield(inner, Shield::None);
+    assert!(effects(&mut tree).is_empty());
+    assert_eq!(tree.aborted(park), Some(cause()));
+}
+
+#[test]
+fn a_wait_that_refuses_is_told_nothing_and_a_relayed_one_once() {
+    struct Nobody;
+    impl Relay for Nobody {
+        fn relay(&self, _: Cancelled) {}
+    }
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    let waker = Waker::noop().clone();
+    let purpose = Purpose::Remote;
+    let deaf = tree.park(
+        scope,
+        Wait::Deaf {
+            waker: waker.clone(),
+            purpose,
+        },
+    );
+    let relay: Rc<dyn Relay> = Rc::new(Nobody);
+    let relayed = tree.park(
+        scope,
+        Wait::Relayed {
+            waker,
+            purpose,
+            relay,
+        },
+    );
+    let told = cancel(&mut tree, scope, cause());
+    assert!(matches!(told[..], [Effect::Relay(..)]), "{told:?}");
+    assert!(cancel_root(&mut tree).is_empty());
+    for park in [deaf, relayed] {
+        assert_eq!(
+            tree.poll_park(park, scope, Waker::noop()).parked,
+            Parked::Waiting
+        );
+        assert!(tree.complete(park).is_some());
+        assert!(tree.is_ready(park));
+        tree.unpark(park);
+    }
+    assert_eq!(tree.park_count(), 0);
+}
+
+#[test]
+fn a_body_that_waits_in_nothing_known_is_woken_by_its_cancel() {
+    let mut tree = Tree::new(0);
+    let alone = open_below_root(&mut tree, false);
+    tree.set_foreign(alone, Some(Waker::noop().clone()));
+    let busy = open_below_root(&mut tree, false);
+    let root = tree.root();
+    let child = task(&mut tree, root);
+    let woken = cancel_root(&mut tree);
+    assert!(
+        matches!(woken[..], [Effect::ForeignTask(node, 7), Effect::Foreign(other, _)]
+            if node == child && other == alone),
+        "{woken:?}; {busy:?} is being polled"
+    );
+}
+
+#[test]
+fn a_group_ends_after_its_last_task() {
+    let mut tree = Tree::new(0);
+    let group = tree.open(tree.root(), Kind::Group, Shield::None);
+    let (first, second) = (task(&mut tree, group), task(&mut tree, group));
+    tree.promise(group);
+    assert!(!tree.is_done(group, Waker::noop()).0);
+    tree.close(first);
+    tree.unpromise(group);
+    tree.unpromise(group);
+    assert!(effects(&mut tree).is_empty());
+    let account = tree.orphan_started(second);
+    tree.close(second);
+    assert!(effects(&mut tree).is_empty(), "the kernel is not done");
+    tree.orphan_ended(account);
+    assert!(matches!(effects(&mut tree)[..], [Effect::End(_)]));
+    assert!(tree.has_ended_below(group));
+}
+
+#[test]
+fn tasks_of_a_dropped_group_are_waited_for_further_out() {
+    let mut tree = Tree::new(0);
+    let outer = open_below_root(&mut tree, false);
+    let group = tree.open(outer, Kind::Group, Shield::None);
+    let child = task(&mut tree, group);
+    tree.cancel(group, Cancelled::new(Reason::Dropped), false);
+    tree.close(group);
+    assert!(tree.is_cancelled(child), "it stays so");
+    assert!(!tree.is_cancelled(outer));
+    effects(&mut tree);
+    assert!(!tree.is_done(outer, Waker::noop()).0);
+    tree.close(child);
+    assert!(matches!(effects(&mut tree)[..], [Effect::End(_)]));
+    assert_eq!(tree.node_count(), 2);
+}
+
+#[test]
+fn a_leaked_group_is_cancelled_when_its_task_ends() {
+    let mut tree = Tree::new(0);
+    let root = tree.root();
+    let host = task(&mut tree, root);
+    let scope = open(&mut tree, host, false);
+    let group = tree.open(scope, Kind::Group, Shield::None);
+    let child = task(&mut tree, group);
+    tree.close(scope);
+    assert!(tree.has_group_below(host));
+    tree.close(host);
+    assert!(tree.is_cancelled(child));
+    assert_eq!(
+        tree.own_cause(child),
+        Some(Cancelled::new(Reason::Abandoned))
+    );
+    assert_eq!(tree.node_count(), 2);
+    tree.close(group);
+    tree.close(child);
+    assert_eq!(tree.node_count(), 1);
+}
+
+/// A tree by its definition.
+#[derive(Default)]
+struct Model {
+    nodes: Vec<ModelNode>,
+}
+
+struct ModelNode {
+    id: NodeId,
+    parent: usize,
+    shield: Shield,
+    cancelled: bool,
+    grace: bool,
+    open: bool,
+    /// Its parks, and whether they have been told.
+    parks: Vec<ParkId>,
+}
+
+impl Model {
+    /// What a node sees: whether it is cancelled, and whether without grace.
+    fn sees(&self, at: usize) -> (bool, bool) {
+        let node = &self.nodes[at];
+        let outside = match (at, node.shield) {
+            (0, _) | (_, Shield::Full) => (false, false),
+            (_, Shield::None) => self.sees(node.parent),
+            (_, Shield::Grace) => {
+                let hard = self.sees(node.parent).1;
+                (hard, hard)
+            }
+        };
+        (
+            outside.0 || node.cancelled,
+            outside.1 || (node.cancelled && !node.grace),
+        )
+    }
+
+    fn is_within(&self, mut at: usize, top: usize) -> bool {
+        while at != top && at != 0 {
+            at = self.nodes[at].parent;
+        }
+        at == top
+    }
+}
+
+/// The bits and the parks against their definition, in random trees that change in every way.
+#[test]
+fn the_bits_say_what_the_definition_says() {
+    for seed in 0..400_u64 {
+        let mut random = seed;
+        let mut draw = |below: usize| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % below
+        };
+        const SHIELDS: [Shield; 4] = [Shield::None, Shield::None, Shield::Grace, Shield::Full];
+        let mut tree = Tree::new(seed as u32);
+        let mut model = Model::default();
+        model.nodes.push(ModelNode {
+            id: tree.root(),
+            parent: 0,
+            shield: Shield::None,
+            cancelled: false,
+            grace: false,
+            open: true,
+            parks: Vec::new(),
+        });
+        for _ in 0..80 {
+            let pick = loop {
+                let pick = draw(model.nodes.len());
+                if model.nodes[pick].open {
+                    break pick;
+                }
+            };
+            let other = draw(model.nodes.len());
+            let id = model.nodes[pick].id;
+            match draw(9) {
+                0..=2 => {
+                    let shield = SHIELDS[draw(4)];
+                    model.nodes.push(ModelNode {
+                        id: tree.open(id, Kind::Scope, shield),
+                        parent: pick,
+                        shield,
+                        cancelled: false,
+                        grace: false,
+                        open: true,
+                        parks: Vec::new(),
+                    });
+                }
+                3 | 4 if !model.sees(pick).0 => {
+                    let park = tree.park(id, waiting());
+                    model.nodes[pick].parks.push(park);
+                }
+                5 => {
+                    let grace = draw(2) == 0;
+                    let first = tree.cancel(id, cause(), grace);
+                    assert_eq!(first, !model.nodes[pick].cancelled);
+                    if first {
+                        model.nodes[pick].cancelled = true;
+                        model.nodes[pick].grace = grace;
+                    }
+                }
+                6 => {
+                    tree.end_grace(id);
+                    model.nodes[pick].grace = false;
+                }
+                7 if pick != 0 => {
+                    let shield = SHIELDS[draw(4)];
+                    tree.set_shield(id, shield);
+                    model.nodes[pick].shield = shield;
+                }
+                8 if pick != 0 && draw(2) == 0 => {
+                    tree.close(id);
+                    let parent = model.nodes[pick].parent;
+                    model.nodes[pick].open = false;
+                    let parks = std::mem::take(&mut model.nodes[pick].parks);
+                    model.nodes[parent].parks.extend(parks);
+                    for node in &mut model.nodes {
+                        if node.parent == pick {
+                            node.parent = parent;
+                        }
+                    }
+                }
+                8 if pick != 0 && model.nodes[other].open && !model.is_within(other, pick) => {
+                    tree.move_under(id, model.nodes[other].id);
+                    model.nodes[pick].parent = other;
+                }
+                _ => {}
+            }
+            // Each park is told once, as soon as its node sees a cancel.
+            let mut expected = 0;
+            for at in 0..model.nodes.len() {
+                if model.nodes[at].open && model.sees(at).0 {
+                    expected += model.nodes[at].parks.len();
+                    model.nodes[at].parks.clear();
+                }
+            }
+            let told = effects(&mut tree)
+                .iter()
+                .filter(|effect| matches!(effect, Effect::Wake(_)))
+                .count();
+            assert_eq!(told, expected, "seed {seed}");
+            for (at, node) in model.nodes.iter().enumerate().filter(|(_, node)| node.open) {
+                let (refused, hard) = model.sees(at);
+                assert_eq!(tree.bits(node.id.0), (refused, hard), "seed {seed}");
+                assert_eq!(tree.source(node.id).is_some(), refused, "seed {seed}");
+            }
+        }
+    }
+}
