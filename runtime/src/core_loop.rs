@@ -175,6 +175,7 @@ impl Core {
     /// Does what is to do, without waiting.
     fn turn(&self, main: MainPoll<'_>) {
         self.counters().turns.add(1);
+        self.shared.wake_the_unwoken();
         self.carry_out();
         self.take_inbox();
         self.look_at_the_clock();
@@ -197,6 +198,7 @@ impl Core {
         if let Some(world) = crate::sim::world() {
             world.before_a_park();
         }
+        self.shared.wake_the_unwoken();
         self.shared.park.publish();
         if self.has_mail() {
             self.shared.park.withdraw();

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::driver::sys;
 use crate::metrics::Counters;
+use crate::task::current;
 use crate::time::Instant;
 pub(crate) use cells::{Cancel, Sent};
 use cells::{CancelCells, WakeCells};
@@ -48,6 +49,8 @@ pub(crate) struct CoreShared {
     stop: AtomicU64,
     /// The door for closures of the life that is meant.
     door: Mutex<Option<(u32, Arc<ClosureQueue>)>>,
+    /// One more than the number of the core that this one has tried in vain to wake, or 0.
+    unwoken: AtomicU32,
     eventfd: AtomicI32,
     /// Where the kernel puts the eventfd's count. Never read: the completion is the message.
     wake_word: AtomicU64,
@@ -58,6 +61,9 @@ static TABLE: [OnceLock<Box<CoreShared>>; MAX_CORES] = [const { OnceLock::new() 
 
 /// Which numbers are taken. Locked when a core begins or ends, never by a running one.
 static TAKEN: Mutex<Vec<bool>> = Mutex::new(Vec::new());
+
+/// How often a sender tries to wake a core.
+const WAKE_ATTEMPTS: u32 = 3;
 
 /// A number of one's own, for as long as a core lives.
 #[derive(Debug)]
@@ -92,6 +98,7 @@ impl Place {
         }
         taken[number] = true;
         let shared = core(number as u32).expect("made just above or before");
+        shared.unwoken.store(0, Ordering::Relaxed);
         shared.wakes.begin_life();
         shared.cancels.begin_life();
         let life = shared.incarnation.load(Ordering::Relaxed).wrapping_add(1);
@@ -165,6 +172,7 @@ impl CoreShared {
             park: ParkWord::new(),
             stop: AtomicU64::new(0),
             door: Mutex::new(None),
+            unwoken: AtomicU32::new(0),
             eventfd: AtomicI32::new(-1),
             wake_word: AtomicU64::new(0),
             counters: Counters::default(),
@@ -273,13 +281,36 @@ impl CoreShared {
     }
 
     /// Makes sure that the core looks at its inbox: wakes it if it is parked.
+    ///
+    /// Where the call fails that wakes it, the message lies where it was put, and the core counts as
+    /// parked still: the next sender wakes it; and a sender that is a core tries again at its next
+    /// turn, and before it parks itself.
     pub(crate) fn rouse(&self) {
-        if self.park.must_wake() {
+        if !self.park.must_wake() {
+            return;
+        }
+        for _ in 0..WAKE_ATTEMPTS {
             self.counters.wake_calls.add_shared(1);
-            if sys::eventfd_add_one(self.eventfd.load(Ordering::Acquire)).is_err() {
-                // Nobody is parked any more who would not look by itself; the message is in its
-                // place, and the next turn finds it.
-                self.counters.failed_wakes.add_shared(1);
+            if sys::eventfd_add_one(self.eventfd.load(Ordering::Acquire)).is_ok() {
+                return;
+            }
+            self.counters.failed_wakes.add_shared(1);
+        }
+        self.park.restore();
+        current::try_with(|sender| {
+            sender
+                .shared
+                .unwoken
+                .store(self.number + 1, Ordering::Relaxed);
+        });
+    }
+
+    /// Wakes the core that this one has tried in vain to wake. Owner only.
+    pub(crate) fn wake_the_unwoken(&self) {
+        if self.unwoken.load(Ordering::Relaxed) != 0 {
+            let number = self.unwoken.swap(0, Ordering::Relaxed) - 1;
+            if let Some(core) = core(number) {
+                core.rouse();
             }
         }
     }

@@ -39,11 +39,22 @@ impl ParkWord {
         self.0.swap(false, Ordering::Relaxed)
     }
 
+    /// Says again that the owner is parked: the caller was to wake it, and could not.
+    ///
+    /// Should the owner have woken meanwhile, somebody wakes it for nothing, once.
+    pub(crate) fn restore(&self) {
+        // Exchanged, not stored: a sender that takes the word away in the same moment comes before
+        // or after this, and in the latter case has it.
+        self.0.swap(true, Ordering::AcqRel);
+        // Pairs with the fence in `must_wake`: who puts a message in after this sees it.
+        fence(Ordering::SeqCst);
+    }
+
     /// Returns whether the caller, who has put a message in, must wake the owner.
     pub(crate) fn must_wake(&self) -> bool {
         // Pairs with the fence in `publish`.
         fence(Ordering::SeqCst);
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -88,6 +99,35 @@ mod loom_tests {
             } else {
                 assert!(wakes.load(Ordering::Relaxed) <= 1);
             }
+        });
+    }
+
+    /// A sender whose wake fails says so, and the next one wakes the owner.
+    #[test]
+    fn loom_after_a_wake_that_failed_the_next_sender_wakes() {
+        loom::model(|| {
+            let park = Arc::new(ParkWord::new());
+            park.publish();
+            let first = {
+                let park = park.clone();
+                loom::thread::spawn(move || {
+                    let fails = park.must_wake();
+                    if fails {
+                        park.restore();
+                    }
+                    fails
+                })
+            };
+            let second = {
+                let park = park.clone();
+                loom::thread::spawn(move || park.must_wake())
+            };
+            let (failed, woke) = (first.join().unwrap(), second.join().unwrap());
+            assert!(failed || woke, "nobody found it parked");
+            assert!(
+                woke || park.must_wake(),
+                "the owner is parked, and nobody will wake it"
+            );
         });
     }
 }

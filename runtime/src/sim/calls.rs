@@ -188,7 +188,11 @@ impl World {
     }
 
     pub(crate) fn wake(&self, fd: RawFd) -> io::Result<()> {
-        self.kernel.borrow_mut().add_to_counter(fd)
+        let mut kernel = self.kernel.borrow_mut();
+        if kernel.comes(Fault::WakeFails) {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        kernel.add_to_counter(fd)
     }
 
     // --- what the program asks ---

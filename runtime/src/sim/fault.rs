@@ -131,6 +131,8 @@ faults! {
     SlowTurn = 2000,
     /// A core's mailbox is full.
     MailboxFull = 0,
+    /// The call that wakes a parked core fails.
+    WakeFails = 400,
     /// The wall clock is set.
     WallClockJumps = 400,
 }
