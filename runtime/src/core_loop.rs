@@ -176,7 +176,7 @@ impl Core {
     fn turn(&self, main: MainPoll<'_>) {
         self.counters().turns.add(1);
         self.shared.wake_the_unwoken();
-        self.carry_out();
+        self.carry_out_a_slice();
         self.take_inbox();
         self.look_at_the_clock();
         self.run_ready(main);

@@ -56,8 +56,9 @@ pub(crate) enum TimerTarget {
     Alarm(Waker),
 }
 
-/// How much of what a cancel wants done is done at once; other tasks have a turn in between.
-const EFFECTS_AT_ONCE: u32 = 256;
+/// How much of what cancels want done is done in one turn: the rest is for those to come, so that
+/// others have theirs.
+const EFFECTS_PER_TURN: u32 = 1024;
 
 /// One core.
 #[derive(Debug)]
@@ -88,6 +89,8 @@ pub(crate) struct Core {
     /// It has yielded or pauses: it will be polled again, whatever it waits in.
     pub(crate) comes_back: Cell<bool>,
     pub(crate) patience: RefCell<Patience>,
+    /// How much of what cancels want done may still be done in this turn.
+    effects_left: Cell<u32>,
     /// The groups that are open: a `GroupState` each.
     pub(crate) groups: RefCell<Slab<Rc<dyn Any>>>,
     /// How many scopes have a deadline armed.
@@ -147,6 +150,7 @@ impl Core {
             aborts_seen: Cell::new(0),
             comes_back: Cell::new(false),
             patience: RefCell::default(),
+            effects_left: Cell::new(EFFECTS_PER_TURN),
             groups: RefCell::default(),
             armed_scopes: Cell::new(0),
             yields: RefCell::default(),
@@ -235,7 +239,7 @@ impl Core {
         }
     }
 
-    /// Does what a change of the tree wants done: a slice of it, the rest in turns to come.
+    /// Does what a change of the tree wants done; if that is a lot, the rest is for turns to come.
     #[inline]
     pub(crate) fn carry_out(&self) {
         if self.tree.borrow().has_effects() {
@@ -243,12 +247,33 @@ impl Core {
         }
     }
 
+    #[cold]
     fn carry_out_some(&self) {
-        for _ in 0..EFFECTS_AT_ONCE {
+        loop {
+            let timer = self.tree.borrow_mut().next_idle_timer();
+            let Some(timer) = timer else { break };
+            let target = self.timers.borrow_mut().remove(timer);
+            if let Some(TimerTarget::Scope(_)) = target {
+                self.armed_scopes.set(self.armed_scopes.get() - 1);
+            }
+            drop(target);
+        }
+        // No scope is active while somebody else's code runs.
+        let root = self.tree.borrow().root();
+        let outside = self.active.replace(root);
+        while let Some(left) = self.effects_left.get().checked_sub(1) {
             let effect = self.tree.borrow_mut().next_effect();
-            let Some(effect) = effect else { return };
+            let Some(effect) = effect else { break };
+            self.effects_left.set(left);
             self.carry_out_one(effect);
         }
+        self.active.set(outside);
+    }
+
+    /// Does what is left of what cancels want done: a slice each turn.
+    pub(crate) fn carry_out_a_slice(&self) {
+        self.effects_left.set(EFFECTS_PER_TURN);
+        self.carry_out();
     }
 
     fn carry_out_one(&self, effect: Effect) {
@@ -277,13 +302,6 @@ impl Core {
                     self.counters().foreign_wakes.add(1);
                     self.patience.borrow_mut().woken(node);
                 }
-            }
-            Effect::Disarm(timer) => {
-                let target = self.timers.borrow_mut().remove(timer);
-                if let Some(TimerTarget::Scope(_)) = target {
-                    self.armed_scopes.set(self.armed_scopes.get() - 1);
-                }
-                self.contain(|| drop(target));
             }
         }
     }
@@ -551,8 +569,7 @@ impl Core {
         }
     }
 
-    /// Begins to stop: the root scope is cancelled, and every task is polled once, also one that
-    /// waits for something the runtime does not know.
+    /// Begins to stop: the root scope is cancelled; what is in a grace shield goes on for that long.
     pub(crate) fn begin_to_stop(&self, grace: Duration) {
         let at = Instant::now() + grace;
         self.stop_grace.set(grace);
@@ -562,7 +579,6 @@ impl Core {
                 self.stop_at.set(Some(at));
                 let root = self.tree.borrow().root();
                 self.cancel(root, Cancelled::shutdown(), Some(grace));
-                self.tasks.borrow_mut().wake_all();
             }
         }
     }

@@ -107,12 +107,11 @@ fn a_wake_of_a_parked_core_makes_one_system_call() {
             after.remote_wakes - before.remote_wakes,
         );
         assert_eq!(wakes, ROUNDS);
-        // A kernel that ends a park for no reason may save some.
-        assert!(calls <= ROUNDS);
+        // A kernel that ends a park for no reason may save some; one where the call fails needs more.
+        assert!(calls - after.failed_wakes <= ROUNDS);
         if Kernel::here().counts_exactly() {
-            assert_eq!(calls, ROUNDS);
+            assert_eq!((calls, after.failed_wakes), (ROUNDS, 0));
         }
-        assert_eq!(after.failed_wakes, 0);
     });
 }
 

@@ -45,7 +45,7 @@ use crate::core_state::Core;
 use crate::task::current;
 use crate::time::Instant;
 use running::{Entered, Running};
-use tree::Shield;
+use tree::{NodeId, Shield};
 
 /// A scope: a body that is cancelled as a unit, by a deadline or by a handle.
 ///
@@ -180,7 +180,7 @@ impl Scope {
         }
         self.notice_deadline();
         let cause = Cancelled::new(reason);
-        let first = self.on_core(|core, entered| core.cancel(entered.node(), cause, grace));
+        let first = self.on_core(|core, node| core.cancel(node, cause, grace));
         match first {
             Some(true) => Delivery::Delivered,
             Some(false) => Delivery::AlreadyCancelled,
@@ -197,8 +197,8 @@ impl Scope {
     pub fn set_shielded(&self, shielded: bool) {
         let shield = if shielded { Shield::Full } else { Shield::None };
         self.shield.set(shield);
-        self.on_core(|core, entered| {
-            core.tree.borrow_mut().set_shield(entered.node(), shield);
+        self.on_core(|core, node| {
+            core.tree.borrow_mut().set_shield(node, shield);
             core.carry_out();
         });
     }
@@ -208,13 +208,13 @@ impl Scope {
     pub fn set_deadline(&self, deadline: Option<Instant>) {
         self.notice_deadline();
         self.deadline.set(deadline);
-        self.on_core(|core, entered| core.set_deadline(entered.node(), deadline));
+        self.on_core(|core, node| core.set_deadline(node, deadline));
     }
 
     /// Returns why this scope was cancelled, if its own cancel was called or its deadline has passed.
     pub fn cancelled(&self) -> Option<Cancelled> {
         self.notice_deadline();
-        self.on_core(|core, entered| core.tree.borrow().own_cause(entered.node()))
+        self.on_core(|core, node| core.tree.borrow().own_cause(node))
             .unwrap_or(self.cause.get())
     }
 
@@ -229,8 +229,8 @@ impl Scope {
         if self.ended.get() {
             return;
         }
-        let entered = self.on_core(|core, entered| {
-            let deadline = core.tree.borrow().deadline(entered.node());
+        let entered = self.on_core(|core, node| {
+            let deadline = core.tree.borrow().deadline(node);
             if deadline.is_some_and(passed) {
                 core.fire_timers(Instant::now());
             }
@@ -243,11 +243,17 @@ impl Scope {
         }
     }
 
-    fn on_core<R>(&self, f: impl FnOnce(&Core, &Entered) -> R) -> Option<R> {
+    /// Calls `f` with the node, if there is one here.
+    fn on_core<R>(&self, f: impl FnOnce(&Core, NodeId) -> R) -> Option<R> {
         current::try_with(|core| {
-            let entered = self.entered.try_borrow().ok()?;
-            let entered = entered.as_ref().filter(|entered| entered.is_on(core))?;
-            Some(f(core, entered))
+            let node = {
+                let entered = self.entered.try_borrow().ok()?;
+                entered
+                    .as_ref()
+                    .filter(|entered| entered.is_on(core))?
+                    .node()
+            };
+            Some(f(core, node))
         })
         .flatten()
     }

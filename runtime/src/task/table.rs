@@ -173,13 +173,6 @@ impl TaskTable {
         self.find(id).is_none_or(|slot| slot.queued)
     }
 
-    /// Wakes every task once.
-    pub(crate) fn wake_all(&mut self) {
-        for slot in 0..self.slots.len() as u32 {
-            self.wake_slot(slot);
-        }
-    }
-
     /// Returns how many slots are not vacant.
     #[cfg(feature = "sim")]
     pub(crate) fn occupied(&self) -> u32 {

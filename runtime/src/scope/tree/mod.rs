@@ -254,8 +254,6 @@ pub(crate) enum Effect {
     Foreign(NodeId, Waker),
     /// The same, of a task's own body.
     ForeignTask(NodeId, u32),
-    /// Disarm a timer of a node that is gone or needs it no more.
-    Disarm(TimerId),
 }
 
 /// Keeps the generations of different lives of a core apart (the golden ratio, as a hash would).
@@ -268,6 +266,8 @@ pub(crate) struct Tree {
     parks: Slab<Park>,
     root: Key,
     effects: VecDeque<Effect>,
+    /// Timers of nodes that are gone or need them no more, to be disarmed.
+    idle_timers: Vec<TimerId>,
     /// When the core's turn began: since then a park is parked.
     now: Instant,
     /// How many cancels have changed something.
@@ -286,6 +286,7 @@ impl Tree {
             parks: Slab::default(),
             root,
             effects: VecDeque::new(),
+            idle_timers: Vec::new(),
             now: Instant::from_nanos(0),
             deliveries: 0,
         }
@@ -305,8 +306,13 @@ impl Tree {
         self.effects.pop_front()
     }
 
+    /// Returns the next timer to disarm.
+    pub(crate) fn next_idle_timer(&mut self) -> Option<TimerId> {
+        self.idle_timers.pop()
+    }
+
     pub(crate) fn has_effects(&self) -> bool {
-        !self.effects.is_empty()
+        !self.effects.is_empty() || !self.idle_timers.is_empty()
     }
 
     /// Returns how many cancels have changed something.
@@ -1036,7 +1042,7 @@ impl Tree {
     }
 
     fn disarm(&mut self, timer: Option<TimerId>) {
-        self.effects.extend(timer.map(Effect::Disarm));
+        self.idle_timers.extend(timer);
     }
 
     fn key_or_root(&self, node: NodeId) -> Key {
