@@ -191,15 +191,6 @@ impl Park {
         })
     }
 
-    /// Returns whether the wait was completed.
-    pub(crate) fn is_ready(&self) -> bool {
-        let Some((id, home)) = self.registered else {
-            return false;
-        };
-        current::try_with(|core| home == core.identity() && core.tree.borrow().is_ready(id))
-            == Some(true)
-    }
-
     /// Returns whether this is registered on `core`.
     pub(crate) fn is_at(&self, core: &Core) -> bool {
         self.registered

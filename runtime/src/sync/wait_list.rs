@@ -1,123 +1,421 @@
 //! Who waits, in the order of arrival; a waiter that gives up leaves no trace.
 //!
-//! A waiter that was aborted first is skipped by whoever hands something out: `complete` of the
-//! scope tree decides that.
+//! A [`Line`] lies in its owner's cell, beside what is waited for, and holds something of each
+//! waiter: what it wants, what it brings, what it was told. A [`Place`] lies in the waiter's future.
+//!
+//! ```text
+//!            push           choose
+//!  (nobody) ──────► InLine ────────► Chosen ──┐
+//!                     │                       ├─ remove ──► (nobody)
+//!                     └─ found aborted ► Out ─┘
+//! ```
+//!
+//! Invariants:
+//! - Who is chosen was waiting at that moment: `complete` of the scope tree decides between "handed
+//!   over" and "aborted first", once. Whoever was aborted first is skipped.
+//! - Who was chosen knows it also where the core is gone: the line says so, not the tree alone.
+//! - Choosing wakes nobody. The waker is handed to the caller, who lets go of its cell first.
+//! - Each step takes constant time; one who was aborted is passed once.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
+use crate::core_state::Core;
 use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
-use crate::scope::tree::ParkId;
-use crate::scope::tree::Purpose;
+use crate::scope::tree::{ParkId, Purpose};
+use crate::slab::{Key, Slab};
 use crate::task::current;
 
-/// A line of waiting tasks.
-#[derive(Debug, Default)]
-pub(crate) struct WaitList {
-    line: RefCell<Line>,
+/// A line of waiting tasks, with something of each.
+#[derive(Debug)]
+pub(crate) struct Line<T> {
+    entries: Slab<Entry<T>>,
+    first: Option<Key>,
+    last: Option<Key>,
+    in_line: usize,
     not_send: PhantomData<*const ()>,
 }
 
-#[derive(Debug, Default)]
-struct Line {
-    tickets: u64,
-    /// With the core that each park is on, this time round.
-    waiting: BTreeMap<u64, (ParkId, u64)>,
+#[derive(Debug)]
+struct Entry<T> {
+    seat: Seat,
+    standing: Standing,
+    previous: Option<Key>,
+    next: Option<Key>,
+    value: T,
 }
 
-/// One place in a line.
+/// How an entry stands with its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    InLine,
+    /// It was handed something, or told something.
+    Chosen,
+    /// It was passed over, because it had been aborted.
+    Out,
+}
+
+/// A parked op, as whoever completes it knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seat {
+    park: ParkId,
+    /// The core that the park is on, this time round.
+    home: u64,
+}
+
+impl Seat {
+    /// Ends the wait with success; returns whom to wake, or `None` if it had been aborted, or is on
+    /// a core that is not here.
+    pub(crate) fn choose(self) -> Option<Waker> {
+        current::try_with(|core| {
+            if self.home != core.identity() {
+                return None;
+            }
+            core.tree.borrow_mut().complete(self.park)
+        })
+        .flatten()
+    }
+
+    /// Returns whether `choose` would find it waiting.
+    fn is_waiting(self) -> bool {
+        current::try_with(|core| {
+            self.home == core.identity() && core.tree.borrow().aborted(self.park).is_none()
+        }) == Some(true)
+    }
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            entries: Slab::default(),
+            first: None,
+            last: None,
+            in_line: 0,
+            not_send: PhantomData,
+        }
+    }
+}
+
+impl<T> Line<T> {
+    /// Puts a place that was registered at the end of the line.
+    pub(crate) fn push(&mut self, place: &mut Place, value: T) {
+        let seat = place.seat().expect("it was registered");
+        let key = self.entries.insert(Entry {
+            seat,
+            standing: Standing::InLine,
+            previous: self.last,
+            next: None,
+            value,
+        });
+        match self.last.replace(key) {
+            Some(last) => self.entry(last).next = Some(key),
+            None => self.first = Some(key),
+        }
+        self.in_line += 1;
+        place.key = Some(key);
+    }
+
+    /// Returns what the first has who waits, if somebody does.
+    pub(crate) fn first(&mut self) -> Option<&mut T> {
+        loop {
+            let key = self.first?;
+            if self.entry(key).seat.is_waiting() {
+                return Some(&mut self.entry(key).value);
+            }
+            self.unlink(key, Standing::Out);
+        }
+    }
+
+    /// Chooses the first who waits: returns what it has, and whom to wake.
+    pub(crate) fn choose(&mut self) -> Option<(&mut T, Waker)> {
+        loop {
+            let key = self.first?;
+            if let Some(waker) = self.entry(key).seat.choose() {
+                self.unlink(key, Standing::Chosen);
+                return Some((&mut self.entry(key).value, waker));
+            }
+            self.unlink(key, Standing::Out);
+        }
+    }
+
+    /// Chooses everybody who waits.
+    pub(crate) fn choose_all(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::with_capacity(self.in_line);
+        while let Some((_, waker)) = self.choose() {
+            wakers.push(waker);
+        }
+        wakers
+    }
+
+    /// Takes a place out, with how it stood; `None` if it is in no line.
+    pub(crate) fn remove(&mut self, place: &mut Place) -> Option<(Standing, T)> {
+        let key = place.key.take()?;
+        let standing = self.entry(key).standing;
+        if standing == Standing::InLine {
+            self.unlink(key, Standing::Out);
+        }
+        let entry = self.entries.remove(key).expect("a place has one entry");
+        Some((standing, entry.value))
+    }
+
+    /// Returns how many stand in line.
+    pub(crate) fn len(&self) -> usize {
+        self.in_line
+    }
+
+    fn unlink(&mut self, key: Key, standing: Standing) {
+        let entry = self.entry(key);
+        entry.standing = standing;
+        let (previous, next) = (entry.previous.take(), entry.next.take());
+        match previous {
+            Some(previous) => self.entry(previous).next = next,
+            None => self.first = next,
+        }
+        match next {
+            Some(next) => self.entry(next).previous = previous,
+            None => self.last = previous,
+        }
+        self.in_line -= 1;
+    }
+
+    fn entry(&mut self, key: Key) -> &mut Entry<T> {
+        self.entries
+            .get_mut(key)
+            .expect("an entry stays until its place is taken out")
+    }
+}
+
+/// One place in a line. It is taken out of the line before it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     park: Park,
-    ticket: Option<u64>,
+    key: Option<Key>,
 }
+
+impl Place {
+    /// Returns whether it stands in line already, or has been chosen from it.
+    pub(crate) fn is_in_line(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Looks at the active scope, as every op does at its first poll.
+    pub(crate) fn entry(&self, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
+        if self.is_in_line() {
+            return Poll::Ready(Ok(()));
+        }
+        current::with(|core| park::entry(core, cx.waker()))
+    }
+
+    /// Registers a wait that a cancel ends.
+    pub(crate) fn register(&mut self, cx: &Context<'_>) {
+        current::with(|core| self.park.register_memory(core, cx.waker(), Purpose::Turn));
+    }
+
+    /// Registers a wait that no cancel ends.
+    pub(crate) fn register_deaf(&mut self, cx: &Context<'_>) {
+        current::with(|core| self.park.register_deaf(core, cx.waker(), Purpose::Turn));
+    }
+
+    /// Returns how the wait stands.
+    pub(crate) fn look(&mut self, cx: &Context<'_>) -> Look {
+        current::with(|core| self.park.look(core, cx.waker()))
+    }
+
+    /// Leaves the scope tree. A waker is dropped here, so no cell of the owner is borrowed.
+    pub(crate) fn end(&mut self) {
+        self.park.end();
+    }
+
+    /// Returns how to complete the wait.
+    pub(crate) fn seat(&self) -> Option<Seat> {
+        current::with(|core| {
+            let park = self.park.id(core)?;
+            Some(Seat {
+                park,
+                home: core.identity(),
+            })
+        })
+    }
+}
+
+/// Wakes whom `next` chooses, one by one, until it chooses nobody.
+///
+/// Cancels that were asked for so far count: who was cancelled before something was let go does not
+/// get it. Off a core nobody can be woken, and nobody is chosen.
+pub(crate) fn settle(mut next: impl FnMut() -> Option<Waker>) {
+    current::try_with(|core| {
+        core.see_remote_cancels();
+        while let Some(waker) = next() {
+            core.wake(waker);
+        }
+    });
+}
+
+/// Wakes those who were chosen.
+pub(crate) fn wake_each(chosen: impl IntoIterator<Item = Waker>) {
+    current::try_with(|core| {
+        for waker in chosen {
+            core.wake(waker);
+        }
+    });
+}
+
+/// Sees the cancels that were asked for so far, so that nothing is refused for the sake of somebody
+/// who gave up, or handed to him.
+pub(crate) fn see_cancels() {
+    current::try_with(Core::see_remote_cancels);
+}
+
+/// A line of those who wait to be woken, and for nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct WaitList(RefCell<Line<()>>);
 
 impl WaitList {
     /// Waits in line until woken. The caller has found that there is nothing to be had yet; it
     /// looks again when this is ready.
     pub(crate) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
-        current::with(|core| {
-            if place.ticket.is_none() {
-                place.park.register_memory(core, cx.waker(), Purpose::Turn);
-                let park = place.park.id(core).expect("registered just above");
-                let mut line = self.line.borrow_mut();
-                line.tickets += 1;
-                let ticket = line.tickets;
-                line.waiting.insert(ticket, (park, core.identity()));
-                place.ticket = Some(ticket);
-                return Poll::Pending;
-            }
-            match place.park.look(core, cx.waker()) {
-                Look::Waiting => Poll::Pending,
-                Look::Ready => {
-                    self.leave(place);
-                    Poll::Ready(Ok(()))
-                }
-                Look::Aborted(cancelled) => {
-                    self.leave(place);
-                    Poll::Ready(Err(cancelled))
-                }
-            }
-        })
+        if !place.is_in_line() {
+            place.register(cx);
+            self.0.borrow_mut().push(place, ());
+            return Poll::Pending;
+        }
+        let outcome = match place.look(cx) {
+            Look::Waiting => return Poll::Pending,
+            Look::Ready => Ok(()),
+            Look::Aborted(cancelled) => Err(cancelled),
+        };
+        self.leave(place);
+        Poll::Ready(outcome)
     }
 
     /// Gives a place up. True if it had been woken, and nobody has seen that.
     pub(crate) fn leave(&self, place: &mut Place) -> bool {
-        let Some(ticket) = place.ticket.take() else {
-            return false;
-        };
-        self.line.borrow_mut().waiting.remove(&ticket);
-        let woken = place.park.is_ready();
-        place.park.end();
-        woken
+        let left = self.0.borrow_mut().remove(place);
+        place.end();
+        left.is_some_and(|(standing, ())| standing == Standing::Chosen)
     }
 
     /// Wakes the first in line who has not been aborted; false if there is none.
     pub(crate) fn wake_first(&self) -> bool {
-        loop {
-            let Some((_, (park, home))) = self.line.borrow_mut().waiting.pop_first() else {
-                return false;
-            };
-            let woken = current::try_with(|core| home == core.identity() && core.complete(park));
-            if woken == Some(true) {
-                return true;
-            }
-        }
+        let chosen = self.0.borrow_mut().choose().map(|((), waker)| waker);
+        let found = chosen.is_some();
+        wake_each(chosen);
+        found
     }
 
     /// Wakes everybody who waits now.
     pub(crate) fn wake_all(&self) {
-        let waiting = std::mem::take(&mut self.line.borrow_mut().waiting);
-        current::try_with(|core| {
-            for (park, home) in waiting.into_values() {
-                if home == core.identity() {
-                    core.complete(park);
-                }
-            }
-        });
+        let chosen = self.0.borrow_mut().choose_all();
+        wake_each(chosen);
     }
 
     /// Returns how many wait.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.line.borrow().waiting.len()
+        self.0.borrow().len()
     }
 }
 
-impl Place {
-    /// Returns whether it stands in line already.
-    pub(crate) fn is_in_line(&self) -> bool {
-        self.ticket.is_some()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Puts `count` places in line, and returns them.
+    fn places(line: &mut Line<usize>, count: usize) -> Vec<Place> {
+        let cx = Context::from_waker(Waker::noop());
+        let place = |value| {
+            let mut place = Place::default();
+            place.register(&cx);
+            line.push(&mut place, value);
+            place
+        };
+        (0..count).map(place).collect()
     }
 
-    /// Looks at the active scope, as every op does at its first poll.
-    pub(crate) fn entry(&self, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
-        if self.ticket.is_some() {
-            return Poll::Ready(Ok(()));
-        }
-        current::with(|core| park::entry(core, cx.waker()))
+    fn chosen(line: &mut Line<usize>) -> Option<usize> {
+        line.choose().map(|(value, _)| *value)
+    }
+
+    #[test]
+    fn any_place_may_leave_and_the_others_keep_their_order() {
+        crate::block_on(async {
+            for leaving in [vec![0], vec![2], vec![4], vec![1, 2], vec![4, 3, 0]] {
+                let mut line = Line::default();
+                let mut places = places(&mut line, 5);
+                for &place in &leaving {
+                    let left = line.remove(&mut places[place]);
+                    assert_eq!(left, Some((Standing::InLine, place)));
+                    assert_eq!(line.remove(&mut places[place]), None, "it has left");
+                }
+                assert_eq!(line.len(), 5 - leaving.len());
+                for place in (0..5).filter(|place| !leaving.contains(place)) {
+                    assert_eq!(line.first().copied(), Some(place));
+                    assert_eq!(chosen(&mut line), Some(place));
+                    let left = line.remove(&mut places[place]);
+                    assert_eq!(left, Some((Standing::Chosen, place)));
+                }
+                assert_eq!((chosen(&mut line), line.len()), (None, 0));
+            }
+        })
+        .expect("a core");
+    }
+
+    #[test]
+    fn one_who_was_aborted_is_passed_over() {
+        crate::block_on(async {
+            let mut line = Line::default();
+            let scope = crate::Scope::new();
+            let handle = scope.handle();
+            let mut cancelled = Vec::new();
+            let body = async {
+                cancelled = places(&mut line, 2);
+                handle.cancel();
+                crate::yield_now().await
+            };
+            assert_eq!(scope.run(body).await, Ok(None));
+            let mut waits = places(&mut line, 1);
+            assert_eq!(chosen(&mut line), Some(0));
+            assert_eq!(line.first(), None);
+            let standings: Vec<_> = cancelled
+                .iter_mut()
+                .chain(&mut waits)
+                .map(|place| line.remove(place).expect("it stood in line").0)
+                .collect();
+            assert_eq!(standings, [Standing::Out, Standing::Out, Standing::Chosen]);
+        })
+        .expect("a core");
+    }
+
+    #[test]
+    fn one_on_a_core_that_is_gone_is_passed_over_and_leaves() {
+        let mut line = Line::default();
+        let mut gone = crate::block_on(async { places(&mut line, 1) }).expect("a core");
+        assert_eq!(line.first(), None, "off a core nobody can be woken");
+        crate::block_on(async {
+            let _waits = places(&mut line, 1);
+            assert_eq!(chosen(&mut line), Some(0));
+        })
+        .expect("a core");
+        assert_eq!(line.remove(&mut gone[0]), Some((Standing::Out, 0)));
+    }
+
+    #[test]
+    fn a_list_wakes_those_who_wait_and_says_who_has_not_seen_it() {
+        crate::block_on(async {
+            let list = WaitList::default();
+            let cx = Context::from_waker(Waker::noop());
+            let (mut first, mut second) = (Place::default(), Place::default());
+            assert!(list.poll(&mut first, &cx).is_pending());
+            assert!(list.poll(&mut second, &cx).is_pending());
+            assert!(list.wake_first());
+            assert!(list.poll(&mut second, &cx).is_pending());
+            assert!(list.leave(&mut first), "woken, and not looked");
+            list.wake_all();
+            assert_eq!(list.poll(&mut second, &cx), Poll::Ready(Ok(())));
+            assert!(!list.leave(&mut second) && !list.wake_first());
+        })
+        .expect("a core");
     }
 }

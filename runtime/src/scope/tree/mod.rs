@@ -834,6 +834,7 @@ impl Tree {
     }
 
     /// Returns whether a park was completed.
+    #[cfg(test)]
     pub(crate) fn is_ready(&self, id: ParkId) -> bool {
         self.parks
             .get(id.0)
