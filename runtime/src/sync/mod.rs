@@ -7,6 +7,10 @@
 //! | until the value behind a lock is as wanted | [`Condition`] with a [`Mutex`] | no notification |
 //! | at most so many at a time | [`Semaphore`] | the permits |
 //! | the first makes it, the others wait | [`OnceCell`] | the value |
+//! | one value, once | [`oneshot`] | the value |
+//! | items, each for one receiver | [`channel`] | up to `n`, then senders wait |
+//! | items, each for every receiver | [`broadcast`] | up to `n`, then the oldest goes |
+//! | the latest value | [`watch`] | the latest |
 //!
 //! Nothing here crosses cores: these types are neither `Send` nor `Sync`. To reach a task of another
 //! core there is [`Handle::spawn`](crate::Handle::spawn). Nor need the values be `'static`.
@@ -31,16 +35,20 @@
 //! send(quoit::sync::Mutex::new(0));
 //! ```
 
+pub mod broadcast;
+pub mod channel;
 mod condition;
 mod errors;
 mod event;
 mod mutex;
 mod once_cell;
+pub mod oneshot;
 mod semaphore;
 pub(crate) mod wait_list;
+pub mod watch;
 
 pub use condition::{Condition, WaitError};
-pub use errors::WouldBlock;
+pub use errors::{TryRecvError, WouldBlock};
 pub use event::Event;
 pub use mutex::{Mutex, MutexGuard, Poisoned, Section};
 pub use once_cell::OnceCell;

@@ -253,6 +253,14 @@ pub(crate) fn settle(mut next: impl FnMut() -> Option<Waker>) {
     });
 }
 
+/// Ends the wait of one who waits alone, and wakes him.
+pub(crate) fn settle_one(seat: Option<Seat>) {
+    if let Some(seat) = seat {
+        see_cancels();
+        wake_each(seat.choose());
+    }
+}
+
 /// Wakes those who were chosen.
 pub(crate) fn wake_each(chosen: impl IntoIterator<Item = Waker>) {
     current::try_with(|core| {
