@@ -1,0 +1,6 @@
+//! How cancellation behaves, scenario by scenario. A test's name begins with its scenario's.
+
+mod streams;
+mod sync;
+mod sync_programs;
+mod waiters;
