@@ -1,10 +1,12 @@
 //! Other people's code, whose panics must not reach the loop.
 
 use std::any::Any;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 /// Runs foreign code; a panic in it comes back as what it panicked with.
 pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
@@ -30,10 +32,26 @@ pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     }
 }
 
+pin_project! {
+    /// A future whose panic, and that of its destructor, becomes its output.
+    pub(crate) struct Guarded<F> {
+        #[pin]
+        future: Option<F>,
+    }
+}
+
 /// Catches a panic of a future, and of its destructor.
-pub(crate) async fn guarded<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
-    let mut future = pin!(Some(future));
-    poll_fn(|cx| {
+pub(crate) fn guarded<F: Future>(future: F) -> Guarded<F> {
+    Guarded {
+        future: Some(future),
+    }
+}
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = Result<F::Output, Box<dyn Any + Send>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut future = self.project().future;
         let polled = caught(|| future.as_mut().as_pin_mut().map(|future| future.poll(cx)));
         let ended = match polled {
             Ok(Some(Poll::Pending)) => return Poll::Pending,
@@ -54,8 +72,7 @@ pub(crate) async fn guarded<T>(future: impl Future<Output = T>) -> Result<T, Box
                 Err(first)
             }
         })
-    })
-    .await
+    }
 }
 
 /// Says in words what somebody panicked with.

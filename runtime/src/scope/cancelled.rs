@@ -233,24 +233,18 @@ impl CarriesCancelled for io::Error {
     }
 }
 
-/// What is looked into: `Cancelled` itself, an `io::Error`, and a `GroupError` of either or of boxed
-/// errors.
+/// What is looked into: the error and its sources, for a `Cancelled`, an `io::Error`, and a
+/// `GroupError` of either or of boxed errors.
 impl CarriesCancelled for Box<dyn Error + Send + Sync> {
     fn cancelled(&self) -> Option<Cancelled> {
-        if let Some(cancelled) = self.downcast_ref::<Cancelled>() {
-            return Some(*cancelled);
+        let mut next: Option<&(dyn Error + 'static)> = Some(&**self);
+        while let Some(error) = next {
+            if let Some(cancelled) = cancelled_in(error) {
+                return Some(cancelled);
+            }
+            next = error.source();
         }
-        if let Some(error) = self.downcast_ref::<io::Error>() {
-            return error.cancelled();
-        }
-        if let Some(group) = self.downcast_ref::<GroupError<io::Error>>() {
-            return group.cancelled();
-        }
-        if let Some(group) = self.downcast_ref::<GroupError<Cancelled>>() {
-            return group.cancelled();
-        }
-        self.downcast_ref::<GroupError<Self>>()
-            .and_then(CarriesCancelled::cancelled)
+        None
     }
 
     fn rest(self) -> Result<Self, Self> {
@@ -274,6 +268,24 @@ impl CarriesCancelled for Box<dyn Error + Send + Sync> {
             Err(boxed) => Err(boxed),
         }
     }
+}
+
+fn cancelled_in(error: &(dyn Error + 'static)) -> Option<Cancelled> {
+    if let Some(cancelled) = error.downcast_ref::<Cancelled>() {
+        return Some(*cancelled);
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return error.cancelled();
+    }
+    if let Some(group) = error.downcast_ref::<GroupError<io::Error>>() {
+        return group.cancelled();
+    }
+    if let Some(group) = error.downcast_ref::<GroupError<Cancelled>>() {
+        return group.cancelled();
+    }
+    error
+        .downcast_ref::<GroupError<Box<dyn Error + Send + Sync>>>()
+        .and_then(CarriesCancelled::cancelled)
 }
 
 /// What is left of an error without its cancellations, boxed.
@@ -307,5 +319,45 @@ mod tests {
         assert_eq!(plain.cancelled(), Some(Cancelled::requested()));
         assert_eq!(wrapped.cancelled(), Some(Cancelled::requested()));
         assert_eq!(other.cancelled(), None);
+        // As the source of another error, which tells of a wait that was cancelled.
+        let joined: Box<dyn Error + Send + Sync> = Wrapped(Cancelled::deadline()).into();
+        assert_eq!(joined.cancelled(), Some(Cancelled::deadline()));
+        assert!(joined.rest().is_err());
+    }
+
+    #[derive(Debug)]
+    struct Wrapped(Cancelled);
+
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a wait was cancelled")
+        }
+    }
+
+    impl Error for Wrapped {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn what_a_group_failed_with_is_told_from_its_cancellation() {
+        let failed = || io::Error::other("failed");
+        let mixed = || GroupError::new(vec![failed()], Some(Cancelled::requested()));
+        let error = io::Error::from(mixed());
+        assert_eq!(error.cancelled(), Some(Cancelled::requested()));
+        let rest = error.rest().expect("a failure is left");
+        assert_eq!(
+            (rest.cancelled(), rest.to_string()),
+            (None, "failed".into())
+        );
+        let boxed: Box<dyn Error + Send + Sync> = mixed().into();
+        let rest = boxed.rest().expect("a failure is left");
+        assert_eq!(
+            (rest.cancelled(), rest.to_string()),
+            (None, "failed".into())
+        );
+        let alone = io::Error::from(GroupError::from(Cancelled::requested()));
+        assert!(alone.rest().is_err());
     }
 }

@@ -1,8 +1,10 @@
 //! Futures that know nothing of scopes: a cancel drops them.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::{Poll, ready};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
 
 use super::Cancelled;
 use super::park::{self, Look, Park};
@@ -36,27 +38,52 @@ use crate::task::current;
 /// # Panics
 ///
 /// When polled off a core.
-pub async fn run_until_cancelled<F: Future>(future: F) -> Result<F::Output, Cancelled> {
-    let mut future = pin!(future);
-    let mut park = Park::new();
-    let mut waits = false;
-    poll_fn(|cx| {
-        if !waits {
+pub fn run_until_cancelled<F: Future>(
+    future: F,
+) -> impl Future<Output = Result<F::Output, Cancelled>> {
+    Foreign {
+        future: Some(future),
+        park: Park::new(),
+        waits: false,
+    }
+}
+
+pin_project! {
+    struct Foreign<F> {
+        #[pin]
+        future: Option<F>,
+        park: Park,
+        waits: bool,
+    }
+}
+
+impl<F: Future> Future for Foreign<F> {
+    type Output = Result<F::Output, Cancelled>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if !*this.waits {
             ready!(current::with(|core| park::entry(core, cx.waker())))?;
         }
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+        let future = this.future.as_mut().as_pin_mut();
+        if let Poll::Ready(output) = future.expect("not polled after its end").poll(cx) {
+            this.park.end();
             return Poll::Ready(Ok(output));
         }
-        current::with(|core| {
-            if !waits {
-                waits = true;
-                park.register_memory(core, cx.waker(), Purpose::Foreign);
+        let look = current::with(|core| {
+            if !*this.waits {
+                *this.waits = true;
+                this.park
+                    .register_memory(core, cx.waker(), Purpose::Foreign);
             }
-            match park.look(core, cx.waker()) {
-                Look::Aborted(cancelled) => Poll::Ready(Err(cancelled)),
-                Look::Waiting | Look::Ready => Poll::Pending,
+            this.park.look(core, cx.waker())
+        });
+        match look {
+            Look::Aborted(cancelled) => {
+                this.future.set(None);
+                Poll::Ready(Err(cancelled))
             }
-        })
-    })
-    .await
+            Look::Waiting | Look::Ready => Poll::Pending,
+        }
+    }
 }

@@ -23,14 +23,17 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::marker::PhantomData;
 use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use super::running::Running;
 use super::tree::{Kind, NodeId, Shield};
 use super::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason, Scope, TimedOut};
 use crate::core_state::Core;
-use crate::panics::{guarded, text_of};
+use crate::panics::{Guarded, guarded, text_of};
 use crate::slab::Key;
 use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
 
@@ -77,13 +80,13 @@ use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
 ///
 /// If the body or a child panicked: with what that panicked with, or, if there is more to tell, with
 /// a [`GroupPanic`].
-pub async fn group<T, E>(
+pub fn group<T, E>(
     body: impl AsyncFnOnce(Group<E>) -> Result<T, E>,
-) -> Result<Option<T>, GroupError<E>>
+) -> impl Future<Output = Result<Option<T>, GroupError<E>>>
 where
     E: CarriesCancelled + 'static,
 {
-    run(body, Failures::End).await
+    run(body, Failures::End)
 }
 
 /// As [`group`], but a child that fails or panics does not cancel the others.
@@ -98,13 +101,13 @@ where
 /// # Panics
 ///
 /// As for [`group`].
-pub async fn isolating_group<T, E>(
+pub fn isolating_group<T, E>(
     body: impl AsyncFnOnce(Group<E>) -> Result<T, E>,
-) -> Result<Option<T>, GroupError<E>>
+) -> impl Future<Output = Result<Option<T>, GroupError<E>>>
 where
     E: CarriesCancelled + 'static,
 {
-    run(body, Failures::Stay).await
+    run(body, Failures::Stay)
 }
 
 /// What the failure of a child does.
@@ -124,7 +127,7 @@ where
     E: CarriesCancelled + 'static,
 {
     let scope = Scope::new();
-    let running = Running::begin_as(&scope, Kind::Group).expect("a scope of our own is new");
+    let running = Running::begin(&scope, Kind::Group).expect("a scope of our own is new");
     let open = Open::new(&running, failures);
     let state = Rc::clone(&open.state);
     let body = running.body(guarded(body(open.handle()))).await;
@@ -238,10 +241,14 @@ impl<E: CarriesCancelled + 'static> Group<E> {
                 Role::Daemon => state.daemons(core),
             };
             let member = Rc::clone(state);
-            let (task, node) = core.spawn_under(parent, async move {
-                let outcome = guarded(child).await;
-                member.child_ended(outcome)
-            });
+            let child = guarded(child);
+            let (task, node) = core.spawn_under(
+                parent,
+                Member {
+                    child,
+                    group: member,
+                },
+            );
             JoinHandle::of_child(task, node, core.identity(), Rc::clone(state))
         });
         match spawned {
@@ -299,6 +306,30 @@ impl<E: CarriesCancelled + 'static> Group<E> {
                 .expect("a group has the type of its handle");
             Some(f(core, &state))
         })
+    }
+}
+
+pin_project! {
+    /// A child, which tells its group what it came to.
+    struct Member<F, E> {
+        #[pin]
+        child: Guarded<F>,
+        group: Rc<GroupState<E>>,
+    }
+}
+
+impl<F, T, E> Future for Member<F, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: CarriesCancelled + 'static,
+{
+    type Output = Result<T, JoinError<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.child
+            .poll(cx)
+            .map(|outcome| this.group.child_ended(outcome))
     }
 }
 

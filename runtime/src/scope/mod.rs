@@ -27,7 +27,7 @@ mod timeout;
 pub(crate) mod tree;
 
 use std::cell::{Cell, RefCell};
-use std::future::{self, IntoFuture};
+use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -44,8 +44,8 @@ pub use timeout::{TimedOut, timeout};
 use crate::core_state::Core;
 use crate::task::current;
 use crate::time::Instant;
-use running::{Entered, Running};
-use tree::{NodeId, Shield};
+use running::{Entered, Run};
+use tree::{Kind, NodeId, Shield};
 
 /// A scope: a body that is cancelled as a unit, by a deadline or by a handle.
 ///
@@ -152,7 +152,7 @@ impl Scope {
                     "a scope's handle is asked for before its run ends"
                 );
                 let root = core.tree.borrow().root();
-                *entered = Some(Entered::new(core, self, root));
+                *entered = Some(Entered::new_as(core, self, root, Kind::Scope));
             }
             let entered = entered.as_ref().expect("made just above");
             assert!(
@@ -277,31 +277,11 @@ impl Scope {
     /// The body's own, as said above. A second run of the same scope, a run in another runtime than
     /// the one its handle was made in, or one that is polled in one task and then in another, fails
     /// with [`Reason::Misuse`].
-    pub async fn run<T, E: CarriesCancelled>(
+    pub fn run<T, E: CarriesCancelled>(
         &self,
         body: impl IntoFuture<Output = Result<T, E>>,
-    ) -> Result<Option<T>, E> {
-        let running = Running::begin(self)?;
-        let outcome = running.body(body.into_future()).await?;
-        // Whose a cancellation is, is decided when the body ends; what is cancelled while the
-        // kernel is waited for changes nothing.
-        let absorbs = outcome
-            .as_ref()
-            .err()
-            .and_then(CarriesCancelled::cancelled)
-            .is_some_and(|cancelled| running.absorbs(cancelled));
-        future::poll_fn(|cx| running.poll_done(cx.waker())).await;
-        match outcome {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if absorbs => {
-                self.absorbed.set(true);
-                match error.rest() {
-                    Ok(rest) => Err(rest),
-                    Err(_) => Ok(None),
-                }
-            }
-            Err(error) => Err(error),
-        }
+    ) -> impl Future<Output = Result<Option<T>, E>> {
+        Run::new(self, body.into_future())
     }
 
     fn first_deadline(&self) -> Option<Instant> {

@@ -1,10 +1,16 @@
 //! `timeout`: a body that fails if it is late.
 
+use std::borrow::Borrow;
 use std::error::Error;
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{fmt, io};
 
+use pin_project_lite::pin_project;
+
+use super::running::Run;
 use super::{Cancelled, CarriesCancelled, Reason, Scope};
 
 /// The body did not end in time.
@@ -48,16 +54,18 @@ impl From<TimedOut> for io::Error {
 ///
 /// [`TimedOut`], if the body ended with [`Cancelled`] because its time was over; what else it ended
 /// with. A body that ends with a value in spite of it gives its value.
-pub async fn timeout<T, E>(
+pub fn timeout<T, E>(
     time: Duration,
     body: impl IntoFuture<Output = Result<T, E>>,
-) -> Result<T, E>
+) -> impl Future<Output = Result<T, E>>
 where
     E: CarriesCancelled + From<TimedOut>,
 {
-    match Scope::new().timeout(time).run_in_time(body).await? {
-        Some(value) => Ok(value),
-        None => unreachable!("nobody else can cancel this scope"),
+    let scope = Scope::new().timeout(time);
+    Timeout {
+        run: InTime {
+            run: Run::new(scope, body.into_future()),
+        },
     }
 }
 
@@ -68,18 +76,66 @@ impl Scope {
     /// # Errors
     ///
     /// As for [`Scope::run`], and [`TimedOut`].
-    pub async fn run_in_time<T, E>(
+    pub fn run_in_time<T, E>(
         &self,
         body: impl IntoFuture<Output = Result<T, E>>,
-    ) -> Result<Option<T>, E>
+    ) -> impl Future<Output = Result<Option<T>, E>>
     where
         E: CarriesCancelled + From<TimedOut>,
     {
-        let outcome = self.run(body).await?;
-        let late = self.cancelled().map(Cancelled::reason) == Some(Reason::Deadline);
-        if outcome.is_none() && late {
-            return Err(TimedOut(()).into());
+        InTime {
+            run: Run::new(self, body.into_future()),
         }
-        Ok(outcome)
+    }
+}
+
+pin_project! {
+    /// A run that fails if its scope took its deadline.
+    struct InTime<S: Borrow<Scope>, F: Future> {
+        #[pin]
+        run: Run<S, F>,
+    }
+}
+
+impl<S, F, T, E> Future for InTime<S, F>
+where
+    S: Borrow<Scope>,
+    F: Future<Output = Result<T, E>>,
+    E: CarriesCancelled + From<TimedOut>,
+{
+    type Output = Result<Option<T>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut run = self.project().run;
+        let outcome = ready!(run.as_mut().poll(cx))?;
+        let cause = run.as_ref().scope().cancelled();
+        let late = cause.map(Cancelled::reason) == Some(Reason::Deadline);
+        if outcome.is_none() && late {
+            return Poll::Ready(Err(TimedOut(()).into()));
+        }
+        Poll::Ready(Ok(outcome))
+    }
+}
+
+pin_project! {
+    /// The same, of a scope that nobody else can cancel.
+    struct Timeout<F: Future> {
+        #[pin]
+        run: InTime<Scope, F>,
+    }
+}
+
+impl<F, T, E> Future for Timeout<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: CarriesCancelled + From<TimedOut>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().run.poll(cx).map_ok(|value| match value {
+            Some(value) => value,
+            None => unreachable!("nobody else can cancel this scope"),
+        })
     }
 }

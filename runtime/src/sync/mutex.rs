@@ -116,7 +116,9 @@ impl<T: ?Sized> Mutex<T> {
         let body = async { Ok::<R, Cancelled>(section(&mut guard).await) };
         match Scope::new().shielded().run(body).await {
             Ok(Some(value)) => Ok(value),
-            Ok(None) | Err(_) => unreachable!("this body ends with a value"),
+            Ok(None) => unreachable!("this body ends with a value"),
+            // Polled by another task than before.
+            Err(misuse) => Err(misuse),
         }
     }
 

@@ -112,8 +112,9 @@ impl<E: fmt::Display> fmt::Display for JoinError<E> {
 impl<E: Error + 'static> Error for JoinError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Cancelled(cancelled) | Self::TaskCancelled(cancelled) => Some(cancelled),
+            Self::Cancelled(cancelled) => Some(cancelled),
             Self::Failed(error) => Some(error),
+            // Not that of the task: who looks for a cancellation of the joiner's finds none.
             _ => None,
         }
     }
