@@ -583,51 +583,6 @@ impl Core {
         }
     }
 
-    /// Says what each task waits for, and in which scopes: lines for people.
-    #[cfg(feature = "sim")]
-    pub(crate) fn describe(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (slot, node, ready) in self.tasks.borrow().living() {
-            let views = self.tree.borrow().views(node, true);
-            let waits = views.iter().any(|view| !view.waits.is_empty());
-            lines.push(match (ready, waits) {
-                (true, _) => format!("task {slot} is ready to run"),
-                (false, true) => format!("task {slot} waits"),
-                (false, false) if views.iter().any(|view| view.ending) => {
-                    format!("task {slot} waits for the end of what it has started")
-                }
-                (false, false) => {
-                    format!("task {slot} waits for something the runtime does not know")
-                }
-            });
-            for view in views {
-                let indent = "  ".repeat(view.depth + 1);
-                if view.depth > 0 || view.refused {
-                    lines.push(format!("{indent}{}", described(&view)));
-                }
-                for (wait, _) in view.waits {
-                    lines.push(format!("{indent}  {}", self.described_wait(wait)));
-                }
-            }
-        }
-        let in_kernel = self.ops.borrow().in_kernel();
-        let timers = self.timers.borrow().len();
-        lines.push(format!(
-            "{in_kernel} ops are in the kernel, {timers} timers are armed"
-        ));
-        lines
-    }
-
-    #[cfg(feature = "sim")]
-    fn described_wait(&self, wait: crate::scope::tree::Waits) -> String {
-        use crate::scope::tree::Waits;
-        match wait {
-            Waits::Memory(purpose) => format!("for {purpose}"),
-            Waits::Deaf(purpose) => format!("for {purpose}, whatever is cancelled"),
-            Waits::Kernel(op) => self.ops.borrow_mut().describe(op),
-        }
-    }
-
     /// Opens a node for the future of `block_on`.
     pub(crate) fn add_main(&self) -> (TaskId, NodeId) {
         let mut tree = self.tree.borrow_mut();
@@ -666,33 +621,8 @@ impl Drop for Core {
     }
 }
 
-#[cfg(feature = "sim")]
-fn described(view: &crate::scope::tree::View) -> String {
-    let mut text = if view.depth == 0 {
-        "its task".to_owned()
-    } else if view.kind == Kind::Group {
-        format!("a group of {}", view.tasks)
-    } else {
-        "a scope".to_owned()
-    };
-    match view.cause {
-        Some(cause) => text += &format!(", cancelled: {cause}"),
-        None if view.refused => text += ", cancelled from outside",
-        None => {}
-    }
-    match view.shield {
-        Shield::Full => text += ", shielded",
-        Shield::Grace => text += ", shielded for a grace period",
-        Shield::None => {}
-    }
-    if view.orphans > 0 {
-        text += &format!(", {} ops of it are given up and not ended", view.orphans);
-    }
-    text
-}
-
 /// An orphan's account is the node it was started under, as a number.
-fn account(node: NodeId) -> u64 {
+pub(crate) fn account(node: NodeId) -> u64 {
     let (index, generation) = node.to_parts();
     u64::from(index) | u64::from(generation) << 32
 }

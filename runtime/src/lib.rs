@@ -50,6 +50,7 @@ pub mod time;
 
 pub use config::{BuildError, Builder, Cores, ParseCoresError, RingFeature};
 pub use metrics::CoreMetrics;
+pub use metrics::dump::ScopeDump;
 pub use random::random;
 pub use runtime::{
     CoreId, Handle, RemoteError, RemoteHandle, RemoteSender, Runtime, SpawnError, block_on,

@@ -18,7 +18,7 @@ use crate::core_loop::MainPoll;
 use crate::core_state::Core;
 use crate::driver::sys;
 use crate::mailbox::CoreShared;
-use crate::mailbox::closures::{ClosureQueue, Refused};
+use crate::mailbox::closures::{ClosureQueue, Job, Refused};
 use crate::metrics::CoreMetrics;
 #[cfg(feature = "sim")]
 use crate::panics::caught;
@@ -26,6 +26,7 @@ use crate::panics::guarded;
 use crate::scope::remote::FarScope;
 use crate::scope::{CarriesCancelled, Reason};
 use crate::task::current;
+use crate::time::Instant;
 
 /// One core of a runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -612,6 +613,16 @@ impl Handle {
             .collect()
     }
 
+    /// Puts a closure into the mailbox of a core.
+    pub(crate) fn send(&self, core: CoreId, job: Job) -> Result<(), Refused> {
+        self.find(core).send(job)
+    }
+
+    /// Returns how many turns a core has begun.
+    pub(crate) fn turns_of(&self, core: CoreId) -> u64 {
+        self.find(core).shared.counters.snapshot().turns
+    }
+
     fn is_stopping(&self) -> bool {
         self.cores
             .iter()
@@ -635,7 +646,7 @@ impl CoreHandle {
         }
     }
 
-    fn send(&self, job: crate::mailbox::closures::Job) -> Result<(), Refused> {
+    fn send(&self, job: Job) -> Result<(), Refused> {
         self.closures.send(job).map_err(|(refused, job)| {
             drop(job);
             refused
@@ -748,25 +759,56 @@ impl<T> RemoteHandle<T> {
     /// [`RemoteError`]: the task panicked, or its core ended first; on a core, at once, that
     /// waiting would block it.
     pub fn wait(self) -> Result<T, RemoteError> {
-        if CoreId::current().is_some() {
-            return Err(RemoteError::WouldBlock);
+        match self.wait_until(Instant::NEVER) {
+            Ok(outcome) => outcome,
+            Err(_) => unreachable!("nobody has waited for ever"),
         }
+    }
+
+    /// As [`RemoteHandle::wait`], for so long at most. The handle comes back if the task has not
+    /// ended by then: wait again, [cancel](RemoteHandle::cancel) it, or let it go on.
+    ///
+    /// # Errors
+    ///
+    /// The handle, after `patience`. Inside, those of [`RemoteHandle::wait`].
+    pub fn wait_for(self, patience: Duration) -> Result<Result<T, RemoteError>, Self> {
+        self.wait_until(Instant::now() + patience)
+    }
+
+    fn wait_until(self, deadline: Instant) -> Result<Result<T, RemoteError>, Self> {
+        if CoreId::current().is_some() {
+            return Ok(Err(RemoteError::WouldBlock));
+        }
+        let is_over = || deadline != Instant::NEVER && Instant::now() >= deadline;
         #[cfg(feature = "sim")]
         if let Some(world) = crate::sim::world() {
-            return world.drive(|| lock(&self.slot.output).take());
+            if deadline != Instant::NEVER {
+                // So that time passes, should nobody have anything else to do.
+                world.script(deadline - Instant::now(), Box::new(|| {}));
+            }
+            let outcome = world.drive(|| {
+                let output = lock(&self.slot.output).take();
+                output.map(Some).or_else(|| is_over().then_some(None))
+            });
+            return outcome.ok_or(self);
         }
         let mut output = lock(&self.slot.output);
         loop {
-            match output.take() {
-                Some(outcome) => return outcome,
-                None => {
-                    output = self
-                        .slot
-                        .filled
-                        .wait(output)
-                        .unwrap_or_else(PoisonError::into_inner)
-                }
+            if let Some(outcome) = output.take() {
+                return Ok(outcome);
             }
+            if is_over() {
+                drop(output);
+                return Err(self);
+            }
+            let patience = deadline - Instant::now();
+            let filled = &self.slot.filled;
+            output = if deadline == Instant::NEVER {
+                filled.wait(output).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let waited = filled.wait_timeout(output, patience);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            };
         }
     }
 }

@@ -182,6 +182,11 @@ impl<T> Slab<T> {
         ))
     }
 
+    /// Returns what lives, in the order of the slots.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|entry| entry.value.as_ref())
+    }
+
     /// Returns how many entries live.
     pub(crate) fn len(&self) -> usize {
         self.free.handed_out() as usize

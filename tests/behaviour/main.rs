@@ -5,6 +5,7 @@
 mod buffers;
 mod cancel;
 mod corners;
+mod dump;
 mod features;
 mod foreign_code;
 mod lives;

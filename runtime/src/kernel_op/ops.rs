@@ -72,6 +72,7 @@ pub(crate) struct Nop;
 
 impl Operation for Nop {
     type Output = io::Result<()>;
+    const NAME: &'static str = "nop";
 
     fn request(&mut self, _: RawFd) -> Request {
         Request::Nop
@@ -88,6 +89,7 @@ pub(crate) struct Receive<B>(pub(crate) B);
 
 impl<B: IoBufMut> Operation for Receive<B> {
     type Output = BufResult<usize, B>;
+    const NAME: &'static str = "receive";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Receive {
@@ -112,6 +114,7 @@ pub(crate) struct Send<B> {
 
 impl<B: IoBuf> Operation for Send<B> {
     type Output = (io::Result<usize>, B, SendTurn);
+    const NAME: &'static str = "send";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Send {
@@ -150,6 +153,7 @@ impl<B: IoBuf> SendZeroCopy<B> {
 
 impl<B: IoBuf> Operation for SendZeroCopy<B> {
     type Output = BufResult<usize, B>;
+    const NAME: &'static str = "zero-copy send";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::SendZeroCopy {
@@ -209,6 +213,7 @@ impl<B: IoBuf> SendVectored<B> {
 
 impl<B: IoBuf> Operation for SendVectored<B> {
     type Output = (io::Result<usize>, Vec<B>, SendTurn);
+    const NAME: &'static str = "send of several buffers";
 
     fn request(&mut self, fd: RawFd) -> Request {
         // Made here, where the buffers have their final place.
@@ -251,6 +256,7 @@ pub(crate) struct Read<B> {
 
 impl<B: IoBufMut> Operation for Read<B> {
     type Output = BufResult<usize, B>;
+    const NAME: &'static str = "read";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Read {
@@ -274,6 +280,7 @@ pub(crate) struct Write<B> {
 
 impl<B: IoBuf> Operation for Write<B> {
     type Output = BufResult<usize, B>;
+    const NAME: &'static str = "write";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Write {
@@ -296,6 +303,7 @@ pub(crate) struct Sync {
 
 impl Operation for Sync {
     type Output = io::Result<()>;
+    const NAME: &'static str = "sync";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Sync {
@@ -315,6 +323,7 @@ pub(crate) struct Connect(pub(crate) SockAddr);
 
 impl Operation for Connect {
     type Output = io::Result<()>;
+    const NAME: &'static str = "connect";
 
     fn request(&mut self, fd: RawFd) -> Request {
         let address = Region {
@@ -347,6 +356,7 @@ impl Close {
 
 impl Operation for Close {
     type Output = io::Result<()>;
+    const NAME: &'static str = "close";
 
     fn request(&mut self, _: RawFd) -> Request {
         Request::Close {
@@ -391,6 +401,7 @@ pub(crate) struct Open {
 
 impl Operation for Open {
     type Output = io::Result<SharedFd>;
+    const NAME: &'static str = "open";
 
     fn request(&mut self, directory: RawFd) -> Request {
         Request::Open {
@@ -427,6 +438,7 @@ impl Status {
 
 impl Operation for Status {
     type Output = io::Result<Box<libc::statx>>;
+    const NAME: &'static str = "status";
 
     fn request(&mut self, directory: RawFd) -> Request {
         Request::Status {
@@ -449,6 +461,7 @@ pub(crate) struct PollFor(pub(crate) u32);
 
 impl Operation for PollFor {
     type Output = io::Result<u32>;
+    const NAME: &'static str = "poll";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Poll { fd, events: self.0 }
@@ -478,6 +491,7 @@ const MAX_ACCEPTED: usize = 128;
 
 impl Operation for Accepted {
     type Output = ();
+    const NAME: &'static str = "accept";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::AcceptMulti { fd }
@@ -535,6 +549,7 @@ const LEAST: usize = 512;
 
 impl Operation for Received {
     type Output = ();
+    const NAME: &'static str = "multishot receive";
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::ReceiveMulti { fd, group: GROUP }

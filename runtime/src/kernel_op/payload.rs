@@ -19,6 +19,9 @@ pub(crate) trait Operation: 'static {
     /// What the op's future gives.
     type Output;
 
+    /// What people call it.
+    const NAME: &'static str;
+
     /// Makes the request. Addresses in it may point into `self`, which stays in place until the
     /// final completion.
     fn request(&mut self, fd: RawFd) -> Request;
@@ -71,6 +74,7 @@ const WORDS: usize = 12;
 
 struct Kind {
     type_id: fn() -> TypeId,
+    name: &'static str,
     multishot: bool,
     request: unsafe fn(*mut u8, RawFd) -> Request,
     deliver: unsafe fn(*mut u8, Completion) -> Option<Asker>,
@@ -148,6 +152,11 @@ impl Payload {
         unsafe { (kind.request)(self.words.get().cast(), fd) }
     }
 
+    /// Returns what people call the op. Looks at nothing that the kernel may be using.
+    pub(crate) fn name(&self) -> &'static str {
+        self.kind.map_or("nothing", |kind| kind.name)
+    }
+
     pub(crate) fn is_multishot(&self) -> bool {
         self.kind.is_some_and(|kind| kind.multishot)
     }
@@ -187,6 +196,7 @@ struct Boxed<O>(Box<O>);
 
 impl<O: Operation> Operation for Boxed<O> {
     type Output = O::Output;
+    const NAME: &'static str = O::NAME;
 
     fn request(&mut self, fd: RawFd) -> Request {
         self.0.request(fd)
@@ -251,6 +261,7 @@ impl Kind {
         }
         Self {
             type_id: TypeId::of::<O>,
+            name: O::NAME,
             multishot: O::MULTISHOT,
             request: request::<O>,
             deliver: deliver::<O>,
@@ -274,6 +285,7 @@ mod tests {
 
     impl<const N: usize> Operation for Counted<N> {
         type Output = Rc<()>;
+        const NAME: &'static str = "nop";
 
         fn request(&mut self, _: RawFd) -> Request {
             Request::Nop

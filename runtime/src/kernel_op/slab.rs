@@ -132,6 +132,25 @@ pub(crate) enum Reaction {
     OrphanEnded { account: u64, leftover: Leftover },
 }
 
+/// An op as it is told to people.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpView {
+    pub(crate) name: &'static str,
+    fd: Option<RawFd>,
+    pub(crate) state: OpState,
+}
+
+impl OpView {
+    /// Returns the descriptor's number, as the program and its tools know it.
+    pub(crate) fn descriptor(self) -> Option<RawFd> {
+        #[cfg(feature = "sim")]
+        if let Some(fd) = self.fd.filter(|&fd| crate::sim::is_simulated(fd)) {
+            return Some(fd - crate::sim::kernel::FIRST_FD);
+        }
+        self.fd
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     payload: Payload,
@@ -410,22 +429,24 @@ impl OpSlab {
         slot.state.is_some_and(OpState::kernel_holds) && slot.payload.request(fd) == *request
     }
 
-    /// Says what an op waits for.
-    #[cfg(feature = "sim")]
-    pub(crate) fn describe(&mut self, user_data: u64) -> String {
-        let Some(slot) = self.find(OpId::from_user_data(user_data)) else {
-            return "for an op that is gone".to_owned();
-        };
-        let fd: RawFd = slot.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let stage = match slot.state {
-            Some(OpState::Queued) => ", which stands in line",
-            Some(OpState::InKernel { asked: Some(_) }) => ", which was asked to end",
-            Some(OpState::Completed { .. }) => ", which has ended",
-            Some(OpState::InKernel { asked: None } | OpState::Orphaned) | None => "",
-        };
-        let request = slot.payload.request(fd);
-        let fd = fd.saturating_sub(crate::sim::kernel::FIRST_FD).max(-1);
-        format!("for a {} on descriptor {fd}{stage}", request.name())
+    /// Returns what is told to people of an op. Nothing of its request is looked at: the kernel may be
+    /// using that.
+    pub(crate) fn view(&self, id: OpId) -> Option<OpView> {
+        let index = id.index() as usize;
+        let slot = self.chunks.get(index / CHUNK)?.get(index % CHUNK)?;
+        (slot.generation == id.generation())
+            .then(|| slot.view())
+            .flatten()
+    }
+
+    /// Returns every op whose future is gone and which the kernel has not ended, with the account
+    /// that is charged for it.
+    pub(crate) fn orphan_views(&self) -> impl Iterator<Item = (u64, OpView)> {
+        self.chunks
+            .iter()
+            .flat_map(|chunk| chunk.iter())
+            .filter(|slot| slot.state == Some(OpState::Orphaned))
+            .filter_map(|slot| Some((slot.account, slot.view()?)))
     }
 
     /// Returns how many ops the kernel holds.
@@ -469,6 +490,8 @@ impl OpSlab {
         let id = OpId::new(index, slot.generation);
         let fd: RawFd = slot.fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
         let request = slot.payload.request(fd);
+        #[cfg(feature = "sim")]
+        debug_assert_eq!(slot.payload.name(), request.name());
         if driver.push(&request, id.user_data()).is_err() {
             return false;
         }
@@ -571,6 +594,14 @@ impl OpSlab {
 }
 
 impl Slot {
+    fn view(&self) -> Option<OpView> {
+        Some(OpView {
+            name: self.payload.name(),
+            fd: self.fd.as_ref().map(AsRawFd::as_raw_fd),
+            state: self.state?,
+        })
+    }
+
     fn vacant() -> Self {
         Self {
             payload: Payload::vacant(),

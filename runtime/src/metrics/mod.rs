@@ -1,7 +1,14 @@
-//! What happened on a core, in numbers.
+//! What happened on a core, in numbers, and what goes on there now.
+//!
+//! In reading order: the counters, here; [`dump`] the live scope trees, [`text`] and [`json`] how
+//! they are told.
 //!
 //! Counters have one writer, their core, which adds with a plain load and store; anybody may read
 //! them at any time. The few that other threads add to say so. All count from the core's start.
+
+pub(crate) mod dump;
+mod json;
+mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -221,6 +221,14 @@ impl Patience {
             .is_some_and(|known| known.refused >= known.free)
     }
 
+    /// Returns how often a task has been refused by the scope that refuses it, if that was counted,
+    /// and whether it pauses now.
+    pub(crate) fn refusals(&self, task: u32) -> (u64, bool) {
+        self.swallowers
+            .get(&task)
+            .map_or((0, false), |known| (known.refused, known.timer.is_some()))
+    }
+
     /// Returns how often a body was woken in vain, and whether it is left alone now.
     pub(crate) fn attempts(&self, node: NodeId) -> (u32, bool) {
         self.foreign.get(&node).map_or((0, false), |known| {

@@ -18,10 +18,7 @@ pub(crate) fn deadlock(living: &[(usize, Rc<Core>)]) -> String {
 pub(crate) fn cores(living: &[(usize, Rc<Core>)]) -> String {
     let mut text = String::new();
     for (place, core) in living {
-        let _ = writeln!(text, "core {place}:");
-        for line in core.describe() {
-            let _ = writeln!(text, "  {line}");
-        }
+        let _ = write!(text, "core {place}{}", core.dump());
     }
     if living.is_empty() {
         text.push_str("no core is left\n");

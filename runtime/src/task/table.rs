@@ -180,7 +180,6 @@ impl TaskTable {
     }
 
     /// Returns how many tasks stand in the run queue.
-    #[cfg(feature = "sim")]
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()
     }
@@ -325,14 +324,10 @@ impl TaskTable {
         self.live
     }
 
-    /// Returns each task that lives: its slot, its node, and whether it is ready.
-    #[cfg(feature = "sim")]
-    pub(crate) fn living(&self) -> Vec<(u32, NodeId, bool)> {
-        let slots = self.slots.iter().enumerate();
-        slots
-            .filter(|(_, slot)| matches!(slot.state, State::Idle | State::Running | State::Main))
-            .map(|(index, slot)| (index as u32, slot.node, slot.queued))
-            .collect()
+    /// Returns the generation of the task that has the slot now, and whether it is ready.
+    pub(crate) fn standing(&self, slot: u32) -> (u32, bool) {
+        let found = self.slots.get(slot as usize);
+        found.map_or((0, false), |found| (found.generation, found.queued))
     }
 
     fn occupy(&mut self, object: Option<TaskBox>, node: NodeId, state: State) -> TaskId {

@@ -86,6 +86,12 @@ impl<T> TimerStore<T> {
         self.timers.get_mut(id.0).map(|timer| &mut timer.target)
     }
 
+    /// Returns when an armed timer is due.
+    pub(crate) fn deadline(&self, id: TimerId) -> Option<Instant> {
+        let timer = self.timers.get(id.0)?;
+        Some(self.heap[timer.place as usize].deadline)
+    }
+
     /// Returns the earliest deadline.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.heap.first().map(|place| place.deadline)

@@ -44,7 +44,7 @@ use super::cancelled::{Cancelled, Misuse, Reason};
 use crate::slab::{Key, Slab};
 use crate::time::Instant;
 use crate::time::store::TimerId;
-pub(crate) use view::{View, Waits};
+pub(crate) use view::{View, Waiting, Waits};
 
 /// A node's address; a stranger once the node is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,7 +207,19 @@ struct Park {
     previous: Option<Key>,
     next: Option<Key>,
     since: Instant,
+    waits: Waits,
     state: ParkState,
+}
+
+impl Park {
+    /// It was told of a cancel, and waits for the other side all the same.
+    fn is_told(&self) -> bool {
+        match self.state {
+            ParkState::Asked(_) => true,
+            ParkState::Aborted(_) => matches!(self.waits, Waits::Kernel(_)),
+            ParkState::Waiting(_) | ParkState::Ready => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -345,6 +357,7 @@ impl Tree {
     }
 
     /// Returns whether a node is there, and its owner as well.
+    #[cfg(feature = "sim")]
     pub(crate) fn has_owner(&self, node: NodeId) -> bool {
         self.nodes.get(node.0).is_some_and(|node| !node.ghost)
     }
@@ -764,6 +777,7 @@ impl Tree {
             previous: None,
             next: None,
             since: self.now,
+            waits: Waits::of(&wait),
             state: ParkState::Waiting(wait),
         });
         self.link_park(key, node);

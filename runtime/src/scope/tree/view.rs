@@ -1,27 +1,41 @@
 //! The tree as it is told to people.
 
-use super::{Cancelled, Kind, NodeId, ParkState, Purpose, Shield, Tree, Wait};
+use std::collections::BTreeMap;
+
+use super::{Cancelled, Kind, NodeId, Park, Purpose, Shield, Tree, Wait};
 use crate::time::Instant;
+use crate::time::store::TimerId;
 
 /// A node.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the report of a simulation tells a part of it")]
 pub(crate) struct View {
     pub(crate) depth: usize,
     pub(crate) node: NodeId,
     pub(crate) kind: Kind,
-    pub(crate) cause: Option<Cancelled>,
-    pub(crate) cancelled_at: Instant,
+    /// Its own cancel, and since when.
+    pub(crate) cause: Option<(Cancelled, Instant)>,
     pub(crate) refused: bool,
     pub(crate) shield: Shield,
+    /// What ends the grace of its cancel.
+    pub(crate) grace: Option<TimerId>,
     pub(crate) ghost: bool,
-    pub(crate) orphans: u32,
+    /// Tasks directly below, and of these such as are promised only.
     pub(crate) tasks: u32,
+    pub(crate) promises: u32,
     pub(crate) deadline: Option<Instant>,
     pub(crate) ending: bool,
     /// Waits in nothing the runtime knows, or is being polled.
     pub(crate) bare: bool,
-    pub(crate) waits: Vec<(Waits, Instant)>,
+    pub(crate) waits: Vec<Waiting>,
+}
+
+/// A park.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiting {
+    pub(crate) waits: Waits,
+    pub(crate) since: Instant,
+    /// It was told of a cancel, and waits for the other side all the same.
+    pub(crate) told: bool,
 }
 
 /// What a park waits for.
@@ -33,45 +47,43 @@ pub(crate) enum Waits {
     Deaf(Purpose),
 }
 
+impl Waits {
+    pub(super) fn of(wait: &Wait) -> Self {
+        match wait {
+            Wait::Memory { purpose, .. } | Wait::Relayed { purpose, .. } => Self::Memory(*purpose),
+            Wait::Deaf { purpose, .. } => Self::Deaf(*purpose),
+            Wait::Kernel(op) => Self::Kernel(*op),
+        }
+    }
+}
+
 impl Tree {
-    /// Returns a node and those below it, each before its children; of `inside_task` those that
-    /// belong to the same task alone.
-    pub(crate) fn views(&self, top: NodeId, inside_task: bool) -> Vec<View> {
-        let mut views = Vec::new();
-        let mut left = vec![(0, top.0)];
+    /// Returns all nodes, each before its children and these in the order in which they came.
+    pub(crate) fn views(&self) -> Vec<View> {
+        let mut told = self.told_parks();
+        let mut views = Vec::with_capacity(self.nodes.len());
+        let mut left = vec![(0, self.root)];
         while let Some((depth, key)) = left.pop() {
-            let Some(node) = self.nodes.get(key) else {
-                continue;
-            };
-            if inside_task && depth > 0 && matches!(node.kind, Kind::Task(_)) {
-                continue;
-            }
-            let mut waits = Vec::new();
+            let node = self.node(key);
+            let mut waits = told.remove(&NodeId(key)).unwrap_or_default();
             let mut next = node.first_park;
             while let Some(park) = next.and_then(|key| self.parks.get(key)) {
-                if let ParkState::Waiting(wait) = &park.state {
-                    let wait = match wait {
-                        Wait::Memory { purpose, .. } | Wait::Relayed { purpose, .. } => {
-                            Waits::Memory(*purpose)
-                        }
-                        Wait::Deaf { purpose, .. } => Waits::Deaf(*purpose),
-                        Wait::Kernel(op) => Waits::Kernel(*op),
-                    };
-                    waits.push((wait, park.since));
-                }
+                waits.push(park.view());
                 next = park.next;
             }
+            // The newest is the first in its list.
+            waits.reverse();
             views.push(View {
                 depth,
                 node: NodeId(key),
                 kind: node.kind,
-                cause: node.cause,
-                cancelled_at: node.cancelled_at,
+                cause: node.cause.map(|cause| (cause, node.cancelled_at)),
                 refused: node.refused,
                 shield: node.shield,
+                grace: node.grace,
                 ghost: node.ghost,
-                orphans: node.orphans,
                 tasks: node.tasks,
+                promises: node.promises,
                 deadline: node.deadline.map(|(at, _)| at),
                 ending: node.end_waiter.is_some(),
                 bare: node.is_bare(),
@@ -80,9 +92,30 @@ impl Tree {
             let mut child = node.first_child;
             while let Some(key) = child {
                 left.push((depth + 1, key));
-                child = self.nodes.get(key).and_then(|node| node.next);
+                child = self.node(key).next;
             }
         }
         views
+    }
+
+    /// Returns the parks that no list has any more, by the node they were under; at the root where
+    /// that has gone.
+    fn told_parks(&self) -> BTreeMap<NodeId, Vec<Waiting>> {
+        let mut told = BTreeMap::<_, Vec<_>>::new();
+        for park in self.parks.values().filter(|park| park.is_told()) {
+            let node = self.nodes.get(park.node).map_or(self.root, |_| park.node);
+            told.entry(NodeId(node)).or_default().push(park.view());
+        }
+        told
+    }
+}
+
+impl Park {
+    fn view(&self) -> Waiting {
+        Waiting {
+            waits: self.waits,
+            since: self.since,
+            told: self.is_told(),
+        }
     }
 }
