@@ -397,8 +397,46 @@ fn a_wait_that_was_told_of_a_cancel_says_so_until_it_ends() {
         let look = Look::here();
         look.says(&["for another core, which was told of the cancel, for "]);
         let node = look.node(|node| node["waits"][0]["told"] == true);
-        assert_eq!(node["refused"], true);
+        assert_eq!(
+            (&node["refused"], &node["foreign"]),
+            (&true.into(), &false.into())
+        );
         task.await.expect("no panic").expect("no error");
+        nothing_is_left(&handle).await;
+    });
+}
+
+/// One branch of a body ends at the cancel, so the body is polled while the other waits on. The
+/// runtime knows what it waits for: it wakes nobody for it.
+#[test]
+fn a_wait_that_was_told_of_a_cancel_is_no_foreign_one() {
+    on_core(|handle| async move {
+        let here = handle.cores()[0];
+        let scope = Scope::new();
+        let cancel = scope.handle();
+        let task = spawn(async move {
+            let call = on(here, || async {
+                let goodbye = Scope::new().shielded();
+                goodbye.run(sleep(Duration::from_millis(40))).await?;
+                Ok::<_, io::Error>(())
+            });
+            let body = async {
+                let (mut call, mut other) = (pin!(call), pin!(sleep(LONG)));
+                let mut sleeps = true;
+                poll_fn(|cx| {
+                    if sleeps && other.as_mut().poll(cx).is_ready() {
+                        sleeps = false;
+                    }
+                    call.as_mut().poll(cx)
+                })
+                .await
+            };
+            scope.run(body).await
+        });
+        park_once(&handle).await;
+        cancel.cancel();
+        task.await.expect("no panic").expect("no error");
+        assert_eq!(handle.metrics()[0].foreign_wakes, 0);
         nothing_is_left(&handle).await;
     });
 }

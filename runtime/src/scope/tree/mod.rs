@@ -107,6 +107,8 @@ struct Node {
     previous: Option<Key>,
     next: Option<Key>,
     first_park: Option<Key>,
+    /// Parks that were told of a cancel and end when the other side does. They are in no list.
+    told: u32,
     kind: Kind,
     /// This scope's own cancel. The first cause stays.
     cause: Option<Cancelled>,
@@ -835,6 +837,8 @@ impl Tree {
             ParkState::Waiting(Wait::Kernel(_)) => return None,
             ParkState::Asked(_) | ParkState::Waiting(_) => {}
         }
+        self.told_no_more(id.0);
+        let park = self.parks.get_mut(id.0)?;
         match std::mem::replace(&mut park.state, ParkState::Ready) {
             ParkState::Waiting(
                 Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Relayed { waker, .. },
@@ -875,6 +879,7 @@ impl Tree {
         if matches!(self.parks.get(id.0)?.state, ParkState::Waiting(_)) {
             self.unlink_park(id.0);
         }
+        self.told_no_more(id.0);
         match self.parks.remove(id.0)?.state {
             ParkState::Waiting(
                 Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Relayed { waker, .. },
@@ -1017,8 +1022,20 @@ impl Tree {
             | ParkState::Aborted(_) => unreachable!("only a waiting park is linked"),
         };
         found.state = state;
+        let told = found.is_told().then_some(found.node);
         self.unlink_park(park);
+        if let Some(node) = told {
+            self.node_mut(node).told += 1;
+        }
         self.effects.push_back(effect);
+    }
+
+    /// Notes that a park ends, or is forgotten, which may have been told of a cancel.
+    fn told_no_more(&mut self, park: Key) {
+        let told = self.parks.get(park).filter(|park| park.is_told());
+        if let Some(node) = told.and_then(|park| self.nodes.get_mut(park.node)) {
+            node.told -= 1;
+        }
     }
 
     fn move_to(&mut self, park: Key, node: Key) {
@@ -1076,6 +1093,7 @@ impl Node {
             previous: None,
             next: None,
             first_park: None,
+            told: 0,
             kind,
             cause: None,
             cancelled_at: Instant::from_nanos(0),
@@ -1100,6 +1118,7 @@ impl Node {
     /// Nothing is registered here that will wake the body.
     fn is_bare(&self) -> bool {
         self.first_park.is_none()
+            && self.told == 0
             && self.first_child.is_none()
             && self.orphans == 0
             && self.tasks == 0

@@ -491,3 +491,22 @@ fn the_bits_say_what_the_definition_says() {
         }
     }
 }
+
+#[test]
+fn who_waits_on_after_being_told_waits_in_nothing_foreign() {
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    let (one, other) = (
+        tree.park(scope, Wait::Kernel(1)),
+        tree.park(scope, waiting()),
+    );
+    tree.cancel(scope, cause(), false);
+    assert_eq!(effects(&mut tree).len(), 2);
+    tree.unpark(other);
+    assert!(
+        !tree.waits_in_foreign(scope),
+        "the kernel has yet to end it"
+    );
+    tree.unpark(one);
+    assert!(tree.waits_in_foreign(scope));
+}
