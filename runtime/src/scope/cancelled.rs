@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::{fmt, io};
 
-use super::GroupError;
+use super::{GroupError, StartError};
 use crate::buf::Interrupted;
 
 /// The op did not happen, because its scope is cancelled.
@@ -167,12 +167,6 @@ impl From<Cancelled> for io::Error {
 ///             AskError::Refused => None,
 ///         }
 ///     }
-///     fn rest(self) -> Result<Self, Self> {
-///         match self {
-///             AskError::Cancelled(_) => Err(self),
-///             AskError::Refused => Ok(self),
-///         }
-///     }
 /// }
 /// ```
 pub trait CarriesCancelled: From<Cancelled> + Sized {
@@ -181,19 +175,24 @@ pub trait CarriesCancelled: From<Cancelled> + Sized {
 
     /// Returns the error without the cancellations inside; `Err(self)` if nothing else is left.
     ///
+    /// As it stands it is right for an error that is either a cancellation or something else. One that
+    /// may be both, such as a list of failures, says here what is left of it.
+    ///
     /// # Errors
     ///
     /// The error itself, where it is a cancellation and nothing more.
-    fn rest(self) -> Result<Self, Self>;
+    fn rest(self) -> Result<Self, Self> {
+        if self.cancelled().is_some() {
+            Err(self)
+        } else {
+            Ok(self)
+        }
+    }
 }
 
 impl CarriesCancelled for Cancelled {
     fn cancelled(&self) -> Option<Cancelled> {
         Some(*self)
-    }
-
-    fn rest(self) -> Result<Self, Self> {
-        Err(self)
     }
 }
 
@@ -234,7 +233,7 @@ impl CarriesCancelled for io::Error {
 }
 
 /// What is looked into: the error and its sources, for a `Cancelled`, an `io::Error`, and a
-/// `GroupError` of either or of boxed errors.
+/// `GroupError` or `StartError` of either or of boxed errors.
 impl CarriesCancelled for Box<dyn Error + Send + Sync> {
     fn cancelled(&self) -> Option<Cancelled> {
         let mut next: Option<&(dyn Error + 'static)> = Some(&**self);
@@ -263,8 +262,16 @@ impl CarriesCancelled for Box<dyn Error + Send + Sync> {
             Ok(group) => return split(*group),
             Err(boxed) => boxed,
         };
-        match boxed.downcast::<GroupError<Self>>() {
-            Ok(group) => split(*group),
+        let boxed = match boxed.downcast::<GroupError<Self>>() {
+            Ok(group) => return split(*group),
+            Err(boxed) => boxed,
+        };
+        let boxed = match boxed.downcast::<StartError<io::Error>>() {
+            Ok(start) => return split(*start),
+            Err(boxed) => boxed,
+        };
+        match boxed.downcast::<StartError<Self>>() {
+            Ok(start) => split(*start),
             Err(boxed) => Err(boxed),
         }
     }
@@ -283,8 +290,17 @@ fn cancelled_in(error: &(dyn Error + 'static)) -> Option<Cancelled> {
     if let Some(group) = error.downcast_ref::<GroupError<Cancelled>>() {
         return group.cancelled();
     }
+    if let Some(group) = error.downcast_ref::<GroupError<Box<dyn Error + Send + Sync>>>() {
+        return group.cancelled();
+    }
+    if let Some(start) = error.downcast_ref::<StartError<io::Error>>() {
+        return start.cancelled();
+    }
+    if let Some(start) = error.downcast_ref::<StartError<Cancelled>>() {
+        return start.cancelled();
+    }
     error
-        .downcast_ref::<GroupError<Box<dyn Error + Send + Sync>>>()
+        .downcast_ref::<StartError<Box<dyn Error + Send + Sync>>>()
         .and_then(CarriesCancelled::cancelled)
 }
 
@@ -359,5 +375,25 @@ mod tests {
         );
         let alone = io::Error::from(GroupError::from(Cancelled::requested()));
         assert!(alone.rest().is_err());
+    }
+
+    #[test]
+    fn boxed_error_is_looked_into_where_a_child_has_not_started() {
+        type Boxed = Box<dyn Error + Send + Sync>;
+        let failed: StartError<Boxed> = Cancelled::requested().into();
+        let boxed: Boxed = failed.into();
+        assert_eq!(boxed.cancelled(), Some(Cancelled::requested()));
+        assert!(boxed.rest().is_err());
+        let mixed = GroupError::new(
+            vec![io::Error::other("refused")],
+            Some(Cancelled::deadline()),
+        );
+        let boxed: Boxed = StartError::Failed(io::Error::from(mixed)).into();
+        assert_eq!(boxed.cancelled(), Some(Cancelled::deadline()));
+        let rest = boxed.rest().expect("a failure is left");
+        assert_eq!(
+            (rest.to_string().as_str(), rest.cancelled()),
+            ("refused", None)
+        );
     }
 }

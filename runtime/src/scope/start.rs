@@ -138,14 +138,9 @@ impl<E: fmt::Display> fmt::Display for StartError<E> {
     }
 }
 
-impl<E: Error + 'static> Error for StartError<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Failed(error) => Some(error),
-            Self::NotStarted | Self::GroupClosed => None,
-        }
-    }
-}
+/// Without a source: what the child failed with is what this says. So `E` may be a boxed error, which
+/// is no `Error` itself.
+impl<E: fmt::Debug + fmt::Display> Error for StartError<E> {}
 
 impl<E: From<Cancelled>> From<Cancelled> for StartError<E> {
     fn from(cancelled: Cancelled) -> Self {
