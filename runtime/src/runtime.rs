@@ -22,7 +22,7 @@ use crate::mailbox::closures::{ClosureQueue, Job, Refused};
 use crate::metrics::CoreMetrics;
 #[cfg(feature = "sim")]
 use crate::panics::caught;
-use crate::panics::guarded;
+use crate::panics::{guarded, text_of};
 use crate::scope::remote::FarScope;
 use crate::scope::{CarriesCancelled, Reason};
 use crate::task::current;
@@ -514,6 +514,17 @@ impl<F> fmt::Display for SpawnError<F> {
 
 impl<F> Error for SpawnError<F> {}
 
+/// Without the closure. A full mailbox is of kind [`io::ErrorKind::WouldBlock`].
+impl<F> From<SpawnError<F>> for io::Error {
+    fn from(error: SpawnError<F>) -> Self {
+        let kind = match error {
+            SpawnError::Full(_) => io::ErrorKind::WouldBlock,
+            SpawnError::Closed(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 impl Handle {
     /// Returns the handle of the runtime that this code runs in, if it runs on a core.
     pub fn current() -> Option<Self> {
@@ -695,6 +706,22 @@ impl fmt::Display for RemoteError {
 }
 
 impl Error for RemoteError {}
+
+/// In words, also what the task panicked with.
+impl From<RemoteError> for io::Error {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Panicked(payload) => {
+                Self::other(format!("the task panicked: {}", text_of(&*payload)))
+            }
+            RemoteError::WouldBlock => Self::new(
+                io::ErrorKind::WouldBlock,
+                RemoteError::WouldBlock.to_string(),
+            ),
+            RemoteError::Gone => Self::other(RemoteError::Gone.to_string()),
+        }
+    }
+}
 
 struct RemoteSlot<T> {
     output: Mutex<Option<Result<T, RemoteError>>>,

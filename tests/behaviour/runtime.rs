@@ -12,7 +12,7 @@ use std::time::Duration;
 use quoit::time::{Instant, sleep};
 use quoit::{
     BuildError, Cancelled, CoreId, Cores, JoinError, Reason, RemoteError, Runtime, SpawnError,
-    block_on, op, spawn, yield_now,
+    block_on, isolating_group, op, spawn, yield_now,
 };
 use tests::{
     Child, Counted, Drops, Kernel, gauges, in_child, on_both, on_core, on_core_of, threads,
@@ -904,4 +904,40 @@ fn the_shortest_grace_period_counts() {
     ));
     assert!(begin.elapsed() < long, "the second call had no effect");
     drop(runtime);
+}
+
+// --- errors of tasks, as `io::Error` ---
+
+#[test]
+fn a_failed_child_is_joined_as_the_error_it_failed_with() {
+    on_core(|_| async {
+        let kinds = isolating_group(async |g| {
+            let gone = g.spawn(async { Err::<(), _>(io::ErrorKind::NotFound.into()) });
+            let panics = g.spawn::<()>(async { panic!("on purpose") });
+            let gone = io::Error::from(gone.await.expect_err("it failed"));
+            let panics = io::Error::from(panics.await.expect_err("it panicked"));
+            Ok::<_, io::Error>((gone.kind(), panics.to_string()))
+        });
+        let (kind, text) = kinds.await.expect("told already").expect("not cancelled");
+        assert_eq!(kind, io::ErrorKind::NotFound);
+        assert_eq!(text, "the task panicked: on purpose");
+    });
+}
+
+#[test]
+fn what_a_thread_is_told_of_a_task_becomes_an_io_error() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a core");
+        let (handle, core) = (runtime.handle(), runtime.handle().cores()[0]);
+        let panics = handle.spawn(core, || async { panic!("on purpose") });
+        let told: Result<(), _> = panics.expect("room").wait();
+        let error = io::Error::from(told.expect_err("it panicked"));
+        assert_eq!(error.to_string(), "the task panicked: on purpose");
+        runtime.shutdown(Duration::ZERO);
+        let refused = handle.spawn(core, || async {}).expect_err("it has ended");
+        assert_eq!(io::Error::from(refused).to_string(), "the core has ended");
+    });
 }

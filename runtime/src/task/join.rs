@@ -134,20 +134,21 @@ impl<E> crate::CarriesCancelled for JoinError<E> {
             _ => None,
         }
     }
-
-    fn rest(self) -> Result<Self, Self> {
-        if self.cancelled().is_some() {
-            Err(self)
-        } else {
-            Ok(self)
-        }
-    }
 }
 
-impl<E: fmt::Display> From<JoinError<E>> for io::Error {
+/// A failure that is an `io::Error` is itself again.
+impl<E: fmt::Display + 'static> From<JoinError<E>> for io::Error {
     fn from(error: JoinError<E>) -> Self {
         match error {
             JoinError::Cancelled(cancelled) => cancelled.into(),
+            JoinError::Failed(failure) => {
+                let text = failure.to_string();
+                let failure: Box<dyn Any> = Box::new(failure);
+                match failure.downcast::<Self>() {
+                    Ok(failure) => *failure,
+                    Err(_) => Self::other(text),
+                }
+            }
             other => Self::other(other.to_string()),
         }
     }
