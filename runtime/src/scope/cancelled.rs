@@ -373,7 +373,8 @@ mod tests {
             (rest.cancelled(), rest.to_string()),
             (None, "failed".into())
         );
-        let alone = io::Error::from(GroupError::from(Cancelled::requested()));
+        let alone = GroupError::<io::Error>::from(Cancelled::requested());
+        let alone = io::Error::from(alone);
         assert!(alone.rest().is_err());
     }
 

@@ -681,6 +681,12 @@ impl From<GroupError<Self>> for io::Error {
     }
 }
 
+impl From<GroupError<Cancelled>> for io::Error {
+    fn from(error: GroupError<Cancelled>) -> Self {
+        Cancelled::from(error).into()
+    }
+}
+
 impl From<GroupError<Self>> for Cancelled {
     fn from(error: GroupError<Self>) -> Self {
         let failure = error.errors.first().copied().or(error.cancelled);

@@ -173,6 +173,15 @@ impl From<StartError<Self>> for io::Error {
     }
 }
 
+impl From<StartError<Cancelled>> for io::Error {
+    fn from(error: StartError<Cancelled>) -> Self {
+        match error {
+            StartError::Failed(cancelled) => cancelled.into(),
+            other => Self::other(other.to_string()),
+        }
+    }
+}
+
 /// A call that waits for its child. Dropped, it lets the group end; and cancels a child that has not
 /// started.
 struct Starting<V, E: CarriesCancelled + 'static> {
