@@ -17,6 +17,8 @@
 //! - [`spawn`], [`JoinHandle`], [`yield_now`]: tasks. A task stays on its core; nothing needs `Send`.
 //! - [`Scope`], [`Cancelled`], [`CancelHandle`], [`check`]: what is cancelled as a unit.
 //! - [`group`], [`race`], [`timeout`], [`run_until_cancelled`]: what is made of scopes.
+//! - [`cancellation`]: the guide to all of that, with programs.
+//! - [`CoreMetrics`], [`ScopeDump`]: what has happened, and who waits for what now.
 //! - Deadlines: [`time`].
 //! - Memory that the kernel may write to: [`buf`].
 //! - Files in [`fs`], signals in [`signal`], and in [`op`] the leaf ops that all of them are made of.
@@ -26,6 +28,8 @@
 //! Sockets, TLS and HTTP are in the crate `quoit-net`.
 
 pub mod buf;
+#[doc = include_str!("scope/guide.md")]
+pub mod cancellation {}
 mod config;
 mod core_loop;
 mod core_state;

@@ -7,6 +7,8 @@
 //! ([`start`]: those that tell when they are ready); [`race`](mod@race) the first to end; [`timeout`](mod@timeout)
 //! fails when it is late; [`on`](mod@remote) runs a child on another core ([`far`]); [`foreign`] drops futures that know nothing of scopes.
 //!
+//! `guide.md` is the guide for those who use it: the public module `cancellation`.
+//!
 //! The rules in short: an op in a cancelled scope fails with [`Cancelled`] at its first poll, for
 //! as long as the scope lasts; a parked op is aborted once; a result that was there first is
 //! returned; a body that ends with `Cancelled` is absorbed by the outermost scope that was
@@ -48,6 +50,8 @@ use running::{Entered, Run};
 use tree::{Kind, NodeId, Shield};
 
 /// A scope: a body that is cancelled as a unit, by a deadline or by a handle.
+///
+/// The guide is [`cancellation`](crate::cancellation).
 ///
 /// ```
 /// use std::time::Duration;
