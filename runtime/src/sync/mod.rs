@@ -12,8 +12,8 @@
 //! | items, each for every receiver | [`broadcast`] | up to `n`, then the oldest goes |
 //! | the latest value | [`watch`] | the latest |
 //!
-//! Nothing here crosses cores: these types are neither `Send` nor `Sync`. To reach a task of another
-//! core there is [`Handle::spawn`](crate::Handle::spawn). Nor need the values be `'static`.
+//! Nothing here crosses cores, but for what lies in [`shared`]: these types are neither `Send` nor
+//! `Sync`. Nor need the values be `'static`.
 //!
 //! # What holds for all of them
 //!
@@ -44,6 +44,7 @@ mod mutex;
 mod once_cell;
 pub mod oneshot;
 mod semaphore;
+pub mod shared;
 pub(crate) mod wait_list;
 pub mod watch;
 
