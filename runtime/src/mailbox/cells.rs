@@ -261,7 +261,7 @@ impl Tagged {
 
     /// Empties it, for a new generation. Owner only.
     fn begin(&self, generation: u64) {
-        self.0.store(Self::empty(generation), Ordering::Relaxed);
+        self.0.swap(Self::empty(generation), Ordering::Relaxed);
     }
 
     /// Writes a number, unless the scope is another by now.
@@ -353,9 +353,17 @@ impl CancelCell {
         if self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT != generation {
             self.grace.begin(generation);
             self.deadline.begin(generation);
+            // A store would do, since an exchange that began before cannot come after it. The models
+            // know that of a swap alone.
             self.state
-                .store(generation << GENERATION_SHIFT, Ordering::Release);
+                .swap(generation << GENERATION_SHIFT, Ordering::Release);
         }
+    }
+
+    /// Closes the cell: whoever comes late finds the node gone. Owner only.
+    fn retire(&self) {
+        self.state
+            .swap(RETIRED << GENERATION_SHIFT, Ordering::Release);
     }
 
     /// Marks the scope as cancelled; the first cause stays.
@@ -455,16 +463,14 @@ impl CancelCells {
     pub(crate) fn begin_life(&self) {
         self.take(&mut Vec::new(), |_| {});
         for cell in self.cells.all() {
-            cell.state
-                .store(RETIRED << GENERATION_SHIFT, Ordering::Release);
+            cell.retire();
         }
     }
 
     /// Closes a node's cell: handles find it gone. Owner only.
     pub(crate) fn retire(&self, index: u32) {
         if let Some(cell) = self.cells.get(index) {
-            cell.state
-                .store(RETIRED << GENERATION_SHIFT, Ordering::Release);
+            cell.retire();
         }
     }
 
@@ -693,6 +699,170 @@ mod loom_tests {
             queue.take_all(&mut taken, |index| &links[index as usize]);
             taken.sort_unstable();
             assert_eq!(taken, [0, 1]);
+        });
+    }
+
+    /// A cell with its queue, as one node after the other uses it.
+    struct Cells {
+        cell: CancelCell,
+        queue: Queue,
+    }
+
+    impl Cells {
+        fn of(generation: u64) -> Arc<Self> {
+            let cell = CancelCell::retired();
+            cell.announce(generation);
+            Arc::new(Self {
+                cell,
+                queue: Queue::new(),
+            })
+        }
+
+        /// As `CancelCells::cancel`.
+        fn cancel(&self, generation: u64, word: u32, grace: Option<Duration>) -> Sent {
+            let cancel = Cancel {
+                word,
+                is_own: true,
+                grace,
+            };
+            self.after(self.cell.cancel(generation, cancel))
+        }
+
+        /// As `CancelCells::set_deadline`.
+        fn set_deadline(&self, generation: u64, deadline: Instant) -> Sent {
+            self.after(self.cell.set_deadline(generation, deadline))
+        }
+
+        fn after(&self, sent: Sent) -> Sent {
+            if sent == Sent::Delivered {
+                self.queue.put(0, &self.cell.link);
+            }
+            sent
+        }
+
+        /// As `CancelCells::take`: what it finds of this generation.
+        fn take(&self, generation: u64) -> Option<ScopeMail> {
+            let mut taken = Vec::new();
+            self.queue.take_all(&mut taken, |_| &self.cell.link);
+            taken.first()?;
+            let mail = self.cell.read(0);
+            (mail.generation == generation).then_some(mail)
+        }
+    }
+
+    const LONG: Duration = Duration::from_millis(7);
+    const SHORT: Duration = Duration::from_millis(3);
+
+    /// Two cancel while the owner takes: one of them is the first, and the owner sees his word with
+    /// his grace, once.
+    #[test]
+    fn loom_the_first_cause_wins_with_its_own_grace() {
+        for other in [None, Some(SHORT)] {
+            loom::model(move || {
+                let cells = Cells::of(4);
+                let cancellers: Vec<_> = [(1, Some(LONG)), (2, other)]
+                    .into_iter()
+                    .map(|(word, grace)| {
+                        let cells = cells.clone();
+                        loom::thread::spawn(move || cells.cancel(4, word, grace))
+                    })
+                    .collect();
+                let seen = cells.take(4).and_then(|mail| mail.cancel);
+                let mut sent = cancellers.into_iter().map(|sender| sender.join().unwrap());
+                let sent = [sent.next(), sent.next()];
+                let won = match sent {
+                    [Some(Sent::Delivered), Some(Sent::Already)] => (1, Some(LONG)),
+                    [Some(Sent::Already), Some(Sent::Delivered)] => (2, other),
+                    other => panic!("{other:?}"),
+                };
+                let cancel = seen.or_else(|| cells.take(4).and_then(|mail| mail.cancel));
+                let cancel = cancel.expect("a cancel was lost");
+                assert_eq!((cancel.word, cancel.grace), won);
+            });
+        }
+    }
+
+    /// A scope is cancelled with a grace, and its deadline is moved, while it ends and another begins
+    /// in its place: nothing of that is the other's, and what the other is told arrives.
+    #[test]
+    fn loom_what_comes_late_is_not_the_next_scopes() {
+        loom::model(|| {
+            let cells = Cells::of(4);
+            let late = {
+                let cells = cells.clone();
+                loom::thread::spawn(move || {
+                    cells.cancel(4, 1, Some(LONG));
+                    cells.set_deadline(4, Instant::from_nanos(1));
+                })
+            };
+            let before = cells.take(4);
+            if let Some(cancel) = before.and_then(|mail| mail.cancel) {
+                assert_eq!((cancel.word, cancel.grace), (1, Some(LONG)));
+            }
+            cells.cell.retire();
+            cells.cell.announce(5);
+            if let Some(mail) = cells.take(5) {
+                assert_eq!((mail.cancel, mail.deadline), (None, None));
+            }
+            assert_eq!(cells.cancel(5, 2, Some(SHORT)), Sent::Delivered);
+            let first = cells.take(5);
+            late.join().unwrap();
+            // Whoever came late may have been about to link the cell: then it is linked by him.
+            let last = cells.take(5);
+            let mail: Vec<_> = [first, last].into_iter().flatten().collect();
+            let seen: Vec<_> = mail.iter().filter_map(|mail| mail.cancel).collect();
+            assert!(mail.iter().all(|mail| mail.deadline.is_none()));
+            assert!(!seen.is_empty(), "a cancel was lost");
+            assert_eq!((seen[0].word, seen[0].grace), (2, Some(SHORT)));
+        });
+    }
+
+    /// A scope that begins in the place of another is cancelled by somebody else, while the other is
+    /// cancelled late: it has its own cause and its own grace.
+    #[test]
+    fn loom_a_cancel_reaches_the_scope_it_means() {
+        for grace in [None, Some(SHORT)] {
+            loom::model(move || {
+                let cells = Cells::of(4);
+                let late = {
+                    let cells = cells.clone();
+                    loom::thread::spawn(move || cells.cancel(4, 1, Some(LONG)))
+                };
+                cells.cell.retire();
+                cells.cell.announce(5);
+                let meant = {
+                    let cells = cells.clone();
+                    loom::thread::spawn(move || cells.cancel(5, 2, grace))
+                };
+                let seen = cells.take(5).and_then(|mail| mail.cancel);
+                late.join().unwrap();
+                assert_eq!(meant.join().unwrap(), Sent::Delivered);
+                let cancel = seen.or_else(|| cells.take(5).and_then(|mail| mail.cancel));
+                let cancel = cancel.expect("a cancel was lost");
+                assert_eq!((cancel.word, cancel.grace), (2, grace));
+            });
+        }
+    }
+
+    /// The deadline is moved twice while the owner takes: the last that one thread said is the last
+    /// that is seen.
+    #[test]
+    fn loom_the_last_deadline_counts() {
+        loom::model(|| {
+            let cells = Cells::of(4);
+            let mover = {
+                let cells = cells.clone();
+                loom::thread::spawn(move || {
+                    for unit in [5, 9] {
+                        let deadline = Instant::from_nanos(unit * DEADLINE_UNIT);
+                        assert_eq!(cells.set_deadline(4, deadline), Sent::Delivered);
+                    }
+                })
+            };
+            let first = cells.take(4).and_then(|mail| mail.deadline);
+            mover.join().unwrap();
+            let last = cells.take(4).and_then(|mail| mail.deadline).or(first);
+            assert_eq!(last, Some(Instant::from_nanos(9 * DEADLINE_UNIT)));
         });
     }
 }

@@ -4,11 +4,21 @@
 //! closes the queue; whoever finds the queue closed after putting something in takes out what is
 //! there, so that nothing is kept for ever and nobody waits for an answer that cannot come.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering, fence};
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
+use std::sync::PoisonError;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
 
+#[cfg(not(loom))]
 use crossbeam_queue::ArrayQueue;
+#[cfg(loom)]
+use model::ArrayQueue;
 
 use crate::panics::contained;
 
@@ -46,7 +56,7 @@ impl ClosureQueue {
         Self {
             jobs: ArrayQueue::new(capacity),
             closed: AtomicBool::new(false),
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Vec::new()),
             somebody_waits: AtomicBool::new(false),
         }
     }
@@ -143,4 +153,187 @@ impl ClosureQueue {
 /// A thread that panicked while it held this lock left nothing half done.
 fn lock(waiting: &Mutex<Vec<Waker>>) -> MutexGuard<'_, Vec<Waker>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A bounded queue in the place of the real one, which a model cannot look into. It promises less:
+/// what is put in and taken out is in order, and nothing else is by it. Whoever finds it full or empty
+/// may be late with that.
+#[cfg(loom)]
+mod model {
+    use std::collections::VecDeque;
+    use std::sync::{Mutex, PoisonError};
+
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+
+    pub(super) struct ArrayQueue<T> {
+        capacity: usize,
+        count: AtomicUsize,
+        /// Unknown to the model, so it puts nothing in order there; changed with the count at one
+        /// stroke, since threads of a model change over at its own atomics alone.
+        items: Mutex<VecDeque<T>>,
+    }
+
+    impl<T> ArrayQueue<T> {
+        pub(super) fn new(capacity: usize) -> Self {
+            Self {
+                capacity,
+                count: AtomicUsize::new(0),
+                items: Mutex::default(),
+            }
+        }
+
+        pub(super) fn push(&self, item: T) -> Result<(), T> {
+            let mut count = self.count.load(Ordering::Relaxed);
+            while count < self.capacity {
+                match self.exchange(count, count + 1) {
+                    Ok(()) => {
+                        self.items().push_back(item);
+                        return Ok(());
+                    }
+                    Err(now) => count = now,
+                }
+            }
+            Err(item)
+        }
+
+        pub(super) fn pop(&self) -> Option<T> {
+            let mut count = self.count.load(Ordering::Relaxed);
+            while count > 0 {
+                match self.exchange(count, count - 1) {
+                    Ok(()) => return self.items().pop_front(),
+                    Err(now) => count = now,
+                }
+            }
+            None
+        }
+
+        pub(super) fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+
+        pub(super) fn len(&self) -> usize {
+            self.count.load(Ordering::Relaxed)
+        }
+
+        fn exchange(&self, from: usize, to: usize) -> Result<(), usize> {
+            self.count
+                .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
+                .map(drop)
+        }
+
+        fn items(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
+            self.items.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::thread;
+    use std::task::Wake;
+
+    /// A waker that counts.
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A queue with room for one, which is taken, and how many of those in there were run or dropped.
+    fn full() -> (
+        Arc<ClosureQueue>,
+        std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    ) {
+        let queue = Arc::new(ClosureQueue::new(1));
+        let ended = std::sync::Arc::default();
+        let sent = queue.send(job(&ended));
+        assert!(sent.is_ok());
+        (queue, ended)
+    }
+
+    /// A job that counts when it ends, run or not.
+    fn job(ended: &std::sync::Arc<std::sync::atomic::AtomicUsize>) -> Job {
+        struct Ends(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let ends = Ends(ended.clone());
+        Box::new(move || drop(ends))
+    }
+
+    /// One who comes with a job: whether it was refused for want of room, and his bell.
+    fn comes(
+        queue: &Arc<ClosureQueue>,
+        ended: &std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    ) -> thread::JoinHandle<(Result<(), Refused>, std::sync::Arc<Bell>)> {
+        let (queue, job) = (queue.clone(), job(ended));
+        thread::spawn(move || {
+            let bell = std::sync::Arc::new(Bell(AtomicUsize::new(0)));
+            let sent = queue.send_or_wait(job, &bell.clone().into());
+            (sent.map_err(|(refused, _)| refused), bell)
+        })
+    }
+
+    /// Who found no room is woken when there is some, or has put his job in.
+    #[test]
+    fn loom_who_waits_for_room_is_woken() {
+        loom::model(|| {
+            let (queue, ended) = full();
+            let sender = comes(&queue, &ended);
+            queue.take().expect("there is one")();
+            queue.wake_waiting();
+            let (sent, bell) = sender.join().unwrap();
+            match sent {
+                Ok(()) => assert_eq!(queue.jobs.len(), 1),
+                Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
+                Err(Refused::Closed) => unreachable!("it is open"),
+            }
+        });
+    }
+
+    /// One waits for room and another comes: there is room for one of them, and both are woken, or the
+    /// other was faster.
+    #[test]
+    fn loom_of_two_who_wait_for_room_none_is_forgotten() {
+        loom::model(|| {
+            let (queue, ended) = full();
+            let waits = std::sync::Arc::new(Bell(AtomicUsize::new(0)));
+            let refused = queue.send_or_wait(job(&ended), &waits.clone().into());
+            assert!(matches!(refused, Err((Refused::Full, Some(_)))));
+            let sender = comes(&queue, &ended);
+            queue.take().expect("there is one")();
+            queue.wake_waiting();
+            assert_eq!(waits.0.load(Ordering::Relaxed), 1);
+            let (sent, bell) = sender.join().unwrap();
+            match sent {
+                Ok(()) => assert_eq!(queue.jobs.len(), 1),
+                Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
+                Err(Refused::Closed) => unreachable!("it is open"),
+            }
+        });
+    }
+
+    /// The core ends while somebody waits for room: he is woken or told, and no job is kept.
+    #[test]
+    fn loom_who_waits_for_room_hears_of_the_end() {
+        loom::model(|| {
+            let (queue, ended) = full();
+            let sender = comes(&queue, &ended);
+            queue.close();
+            let (sent, bell) = sender.join().unwrap();
+            match sent {
+                Ok(()) | Err(Refused::Closed) => {}
+                Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
+            }
+            assert!(queue.is_empty(), "a job is kept for ever");
+            assert_eq!(ended.load(std::sync::atomic::Ordering::Relaxed), 2);
+        });
+    }
 }
