@@ -1,5 +1,7 @@
 //! How cancellation behaves, scenario by scenario. A test's name begins with its scenario's.
 
+mod across_programs;
+mod across_sync;
 mod streams;
 mod sync;
 mod sync_programs;
