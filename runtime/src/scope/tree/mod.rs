@@ -372,15 +372,23 @@ impl Tree {
     /// Returns what an op refused under this node reports: the cause of the outermost cancelled
     /// scope it can see, which is the one that will absorb it.
     pub(crate) fn cause(&self, node: NodeId) -> Cancelled {
-        self.source(node)
+        self.cause_from(node, false)
+    }
+
+    fn cause_from(&self, node: NodeId, hard_only: bool) -> Cancelled {
+        self.source_from(node, hard_only)
             .and_then(|source| self.node(source.0).cause)
             .unwrap_or_else(|| Cancelled::misuse(Misuse::Ended))
     }
 
     /// Returns the outermost cancelled scope that this node can see.
     pub(crate) fn source(&self, node: NodeId) -> Option<NodeId> {
+        self.source_from(node, false)
+    }
+
+    /// As [`Tree::source`]; with `hard_only`, seen through a grace shield.
+    fn source_from(&self, node: NodeId, mut hard_only: bool) -> Option<NodeId> {
         let mut seen = None;
-        let mut hard_only = false;
         let mut at = Some(node.0);
         while let Some(key) = at {
             let Some(node) = self.nodes.get(key) else {
@@ -940,29 +948,38 @@ impl Tree {
         if self.wanted(top) == self.bits(top) {
             return;
         }
-        // All that is newly refused below is so for the reason that `top` has.
-        let cause = self.cause(NodeId(top));
-        self.refresh_one(top, cause);
+        // All that is newly refused below is so for the reason that `top` has; behind a grace shield,
+        // for the one that it has past all grace.
+        let why = [false, true].map(|hard_only| self.cause_from(NodeId(top), hard_only));
+        self.refresh_one(top, why[0]);
         let mut at = top;
+        // Grace shields on the way from `top` down to here.
+        let mut shields = 0;
         loop {
-            let mut next = self.first_changed(self.node(at).first_child, cause);
+            let mut next = self.first_changed(self.node(at).first_child, why, shields);
             while next.is_none() && at != top {
                 let node = self.node(at);
                 let (sibling, parent) = (node.next, node.parent);
-                next = self.first_changed(sibling, cause);
+                shields -= u32::from(node.shield == Shield::Grace);
+                next = self.first_changed(sibling, why, shields);
                 at = parent.expect("below the top there is a parent");
             }
-            match next {
-                Some(key) => at = key,
-                None => return,
-            }
+            let Some(key) = next else { return };
+            shields += u32::from(self.node(key).shield == Shield::Grace);
+            at = key;
         }
     }
 
-    /// The first of these siblings whose bits change.
-    fn first_changed(&mut self, mut sibling: Option<Key>, cause: Cancelled) -> Option<Key> {
+    /// The first of these siblings whose bits change; they are behind so many grace shields.
+    fn first_changed(
+        &mut self,
+        mut sibling: Option<Key>,
+        why: [Cancelled; 2],
+        shields: u32,
+    ) -> Option<Key> {
         while let Some(key) = sibling {
-            if self.refresh_one(key, cause) {
+            let behind = shields > 0 || self.node(key).shield == Shield::Grace;
+            if self.refresh_one(key, why[usize::from(behind)]) {
                 return Some(key);
             }
             sibling = self.node(key).next;

@@ -191,6 +191,24 @@ fn a_hundred_thousand_deep_is_cancelled_without_recursion() {
     assert!(tree.is_cancelled(node));
 }
 
+/// What is further out and has grace left is hidden there: whoever asks again sees the same.
+#[test]
+fn an_abort_behind_a_grace_shield_has_the_cause_that_is_seen_there() {
+    let mut tree = Tree::new(0);
+    let root = tree.root();
+    let outer = open(&mut tree, root, false);
+    let inner = open(&mut tree, outer, false);
+    let graced = tree.open(inner, Kind::Scope, Shield::Grace);
+    let below = open(&mut tree, graced, false);
+    let (behind, before) = (tree.park(below, waiting()), tree.park(inner, waiting()));
+    tree.cancel(outer, Cancelled::deadline(), true);
+    assert_eq!(tree.aborted(before), Some(Cancelled::deadline()));
+    assert_eq!(tree.aborted(behind), None);
+    tree.cancel(inner, cause(), false);
+    assert_eq!(tree.aborted(behind), Some(cause()));
+    assert_eq!(tree.cause(below), cause());
+}
+
 #[test]
 fn a_grace_shield_holds_until_the_grace_is_over() {
     let mut tree = Tree::new(0);
