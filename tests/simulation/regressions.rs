@@ -1,13 +1,14 @@
 //! Orders of events that once went wrong, made likely on purpose.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::time::Duration;
 
 use quoit::op::{Listener, Socket};
 use quoit::sim::{Fault, Faults, for_seeds};
-use quoit::time::Instant;
-use quoit::{Scope, spawn, yield_now};
+use quoit::time::{Instant, sleep};
+use quoit::{Cancelled, Group, JoinError, Scope, isolating_group, spawn, yield_now};
 use quoit_net::tcp::{TcpListener, TcpStream};
 
 /// The kernel ends an accept early, and its scope is cancelled before the task has seen that: the task
@@ -97,4 +98,25 @@ fn a_zero_copy_send_lets_the_next_send_go_before_it_ends() {
         earlier > 0,
         "the second send always waited for the first one's memory"
     );
+}
+
+/// The body of an isolating group panics: its children are cancelled, as if it had failed.
+#[test]
+fn a_panicking_body_cancels_the_children_of_an_isolating_group() {
+    for_seeds(0..20, |sim| {
+        sim.block_on(async {
+            let begun = Instant::now();
+            let body = async |group: Group<Cancelled>| {
+                drop(group.spawn(sleep(Duration::from_secs(3600))));
+                yield_now().await?;
+                resume_unwind(Box::new("the body"))
+            };
+            let ended = spawn(isolating_group::<(), _>(body)).await;
+            assert!(matches!(ended, Err(JoinError::Panicked(_))));
+            assert!(
+                begun.elapsed() < Duration::from_secs(1),
+                "the child was left alone"
+            );
+        });
+    });
 }

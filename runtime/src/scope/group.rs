@@ -139,6 +139,8 @@ where
         }
         Ok(Err(payload)) => {
             state.panicked(payload);
+            // Without its body a group has come to its end, also an isolating one.
+            state.cancel(Reason::Failure);
             None
         }
         Err(misuse) => return Err(GroupError::new(vec![misuse.into()], None)),
