@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quoit::op::{Listener, Socket};
-use quoit::sim::{Fault, Faults, for_seeds};
+use quoit::sim::{Fault, Faults, Sim, for_seeds};
 use quoit::time::{Instant, sleep};
-use quoit::{Cancelled, Group, JoinError, Scope, isolating_group, spawn, yield_now};
+use quoit::{
+    Cancelled, Delivery, Group, JoinError, Reason, Scope, check, isolating_group, spawn, yield_now,
+};
 use quoit_net::tcp::{TcpListener, TcpStream};
 
 /// The kernel ends an accept early, and its scope is cancelled before the task has seen that: the task
@@ -119,4 +121,48 @@ fn a_panicking_body_cancels_the_children_of_an_isolating_group() {
             );
         });
     });
+}
+
+/// A scope is cancelled before its run: what is in a grace shield inside has the grace that was given.
+#[test]
+fn a_cancel_before_the_run_keeps_its_grace() {
+    for early in [false, true] {
+        Sim::with_seed(0).block_on(async move {
+            let scope = Scope::new();
+            // With a handle, its core knows it already.
+            let _handle = early.then(|| scope.handle());
+            let begun = Instant::now();
+            let grace = Duration::from_millis(50);
+            scope.cancel_with(Reason::User(7), grace);
+            sleep(grace / 5).await.expect("it is not run yet");
+            let body = async {
+                assert!(check().is_err());
+                let inside = Scope::new().grace_shielded();
+                inside.run(sleep(Duration::from_secs(3600))).await
+            };
+            assert_eq!(scope.run(body).await, Ok(None));
+            assert_eq!(begun.elapsed(), grace, "with a handle: {early}");
+        });
+    }
+}
+
+/// A scope that waits for its run says that its deadline has passed, also if a handle was made of it.
+#[test]
+fn a_scope_with_a_handle_knows_of_its_deadline_before_its_run() {
+    for early in [false, true] {
+        Sim::with_seed(0).block_on(async move {
+            let scope = Scope::new().deadline(Instant::now() + Duration::from_millis(1));
+            let _handle = early.then(|| scope.handle());
+            assert_eq!(scope.cancelled(), None);
+            sleep(Duration::from_millis(2))
+                .await
+                .expect("nobody cancels");
+            let cancelled = scope.cancelled().map(Cancelled::reason);
+            assert_eq!(cancelled, Some(Reason::Deadline), "with a handle: {early}");
+            assert_eq!(scope.cancel(), Delivery::AlreadyCancelled);
+            // Cancelled is for ever.
+            scope.set_deadline(None);
+            assert_eq!(scope.run(yield_now()).await, Ok(None));
+        });
+    }
 }

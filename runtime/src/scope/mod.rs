@@ -88,6 +88,8 @@ pub struct Scope {
     entered: RefCell<Option<Entered>>,
     /// Its own cancel, while there is no node.
     cause: Cell<Option<Cancelled>>,
+    /// When the grace of that ends.
+    grace_end: Cell<Option<Instant>>,
     absorbed: Cell<bool>,
     used: Cell<bool>,
     ended: Cell<bool>,
@@ -191,9 +193,24 @@ impl Scope {
             None if self.used.get() => Delivery::Gone,
             None if self.cause.get().is_some() => Delivery::AlreadyCancelled,
             None => {
-                self.cause.set(Some(cause));
+                self.note_cause(cause, grace);
                 Delivery::Delivered
             }
+        }
+    }
+
+    /// Notes a cancel that comes before the node.
+    fn note_cause(&self, cause: Cancelled, grace: Option<Duration>) {
+        let grace = grace.unwrap_or(self.grace);
+        self.grace_end.set(Some(Instant::now() + grace));
+        self.cause.set(Some(cause));
+    }
+
+    /// Lets a new node have the cancel that came before it, and what is left of its grace.
+    fn pass_cause_on(&self, core: &Core, node: NodeId) {
+        if let Some(cause) = self.cause.get() {
+            let grace = self.grace_end.get().map(|end| end - Instant::now());
+            core.cancel(node, cause, grace);
         }
     }
 
@@ -233,17 +250,21 @@ impl Scope {
         if self.ended.get() {
             return;
         }
+        // A node that waits for its run knows of no deadline yet.
+        let before = self.deadline.get().filter(|_| !self.used.get());
         let entered = self.on_core(|core, node| {
             let deadline = core.tree.borrow().deadline(node);
             if deadline.is_some_and(passed) {
                 core.fire_timers(Instant::now());
+            } else if before.is_some_and(passed) {
+                core.set_deadline(node, before);
             }
         });
         if entered.is_none()
             && self.deadline.get().is_some_and(passed)
             && self.cause.get().is_none()
         {
-            self.cause.set(Some(Cancelled::deadline()));
+            self.note_cause(Cancelled::deadline(), None);
         }
     }
 

@@ -331,9 +331,7 @@ impl Entered {
         let node = tree.open(parent, kind, scope.shield.get());
         tree.set_grace_period(node, scope.grace);
         drop(tree);
-        if let Some(cause) = scope.cause.get() {
-            core.cancel(node, cause, None);
-        }
+        scope.pass_cause_on(core, node);
         Self {
             node,
             home: core.identity(),
