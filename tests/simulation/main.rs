@@ -1,5 +1,6 @@
 //! Whole programs on the simulated kernel, under seeds.
 
+mod cancellation;
 mod counters;
 mod drain;
 mod echo;

@@ -1,0 +1,334 @@
+//! The leaf ops of these programs, each with its word to the model.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use quoit::op::{self, SharedFd};
+use quoit::sync::Event;
+use quoit::{CarriesCancelled, Group};
+
+use super::failure::Failure;
+use super::model::{Begun, Polled};
+use super::plan::{Foreign, Here, Plan};
+use super::reference::Node;
+use super::waits::{Op, OpId, Until};
+use crate::workload::{Dice, Weather};
+
+/// Where in a program something is done.
+#[derive(Debug, Clone)]
+pub(super) struct At {
+    pub(super) here: Rc<Here>,
+    /// The innermost scope around, and the task.
+    pub(super) scope: Node,
+    /// How often the task was refused.
+    pub(super) refusals: Rc<Cell<u32>>,
+    /// Groups around, that children may be started in.
+    pub(super) groups: Vec<(Group<Failure>, Node)>,
+    pub(super) pipe: Option<Rc<Pipe>>,
+    pub(super) depth: u32,
+    /// Where the op is polled that is handed from one scope to another.
+    pub(super) place: Option<Rc<Cell<Node>>>,
+}
+
+impl At {
+    /// In this task, in a scope further in.
+    pub(super) fn within(&self, scope: Node) -> Self {
+        Self {
+            scope,
+            depth: self.depth + 1,
+            ..self.clone()
+        }
+    }
+
+    /// In a task of its own.
+    pub(super) fn in_task(&self, task: Node) -> Self {
+        Self {
+            refusals: Rc::default(),
+            ..self.within(task)
+        }
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.here.plan
+    }
+
+    fn place(&self) -> Node {
+        self.place.as_ref().map_or(self.scope, |place| place.get())
+    }
+
+    fn op(&self, name: &'static str, until: Until) -> Op {
+        Op::new(name, self.place(), self.here.index(), until)
+    }
+}
+
+/// Runs an op, and tells the model of it.
+pub(super) async fn watched<T>(
+    at: &At,
+    name: &'static str,
+    until: Until,
+    op: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let (plan, core) = (at.plan(), at.here.index());
+    let mut op = pin!(op);
+    let mut parked = Parked::new(at);
+    let mut fresh = true;
+    poll_fn(|cx| {
+        if fresh {
+            plan.with(|model| model.before_op(core, name == "yield"));
+        } else if let Some(id) = parked.id {
+            plan.with(|model| model.op_is_polled(id, core, at.place()));
+        }
+        let polled = op.as_mut().poll(cx);
+        let came = match &polled {
+            Poll::Pending => Polled::Pending,
+            Poll::Ready(Err(Failure::Cancelled(cancelled))) => Polled::Cancelled(*cancelled),
+            Poll::Ready(_) => Polled::Done,
+        };
+        if fresh {
+            let refusals = at.refusals.get();
+            let begun = plan.with(|model| model.op_begins(at.op(name, until), came, refusals));
+            if let Polled::Cancelled(_) = came {
+                at.refusals.set(refusals + 1);
+            }
+            match begun {
+                Begun::Over => fresh = false,
+                Begun::Held => {}
+                Begun::Parked(id) => (fresh, parked.id) = (false, Some(id)),
+            }
+        } else if came != Polled::Pending
+            && let Some(id) = parked.id.take()
+        {
+            plan.with(|model| model.op_ends(id, came));
+        }
+        polled
+    })
+    .await
+}
+
+/// An op in the books. Dropped, it has been given up.
+#[derive(Debug)]
+pub(super) struct Parked {
+    plan: Arc<Plan>,
+    pub(super) id: Option<OpId>,
+}
+
+impl Parked {
+    pub(super) fn new(at: &At) -> Self {
+        Self {
+            plan: Arc::clone(&at.here.plan),
+            id: None,
+        }
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.plan.with(|model| model.op_dropped(id));
+        }
+    }
+}
+
+pub(super) async fn sleep(at: &At, duration: Duration) -> Result<(), Failure> {
+    let due = at.plan().now() + duration.as_nanos() as u64;
+    watched(at, "sleep", Until::Time(due), async {
+        Ok(quoit::time::sleep(duration).await?)
+    })
+    .await
+}
+
+pub(super) async fn yields(at: &At) -> Result<(), Failure> {
+    watched(at, "yield", Until::Unseen, async {
+        Ok(quoit::yield_now().await?)
+    })
+    .await
+}
+
+pub(super) async fn check(at: &At) -> Result<(), Failure> {
+    watched(at, "check", Until::Unseen, async { Ok(quoit::check()?) }).await
+}
+
+pub(super) async fn nop(at: &At) -> Result<(), Failure> {
+    watched(at, "nop", Until::Unseen, async {
+        said(at, op::nop().await)
+    })
+    .await
+}
+
+/// Waits for something that another task does, some day.
+pub(super) async fn event(at: &At) -> Result<(), Failure> {
+    let (event, number) = (Rc::new(Event::new()), u64::from(at.plan().number()));
+    if at.plan().is_over() {
+        event.set();
+    } else {
+        let mut shelf = at.here.shelf.borrow_mut();
+        shelf.events.push((Rc::clone(&event), number));
+    }
+    watched(at, "event", Until::Told(number), async {
+        Ok(event.wait().await?)
+    })
+    .await
+}
+
+/// Waits for something that the runtime does not know, and that no cancel ends.
+pub(super) async fn foreign(at: &At) {
+    at.plan().with(|model| model.counts.foreign += 1);
+    new_foreign(at).wait().await;
+}
+
+/// The same, but a cancel drops it.
+pub(super) async fn foreign_until_cancelled(at: &At) -> Result<(), Failure> {
+    let foreign = new_foreign(at);
+    watched(at, "foreign", Until::Unseen, async {
+        Ok(quoit::run_until_cancelled(foreign.wait()).await?)
+    })
+    .await
+}
+
+fn new_foreign(at: &At) -> Rc<Foreign> {
+    let foreign = Rc::new(Foreign::default());
+    if at.plan().is_over() {
+        foreign.end();
+    } else {
+        at.here.shelf.borrow_mut().foreign.push(Rc::clone(&foreign));
+    }
+    foreign
+}
+
+/// What an op of the kernel said: where operations may fail, a failure is a failure.
+fn said<T>(at: &At, result: io::Result<T>) -> Result<T, Failure> {
+    result.map_err(|error| match error.cancelled() {
+        Some(cancelled) => cancelled.into(),
+        None => {
+            if at.plan().weather != Weather::Rough {
+                let text = format!("an operation failed: {error}");
+                at.plan().with(|model| model.violated(text));
+            }
+            Failure::Io(error.to_string())
+        }
+    })
+}
+
+/// A pipe that a scope and what is in it read and write, one at a time: each byte is one more than
+/// the byte before.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    read: SharedFd,
+    write: RefCell<Option<SharedFd>>,
+    reading: Cell<bool>,
+    writing: Cell<bool>,
+    written: Cell<u64>,
+    received: Cell<u64>,
+    /// A read or a write was given up, so that nobody knows what it did.
+    unknown: Cell<bool>,
+}
+
+impl Pipe {
+    /// Makes one; none where there are none to be had.
+    pub(super) fn new(here: &Here) -> Option<Rc<Self>> {
+        let (read, write) = op::pipe().ok()?;
+        let pipe = Rc::new(Self {
+            read,
+            write: RefCell::new(Some(write)),
+            reading: Cell::new(false),
+            writing: Cell::new(false),
+            written: Cell::new(0),
+            received: Cell::new(0),
+            unknown: Cell::new(false),
+        });
+        if here.plan.is_over() {
+            pipe.close();
+        } else {
+            here.shelf.borrow_mut().pipes.push(Rc::clone(&pipe));
+        }
+        Some(pipe)
+    }
+
+    pub(super) fn close(&self) {
+        let writer = self.write.take();
+        drop(writer);
+    }
+
+    /// Whether no op has a share of it.
+    pub(super) fn is_out_of_use(&self) -> bool {
+        let write = self.write.borrow();
+        self.read.is_unique() && write.as_ref().is_none_or(SharedFd::is_unique)
+    }
+}
+
+/// Turns a flag on while an op runs, and the pipe unknown if that is given up.
+struct Use<'a> {
+    flag: &'a Cell<bool>,
+    pipe: &'a Pipe,
+    ended: bool,
+}
+
+impl<'a> Use<'a> {
+    fn begin(flag: &'a Cell<bool>, pipe: &'a Pipe) -> Option<Self> {
+        (!flag.replace(true)).then_some(Self {
+            flag,
+            pipe,
+            ended: false,
+        })
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        self.flag.set(false);
+        if !self.ended {
+            self.pipe.unknown.set(true);
+        }
+    }
+}
+
+/// Reads some bytes. A read that was cancelled has taken none.
+pub(super) async fn read(at: &At, dice: &mut Dice) -> Result<(), Failure> {
+    let Some(pipe) = &at.pipe else { return Ok(()) };
+    let Some(mut usage) = Use::begin(&pipe.reading, pipe) else {
+        return Ok(());
+    };
+    let room = 1 + dice.roll(8) as usize;
+    let bytes = watched(at, "read", Until::Unseen, async {
+        let (count, mut bytes) = op::read(&pipe.read, vec![0; room]).await;
+        bytes.truncate(said(at, count)?);
+        Ok(bytes)
+    })
+    .await;
+    usage.ended = true;
+    for byte in bytes? {
+        let expected = pipe.received.get();
+        pipe.received.set(expected + 1);
+        if byte != expected as u8 && !pipe.unknown.get() {
+            let text = format!("a pipe gave the byte {byte} in the place of {expected}");
+            at.plan().with(|model| model.violated(text));
+        }
+    }
+    Ok(())
+}
+
+/// Writes some bytes. A write that was cancelled has written none.
+pub(super) async fn write(at: &At, dice: &mut Dice) -> Result<(), Failure> {
+    let Some(pipe) = &at.pipe else { return Ok(()) };
+    let Some(writer) = pipe.write.borrow().clone() else {
+        return Ok(());
+    };
+    let Some(mut usage) = Use::begin(&pipe.writing, pipe) else {
+        return Ok(());
+    };
+    let first = pipe.written.get();
+    let bytes: Vec<u8> = (first..=first + dice.roll(8)).map(|at| at as u8).collect();
+    let count = watched(at, "write", Until::Unseen, async {
+        said(at, op::write(&writer, bytes).await.0)
+    })
+    .await;
+    usage.ended = true;
+    pipe.written.set(first + count? as u64);
+    Ok(())
+}
