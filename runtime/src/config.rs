@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::blocking::threads::PoolOwner;
 use crate::driver::probe::RingFeatures;
 use crate::driver::{refusal, sys};
 use crate::runtime::Handle;
@@ -94,6 +95,7 @@ pub struct Builder {
     completion_entries: Option<u32>,
     receive_buffers: Option<(u16, u32)>,
     mailbox_capacity: usize,
+    blocking_threads: usize,
     pub(crate) grace_period: Duration,
     features: RingFeatures,
 }
@@ -106,6 +108,8 @@ pub(crate) struct CoreConfig {
     pub(crate) receive_buffers: (u16, u32),
     pub(crate) mailbox_capacity: usize,
     pub(crate) features: RingFeatures,
+    /// The threads that all cores share; none of them is started.
+    pub(crate) blocking: Arc<PoolOwner>,
     /// To be filled when all cores are there.
     pub(crate) runtime: Arc<OnceLock<Handle>>,
 }
@@ -157,6 +161,7 @@ impl Default for Builder {
             completion_entries: None,
             receive_buffers: None,
             mailbox_capacity: 1024,
+            blocking_threads: 512,
             grace_period: Duration::from_secs(5),
             features: RingFeatures::WANTED,
         }
@@ -203,6 +208,16 @@ impl Builder {
     #[must_use]
     pub fn mailbox_capacity(mut self, closures: usize) -> Self {
         self.mailbox_capacity = closures;
+        self
+    }
+
+    /// How many threads may run [blocking jobs](crate::blocking) at a time, over all cores: 1 to
+    /// 65 536. Default 512, since a job that waits for something takes a thread and little else.
+    /// They are started when there is a job for them, and leave when there was none for 10 s. Jobs
+    /// that find no thread stand in line.
+    #[must_use]
+    pub fn blocking_threads(mut self, threads: usize) -> Self {
+        self.blocking_threads = threads;
         self
     }
 
@@ -274,6 +289,13 @@ impl Builder {
                 rule: "from 1 to 1048576".to_owned(),
             });
         }
+        if !(1..=1 << 16).contains(&self.blocking_threads) {
+            return Err(BuildError::Config {
+                field: "blocking_threads",
+                value: self.blocking_threads as u64,
+                rule: "from 1 to 65536".to_owned(),
+            });
+        }
         let features = self.features().map_err(BuildError::ring)?;
         let default_buffers = if features.incremental_buffers {
             (16, 128 * 1024)
@@ -286,6 +308,7 @@ impl Builder {
             receive_buffers: self.receive_buffers.unwrap_or(default_buffers),
             mailbox_capacity: self.mailbox_capacity,
             features,
+            blocking: Arc::new(PoolOwner::new(self.blocking_threads)),
             runtime: Arc::default(),
         })
     }
@@ -448,6 +471,7 @@ mod tests {
         assert!(message(Builder::default().completion_entries(128)).contains("from 256"));
         assert!(message(Builder::default().receive_buffers(3, 4096)).contains("(count) is 3"));
         assert!(message(Builder::default().receive_buffers(4, 100)).contains("(size) is 100"));
+        assert!(message(Builder::default().blocking_threads(0)).contains("from 1 to 65536"));
         assert!(message(Builder::default().mailbox_capacity(0)).contains("mailbox_capacity is 0"));
     }
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::blocking::threads::PoolOwner;
 use crate::buf::provided::{BufferPool, GROUP};
 use crate::config::CoreConfig;
 use crate::driver::{Driver, RingOptions};
@@ -73,6 +74,8 @@ pub(crate) struct Core {
     pub(crate) tree: RefCell<Tree>,
     pub(crate) timers: RefCell<TimerStore<TimerTarget>>,
     pub(crate) closures: Arc<ClosureQueue>,
+    /// The threads of its runtime that may block.
+    pub(crate) blocking: Arc<PoolOwner>,
     /// The runtime it belongs to, once all its cores are there.
     pub(crate) runtime: Arc<OnceLock<Handle>>,
     /// The innermost scope whose body is being polled.
@@ -141,6 +144,7 @@ impl Core {
             tree: RefCell::new(tree),
             timers: RefCell::default(),
             closures,
+            blocking: Arc::clone(&config.blocking),
             runtime: Arc::clone(&config.runtime),
             active: Cell::new(root),
             running: Cell::new(None),

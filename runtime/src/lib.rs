@@ -21,12 +21,14 @@
 //! - [`CoreMetrics`], [`ScopeDump`]: what has happened, and who waits for what now.
 //! - Deadlines: [`time`].
 //! - Memory that the kernel may write to: [`buf`].
+//! - Work that cannot wait politely, on threads: [`blocking`].
 //! - Files in [`fs`], signals in [`signal`], and in [`op`] the leaf ops that all of them are made of.
 //! - Tasks that wait for each other: [`sync`].
 //! - With the feature `sim`: whole programs under a seed, in `sim`.
 //!
 //! Sockets, TLS and HTTP are in the crate `quoit-net`.
 
+pub mod blocking;
 pub mod buf;
 #[doc = include_str!("scope/guide.md")]
 pub mod cancellation {}

@@ -13,6 +13,8 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use crate::blocking::Usage;
+use crate::blocking::threads::Pool;
 use crate::config::{BuildError, Builder, CoreConfig};
 use crate::core_loop::MainPoll;
 use crate::core_state::Core;
@@ -120,6 +122,7 @@ impl CoreLife {
 pub struct Handle {
     cores: Arc<[CoreHandle]>,
     grace: Duration,
+    blocking: Arc<Pool>,
 }
 
 #[derive(Debug, Clone)]
@@ -276,6 +279,7 @@ impl Builder {
             handle: Handle {
                 cores: Arc::new([]),
                 grace: self.grace_period,
+                blocking: Arc::clone(config.blocking.pool()),
             },
             lives: Vec::new(),
             grace: self.grace_period,
@@ -350,6 +354,7 @@ impl Builder {
         let _ = config.runtime.set(Handle {
             cores: Arc::new([CoreHandle::of(&core)]),
             grace: self.grace_period,
+            blocking: Arc::clone(config.blocking.pool()),
         });
         let mut future = pin!(Some(guarded(future)));
         let mut output = None;
@@ -634,6 +639,11 @@ impl Handle {
         self.find(core).shared.counters.snapshot().turns
     }
 
+    /// Returns how much of the runtime's threads for blocking jobs is in use.
+    pub fn blocking_usage(&self) -> Usage {
+        self.blocking.usage()
+    }
+
     fn is_stopping(&self) -> bool {
         self.cores
             .iter()
@@ -756,6 +766,11 @@ impl<T> RemoteSender<T> {
     /// Gives the answer.
     pub fn send(mut self, value: T) {
         self.0.fill(Ok(value));
+    }
+
+    /// Tells how a task has ended.
+    pub(crate) fn end(mut self, outcome: Result<T, RemoteError>) {
+        self.0.fill(outcome);
     }
 }
 

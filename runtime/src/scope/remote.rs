@@ -392,11 +392,11 @@ impl<T: Send + 'static, E: Send + 'static> Drop for Calling<T, E> {
 }
 
 impl CoreId {
-    fn mailbox(self) -> Option<Arc<ClosureQueue>> {
+    pub(crate) fn mailbox(self) -> Option<Arc<ClosureQueue>> {
         self.shared()?.mailbox(self.incarnation())
     }
 
-    fn rouse(self) {
+    pub(crate) fn rouse(self) {
         if let Some(shared) = self.shared() {
             shared.rouse();
         }

@@ -216,11 +216,38 @@ impl World {
     }
 
     pub(crate) fn script(&self, after: Duration, closure: Script) {
+        let script = Coming::Script(self.keep(closure));
+        let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.kernel.borrow_mut().after(nanos, script);
+    }
+
+    /// Runs a closure that may block outside of all cores, when the seed says: soon, as a rule.
+    pub(crate) fn work(&self, closure: impl FnOnce() + 'static) {
+        let work = Coming::Work(self.keep(Box::new(closure)));
+        let mut kernel = self.kernel.borrow_mut();
+        let most = if kernel.random.below(8) == 0 {
+            20_000_000
+        } else {
+            100_000
+        };
+        let nanos = kernel.random.below(most);
+        kernel.after(nanos, work);
+    }
+
+    /// Says whether a thread can be started.
+    pub(crate) fn thread_starts(&self) -> io::Result<()> {
+        self.call(
+            |kernel| match kernel.refused(Fault::ThreadRefused, &[libc::EAGAIN]) {
+                Some(errno) => Err(errno),
+                None => Ok(()),
+            },
+        )
+    }
+
+    fn keep(&self, closure: Script) -> usize {
         let mut scripts = self.scripts.borrow_mut();
         scripts.push(Some(closure));
-        let nanos = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
-        let script = Coming::Script(scripts.len() - 1);
-        self.kernel.borrow_mut().after(nanos, script);
+        scripts.len() - 1
     }
 }
 

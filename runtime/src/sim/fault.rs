@@ -135,6 +135,8 @@ faults! {
     WakeFails = 400,
     /// The wall clock is set.
     WallClockJumps = 400,
+    /// No thread can be started for a blocking job (`EAGAIN`).
+    ThreadRefused = 600,
 }
 
 impl fmt::Display for Fault {
@@ -228,6 +230,7 @@ impl Fault {
                 | Self::StatusFails
                 | Self::PollFails
                 | Self::MailboxFull
+                | Self::ThreadRefused
         )
     }
 }

@@ -187,7 +187,9 @@ impl World {
             if let Some(value) = done() {
                 return value;
             }
-            self.go_on(None);
+            // Who waits in the place of a thread holds up the core of a `block_on` below it as
+            // little as a thread would.
+            current::with_lent(|main| self.go_on(main));
         }
     }
 
@@ -236,7 +238,7 @@ impl World {
         }
         let chosen = self.kernel.borrow_mut().choices.choose(ways);
         match runnable.get(chosen) {
-            None => self.happen(),
+            None => self.happen(main),
             Some(&place) => {
                 let main = main.and_then(|(whose, main)| (whose == place).then_some(main));
                 self.step(place, main);
@@ -250,9 +252,14 @@ impl World {
             return;
         }
         let others = self.runnable(None);
-        let due = self.kernel.borrow().next_coming();
-        if due.is_some_and(|at| at <= self.now_nanos()) {
-            self.happen();
+        let due = {
+            let kernel = self.kernel.borrow();
+            let due = kernel.next_coming().is_some_and(|at| at <= kernel.now);
+            // This core is on the stack: what waits for it here would wait for ever.
+            due && !kernel.next_may_block()
+        };
+        if due {
+            self.happen(None);
         } else if !others.is_empty() {
             let chosen = self.kernel.borrow_mut().choices.choose(others.len());
             self.step(others[chosen], None);
@@ -318,7 +325,7 @@ impl World {
     }
 
     /// Lets something of the world's own happen.
-    pub(super) fn happen(&self) {
+    pub(super) fn happen(&self, main: Option<(Place, MainPoll<'_>)>) {
         let coming = {
             let mut kernel = self.kernel.borrow_mut();
             let Some(coming) = kernel.take_due() else {
@@ -326,17 +333,19 @@ impl World {
             };
             let before = kernel.running.take();
             kernel.happen(&coming);
-            if let Coming::Script(_) = coming {
-                kernel.record(What::World("a script runs"));
+            match coming {
+                Coming::Script(_) => kernel.record(What::World("a script runs")),
+                Coming::Work(_) => kernel.record(What::World("a thread goes on")),
+                _ => {}
             }
             kernel.running = before;
             coming
         };
-        if let Coming::Script(script) = coming {
+        if let Coming::Script(script) | Coming::Work(script) = coming {
             let closure = self.scripts.borrow_mut()[script].take();
             if let Some(closure) = closure {
                 // Also when a core waits for others, and this comes in between.
-                current::outside(closure);
+                current::lend(main, || current::outside(closure));
             }
         }
     }

@@ -35,15 +35,57 @@ fn with_current<R>(core: *const Core, f: impl FnOnce() -> R) -> R {
 
 #[cfg(feature = "sim")]
 mod simulation {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
-    use crate::sim::world::World;
+    use crate::core_loop::MainPoll;
+    use crate::sim::world::{Place, World};
 
     thread_local! {
         /// The simulation that runs on this thread. It stands beside the core, not in it: it is there
         /// before the first core, and what it simulates is asked for off a core as well.
         static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+
+        /// The future of `block_on` further down the stack, whose core waits for what runs here.
+        static LENT: Cell<Lent> = const { Cell::new(None) };
+    }
+
+    type Lent = Option<(Place, *mut MainPoll<'static>)>;
+
+    struct Restore(Lent);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LENT.set(self.0);
+        }
+    }
+
+    /// Runs `f`, which may block: meanwhile others may poll `main` by [`with_lent`].
+    pub(crate) fn lend<R>(main: Option<(Place, MainPoll<'_>)>, f: impl FnOnce() -> R) -> R {
+        let mut main = main;
+        let lent = main.as_mut().map(|(place, poll)| {
+            let poll: *mut MainPoll<'_> = poll;
+            (*place, poll.cast::<MainPoll<'static>>())
+        });
+        let _restore = Restore(LENT.replace(lent));
+        f()
+    }
+
+    /// Runs `f` with the main future that was lent, which nobody else has until `f` returns.
+    pub(crate) fn with_lent<R>(f: impl FnOnce(Option<(Place, MainPoll<'_>)>) -> R) -> R {
+        let lent = LENT.take();
+        let _restore = Restore(lent);
+        match lent {
+            None => f(None),
+            Some((place, poll)) => {
+                // SAFETY: the pointer was made from the local that `lend` holds for as long as it is
+                // set: `Restore` takes it away before that call returns, also when it unwinds. Who
+                // uses it has taken it away first, so there is one reference at a time; and `f` is
+                // given no lifetime by which it could keep what it points to.
+                let poll = unsafe { &mut *poll };
+                f(Some((place, &mut **poll)))
+            }
+        }
     }
 
     /// Lets this thread run a simulation until the guard is dropped.
@@ -88,7 +130,7 @@ mod simulation {
 }
 
 #[cfg(feature = "sim")]
-pub(crate) use simulation::{simulate, world};
+pub(crate) use simulation::{lend, simulate, with_lent, world};
 
 /// Runs `f` with the core whose turn it is.
 ///

@@ -187,6 +187,8 @@ pub(crate) enum Purpose {
     Start,
     /// A task on another core.
     Remote,
+    /// The end of a job on a thread of its own.
+    Job,
 }
 
 impl std::fmt::Display for Purpose {
@@ -199,6 +201,7 @@ impl std::fmt::Display for Purpose {
             Self::Foreign => "a future of another library",
             Self::Start => "a child to report that it has started",
             Self::Remote => "another core",
+            Self::Job => "a blocking job",
         })
     }
 }

@@ -78,6 +78,8 @@ pub(crate) enum Coming {
     Retry(RingId, OpKey),
     /// A closure of the program's own script.
     Script(usize),
+    /// The same, of one that may block.
+    Work(usize),
     /// A wait in the kernel ends without a reason.
     Interruption(RingId),
     /// Nothing but the time it is: somebody waits for it.
@@ -225,6 +227,12 @@ impl Kernel {
     /// Returns when the next thing happens by itself.
     pub(crate) fn next_coming(&self) -> Option<u64> {
         self.coming.peek().map(|Reverse((at, _, _))| *at)
+    }
+
+    /// Returns whether the next thing may block whoever lets it happen.
+    pub(crate) fn next_may_block(&self) -> bool {
+        let next = self.coming.peek();
+        next.is_some_and(|Reverse((_, _, coming))| matches!(coming, Coming::Work(_)))
     }
 
     /// Takes the next thing that is due.
@@ -465,7 +473,7 @@ impl Kernel {
                     ring.interrupted = true;
                 }
             }
-            Coming::Script(_) | Coming::Moment => {}
+            Coming::Script(_) | Coming::Work(_) | Coming::Moment => {}
         }
     }
 }

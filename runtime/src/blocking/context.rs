@@ -1,0 +1,205 @@
+//! `JobContext`: what a job may ask of the task that waits for it, and of that task's core.
+//!
+//! A job has it by reference, for as long as it runs: so there is no thread that is none of ours and
+//! asks, and no second thread-local to find it by.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
+
+use crate::core_state::Core;
+use crate::mailbox::closures::{ClosureQueue, Job, Refused};
+use crate::panics::guarded;
+use crate::runtime::{CoreId, RemoteError, RemoteHandle};
+use crate::scope::tree::NodeId;
+use crate::scope::{Cancelled, Reason};
+use crate::task::current;
+
+/// By this a job learns whether somebody still waits for it, and calls back into its core.
+///
+/// It is handed to the job by reference and is gone with it, so it cannot be asked off a job:
+///
+/// ```compile_fail
+/// # quoit::block_on(async {
+/// let kept = quoit::blocking::run(|job| job).await;
+/// # }).unwrap();
+/// ```
+///
+/// ```compile_fail
+/// let made = quoit::blocking::JobContext {};
+/// ```
+#[derive(Debug)]
+pub struct JobContext(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    /// 0, or one more than the reason of the cancel.
+    cancelled: AtomicU64,
+    core: CoreId,
+    /// The scope that the waiter was polled in last, as a number. Written and read by its core alone.
+    host: AtomicU64,
+    abandonable: bool,
+}
+
+impl JobContext {
+    pub(super) fn new(core: &Core, abandonable: bool) -> Self {
+        Self(Arc::new(State {
+            cancelled: AtomicU64::new(0),
+            core: core.id,
+            host: AtomicU64::new(packed(core.active.get())),
+            abandonable,
+        }))
+    }
+
+    /// Returns whether the job's waiter was cancelled, or has gone. Costs a load.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::Relaxed) != 0
+    }
+
+    /// Fails if the job's waiter was cancelled, or has gone; and from then on for as long as the job
+    /// runs, also when the scope it was waited for in has ended. A job that returns this error passes
+    /// it on to that scope.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`], with the reason of the scope; with [`Reason::Dropped`], if the waiter was
+    /// dropped.
+    pub fn check_cancelled(&self) -> Result<(), Cancelled> {
+        match self.0.cancelled.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            word => Err(Cancelled::new(Reason::from_word(word - 1))),
+        }
+    }
+
+    /// Runs an async function on the core of the job's waiter, and blocks this thread until it has
+    /// ended. `make` is called there; the future it makes need not be `Send`.
+    ///
+    /// A function of a job of [`run`](super::run) runs under the waiter's scope, as a task of its
+    /// own: if that is cancelled, its ops fail. One of [`run_abandonable`](super::run_abandonable)
+    /// runs detached, whatever happens to the waiter, until the runtime shuts down.
+    ///
+    /// Waits for room in the core's mailbox, if that is full.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use quoit::{blocking, time::sleep};
+    ///
+    /// quoit::block_on(async {
+    ///     let slept = blocking::run(|job| job.run_on_core(|| sleep(Duration::from_millis(1)))).await;
+    ///     assert_eq!(slept.unwrap().unwrap(), Ok(()));
+    /// })?;
+    /// # Ok::<_, quoit::BuildError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RemoteError`]: the function panicked; the core has ended, or did before the function had; on
+    /// a thread that runs a core, at once, that waiting would block it.
+    pub fn run_on_core<F, M>(&self, make: F) -> Result<M::Output, RemoteError>
+    where
+        F: FnOnce() -> M + Send + 'static,
+        M: Future<Output: Send + 'static> + 'static,
+    {
+        if CoreId::current().is_some() {
+            return Err(RemoteError::WouldBlock);
+        }
+        let mailbox = self.0.core.mailbox().ok_or(RemoteError::Gone)?;
+        let (answer, answered) = RemoteHandle::channel();
+        let state = Arc::clone(&self.0);
+        self.send(
+            &mailbox,
+            Box::new(move || {
+                current::with(|core| {
+                    let under = if state.abandonable {
+                        core.tree.borrow().root()
+                    } else {
+                        unpacked(state.host.load(Ordering::Relaxed))
+                    };
+                    let (task, _) = core.spawn_under(under, async move {
+                        let outcome = guarded(async move { make().await }).await;
+                        answer.end(outcome.map_err(RemoteError::Panicked));
+                    });
+                    let output = core.tasks.borrow_mut().detach(task);
+                    drop(output);
+                });
+            }),
+        )?;
+        answered.wait()
+    }
+
+    /// Puts a closure into the core's mailbox; blocks while that is full.
+    fn send(&self, mailbox: &ClosureQueue, job: Job) -> Result<(), RemoteError> {
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            let mut job = Some(job);
+            return world.drive(|| match mailbox.send(job.take()?) {
+                Ok(()) => {
+                    self.0.core.rouse();
+                    Some(Ok(()))
+                }
+                Err((Refused::Closed, _)) => Some(Err(RemoteError::Gone)),
+                Err((Refused::Full, unsent)) => {
+                    job = unsent;
+                    None
+                }
+            });
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut unsent = Some(job);
+        while let Some(job) = unsent.take() {
+            match mailbox.send_or_wait(job, &waker) {
+                Ok(()) => self.0.core.rouse(),
+                Err((Refused::Closed, _)) => return Err(RemoteError::Gone),
+                Err((Refused::Full, back)) => {
+                    unsent = back;
+                    thread::park();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that nobody waits any more, and why. The first reason stays.
+    pub(super) fn cancel(&self, reason: Reason) {
+        let word = reason.to_word() + 1;
+        // It is alone what a job asks for: nothing is published by it.
+        let _ = self
+            .0
+            .cancelled
+            .compare_exchange(0, word, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Returns why the waiter was cancelled, if it was.
+    pub(super) fn cause(&self) -> Option<Cancelled> {
+        self.check_cancelled().err()
+    }
+
+    pub(super) fn is_abandonable(&self) -> bool {
+        self.0.abandonable
+    }
+
+    /// The waiter is polled in this scope.
+    pub(super) fn host_is(&self, node: NodeId) {
+        self.0.host.store(packed(node), Ordering::Relaxed);
+    }
+}
+
+fn packed(node: NodeId) -> u64 {
+    let (index, generation) = node.to_parts();
+    u64::from(index) | u64::from(generation) << 32
+}
+
+fn unpacked(host: u64) -> NodeId {
+    NodeId::from_parts(host as u32, (host >> 32) as u32)
+}
+
+/// Wakes a thread that waits for room.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
