@@ -2,6 +2,9 @@
 
 mod across_programs;
 mod across_sync;
+mod blocking;
+mod blocking_programs;
+mod portal;
 mod streams;
 mod sync;
 mod sync_programs;

@@ -131,34 +131,29 @@ impl JobContext {
 
     /// Puts a closure into the core's mailbox; blocks while that is full.
     fn send(&self, mailbox: &ClosureQueue, job: Job) -> Result<(), RemoteError> {
-        #[cfg(feature = "sim")]
-        if let Some(world) = crate::sim::world() {
-            let mut job = Some(job);
-            return world.drive(|| match mailbox.send(job.take()?) {
-                Ok(()) => {
-                    self.0.core.rouse();
-                    Some(Ok(()))
-                }
-                Err((Refused::Closed, _)) => Some(Err(RemoteError::Gone)),
-                Err((Refused::Full, unsent)) => {
-                    job = unsent;
-                    None
-                }
-            });
-        }
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut unsent = Some(job);
-        while let Some(job) = unsent.take() {
-            match mailbox.send_or_wait(job, &waker) {
-                Ok(()) => self.0.core.rouse(),
-                Err((Refused::Closed, _)) => return Err(RemoteError::Gone),
-                Err((Refused::Full, back)) => {
-                    unsent = back;
-                    thread::park();
-                }
+        let mut attempt = || match mailbox.send_or_wait(unsent.take()?, &waker) {
+            Ok(()) => {
+                self.0.core.rouse();
+                Some(Ok(()))
             }
+            Err((Refused::Closed, _)) => Some(Err(RemoteError::Gone)),
+            Err((Refused::Full, back)) => {
+                unsent = back;
+                None
+            }
+        };
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            return world.drive(attempt);
         }
-        Ok(())
+        loop {
+            if let Some(sent) = attempt() {
+                return sent;
+            }
+            thread::park();
+        }
     }
 
     /// Notes that nobody waits any more, and why. The first reason stays.

@@ -27,6 +27,8 @@
 //!   is the program; when it blocks (on a runtime, on a [`RemoteHandle`](crate::RemoteHandle)), the
 //!   cores run. Threads of the program's own are real and not part of it: a scripted closure
 //!   ([`after`]) takes their place.
+//! - **Blocking jobs** ([`blocking`](crate::blocking)): a thread takes its job, and runs it at some later
+//!   time, outside of all cores; what it computes takes no time.
 //! - **Time**: [`Instant`](crate::time::Instant) stands still while anybody can go on and jumps to the
 //!   next deadline when nobody can. The wall clock begins at 2030-01-01 and may be set by a fault.
 //! - **The kernel**: the two queues of each ring with their limits and their overflow, deferred work,
@@ -44,6 +46,10 @@
 //! still for ever; nobody can go on; the program panics. The last line tells how to run it again.
 //!
 //! # Limits
+//!
+//! A job that blocks ([`JobContext::run_on_core`](crate::blocking::JobContext::run_on_core)) lies on the
+//! stack above whoever waits below it, the program or another job: these go on after it. Cores and
+//! scripts go on meanwhile.
 //!
 //! Names are not looked up. What a program draws from elsewhere (`std` hash maps, thread-local
 //! generators, the real clock) is not under the seed: [`Outcome::trace`] tells whether two runs were
