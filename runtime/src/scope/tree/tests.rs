@@ -245,32 +245,28 @@ fn a_shield_that_is_cleared_lets_the_cancel_in_once() {
     assert_eq!(tree.aborted(park), Some(cause()));
 }
 
+struct Nobody;
+
+impl Relay for Nobody {
+    fn relay(&self, _: Cancelled) {}
+}
+
+fn relayed() -> Wait {
+    Wait::Relayed {
+        waker: Waker::noop().clone(),
+        purpose: Purpose::Remote,
+        relay: Rc::new(Nobody),
+    }
+}
+
 #[test]
 fn a_wait_that_refuses_is_told_nothing_and_a_relayed_one_once() {
-    struct Nobody;
-    impl Relay for Nobody {
-        fn relay(&self, _: Cancelled) {}
-    }
     let mut tree = Tree::new(0);
     let scope = open_below_root(&mut tree, false);
     let waker = Waker::noop().clone();
     let purpose = Purpose::Remote;
-    let deaf = tree.park(
-        scope,
-        Wait::Deaf {
-            waker: waker.clone(),
-            purpose,
-        },
-    );
-    let relay: Rc<dyn Relay> = Rc::new(Nobody);
-    let relayed = tree.park(
-        scope,
-        Wait::Relayed {
-            waker,
-            purpose,
-            relay,
-        },
-    );
+    let deaf = tree.park(scope, Wait::Deaf { waker, purpose });
+    let relayed = tree.park(scope, relayed());
     let told = cancel(&mut tree, scope, cause());
     assert!(matches!(told[..], [Effect::Relay(..)]), "{told:?}");
     assert!(cancel_root(&mut tree).is_empty());
@@ -284,6 +280,29 @@ fn a_wait_that_refuses_is_told_nothing_and_a_relayed_one_once() {
         tree.unpark(park);
     }
     assert_eq!(tree.park_count(), 0);
+}
+
+#[test]
+fn a_body_whose_wait_was_relayed_waits_in_nothing_foreign() {
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    let [first, second, third] = [(); 3].map(|()| tree.park(scope, relayed()));
+    assert_eq!(cancel(&mut tree, scope, cause()).len(), 3);
+    assert!(!tree.waits_in_foreign(scope));
+    tree.unpark(first);
+    assert!(tree.complete(second).is_some());
+    assert!(!tree.waits_in_foreign(scope), "one has not ended");
+    tree.unpark(second);
+    tree.close(scope);
+    // Its future lives outside the scope.
+    assert!(tree.complete(third).is_some());
+    tree.unpark(third);
+    assert_eq!((tree.park_count(), tree.node_count()), (0, 1));
+    let scope = open_below_root(&mut tree, false);
+    let wait = tree.park(scope, relayed());
+    cancel_root(&mut tree);
+    tree.unpark(wait);
+    assert!(tree.waits_in_foreign(scope));
 }
 
 #[test]
