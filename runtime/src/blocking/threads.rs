@@ -316,7 +316,9 @@ mod tests {
         let barrier = Arc::new(std::sync::Barrier::new(3));
         for _ in 0..3 {
             let barrier = Arc::clone(&barrier);
-            let work = move || drop(barrier.wait());
+            let work = move || {
+                barrier.wait();
+            };
             pool.submit(Box::new(Call(Some(work), tell.clone())));
         }
         for _ in 0..3 {
