@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use quoit::blocking::{self, JobError};
 use quoit::buf::IoBuf;
 use quoit::sim::{self, Fault, Faults, Sim, for_seeds};
 use quoit::time::{sleep, wall_clock};
@@ -18,9 +19,14 @@ fn every_fault_that_is_switched_on_comes() {
     let mut came = BTreeMap::new();
     for_seeds(0..1_000, |sim| {
         let seed = sim.seed();
-        let outcome = sim
-            .faults(Faults::some())
-            .run(|| drop(workload::run(seed, Weather::Rough)));
+        let outcome = sim.faults(Faults::some()).run(|| {
+            drop(workload::run(seed, Weather::Rough));
+            let job = block_on(blocking::run(|_| ())).expect("no fault refuses a ring here");
+            assert!(
+                matches!(job, Ok(()) | Err(JobError::NoThread(_))),
+                "{job:?}"
+            );
+        });
         for (fault, count, _) in outcome.faults {
             *came.entry(fault).or_insert(0) += count;
         }

@@ -18,8 +18,8 @@
 //! - A waiter is woken by its job's thread, or by the cancel that ends its wait: once.
 //! - Threads share nothing of a core's but its inbox.
 //!
-//! In reading order: here is what a task calls and how it waits, [`context`] what the job sees,
-//! [`threads`] who runs it, [`hand_over`] how its result comes back.
+//! In reading order: here is what a task calls and how it waits, in `context` what the job sees, in
+//! `threads` who runs it, in `hand_over` how its result comes back.
 
 mod context;
 mod hand_over;
