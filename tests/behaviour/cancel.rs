@@ -221,96 +221,6 @@ fn a_body_that_ends_in_time_disarms_its_deadline() {
 // --- the entry check ---
 
 #[test]
-fn ops_in_a_cancelled_scope_are_refused_though_they_could_be_done() {
-    on_core_in(&[], |_, folder| async move {
-        let (reader, writer) = pipe();
-        op::write(&writer, "p").await.0.expect("room");
-        let (ours, theirs) = both_ends().await;
-        theirs.write_all("s").await.0.expect("the socket takes it");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let _waiting = TcpStream::connect(listener.local_addr())
-            .await
-            .expect("it listens");
-        let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = other.local_addr();
-        let event = Event::new();
-        event.set();
-        let mut task = spawn(async { 7 });
-        while !task.is_finished() {
-            yield_now().await.expect("not cancelled yet");
-        }
-        let path = folder.join("new");
-
-        let scope = Scope::new();
-        let handle = scope.handle();
-        let outcome = scope
-            .run(async {
-                assert_eq!(handle.cancel(), Delivery::Delivered);
-                let refused = |outcome: Option<Reason>| {
-                    assert_eq!(outcome, Some(Reason::Requested));
-                };
-                refused(reason(&op::nop().await));
-                refused(reason(&op::read(&reader, [0; 1]).await.0));
-                refused(reason(&op::write(&writer, "q").await.0));
-                refused(reason(&op::poll(&reader, libc::POLLIN as u32).await));
-                refused(reason(&ours.recv().await));
-                refused(reason(&ours.read([0; 1]).await.0));
-                refused(reason(&ours.write_all("t").await.0));
-                refused(reason(&ours.write_all_vectored(vec!["u", "v"]).await.0));
-                refused(reason(&listener.accept().await));
-                refused(reason(&TcpStream::connect(address).await));
-                refused(reason(&File::create(&path).await));
-                refused(event.wait().await.err().map(Cancelled::reason));
-                refused(sleep(Duration::ZERO).await.err().map(Cancelled::reason));
-                refused(sleep(LONG).await.err().map(Cancelled::reason));
-                refused(yield_now().await.err().map(Cancelled::reason));
-                refused(check().err().map(Cancelled::reason));
-                let joined = (&mut task).await.expect_err("cancelled");
-                refused(joined.cancelled().map(Cancelled::reason));
-                Ok::<_, io::Error>("done")
-            })
-            .await;
-        // A body that ends with a value has ended with a value, cancelled or not.
-        assert_eq!(outcome.expect("no error"), Some("done"));
-
-        // None of it happened.
-        let missing = File::open(&path).await.expect_err("nobody made it");
-        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        ends_at_its_deadline(other.accept()).await;
-        let (count, buf) = op::read(&reader, [0; 8]).await;
-        assert_eq!(&buf[..count.expect("a byte")], b"p");
-        let (count, buf) = ours.read([0; 8]).await;
-        assert_eq!(&buf[..count.expect("a byte")], b"s");
-        listener.accept().await.expect("it still waits");
-        assert_eq!(task.await.expect("it ended"), 7);
-        ours.write_all("end").await.0.expect("still open");
-        ours.shutdown(Shutdown::Write).expect("connected");
-        assert_eq!(receive_all(&theirs).await, b"end");
-    });
-}
-
-#[test]
-fn a_rest_of_a_chunk_is_refused_as_well() {
-    on_core(|_| async {
-        let (ours, theirs) = both_ends().await;
-        theirs.write_all("ab").await.0.expect("the socket takes it");
-        let (count, first) = ours.read([0; 1]).await;
-        assert_eq!((count.expect("a byte"), first), (1, *b"a"));
-        let scope = Scope::new();
-        let handle = scope.handle();
-        let outcome = scope
-            .run(async {
-                handle.cancel();
-                ours.read([0; 1]).await.0
-            })
-            .await;
-        assert!(matches!(outcome, Ok(None)));
-        let (count, second) = ours.read([0; 1]).await;
-        assert_eq!((count.expect("a byte"), second), (1, *b"b"));
-    });
-}
-
-#[test]
 fn a_close_in_a_cancelled_scope_closes() {
     on_core(|_| async {
         let (ours, theirs) = both_ends().await;
@@ -693,24 +603,6 @@ fn each_scope_takes_its_own_cancel() {
 }
 
 #[test]
-fn an_inner_scope_passes_an_outer_cancel_on() {
-    on_core(|_| async {
-        let outer = Scope::new().timeout(SHORT);
-        let outcome = outer
-            .run(async {
-                let inner = Scope::new();
-                let outcome = inner.run(sleep(LONG)).await;
-                assert_eq!(inner.cancelled(), None);
-                let cancelled = outcome.expect_err("it is on its way to the outer scope");
-                assert_eq!(cancelled.reason(), Reason::Deadline);
-                Err::<(), _>(cancelled)
-            })
-            .await;
-        assert_eq!(outcome, Ok(None));
-    });
-}
-
-#[test]
 fn of_two_cancelled_scopes_the_outer_one_takes_it() {
     on_core(|_| async {
         let outer = Scope::new();
@@ -808,39 +700,6 @@ fn deep_nests_are_cancelled_as_one() {
 }
 
 #[test]
-fn the_first_cause_stays() {
-    on_core(|_| async {
-        let scope = Scope::new().timeout(SHORT);
-        let handle = scope.handle();
-        let outcome = scope
-            .run(async {
-                assert_eq!(
-                    handle.cancel_with(Reason::User(1), Duration::ZERO),
-                    Delivery::Delivered
-                );
-                assert_eq!(
-                    handle.cancel_with(Reason::User(2), Duration::ZERO),
-                    Delivery::AlreadyCancelled
-                );
-                assert_eq!(handle.cancel(), Delivery::AlreadyCancelled);
-                let first = sleep(LONG).await.expect_err("cancelled").reason();
-                let past = Instant::now() + 2 * SHORT;
-                Scope::new()
-                    .shielded()
-                    .run(sleep_until(past))
-                    .await
-                    .expect("deaf");
-                let second = sleep(LONG).await.expect_err("cancelled").reason();
-                assert_eq!((first, second), (Reason::User(1), Reason::User(1)));
-                Ok::<_, Cancelled>(())
-            })
-            .await;
-        assert_eq!(outcome, Ok(Some(())));
-        assert_eq!(handle.cancel(), Delivery::Gone);
-    });
-}
-
-#[test]
 fn a_task_stands_under_the_root_and_not_under_the_scope_it_was_started_in() {
     on_core(|_| async {
         let go = Rc::new(Event::new());
@@ -883,50 +742,6 @@ fn an_op_that_moves_into_a_cancelled_scope_is_cancelled_there() {
 }
 
 // --- a scope's life ---
-
-#[test]
-fn a_handle_made_before_the_run_cancels_it_at_its_start() {
-    on_core(|_| async {
-        let scope = Scope::new();
-        assert_eq!(
-            scope.handle().cancel_with(Reason::User(5), Duration::ZERO),
-            Delivery::Delivered
-        );
-        assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
-        assert_eq!(
-            scope.cancelled().map(Cancelled::reason),
-            Some(Reason::User(5))
-        );
-    });
-}
-
-#[test]
-fn a_handle_that_outlived_its_scope_does_nothing() {
-    let old = on_core(|_| async {
-        let never_run = Scope::new();
-        let handle = never_run.handle();
-        drop(never_run);
-        assert_eq!(handle.cancel(), Delivery::Gone);
-        let scope = Scope::new();
-        let handle = scope.handle();
-        let outcome = scope.run(async { Ok::<_, Cancelled>(()) }).await;
-        assert_eq!(outcome, Ok(Some(())));
-        // Another scope in the same place is not its business.
-        let next = Scope::new();
-        let next_handle = next.handle();
-        assert_eq!(handle.cancel(), Delivery::Gone);
-        assert_eq!(next.run(yield_now()).await, Ok(Some(())));
-        assert_eq!(next_handle.cancel(), Delivery::Gone);
-        Scope::new().handle()
-    });
-    on_core(move |_| async move {
-        assert_eq!(old.cancel(), Delivery::Gone);
-        let scope = Scope::new();
-        let _handle = scope.handle();
-        assert_eq!(old.cancel(), Delivery::Gone);
-        assert_eq!(scope.run(yield_now()).await, Ok(Some(())));
-    });
-}
 
 #[test]
 fn a_scope_runs_once() {

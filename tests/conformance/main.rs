@@ -1,11 +1,9 @@
-//! How cancellation behaves, scenario by scenario. A test's name begins with its scenario's.
+//! How cancellation behaves, scenario by scenario: `docs/conformance.md` lists them.
+//!
+//! A test's name begins with its scenario's. Bodies run on the real ring and in the simulation, and
+//! after every one of them the core must be quiet ([`tests::conform`]). How long something may take
+//! at most is asked in simulated time alone.
 
-mod across_programs;
-mod across_sync;
-mod blocking;
-mod blocking_programs;
-mod portal;
-mod streams;
-mod sync;
-mod sync_programs;
-mod waiters;
+mod entry;
+mod harness;
+mod support;

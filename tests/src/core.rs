@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use quoit::sim::{Faults, Sim, for_seeds};
+use quoit::sim::{self, Faults, Sim, for_seeds};
 use quoit::{Builder, CoreMetrics, Cores, Handle, RemoteError, Runtime};
 
 /// The seeds that every program is run under: the first one without faults.
@@ -32,9 +32,12 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    /// Returns what the caller runs on.
+    /// Returns what the caller runs on. A simulation of the caller's own is taken for an unruly one.
     pub fn here() -> Self {
-        KERNEL.get()
+        match KERNEL.get() {
+            Self::Real if sim::is_running() => Self::Unruly,
+            known => known,
+        }
     }
 
     /// Returns whether requests, entries and parks come in the number that the program gives rise

@@ -11,6 +11,7 @@ use quoit::{Handle, Runtime};
 
 use crate::Kernel;
 use crate::core::{SEEDS, on_both_with, on_ring_of};
+use crate::quiet::quietly;
 
 /// Where the folder lies on a simulated machine.
 const SIMULATED: &str = "/tests/of/their/own";
@@ -36,15 +37,34 @@ pub fn on_core_in<M>(
 where
     M: Future<Output: Send + 'static> + 'static,
 {
+    on_both_in(entries, |path| {
+        let body = body.clone();
+        on_ring_of(Runtime::builder(), move |handle| body(handle, path))
+    })
+}
+
+/// Runs `body` as [`conform`](crate::conform) does, with the path of a folder that holds `entries`.
+pub fn conform_in<M>(
+    entries: &[Put<'_>],
+    body: impl FnOnce(Handle, PathBuf) -> M + Clone + Send + 'static,
+) -> M::Output
+where
+    M: Future<Output: Send + 'static> + 'static,
+{
+    on_both_in(entries, |path| {
+        let body = body.clone();
+        quietly(move |handle| body(handle, path))
+    })
+}
+
+fn on_both_in<T>(entries: &[Put<'_>], program: impl Fn(PathBuf) -> T) -> T {
     let program = || {
         let real = match Kernel::here() {
             Kernel::Real => Some(on_this_machine(entries)),
             Kernel::Simulated | Kernel::Unruly => None,
         };
         let path = real.as_ref().map(tempfile::TempDir::path);
-        let path = path.unwrap_or(Path::new(SIMULATED)).to_owned();
-        let body = body.clone();
-        on_ring_of(Runtime::builder(), move |handle| body(handle, path))
+        program(path.unwrap_or(Path::new(SIMULATED)).to_owned())
     };
     on_both_with(SEEDS, |sim| simulated(sim, entries), program)
 }

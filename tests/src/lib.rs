@@ -9,6 +9,7 @@ pub mod http_client;
 mod outside;
 mod peer;
 mod process;
+mod quiet;
 
 pub use child::{Child, in_child};
 pub use core::{
@@ -16,10 +17,11 @@ pub use core::{
     poll_once, until_parked, whole,
 };
 pub use drops::{Counted, Drops};
-pub use folder::{Put, content_of, on_core_in, read_all};
+pub use folder::{Put, conform_in, content_of, on_core_in, read_all};
 pub use outside::Outside;
 pub use peer::{
     FullQueue, both_ends, both_ends_with, both_streams, bytes, connected, full_address, listening,
     receive_all, receive_exactly, refusing_address, reset, reset_from_afar,
 };
 pub use process::{descriptors, mapped_kib, resident_kib, switches, threads};
+pub use quiet::{assert_quiet, conform, conform_of, conform_on, one_core, quietly, quietly_of};
