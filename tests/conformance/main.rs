@@ -4,6 +4,9 @@
 //! after every one of them the core must be quiet ([`tests::conform`]). How long something may take
 //! at most is asked in simulated time alone.
 
+mod deadlines;
 mod entry;
 mod harness;
+mod redelivery;
+mod shields;
 mod support;

@@ -2,6 +2,7 @@
 //! time.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use quoit::op::{self, SharedFd};
+use quoit::sim::explore;
 use quoit::time::Instant;
 use quoit::{CancelHandle, Cancelled, CarriesCancelled, JoinHandle, Reason, Scope};
 use tests::Kernel;
@@ -219,6 +221,17 @@ pub(crate) async fn some_turns(count: u32) {
     for _ in 0..count {
         op::nop().await.expect("nobody cancels");
     }
+}
+
+/// Runs a program in every order there is, and returns every way it came out.
+pub(crate) fn all_ways<T: Ord>(program: impl Fn() -> T) -> BTreeSet<T> {
+    let mut ways = BTreeSet::new();
+    let explored = explore(200_000, |sim| {
+        ways.insert(sim.run(&program).value);
+    });
+    assert!(explored.complete, "not all orders in {}", explored.orders);
+    assert!(explored.orders > 1, "there is but one order");
+    ways
 }
 
 /// The answer of an op with a buffer, as a scope's body returns it.
