@@ -6,7 +6,9 @@
 
 mod deadlines;
 mod entry;
+mod exit;
 mod harness;
+mod nesting;
 mod redelivery;
 mod shields;
 mod support;

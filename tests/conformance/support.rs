@@ -15,8 +15,10 @@ use std::time::Duration;
 use quoit::op::{self, SharedFd};
 use quoit::sim::explore;
 use quoit::time::Instant;
-use quoit::{CancelHandle, Cancelled, CarriesCancelled, JoinHandle, Reason, Scope};
-use tests::Kernel;
+use quoit::{
+    CancelHandle, Cancelled, CarriesCancelled, CoreMetrics, Handle, JoinHandle, Reason, Scope,
+};
+use tests::{Kernel, gauges};
 
 /// Longer than any test.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
@@ -220,6 +222,16 @@ pub(crate) async fn waiting<T: 'static, E: CarriesCancelled + 'static>(
 pub(crate) async fn some_turns(count: u32) {
     for _ in 0..count {
         op::nop().await.expect("nobody cancels");
+    }
+}
+
+/// Waits until the kernel has ended what was given up; returns the counters of that moment.
+pub(crate) async fn kernel_is_done(handle: &Handle) -> CoreMetrics {
+    loop {
+        let counters = gauges(handle).await;
+        if counters.orphans == 0 {
+            return counters;
+        }
     }
 }
 
