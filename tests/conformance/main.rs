@@ -8,6 +8,7 @@ mod deadlines;
 mod entry;
 mod exit;
 mod harness;
+mod kernel_ops;
 mod nesting;
 mod redelivery;
 mod shields;

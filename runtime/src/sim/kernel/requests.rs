@@ -57,6 +57,9 @@ impl Kernel {
                 Err(libc::EINTR)
             });
         }
+        if may_be_interrupted(&request) && sent == 0 && self.comes(Fault::EndedByOthers) {
+            return done(Err(libc::ECANCELED));
+        }
         let Some(object) = object else {
             return match request {
                 Request::Nop => done(Ok(0)),
