@@ -1,66 +1,80 @@
 //! A scope that its own body cancels, and what ops find when they begin.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use quoit::op;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
 use quoit::{
-    CancelHandle, Cancelled, CarriesCancelled, Delivery, Reason, Scope, check, spawn, yield_now,
+    CancelHandle, Cancelled, CarriesCancelled, Delivery, Group, Misuse, Reason, Scope, check,
+    group, spawn, yield_now, yield_uncancellable,
 };
 use quoit_net::{TcpListener, TcpStream};
-use tests::{both_ends, conform, conform_in, gauges, quietly, receive_all};
+use tests::{Kernel, both_ends, conform, conform_in, gauges, quietly, receive_all};
 
 use crate::support::{
     LONG, SHORT, after_exactly, at_once, both, pipe, reason, some_turns, waiting, watched,
 };
 
+/// By the scope itself, and through a handle.
 #[test]
 fn c001_op_after_the_scope_s_own_cancel_is_refused_at_once() {
     conform(|handle| async move {
-        let before = handle.metrics()[0];
-        let began = Instant::now();
-        let scope = Scope::new();
-        let cancel = scope.handle();
-        let (run, polls) = watched(scope.run(async {
-            assert_eq!(cancel.cancel(), Delivery::Delivered);
-            sleep(Duration::from_secs(5)).await
-        }));
-        assert_eq!(run.await, Ok(None));
-        at_once(began);
-        // No turn has passed, so nobody was woken.
-        let after = handle.metrics()[0];
-        assert_eq!(polls.get(), 1);
-        assert_eq!((after.turns, after.aborts), (before.turns, before.aborts));
-        assert_eq!(
-            scope.cancelled().map(Cancelled::reason),
-            Some(Reason::Requested)
-        );
-        // The timer of the pause in which the gauges were taken.
-        assert_eq!(gauges(&handle).await.timers, 1);
+        for through_a_handle in [false, true] {
+            let before = handle.metrics()[0];
+            let began = Instant::now();
+            let scope = Scope::new();
+            let cancel = through_a_handle.then(|| scope.handle());
+            let (run, polls) = watched(scope.run(async {
+                let told = cancel.map_or_else(|| scope.cancel(), |cancel| cancel.cancel());
+                assert_eq!(told, Delivery::Delivered);
+                sleep(Duration::from_secs(5)).await
+            }));
+            assert_eq!(run.await, Ok(None));
+            at_once(began);
+            // No turn has passed, so nobody was woken.
+            let after = handle.metrics()[0];
+            assert_eq!(polls.get(), 1);
+            assert_eq!((after.turns, after.aborts), (before.turns, before.aborts));
+            assert_eq!(
+                scope.cancelled().map(Cancelled::reason),
+                Some(Reason::Requested)
+            );
+            assert!(scope.absorbed());
+            // The timer of the pause in which the gauges were taken.
+            assert_eq!(gauges(&handle).await.timers, 1);
+        }
     });
 }
 
+/// By the scope itself, and through a handle, whose message is not taken in any more.
 #[test]
 fn c002_cancel_that_nobody_saw_ends_with_its_scope() {
     conform(|handle| async move {
-        let scope = Scope::new();
-        let cancel = scope.handle();
-        let outcome = scope
-            .run(async {
-                assert_eq!(cancel.cancel(), Delivery::Delivered);
-                Ok::<_, Cancelled>(7)
-            })
-            .await;
-        assert_eq!(outcome, Ok(Some(7)));
-        assert_eq!(cancel.cancel(), Delivery::Gone);
-        let before = handle.metrics()[0].aborts;
-        op::nop().await.expect("nobody cancelled this one");
-        sleep(SHORT).await.expect("nobody cancelled this one");
-        assert_eq!(handle.metrics()[0].aborts, before);
+        for through_a_handle in [false, true] {
+            let scope = Scope::new();
+            let cancel = through_a_handle.then(|| scope.handle());
+            let outcome = scope
+                .run(async {
+                    let told = cancel.map_or_else(|| scope.cancel(), |cancel| cancel.cancel());
+                    assert_eq!(told, Delivery::Delivered);
+                    Ok::<_, Cancelled>(7)
+                })
+                .await;
+            assert_eq!(outcome, Ok(Some(7)));
+            assert!(!scope.absorbed());
+            assert!(through_a_handle || scope.cancelled().is_some());
+            assert_eq!(scope.cancel(), Delivery::Gone);
+            let before = handle.metrics()[0].aborts;
+            op::nop().await.expect("nobody cancelled this one");
+            sleep(SHORT).await.expect("nobody cancelled this one");
+            assert_eq!(handle.metrics()[0].aborts, before);
+        }
     });
 }
 
@@ -72,12 +86,21 @@ fn c003_thousandth_cancel_is_as_the_first() {
         let cancel = scope.handle();
         let outcome = scope
             .run(async {
-                assert_eq!(cancel.cancel_with(1), Delivery::Delivered);
+                assert_eq!(
+                    cancel.cancel_with(Reason::User(1), Duration::ZERO),
+                    Delivery::Delivered
+                );
                 for _ in 1..1_000 {
-                    assert_eq!(cancel.cancel_with(2), Delivery::AlreadyCancelled);
+                    assert_eq!(
+                        cancel.cancel_with(Reason::User(2), Duration::ZERO),
+                        Delivery::AlreadyCancelled
+                    );
                 }
                 assert_eq!(reason(&op::nop().await), Some(Reason::User(1)));
-                assert_eq!(cancel.cancel_with(3), Delivery::AlreadyCancelled);
+                assert_eq!(
+                    cancel.cancel_with(Reason::User(3), Duration::ZERO),
+                    Delivery::AlreadyCancelled
+                );
                 op::nop().await
             })
             .await;
@@ -87,6 +110,27 @@ fn c003_thousandth_cancel_is_as_the_first() {
             Some(Reason::User(1))
         );
         assert_eq!(handle.metrics()[0].remote_cancels - before, 1);
+    });
+}
+
+#[test]
+fn c003_thousandth_cancel_of_the_scope_itself_is_as_the_first() {
+    conform(|handle| async move {
+        let before = gauges(&handle).await.deliveries;
+        let scope = Scope::new();
+        let outcome = scope
+            .run(async {
+                let first = scope.cancel_with(Reason::User(1), Duration::ZERO);
+                assert_eq!(first, Delivery::Delivered);
+                for _ in 1..1_000 {
+                    assert_eq!(scope.cancel(), Delivery::AlreadyCancelled);
+                }
+                assert_eq!(reason(&op::nop().await), Some(Reason::User(1)));
+                op::nop().await
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        assert_eq!(gauges(&handle).await.deliveries - before, 1);
     });
 }
 
@@ -113,6 +157,42 @@ fn c004_cancel_stops_no_running_code() {
     });
 }
 
+/// Who yields uncancellably lets every ready task run once before it goes on.
+#[test]
+fn c005_uncancellable_yield_does_not_look() {
+    conform(|_| async {
+        let (ticks, done) = (Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(false)));
+        let (ticking, stop) = (Rc::clone(&ticks), Rc::clone(&done));
+        // One that is always ready.
+        let ticker = spawn(poll_fn(move |cx| {
+            ticking.set(ticking.get() + 1);
+            if stop.get() {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        let scope = Scope::new();
+        let outcome = scope
+            .run(async {
+                scope.cancel();
+                for _ in 0..2 {
+                    let before = ticks.get();
+                    yield_uncancellable().await;
+                    assert!(ticks.get() > before);
+                }
+                let before = ticks.get();
+                let refused = yield_now().await;
+                assert_eq!(ticks.get(), before, "it does not yield");
+                refused
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        done.set(true);
+        ticker.await.expect("it ended");
+    });
+}
+
 #[test]
 fn c006_inner_scope_passes_an_outer_cancel_on() {
     conform(|_| async {
@@ -123,7 +203,7 @@ fn c006_inner_scope_passes_an_outer_cancel_on() {
             .run(async {
                 inner
                     .run(async {
-                        cancel.cancel_with(4);
+                        cancel.cancel_with(Reason::User(4), Duration::ZERO);
                         op::nop().await
                     })
                     .await?;
@@ -159,11 +239,45 @@ fn c006_inner_scope_passes_an_outer_deadline_on() {
     });
 }
 
+/// The group's body cancels it, and waits itself; a child waits as well.
+#[test]
+fn c007_group_that_its_body_cancels_ends_after_its_child() {
+    conform(|handle| async move {
+        let ended = Rc::new(Cell::new(0));
+        let before = gauges(&handle).await;
+        let inner = Rc::clone(&ended);
+        let (run, polls) = watched(group(async |g: Group<Cancelled>| {
+            g.spawn(async move {
+                let refused = sleep(LONG).await;
+                inner.set(inner.get() + 1);
+                refused
+            });
+            some_turns(1).await;
+            assert_eq!(g.cancel(), Delivery::Delivered);
+            sleep(LONG).await
+        }));
+        let outcome = run.await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        assert_eq!(ended.get(), 1);
+        let after = gauges(&handle).await;
+        assert_eq!(after.aborts - before.aborts, 1, "the child's");
+        assert_eq!(after.deliveries - before.deliveries, 1);
+        assert_eq!((after.tasks, after.scopes), (before.tasks, before.scopes));
+        if Kernel::here().counts_exactly() {
+            // Begun, back from the turn, and told of the child's end.
+            assert_eq!(polls.get(), 3);
+        }
+    });
+}
+
 #[test]
 fn c008_scope_that_was_cancelled_before_its_run_refuses_its_first_op() {
     conform(|_| async {
         let scope = Rc::new(Scope::new());
-        assert_eq!(scope.handle().cancel_with(5), Delivery::Delivered);
+        assert_eq!(
+            scope.handle().cancel_with(Reason::User(5), Duration::ZERO),
+            Delivery::Delivered
+        );
         let entered = Rc::clone(&scope);
         let began = Instant::now();
         let task = spawn(async move {
@@ -216,13 +330,19 @@ fn c010_first_cause_stays() {
         let handle = scope.handle();
         let outcome = scope
             .run(async {
-                assert_eq!(handle.cancel_with(1), Delivery::Delivered);
+                assert_eq!(
+                    handle.cancel_with(Reason::User(1), Duration::ZERO),
+                    Delivery::Delivered
+                );
                 let first = sleep(LONG).await;
                 let past = Instant::now() + 2 * SHORT;
                 let pause = Scope::new().shielded();
                 pause.run(sleep_until(past)).await.expect("deaf");
                 let second = sleep(LONG).await;
-                assert_eq!(handle.cancel_with(2), Delivery::AlreadyCancelled);
+                assert_eq!(
+                    handle.cancel_with(Reason::User(2), Duration::ZERO),
+                    Delivery::AlreadyCancelled
+                );
                 let third = sleep(LONG).await;
                 for refused in [first, second, third] {
                     assert_eq!(reason(&refused), Some(Reason::User(1)));
@@ -247,7 +367,7 @@ fn c010_deadline_that_came_first_stays_the_cause() {
         let outcome = scope
             .run(async {
                 let first = sleep(LONG).await;
-                handle.cancel_with(2);
+                handle.cancel_with(Reason::User(2), Duration::ZERO);
                 let second = sleep(LONG).await;
                 for refused in [first, second] {
                     assert_eq!(reason(&refused), Some(Reason::Deadline));
@@ -260,6 +380,50 @@ fn c010_deadline_that_came_first_stays_the_cause() {
             scope.cancelled().map(Cancelled::reason),
             Some(Reason::Deadline)
         );
+    });
+}
+
+/// Somebody keeps a `Cancelled` and returns it where nothing is cancelled.
+#[test]
+fn c011_cancelled_that_was_kept_from_elsewhere_is_a_failure() {
+    conform(|handle| async move {
+        let before = handle.metrics()[0].aborts;
+        let outcome = group(async |g: Group<Cancelled>| {
+            g.spawn(async {
+                let first = Scope::new();
+                first.cancel();
+                let kept = Cell::new(None);
+                let taken = first
+                    .run(async {
+                        let refused = op::nop().await.expect_err("cancelled");
+                        kept.set(refused.cancelled());
+                        Err::<(), _>(refused)
+                    })
+                    .await;
+                assert!(matches!(taken, Ok(None)), "{taken:?}");
+                let second = Scope::new();
+                let outcome = second
+                    .run(async { Err::<(), _>(kept.get().expect("it was kept")) })
+                    .await;
+                assert!(outcome.is_err() && !second.absorbed());
+                outcome
+            });
+            // The failure has cancelled the group.
+            sleep(LONG).await
+        })
+        .await;
+        let error = outcome.expect_err("a child failed");
+        let stray = Reason::Misuse(Misuse::Stray);
+        assert_eq!(
+            error
+                .errors()
+                .iter()
+                .map(|error| error.reason())
+                .collect::<Vec<_>>(),
+            [stray]
+        );
+        assert!(error.cancelled().is_none());
+        assert!(handle.metrics()[0].aborts - before <= 1);
     });
 }
 
@@ -359,10 +523,9 @@ fn c012_rest_of_a_chunk_is_still_there() {
 fn c013_computing_task_that_is_cancelled_is_not_woken() {
     quietly(|handle| async move {
         let scope = Scope::new();
-        let cancel = scope.handle();
         let (run, polls) = watched(scope.run(async {
+            scope.cancel();
             let before = handle.metrics()[0];
-            cancel.cancel();
             let began = Instant::now();
             while began.elapsed() < Duration::from_millis(100) {
                 std::hint::spin_loop();

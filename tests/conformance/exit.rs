@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use quoit::time::sleep;
-use quoit::{Cancelled, Reason, Scope, check, op, spawn, yield_now};
+use quoit::{Cancelled, Misuse, Reason, Scope, check, op, spawn, yield_now};
 use tests::{Drops, conform, gauges, poll_once};
 
 use crate::support::{IntoResult, LONG, SHORT, both, kernel_is_done, pipe, some_turns};
@@ -63,7 +63,7 @@ fn c097_scope_runs_once() {
         });
         let error = again.await.expect_err("used up");
         assert!(!ran);
-        assert_eq!(error.reason(), Reason::Misuse);
+        assert_eq!(error.reason(), Reason::Misuse(Misuse::RunTwice));
     });
 }
 
@@ -83,7 +83,10 @@ fn c097_scope_that_two_tasks_run_runs_for_the_first() {
             Ok::<_, Cancelled>(())
         });
         let error = second.await.expect_err("in use");
-        assert_eq!((error.reason(), drops.alive()), (Reason::Misuse, 0));
+        assert_eq!(
+            (error.reason(), drops.alive()),
+            (Reason::Misuse(Misuse::RunTwice), 0)
+        );
         assert!(!first.is_finished());
         cancel.cancel();
         assert_eq!(first.await.expect("it ended"), Ok(None));
@@ -105,7 +108,7 @@ fn c097_misuse_is_absorbed_by_nobody() {
             })
             .await;
         let error = outcome.expect_err("a bug is told");
-        assert_eq!(error.reason(), Reason::Misuse);
+        assert_eq!(error.reason(), Reason::Misuse(Misuse::RunTwice));
     });
 }
 

@@ -1012,7 +1012,7 @@ fn c170_op_that_is_cancelled_three_times_over_is_asked_once() {
     });
 }
 
-/// The completions overflow their queue, which is smaller.
+/// The queues of the ring are far smaller.
 #[test]
 fn c171_very_many_ops_that_are_cancelled_at_once_all_end() {
     // The kernel finds an op to be cancelled by a table that is as large as this queue is.
@@ -1058,9 +1058,6 @@ fn c171_very_many_ops_that_are_cancelled_at_once_all_end() {
         let asked = after.cancel_requests - before.cancel_requests;
         assert!(asked <= ops, "{asked} cancel requests");
         assert_eq!((after.op_slots, after.in_flight, after.parked), (0, 0, 1));
-        if !Kernel::here().is_simulated() {
-            assert!(after.overflows > before.overflows, "there was room for all");
-        }
         op::write(&writer, "x").await.0.expect("room");
         assert_eq!(one_byte(reader).await.expect("none was swallowed"), b'x');
     });

@@ -38,13 +38,13 @@ fn c064_outermost_cancelled_scope_takes_it() {
                         .run(async {
                             s3.run(async {
                                 if inner_first {
-                                    h3.cancel_with(3);
+                                    h3.cancel_with(Reason::User(3), Duration::ZERO);
                                     check().expect_err("cancelled");
-                                    h2.cancel_with(2);
+                                    h2.cancel_with(Reason::User(2), Duration::ZERO);
                                 } else {
-                                    h2.cancel_with(2);
+                                    h2.cancel_with(Reason::User(2), Duration::ZERO);
                                     check().expect_err("cancelled");
-                                    h3.cancel_with(3);
+                                    h3.cancel_with(Reason::User(3), Duration::ZERO);
                                 }
                                 let refused = sleep(LONG).await;
                                 assert_eq!(reason(&refused), Some(Reason::User(2)));
@@ -52,7 +52,7 @@ fn c064_outermost_cancelled_scope_takes_it() {
                             })
                             .await?;
                             after.set(true);
-                            Ok(())
+                            Ok::<_, Cancelled>(())
                         })
                         .await?;
                     assert_eq!(taken, None);
@@ -80,9 +80,9 @@ fn c065_shielded_scope_keeps_its_own_cancel_when_an_outer_one_follows() {
             .run(async {
                 let taken = b
                     .run(async {
-                        cancel_b.cancel_with(2);
+                        cancel_b.cancel_with(Reason::User(2), Duration::ZERO);
                         let refused = op::nop().await;
-                        cancel_a.cancel_with(1);
+                        cancel_a.cancel_with(Reason::User(1), Duration::ZERO);
                         refused
                     })
                     .await;
@@ -107,9 +107,9 @@ fn c065_outer_cancel_is_seen_by_the_first_op_behind_the_shield() {
             .run(async {
                 let taken = b
                     .run(async {
-                        cancel_b.cancel_with(2);
+                        cancel_b.cancel_with(Reason::User(2), Duration::ZERO);
                         let refused = op::nop().await;
-                        cancel_a.cancel_with(1);
+                        cancel_a.cancel_with(Reason::User(1), Duration::ZERO);
                         check().expect_err("cancelled");
                         refused
                     })
@@ -134,9 +134,9 @@ fn c066_cancelling_oneself_inside_a_cancelled_scope_is_the_outer_scope_s_cancel(
         let after = Cell::new(false);
         let outcome = a
             .run(async {
-                cancel_a.cancel_with(1);
+                cancel_a.cancel_with(Reason::User(1), Duration::ZERO);
                 b.run(async {
-                    cancel_b.cancel_with(2);
+                    cancel_b.cancel_with(Reason::User(2), Duration::ZERO);
                     sleep(LONG).await
                 })
                 .await?;
@@ -296,10 +296,10 @@ fn c071_cancel_passes_inner_scopes_and_stops_at_the_shield_that_was_cancelled() 
         let after = Cell::new(false);
         let outcome = a
             .run(async {
-                cancel_a.cancel_with(1);
+                cancel_a.cancel_with(Reason::User(1), Duration::ZERO);
                 let taken = b
                     .run(async {
-                        cancel_b.cancel_with(2);
+                        cancel_b.cancel_with(Reason::User(2), Duration::ZERO);
                         let inside = c.run(op::nop()).await;
                         assert_eq!(reason(&inside), Some(Reason::User(2)));
                         inside?;
@@ -413,7 +413,7 @@ fn c237_aborted_op_that_outlives_its_scope_says_why() {
         let outcome = inner
             .run(async {
                 assert!(poll_once(wait.as_mut()).await.is_pending());
-                cancel.cancel_with(5);
+                cancel.cancel_with(Reason::User(5), Duration::ZERO);
                 check()
             })
             .await;
@@ -555,9 +555,9 @@ fn c238_whose_a_cancel_is_is_decided_before_the_kernel_is_waited_for() {
                             yield_now().await?;
                         }
                         drop(read);
-                        inner_handle.cancel_with(1);
+                        inner_handle.cancel_with(Reason::User(1), Duration::ZERO);
                         drop(spawn(async move {
-                            outer_handle.cancel_with(2);
+                            outer_handle.cancel_with(Reason::User(2), Duration::ZERO);
                         }));
                         check()
                     })

@@ -357,7 +357,7 @@ fn c015_aborted_op_that_is_polled_late_is_aborted_all_the_same() {
             .run(async {
                 let mut late = Box::pin(sleep(LONG));
                 assert!(poll_once(late.as_mut()).await.is_pending());
-                cancel.cancel_with(3);
+                cancel.cancel_with(Reason::User(3), Duration::ZERO);
                 check().expect_err("cancelled");
                 // Others run meanwhile, and nobody polls it.
                 let mut turns = 0;

@@ -5,18 +5,21 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
 use quoit::op::{self, SharedFd};
 use quoit::sim::explore;
 use quoit::time::Instant;
 use quoit::{
-    CancelHandle, Cancelled, CarriesCancelled, CoreMetrics, Handle, JoinHandle, Reason, Scope,
+    CancelHandle, Cancelled, CarriesCancelled, CoreId, CoreMetrics, Handle, JoinError, JoinHandle,
+    Reason, Scope,
 };
 use tests::{Kernel, gauges};
 
@@ -255,3 +258,51 @@ pub(crate) trait IntoResult<T, B>: Future<Output = (io::Result<T>, B)> + Sized {
 }
 
 impl<T, B, F: Future<Output = (io::Result<T>, B)>> IntoResult<T, B> for F {}
+
+/// What a task on another core, or a thread, gives back.
+pub(crate) struct Answer<T>(mpsc::Receiver<thread::Result<T>>);
+
+impl<T: Send + 'static> Answer<T> {
+    /// Runs `body` as a task on a core.
+    pub(crate) fn on<M>(
+        handle: &Handle,
+        core: CoreId,
+        body: impl FnOnce() -> M + Send + 'static,
+    ) -> Self
+    where
+        M: Future<Output = T> + 'static,
+    {
+        let (tell, told) = mpsc::channel();
+        let started = handle.spawn(core, move || async move {
+            let task = quoit::spawn(body()).await;
+            // Nobody listens any more if the test has failed already.
+            let _ = tell.send(task.map_err(|error| match error {
+                JoinError::Panicked(panic) => panic,
+                other => Box::new(other.to_string()),
+            }));
+        });
+        drop(started.expect("room in the mailbox"));
+        Self(told)
+    }
+
+    /// Keeps this core busy until the answer is there: a core that waited so would be parked.
+    pub(crate) async fn get(self) -> T {
+        loop {
+            match self.0.try_recv() {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(panic)) => resume_unwind(panic),
+                Err(mpsc::TryRecvError::Empty) => {
+                    quoit::yield_now().await.expect("nobody cancels");
+                }
+                Err(mpsc::TryRecvError::Disconnected) => panic!("the core has ended"),
+            }
+        }
+    }
+}
+
+/// Keeps this core busy until the core of that index has parked more than `parks` times.
+pub(crate) async fn until_parked(handle: &Handle, index: usize, parks: u64) {
+    while handle.metrics()[index].parks <= parks {
+        quoit::yield_now().await.expect("nobody cancels");
+    }
+}
