@@ -4,6 +4,7 @@
 //! after every one of them the core must be quiet ([`tests::conform`]). How long something may take
 //! at most is asked in simulated time alone.
 
+mod across_cores;
 mod deadlines;
 mod entry;
 mod exit;
