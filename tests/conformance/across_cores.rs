@@ -16,16 +16,16 @@ use quoit::op::SharedFd;
 use quoit::sim::{Fault, Faults, for_seeds};
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Builder, CancelHandle, Cancelled, CoreMetrics, Cores, Delivery, Group, Handle, JoinHandle,
-    Reason, Runtime, Scope, SpawnError, check, on, op, spawn, yield_now,
+    Builder, CancelHandle, Cancelled, Cores, Delivery, Group, Handle, JoinHandle, Reason, Runtime,
+    Scope, SpawnError, check, on, op, spawn, yield_now,
 };
 use tests::{
     Kernel, Outside, conform, conform_of, conform_on, gauges, on_both, quietly, quietly_of,
 };
 
 use crate::support::{
-    Answer, LONG, SHORT, after_exactly, all_ways, at_once, reason, some_turns, until_parked,
-    waiting, watched,
+    Answer, LONG, SHORT, after_exactly, all_ways, at_once, cancels_sent, reason, some_turns,
+    until_parked, waiting, watched,
 };
 
 fn two_cores() -> Builder {
@@ -350,7 +350,7 @@ fn c110_scope_that_ends_while_it_is_cancelled_ends_once() {
 fn c111_cancel_is_passed_on_to_a_child_elsewhere_once() {
     conform_on(2, |handle| async move {
         let (there, inner) = (handle.cores()[1], handle.clone());
-        let before = handle.metrics();
+        let (before, sent) = (handle.metrics(), cancels_sent(&handle));
         let began = Instant::now();
         let scope = Scope::new().timeout(SHORT);
         let (run, polls) = watched(scope.run(async {
@@ -369,9 +369,7 @@ fn c111_cancel_is_passed_on_to_a_child_elsewhere_once() {
         assert!(matches!(run.await, Ok(None)));
         after_exactly(3 * SHORT, began);
         let after = inner.metrics();
-        // Sent from here, or by the child's core, had it not begun the child by then.
-        let sent = |cores: &[CoreMetrics]| cores[0].cancels_sent + cores[1].cancels_sent;
-        assert_eq!(sent(&after) - sent(&before), 1);
+        assert_eq!(cancels_sent(&inner) - sent, 1);
         assert_eq!(after[1].remote_cancels - before[1].remote_cancels, 1);
         if Kernel::here().counts_exactly() {
             assert_eq!(polls.get(), 2, "begun, and told of the child's end");

@@ -1,22 +1,27 @@
 //! A cancel holds for every op until its scope is left, and wakes each of its parked ops once.
 
-use std::future::{Future, poll_fn};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::path::Path;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use quoit::fs::OpenOptions;
-use quoit::op;
-use quoit::sim::{Fault, for_seeds, point};
+use quoit::sim::{Fault, for_seeds, force, point};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
-use quoit::{CancelHandle, Cancelled, CarriesCancelled, Reason, Scope, check, spawn, yield_now};
-use tests::{conform, conform_in, poll_once, quietly};
+use quoit::{
+    CancelHandle, Cancelled, CarriesCancelled, CoreId, Group, JoinError, Reason, Scope, check,
+    group, on, op, run_until_cancelled, spawn, yield_now,
+};
+use tests::{Drops, Kernel, conform, conform_in, conform_on, gauges, poll_once, quietly};
 
 use crate::support::{
-    Branches, LONG, SHORT, all_ways, at_once, pipe, reason, some_turns, waiting, watched,
+    Branches, LONG, SHORT, after_exactly, all_ways, at_once, cancels_sent, join_anyway, pipe,
+    reason, some_turns, waiting, watched,
 };
 
 #[test]
@@ -378,5 +383,431 @@ fn c015_aborted_op_that_is_polled_late_is_aborted_all_the_same() {
             scope.cancelled().map(Cancelled::reason),
             Some(Reason::User(3))
         );
+    });
+}
+
+// --- who swallows every cancel ---
+
+/// Asks again and again in a cancelled scope until it is told to stop; returns how often it was
+/// refused.
+async fn swallows(scope: &Scope, stop: &Cell<bool>) -> u32 {
+    let mut refused = 0;
+    let outcome = scope
+        .run(async {
+            while !stop.get() {
+                refused += u32::from(op::nop().await.is_err());
+            }
+            Ok::<_, Cancelled>(())
+        })
+        .await;
+    assert_eq!(outcome, Ok(Some(())));
+    refused
+}
+
+#[test]
+fn c016_loop_that_ignores_every_refusal_is_slowed_down() {
+    conform(|handle| async move {
+        const TICK: Duration = Duration::from_millis(5);
+        let (scope, stop) = (Rc::new(Scope::new()), Rc::new(Cell::new(false)));
+        scope.cancel();
+        let (inner, until) = (Rc::clone(&scope), Rc::clone(&stop));
+        let (swallower, polls) = watched(async move { swallows(&inner, &until).await });
+        let swallower = spawn(swallower);
+        let ticks = if Kernel::here().is_simulated() {
+            400
+        } else {
+            40
+        };
+        let mut slow = None;
+        for tick in 0..ticks {
+            let began = Instant::now();
+            sleep(TICK).await.expect("nobody cancels");
+            after_exactly(TICK, began);
+            if tick == ticks / 2 {
+                slow = Some((polls.get(), Instant::now()));
+            }
+        }
+        let (before, since) = slow.expect("half of it");
+        let counters = gauges(&handle).await;
+        assert_eq!((counters.swallowing, counters.unresponsive), (1, 0));
+        assert!(counters.pauses > 0);
+        if Kernel::here() == Kernel::Simulated {
+            // At most 50 polls in a second.
+            let spent = since.elapsed().as_millis() as u32;
+            let polls = polls.get() - before;
+            assert!(polls <= spent / 20 + 1, "{polls} polls in {spent} ms");
+        }
+        stop.set(true);
+        let refused = swallower.await.expect("it ended");
+        assert!(refused >= 1_000, "{refused}");
+        let counters = gauges(&handle).await;
+        assert_eq!((counters.swallowing, counters.timers), (0, 1));
+    });
+}
+
+/// Between two refusals of many others run: it is made to yield.
+#[test]
+fn c016_loop_that_ignores_every_refusal_yields() {
+    conform(|_| async {
+        let (scope, stop) = (Rc::new(Scope::new()), Rc::new(Cell::new(false)));
+        scope.cancel();
+        let (inner, until) = (Rc::clone(&scope), Rc::clone(&stop));
+        let swallower = spawn(async move { swallows(&inner, &until).await });
+        let turns = Rc::new(Cell::new(0));
+        for _ in 0..10 {
+            yield_now().await.expect("another scope is cancelled");
+            turns.set(turns.get() + 1);
+        }
+        stop.set(true);
+        let refused = swallower.await.expect("it ended");
+        assert!(refused <= 32 * 12, "{refused} refusals in ten turns");
+    });
+}
+
+#[test]
+fn c017_loop_that_ignores_many_refusals_and_ends_keeps_its_value() {
+    conform(|handle| async move {
+        let began = Instant::now();
+        let outcome = group(async |g: Group<Cancelled>| {
+            let child = g.spawn(async {
+                for _ in 0..1_100 {
+                    assert!(op::nop().await.is_err());
+                }
+                Ok(7)
+            });
+            g.cancel();
+            Ok(join_anyway(child).await.expect("it ended well"))
+        })
+        .await;
+        assert!(matches!(outcome, Ok(Some(7))), "{outcome:?}");
+        if Kernel::here() == Kernel::Simulated {
+            let took = began.elapsed();
+            assert!(took <= Duration::from_secs(2), "{took:?}");
+        }
+        let counters = gauges(&handle).await;
+        assert_eq!((counters.swallowing, counters.timers), (0, 1));
+        assert!(counters.pauses > 0);
+    });
+}
+
+#[test]
+fn c018_child_that_swallows_a_cancel_keeps_its_value() {
+    conform(|_| async {
+        let outcome = group(async |g: Group<Cancelled>| {
+            let child = g.spawn(async {
+                assert!(sleep(LONG).await.is_err());
+                Ok(7)
+            });
+            some_turns(1).await;
+            g.cancel();
+            Ok(join_anyway(child).await.expect("it ended well"))
+        })
+        .await;
+        assert!(matches!(outcome, Ok(Some(7))), "{outcome:?}");
+    });
+}
+
+// --- who waits for something foreign ---
+
+/// A wait that nobody but its own bell ends; it notes when it was polled.
+struct Foreign {
+    rung: Rc<Cell<bool>>,
+    polls: Rc<RefCell<Vec<Instant>>>,
+    waker: Rc<RefCell<Option<Waker>>>,
+}
+
+impl Foreign {
+    fn new() -> Self {
+        Self {
+            rung: Rc::default(),
+            polls: Rc::default(),
+            waker: Rc::default(),
+        }
+    }
+
+    fn wait(&self) -> impl Future<Output = ()> + 'static {
+        let (rung, polls, waker) = (
+            Rc::clone(&self.rung),
+            Rc::clone(&self.polls),
+            Rc::clone(&self.waker),
+        );
+        poll_fn(move |cx| {
+            polls.borrow_mut().push(Instant::now());
+            if rung.get() {
+                return Poll::Ready(());
+            }
+            waker.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+    }
+
+    fn ring(&self) {
+        self.rung.set(true);
+        let waker = self.waker.take();
+        waker.expect("it waits").wake();
+    }
+}
+
+#[test]
+fn c019_foreign_wait_is_woken_a_few_times_and_then_left_alone() {
+    conform(|handle| async move {
+        let foreign = Foreign::new();
+        let scope = Rc::new(Scope::new());
+        let (inner, wait) = (Rc::clone(&scope), foreign.wait());
+        let task = spawn(async move {
+            inner
+                .run(async {
+                    wait.await;
+                    check()
+                })
+                .await
+        });
+        some_turns(1).await;
+        let before = gauges(&handle).await;
+        let cancelled = Instant::now();
+        scope.cancel();
+        // 1 + 2 + 4 + … + 64 ms.
+        sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+        let polls = foreign.polls.borrow().clone();
+        assert_eq!(polls.len(), 1 + 8, "begun, and woken eight times");
+        let mut gap = Duration::from_millis(1);
+        for pair in polls[1..].windows(2) {
+            assert!(
+                pair[1] - pair[0] >= gap,
+                "{:?} is too soon",
+                pair[1] - pair[0]
+            );
+            gap *= 2;
+        }
+        if Kernel::here() == Kernel::Simulated {
+            assert_eq!(polls[1], cancelled, "the first one comes at once");
+        }
+        let after = gauges(&handle).await;
+        assert_eq!(after.unresponsive, 1);
+        assert_eq!(after.foreign_wakes - before.foreign_wakes, 8);
+        // The pause in which the gauges were taken has the only timer.
+        assert_eq!(after.timers, 1);
+        let parks = handle.metrics()[0].parks;
+        sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+        if Kernel::here().counts_exactly() {
+            assert_eq!(handle.metrics()[0].parks - parks, 1);
+        }
+        assert_eq!(foreign.polls.borrow().len(), 9);
+        foreign.ring();
+        assert_eq!(task.await.expect("it ended"), Ok(None));
+    });
+}
+
+#[test]
+fn c020_foreign_wait_that_ends_late_goes_on_to_its_next_op() {
+    conform(|handle| async move {
+        let foreign = Foreign::new();
+        let scope = Rc::new(Scope::new());
+        let (inner, wait) = (Rc::clone(&scope), foreign.wait());
+        let reached = Rc::new(Cell::new(false));
+        let noted = Rc::clone(&reached);
+        let task = spawn(async move {
+            inner
+                .run(async {
+                    wait.await;
+                    noted.set(true);
+                    op::nop().await
+                })
+                .await
+        });
+        some_turns(1).await;
+        scope.cancel();
+        let pause = if Kernel::here().is_simulated() { 10 } else { 1 };
+        sleep(Duration::from_secs(pause))
+            .await
+            .expect("nobody cancels");
+        assert_eq!(gauges(&handle).await.unresponsive, 1);
+        assert!(!reached.get());
+        foreign.ring();
+        assert!(matches!(task.await.expect("it ended"), Ok(None)));
+        assert!(reached.get() && scope.absorbed());
+        assert_eq!(gauges(&handle).await.unresponsive, 0);
+    });
+}
+
+/// Wrapped, it is dropped by the cancel at once.
+#[test]
+fn c019_foreign_wait_that_is_wrapped_ends_at_once() {
+    conform(|handle| async move {
+        let drops = Drops::new();
+        let value = drops.value();
+        let scope = Rc::new(Scope::new());
+        let inner = Rc::clone(&scope);
+        let task = spawn(async move {
+            let foreign = async move {
+                let _value = value;
+                pending::<()>().await;
+            };
+            inner.run(run_until_cancelled(foreign)).await
+        });
+        some_turns(1).await;
+        let before = gauges(&handle).await.foreign_wakes;
+        let began = Instant::now();
+        scope.cancel();
+        assert_eq!(task.await.expect("it ended"), Ok(None));
+        at_once(began);
+        assert_eq!(drops.alive(), 0);
+        assert_eq!(gauges(&handle).await.foreign_wakes, before);
+    });
+}
+
+// --- an abort that takes its time ---
+
+#[test]
+fn c024_shield_that_comes_up_during_an_abort_takes_nothing_back() {
+    conform(|_| async {
+        let (reader, _writer) = pipe();
+        let (outer, inner) = (Scope::new(), Scope::new());
+        let outcome = outer
+            .run(async {
+                let passed = inner
+                    .run(async {
+                        let mut read = pin!(op::read(&reader, vec![0; 8]));
+                        assert!(poll_once(read.as_mut()).await.is_pending());
+                        op::nop().await?;
+                        force(Fault::CancelledLate);
+                        outer.cancel();
+                        inner.set_shielded(true);
+                        let (refused, _) = read.await;
+                        assert_eq!(reason(&refused), Some(Reason::Requested));
+                        op::nop().await?;
+                        refused
+                    })
+                    .await;
+                assert_eq!(reason(&passed), Some(Reason::Requested));
+                passed
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        assert!(outer.absorbed() && !inner.absorbed());
+        assert_eq!(inner.cancelled(), None);
+    });
+}
+
+/// The wait for a child elsewhere cannot be aborted: it ends with the child.
+#[test]
+fn c026_op_that_refuses_its_abort_is_asked_once_by_five_scopes() {
+    conform_on(2, |handle| async move {
+        let there = handle.cores()[1];
+        let minute = if Kernel::here().is_simulated() {
+            60_000
+        } else {
+            60
+        };
+        let scopes: Rc<[Scope; 5]> = Rc::new([(); 5].map(|()| Scope::new()));
+        let (waits, polls) = watched(nested(Rc::clone(&scopes), 0, there, minute));
+        let task = spawn(waits);
+        some_turns(10).await;
+        assert_eq!(polls.get(), 1);
+        let before = (handle.metrics()[0], cancels_sent(&handle));
+        for (scope, turn) in scopes.iter().rev().zip(1..) {
+            scope.cancel();
+            let parks = handle.metrics()[0].parks;
+            sleep(Duration::from_millis(minute / 10))
+                .await
+                .expect("not this one");
+            if Kernel::here().counts_exactly() {
+                assert_eq!(handle.metrics()[0].parks - parks, 1, "{turn}");
+            }
+        }
+        let after = handle.metrics()[0];
+        assert_eq!(after.aborts - before.0.aborts, 1);
+        assert_eq!(cancels_sent(&handle) - before.1, 1);
+        assert_eq!(polls.get(), 1, "nobody has woken it");
+        assert!(matches!(task.await.expect("it ended"), Ok(7)));
+        assert_eq!(polls.get(), 2);
+    });
+}
+
+/// Runs a child elsewhere that is shielded for so many milliseconds, in all of these scopes.
+fn nested(
+    scopes: Rc<[Scope; 5]>,
+    depth: usize,
+    there: CoreId,
+    millis: u64,
+) -> Pin<Box<dyn Future<Output = io::Result<u32>>>> {
+    Box::pin(async move {
+        let Some(scope) = scopes.get(depth) else {
+            return on(there, move || async move {
+                let shield = Scope::new().shielded();
+                shield.run(sleep(Duration::from_millis(millis))).await?;
+                Ok(7)
+            })
+            .await;
+        };
+        let inside = nested(Rc::clone(&scopes), depth + 1, there, millis);
+        Ok(scope.run(inside).await?.unwrap_or(0))
+    })
+}
+
+#[test]
+fn c027_child_of_a_group_that_was_cancelled_before_its_first_poll_runs_to_its_first_op() {
+    conform(|_| async {
+        let steps = Rc::new(Cell::new(0));
+        let inner = Rc::clone(&steps);
+        let outcome = group(async |g: Group<io::Error>| {
+            let steps = Rc::clone(&inner);
+            let (child, polls) = watched(async move {
+                steps.set(1);
+                op::nop().await?;
+                steps.set(2);
+                Ok(())
+            });
+            let child = g.spawn(child);
+            g.cancel();
+            let joined = join_anyway(child).await;
+            assert!(
+                matches!(joined, Err(JoinError::TaskCancelled(_))),
+                "{joined:?}"
+            );
+            assert_eq!(polls.get(), 1);
+            op::nop().await
+        })
+        .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        assert_eq!(steps.get(), 1);
+    });
+}
+
+#[test]
+fn c028_deadline_that_is_moved_after_it_has_passed_changes_nothing() {
+    conform(|_| async {
+        let scope = Scope::new().timeout(SHORT);
+        let outcome = scope
+            .run(async {
+                assert_eq!(reason(&sleep(LONG).await), Some(Reason::Deadline));
+                scope.set_deadline(Some(Instant::now() + LONG));
+                assert_eq!(reason(&op::nop().await), Some(Reason::Deadline));
+                scope.set_deadline(None);
+                sleep(LONG).await
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        assert!(scope.absorbed());
+    });
+}
+
+#[test]
+fn c030_two_groups_one_after_the_other_are_both_cancelled() {
+    conform(|handle| async move {
+        let before = gauges(&handle).await.deliveries;
+        for round in 0..2 {
+            let outcome = group(async |g: Group<Cancelled>| {
+                g.spawn(async move {
+                    yield_now().await?;
+                    g.cancel();
+                    Ok(())
+                });
+                sleep(LONG).await
+            })
+            .await;
+            assert!(matches!(outcome, Ok(None)), "{round}: {outcome:?}");
+        }
+        assert_eq!(gauges(&handle).await.deliveries - before, 2);
     });
 }

@@ -228,6 +228,21 @@ pub(crate) async fn some_turns(count: u32) {
     }
 }
 
+/// Returns how many cancels cores have sent to each other: one that is passed on to a child elsewhere is
+/// sent by the caller's core, or by the child's if the child had not begun by then.
+pub(crate) fn cancels_sent(handle: &Handle) -> u64 {
+    handle.metrics().iter().map(|core| core.cancels_sent).sum()
+}
+
+/// Joins a task also where the caller is cancelled.
+pub(crate) async fn join_anyway<T: 'static, E: 'static>(
+    task: JoinHandle<T, E>,
+) -> Result<T, JoinError<E>> {
+    let shield = Scope::new().shielded();
+    let joined = shield.run(task).await?;
+    Ok(joined.expect("nobody cancels the shield itself"))
+}
+
 /// Waits until the kernel has ended what was given up; returns the counters of that moment.
 pub(crate) async fn kernel_is_done(handle: &Handle) -> CoreMetrics {
     loop {
