@@ -8,6 +8,7 @@ mod across_cores;
 mod deadlines;
 mod entry;
 mod exit;
+mod groups;
 mod harness;
 mod kernel_ops;
 mod nesting;
