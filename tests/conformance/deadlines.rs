@@ -1,15 +1,22 @@
 //! A deadline that passes is a cancel: never early, noticed at the next op, and gone with its scope.
 
 use std::cell::Cell;
+use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
-use quoit::{Cancelled, Reason, Scope, op, spawn, yield_now};
-use tests::{Kernel, conform, gauges, poll_once, quietly};
+use quoit::{
+    Cancelled, CarriesCancelled, Delivery, Group, GroupError, Reason, Scope, group, op, spawn,
+    timeout, yield_now,
+};
+use tests::{Kernel, conform, conform_on, gauges, poll_once, quietly};
 
-use crate::support::{LONG, SHORT, after_exactly, at_once, pipe, reason, some_turns, watched};
+use crate::support::{
+    Answer, LONG, SHORT, after_exactly, at_once, pipe, reason, some_turns, until_parked, watched,
+};
 
 const TENTH: Duration = Duration::from_millis(100);
 
@@ -300,6 +307,252 @@ fn c062_core_parks_once_for_a_deadline() {
         if Kernel::here().counts_exactly() {
             let spent = (after.parks - before.parks, after.enters - before.enters);
             assert_eq!(spent, (1, 1));
+        }
+    });
+}
+
+// --- `timeout` ---
+
+fn is_late<T>(outcome: &io::Result<T>) -> bool {
+    let error = outcome.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+#[test]
+fn c046_body_that_is_late_has_failed() {
+    conform(|_| async {
+        let began = Instant::now();
+        let seen = Cell::new(None);
+        let outcome: io::Result<()> = timeout(TENTH, async {
+            let refused = sleep(LONG).await;
+            seen.set(reason(&refused));
+            Ok(refused?)
+        })
+        .await;
+        assert!(is_late(&outcome), "{outcome:?}");
+        assert_eq!(seen.get(), Some(Reason::Deadline));
+        after_exactly(TENTH, began);
+
+        let scope = Scope::new().timeout(SHORT);
+        let outcome: io::Result<Option<()>> =
+            scope.run_in_time(async { Ok(sleep(LONG).await?) }).await;
+        assert!(is_late(&outcome), "{outcome:?}");
+        assert!(scope.absorbed());
+    });
+}
+
+#[test]
+fn c054_scope_that_was_cancelled_before_its_deadline_is_not_late() {
+    conform(|_| async {
+        let scope = Scope::new().timeout(Duration::from_secs(1));
+        let outcome: io::Result<Option<()>> = scope
+            .run_in_time(async {
+                scope.cancel();
+                op::nop().await
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn c055_scope_whose_deadline_passes_after_its_cancel_is_not_late() {
+    conform(|_| async {
+        let scope = Scope::new().timeout(5 * SHORT);
+        let outcome: io::Result<Option<()>> = scope
+            .run_in_time(async {
+                scope.cancel();
+                let shield = Scope::new().shielded();
+                shield.run(sleep(6 * SHORT)).await?;
+                op::nop().await
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        let why = scope.cancelled().map(Cancelled::reason);
+        assert_eq!(why, Some(Reason::Requested));
+    });
+}
+
+#[test]
+fn c056_body_that_is_late_and_has_a_value_is_not_late() {
+    conform(|_| async {
+        let outcome: io::Result<u32> = timeout(5 * SHORT, async {
+            assert!(sleep(LONG).await.is_err());
+            Ok(7)
+        })
+        .await;
+        assert!(matches!(outcome, Ok(7)), "{outcome:?}");
+        let scope = Scope::new().timeout(SHORT);
+        let outcome: io::Result<Option<u32>> = scope
+            .run_in_time(async {
+                assert!(sleep(LONG).await.is_err());
+                Ok(8)
+            })
+            .await;
+        assert!(matches!(outcome, Ok(Some(8))), "{outcome:?}");
+        assert!(!scope.absorbed());
+    });
+}
+
+#[test]
+fn c061_late_group_is_late_once() {
+    conform(|handle| async move {
+        let refused = Rc::new(Cell::new(0));
+        let inner = Rc::clone(&refused);
+        let before = handle.metrics()[0].aborts;
+        let waits = |refused: Rc<Cell<u32>>| async move {
+            let outcome = sleep(LONG).await;
+            refused.set(refused.get() + 1);
+            Ok::<(), io::Error>(outcome?)
+        };
+        let outcome: Result<_, GroupError<io::Error>> = timeout(
+            10 * SHORT,
+            group(async |g: Group<io::Error>| {
+                g.spawn(waits(Rc::clone(&inner)));
+                waits(Rc::clone(&inner)).await
+            }),
+        )
+        .await;
+        let error = outcome.expect_err("it was late");
+        assert!(error.cancelled().is_none());
+        let kinds: Vec<_> = error.errors().iter().map(io::Error::kind).collect();
+        assert_eq!(kinds, [io::ErrorKind::TimedOut]);
+        assert_eq!(refused.get(), 2);
+        assert_eq!(handle.metrics()[0].aborts - before, 2);
+    });
+}
+
+// --- deadlines that are moved ---
+
+#[test]
+fn c052_deadline_that_is_moved_passes_where_it_was_moved_to() {
+    conform(|_| async {
+        let scope = Rc::new(Scope::new().timeout(TENTH));
+        let inner = Rc::clone(&scope);
+        let began = Instant::now();
+        let (run, polls) = watched(async move { inner.run(sleep(LONG)).await });
+        let task = spawn(run);
+        sleep(TENTH / 2).await.expect("nobody cancels");
+        scope.set_deadline(Some(began + 3 * TENTH));
+        sleep(TENTH).await.expect("nobody cancels");
+        assert_eq!(polls.get(), 1, "nothing has happened at the old one");
+        assert_eq!(scope.cancelled(), None);
+        assert_eq!(task.await.expect("it ended"), Ok(None));
+        after_exactly(3 * TENTH, began);
+        assert_eq!(polls.get(), 2);
+        // Taken away, it never passes.
+        let scope = Scope::new().timeout(SHORT);
+        let outcome = scope
+            .run(async {
+                scope.set_deadline(None);
+                sleep(2 * SHORT).await
+            })
+            .await;
+        assert_eq!(outcome, Ok(Some(())));
+    });
+}
+
+#[test]
+fn c058_deadline_that_is_moved_a_million_times_is_one_timer() {
+    conform(|handle| async move {
+        let moves: u32 = if Kernel::here().is_simulated() {
+            20_000
+        } else {
+            1_000_000
+        };
+        let scope = Scope::new();
+        let fired = handle.metrics()[0].timers_fired;
+        let outcome = scope
+            .run(async {
+                let at = Instant::now() + LONG;
+                for step in 0..moves {
+                    scope.set_deadline(Some(at + Duration::from_micros(u64::from(step % 977))));
+                    if step % 5_000 == 0 {
+                        // So that the simulated clock is not taken for one that is waited for.
+                        yield_now().await?;
+                    }
+                }
+                let counters = gauges(&handle).await;
+                // The scope's, and that of the pause.
+                assert!(counters.timers <= 2 * 2 + 64, "{} timers", counters.timers);
+                assert_eq!(counters.deadlines, 0);
+                let at = Instant::now() + SHORT;
+                scope.set_deadline(Some(at));
+                sleep(LONG).await
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        assert!(is_over(&scope));
+        let counters = gauges(&handle).await;
+        assert_eq!(counters.deadlines, 1);
+        // The deadline, and the pauses in which gauges were taken.
+        assert!(counters.timers_fired - fired >= 2);
+    });
+}
+
+#[test]
+fn c060_deadline_that_has_passed_is_a_cancel_whether_or_not_it_was_noticed() {
+    conform(|_| async {
+        // One that has not been entered.
+        let scope = Scope::new().deadline(Instant::now() + SHORT);
+        assert_eq!(scope.cancelled(), None);
+        sleep(SHORT).await.expect("nobody cancels");
+        assert!(is_over(&scope));
+        scope.set_deadline(Some(Instant::now() + LONG));
+        assert!(is_over(&scope));
+        assert_eq!(scope.run(yield_now()).await, Ok(None));
+    });
+    // On the real ring: a simulated clock stands still while a core computes.
+    quietly(|_| async {
+        let scope = Scope::new().timeout(SHORT);
+        let outcome = scope
+            .run(async {
+                let began = Instant::now();
+                assert_eq!(scope.cancelled(), None);
+                while began.elapsed() <= SHORT {
+                    std::hint::spin_loop();
+                }
+                assert!(is_over(&scope));
+                scope.set_deadline(Some(Instant::now() + LONG));
+                assert!(is_over(&scope));
+                op::nop().await
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn c063_deadline_that_another_core_shortens_passes_there() {
+    conform_on(2, |handle| async move {
+        let scope = Scope::new().timeout(LONG);
+        let cancel = scope.handle();
+        let (inner, began) = (handle.clone(), Instant::now());
+        let before = handle.metrics()[0];
+        let parks = before.parks;
+        let at = began + TENTH;
+        let told = Answer::on(&handle, handle.cores()[1], move || async move {
+            until_parked(&inner, 0, parks).await;
+            cancel.set_deadline(at)
+        });
+        let (run, polls) = watched(scope.run(sleep(LONG)));
+        assert_eq!(run.await, Ok(None));
+        assert!(began.elapsed() >= TENTH);
+        if Kernel::here() == Kernel::Simulated {
+            // Rounded up to whole units of 1024 ns.
+            assert!(began.elapsed() <= TENTH + Duration::from_nanos(1_024));
+        }
+        assert!(is_over(&scope));
+        assert_eq!(told.get().await, Delivery::Delivered);
+        let after = handle.metrics()[0];
+        if Kernel::here().counts_exactly() {
+            assert_eq!(polls.get(), 2);
+            assert_eq!(
+                after.parks - before.parks,
+                2,
+                "to arm it anew, and when it passed"
+            );
+            assert_eq!(after.wake_calls - before.wake_calls, 1);
         }
     });
 }

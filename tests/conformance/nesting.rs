@@ -12,7 +12,7 @@ use quoit::op;
 use quoit::sim::{self, Fault};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
-use quoit::{Cancelled, Reason, Scope, check, spawn, yield_now};
+use quoit::{Cancelled, Group, Reason, Scope, Started, check, group, spawn, yield_now};
 use tests::{Child, Kernel, both_streams, conform, gauges, poll_once};
 
 use crate::support::{
@@ -571,5 +571,134 @@ fn c238_whose_a_cancel_is_is_decided_before_the_kernel_is_waited_for() {
             .cancelled()
             .expect("cancelled while the kernel was waited for");
         assert_eq!(late.reason(), Reason::User(2));
+    });
+}
+
+/// A tree as deep as there are tasks: each opens a group for the next.
+#[test]
+fn c067_hundred_thousand_nested_groups_pass_one_cancel_on() {
+    type Level = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
+
+    fn level(left: u32, deepest: Rc<Event>) -> Level {
+        Box::pin(async move {
+            if left == 0 {
+                deepest.set();
+                return sleep(LONG).await;
+            }
+            let outcome = group(async |g: Group<Cancelled>| {
+                g.spawn(level(left - 1, Rc::clone(&deepest)));
+                Ok(())
+            })
+            .await;
+            outcome.map(drop).map_err(Cancelled::from)
+        })
+    }
+    conform(|handle| async move {
+        let depth = if Kernel::here().is_simulated() {
+            500
+        } else {
+            100_000
+        };
+        let before = gauges(&handle).await;
+        let deepest = Rc::new(Event::new());
+        let outer = Rc::new(Scope::new());
+        let (inner, told) = (Rc::clone(&outer), Rc::clone(&deepest));
+        let task = spawn(async move { inner.run(level(depth, told)).await });
+        deepest.wait().await.expect("nobody cancels");
+        outer.cancel();
+        assert_eq!(task.await.expect("it ended"), Ok(None));
+        assert!(outer.absorbed());
+        let after = gauges(&handle).await;
+        assert_eq!(after.aborts - before.aborts, 1);
+        assert_eq!((after.scopes, after.tasks), (before.scopes, before.tasks));
+    });
+}
+
+// --- moved by `started` ---
+
+#[test]
+fn c072_child_that_starts_into_a_cancelled_group_is_cancelled_by_the_move() {
+    conform(|handle| async move {
+        let outcome = group(async |caller: Group<io::Error>| {
+            let target_is = Rc::new(Cell::new(None));
+            let (told, asleep) = (Rc::clone(&target_is), Rc::new(Cell::new(0)));
+            let counted = Rc::clone(&asleep);
+            let target = caller.spawn(async move {
+                let ended = group(async |target: Group<io::Error>| {
+                    told.set(Some(target));
+                    Ok(sleep(LONG).await?)
+                })
+                .await;
+                assert!(matches!(ended, Ok(None)), "{ended:?}");
+                Ok(())
+            });
+            some_turns(1).await;
+            let target_group: Group<io::Error> = target_is.get().expect("it was noted");
+            let before = handle.metrics()[0].aborts;
+            let started = target_group
+                .start(async move |started: Started<u32>| {
+                    let outcome = group(async |g: Group<io::Error>| {
+                        for _ in 0..3 {
+                            let counted = Rc::clone(&counted);
+                            g.spawn(async move {
+                                let outcome = sleep(LONG).await;
+                                counted.set(counted.get() + 1);
+                                Ok(outcome?)
+                            });
+                        }
+                        some_turns(1).await;
+                        // Its body waits, and so do these.
+                        target_group.cancel();
+                        started.report(7).expect("once");
+                        Ok(())
+                    })
+                    .await;
+                    Ok(outcome.map(drop)?)
+                })
+                .await;
+            assert!(matches!(started, Ok(7)), "{started:?}");
+            target.await.expect("it took its cancel");
+            assert_eq!(asleep.get(), 3);
+            // These three, and the body's.
+            assert_eq!(handle.metrics()[0].aborts - before, 4);
+            Ok(())
+        })
+        .await;
+        assert!(matches!(outcome, Ok(Some(()))), "{outcome:?}");
+    });
+}
+
+#[test]
+fn c073_child_that_has_started_is_its_group_s() {
+    conform(|_| async {
+        let refused = Rc::new(Cell::new(None));
+        let inner = Rc::clone(&refused);
+        let outcome = group(async |target: Group<io::Error>| {
+            let caller = Scope::new();
+            let refused = Rc::clone(&inner);
+            let started = caller
+                .run(async {
+                    let told = target
+                        .start(async move |started: Started<u32>| {
+                            started.report(7).expect("once");
+                            let outcome = sleep(LONG).await;
+                            refused.set(reason(&outcome));
+                            Ok(outcome?)
+                        })
+                        .await;
+                    caller.cancel();
+                    assert!(check().is_err());
+                    Ok::<_, io::Error>(told)
+                })
+                .await;
+            assert!(matches!(started, Ok(Some(Ok(7)))), "{started:?}");
+            some_turns(2).await;
+            assert_eq!(inner.get(), None, "it is the caller's no more");
+            target.cancel_for(Reason::User(2));
+            op::nop().await
+        })
+        .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        assert_eq!(refused.get(), Some(Reason::User(2)));
     });
 }

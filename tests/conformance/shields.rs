@@ -1,5 +1,6 @@
 //! A shielded scope does not see cancellation from outside; its own works as always.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -9,10 +10,15 @@ use std::time::Duration;
 use quoit::op;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
-use quoit::{Cancelled, Reason, Scope, check, spawn, yield_now};
-use tests::{both_streams, conform};
+use quoit::{
+    Cancelled, Group, JoinError, Reason, Scope, check, effective_deadline, group, is_cancelled,
+    spawn, yield_now,
+};
+use tests::{Kernel, both_streams, conform};
 
-use crate::support::{Either, LONG, SHORT, after_exactly, at_once, either, pipe, some_turns};
+use crate::support::{
+    Either, LONG, SHORT, after_exactly, at_once, either, pipe, reason, some_turns, watched,
+};
 
 /// The op in the shield is parked when the cancel comes: in memory, or in the kernel.
 #[test]
@@ -236,5 +242,259 @@ fn c042_shield_goes_with_the_run_that_is_dropped() {
             .await;
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
         assert_eq!(handle.metrics()[0].aborts, before);
+    });
+}
+
+// --- shields that come and go ---
+
+#[test]
+fn c034_clearing_a_shield_aborts_what_waits_behind_it() {
+    conform(|handle| async move {
+        let (outer, shield) = (Rc::new(Scope::new()), Rc::new(Scope::new().shielded()));
+        let (outside, inside) = (Rc::clone(&outer), Rc::clone(&shield));
+        let (task, polls) = watched(async move {
+            outside
+                .run(async { inside.run(sleep(LONG)).await.map(drop) })
+                .await
+        });
+        let task = spawn(task);
+        some_turns(1).await;
+        outer.cancel();
+        some_turns(2).await;
+        assert_eq!(polls.get(), 1);
+        let (before, began) = (handle.metrics()[0].aborts, Instant::now());
+        shield.set_shielded(false);
+        assert_eq!(task.await.expect("it ended"), Ok(None));
+        at_once(began);
+        assert_eq!(polls.get(), 2);
+        assert_eq!(handle.metrics()[0].aborts - before, 1);
+        assert!(outer.absorbed() && !shield.absorbed());
+    });
+}
+
+#[test]
+fn c035_shield_of_a_group_holds_until_it_is_cleared() {
+    conform(|_| async {
+        let outer = Scope::new();
+        let refused = Rc::new(Cell::new(0));
+        let began = Instant::now();
+        let inner = Rc::clone(&refused);
+        let outcome = outer
+            .run(async {
+                outer.cancel();
+                let passed = group(async |g: Group<io::Error>| {
+                    g.set_shielded(true);
+                    for _ in 0..3 {
+                        let refused = Rc::clone(&inner);
+                        g.spawn(async move {
+                            let outcome = sleep(LONG).await;
+                            refused.set(refused.get() + 1);
+                            Ok(outcome?)
+                        });
+                    }
+                    sleep(Duration::from_millis(50)).await?;
+                    assert_eq!(inner.get(), 0);
+                    g.set_shielded(false);
+                    Ok(7)
+                })
+                .await;
+                let error = passed.expect_err("it is on its way out");
+                assert!(error.errors().is_empty());
+                Err::<(), _>(error)
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        after_exactly(Duration::from_millis(50), began);
+        assert_eq!(refused.get(), 3);
+        assert!(outer.absorbed());
+    });
+}
+
+#[test]
+fn c036_shield_around_the_body_of_a_group_is_not_its_children_s() {
+    conform(|_| async {
+        let outer = Scope::new();
+        let told = Rc::new(Event::new());
+        let outcome = outer
+            .run(group(async |g: Group<io::Error>| {
+                let child = Rc::clone(&told);
+                g.spawn(async move {
+                    let outcome = sleep(LONG).await;
+                    child.set();
+                    Ok(outcome?)
+                });
+                some_turns(1).await;
+                let shield = Scope::new().shielded();
+                let waited = shield
+                    .run(async {
+                        outer.cancel();
+                        told.wait().await
+                    })
+                    .await;
+                assert_eq!(waited, Ok(Some(())));
+                op::nop().await
+            }))
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn c037_child_that_is_started_inside_a_shield_stands_under_its_group() {
+    conform(|_| async {
+        let outcome = group(async |g: Group<io::Error>| {
+            let shield = Scope::new().shielded();
+            let said = shield
+                .run(async {
+                    let child = g.spawn(async { Ok(sleep(LONG).await?) });
+                    some_turns(1).await;
+                    g.cancel();
+                    let joined = child.await.expect_err("it was cancelled");
+                    assert!(matches!(joined, JoinError::TaskCancelled(_)), "{joined}");
+                    op::nop().await?;
+                    Ok::<_, io::Error>(7)
+                })
+                .await;
+            assert!(matches!(said, Ok(Some(7))), "{said:?}");
+            op::nop().await
+        })
+        .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn c038_shield_that_comes_up_late_makes_no_scope_take_what_is_not_its_own() {
+    conform(|_| async {
+        let (outer, inner) = (Scope::new(), Scope::new());
+        let outcome = outer
+            .run(async {
+                let passed = inner
+                    .run(async {
+                        outer.cancel();
+                        let refused = op::nop().await;
+                        inner.set_shielded(true);
+                        refused
+                    })
+                    .await;
+                assert_eq!(reason(&passed), Some(Reason::Requested));
+                passed
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        assert!(outer.absorbed() && !inner.absorbed());
+    });
+}
+
+#[test]
+fn c039_shield_is_seen_by_whoever_asks() {
+    conform(|_| async {
+        let outer = Scope::new().timeout(LONG);
+        let outcome = outer
+            .run(async {
+                let far = effective_deadline().expect("there is one");
+                assert!(far > Instant::now() && !is_cancelled());
+                outer.cancel();
+                let seen = || {
+                    let passed = |deadline: Instant| deadline <= Instant::now();
+                    (is_cancelled(), effective_deadline().map(passed))
+                };
+                assert_eq!(seen(), (true, Some(true)));
+                let shield = Scope::new().shielded();
+                let inside = shield.run(async { Ok::<_, Cancelled>(seen()) }).await;
+                assert_eq!(inside, Ok(Some((false, None))));
+                assert_eq!(seen(), (true, Some(true)));
+                Ok::<_, Cancelled>(())
+            })
+            .await;
+        assert_eq!(outcome, Ok(Some(())));
+    });
+}
+
+#[test]
+fn c043_shield_that_is_set_before_the_run_is_there_from_its_first_op() {
+    conform(|_| async {
+        let shield = Rc::new(Scope::new());
+        shield.set_shielded(true);
+        let entered = Rc::clone(&shield);
+        let task = spawn(async move {
+            let outer = Scope::new();
+            outer.cancel();
+            outer
+                .run(async {
+                    let inside = entered.run(async {
+                        op::nop().await?;
+                        entered.set_shielded(false);
+                        op::nop().await
+                    });
+                    inside.await.map(drop)
+                })
+                .await
+        });
+        assert!(matches!(task.await.expect("it ended"), Ok(None)));
+        assert!(!shield.absorbed());
+    });
+}
+
+#[test]
+fn c044_grace_shield_ends_with_the_grace() {
+    conform(|_| async {
+        let grace = Duration::from_millis(50);
+        let outer = Rc::new(Scope::new());
+        let inner = Rc::clone(&outer);
+        let (plain_at, graced_at) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
+        let (plain, graced) = (Rc::clone(&plain_at), Rc::clone(&graced_at));
+        let task = spawn(async move {
+            inner
+                .run(group(async |g: Group<io::Error>| {
+                    let (plain, graced) = (Rc::clone(&plain), Rc::clone(&graced));
+                    g.spawn(async move {
+                        let refused = sleep(LONG).await;
+                        plain.set(Some(Instant::now()));
+                        Ok(refused?)
+                    });
+                    g.spawn(async move {
+                        let shield = Scope::new().grace_shielded();
+                        let refused = shield
+                            .run(async {
+                                // What it does has time.
+                                sleep(grace / 2).await?;
+                                sleep(LONG).await
+                            })
+                            .await;
+                        graced.set(Some(Instant::now()));
+                        assert!(refused.is_err(), "it is not the shield's to take");
+                        Ok(refused.map(drop)?)
+                    });
+                    Ok(())
+                }))
+                .await
+        });
+        some_turns(1).await;
+        let cancelled = Instant::now();
+        outer.cancel_with(Reason::User(1), grace);
+        let outcome = task.await.expect("it ended");
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        let late = |at: &Cell<Option<Instant>>| at.get().expect("it was noted") - cancelled;
+        assert!(late(&graced_at) >= grace);
+        if Kernel::here() == Kernel::Simulated {
+            assert_eq!((late(&plain_at), late(&graced_at)), (Duration::ZERO, grace));
+        }
+    });
+}
+
+/// Without a grace, a grace shield is none.
+#[test]
+fn c044_grace_shield_is_none_for_a_cancel_without_grace() {
+    conform(|_| async {
+        let outer = Scope::new();
+        let outcome = outer
+            .run(async {
+                let shield = Scope::new().grace_shielded();
+                outer.cancel();
+                shield.run(op::nop()).await
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
     });
 }
