@@ -1,16 +1,23 @@
 //! The end of a scope: in order, out of order, dropped and unwound.
 
-use std::cell::RefCell;
-use std::future::pending;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::time::Duration;
 
-use quoit::time::sleep;
-use quoit::{Cancelled, Misuse, Reason, Scope, check, op, spawn, yield_now};
-use tests::{Drops, conform, gauges, poll_once};
+use quoit::time::{Instant, sleep};
+use quoit::{
+    Cancelled, CarriesCancelled, Group, JoinError, Misuse, Reason, Scope, check, group, op, spawn,
+    yield_now,
+};
+use tests::{Drops, conform, gauges, on_both, one_core, poll_once};
 
-use crate::support::{IntoResult, LONG, SHORT, both, kernel_is_done, pipe, some_turns};
+use crate::support::{
+    Either, IntoResult, LONG, SHORT, after_exactly, both, either, kernel_is_done, pipe, reason,
+    some_turns, watched,
+};
 
 /// Who says its name when it is dropped.
 struct Named(&'static str, Rc<RefCell<Vec<&'static str>>>);
@@ -199,10 +206,10 @@ fn c103_panic_of_a_body_unwinds_its_scopes_and_stays_in_the_task() {
 /// A task that nobody polls again is dropped with all that it had open when its core ends.
 #[test]
 fn c101_task_that_its_core_drops_takes_its_scopes_along() {
-    tests::on_both(|| {
+    on_both(|| {
         let drops = Drops::new();
         let value = drops.value();
-        let runtime = tests::one_core().build().expect("tests need io_uring");
+        let runtime = one_core().build().expect("tests need io_uring");
         let handle = runtime.handle();
         let started = handle.spawn(handle.cores()[0], move || async move {
             drop(spawn(async move {
@@ -218,7 +225,132 @@ fn c101_task_that_its_core_drops_takes_its_scopes_along() {
         });
         started.expect("room").wait().expect("it ended");
         assert_eq!(drops.alive(), 1);
-        runtime.shutdown(std::time::Duration::ZERO);
+        runtime.shutdown(Duration::ZERO);
         assert_eq!((drops.alive(), drops.dropped()), (0, 1));
+    });
+}
+
+/// Whoever begins to poll a run has to go on with it.
+#[test]
+fn c099_run_that_goes_on_in_another_task_has_failed() {
+    conform(|handle| async move {
+        let before = gauges(&handle).await;
+        let (reader, _writer) = pipe();
+        let inner = reader.clone();
+        let (begun, polls) = watched(async move { op::read(&inner, vec![0; 8]).await.0 });
+        let scope = Rc::new(Scope::new());
+        let entered = Rc::clone(&scope);
+        let mut run: Pin<Box<dyn Future<Output = io::Result<Option<usize>>>>> =
+            Box::pin(async move { entered.run(begun).await });
+        let first = spawn(async move {
+            assert!(poll_once(run.as_mut()).await.is_pending());
+            run
+        });
+        let run = first.await.expect("it ended");
+        let second = spawn(run);
+        let error = second.await.expect("it ended").expect_err("a misuse");
+        let why = error.cancelled().map(Cancelled::reason);
+        assert_eq!(why, Some(Reason::Misuse(Misuse::ForeignTask)));
+        assert_eq!(polls.get(), 1, "the body is polled no further");
+        let after = kernel_is_done(&handle).await;
+        assert_eq!((after.scopes, after.parked), (before.scopes, before.parked));
+        assert!(reader.is_unique());
+    });
+}
+
+/// A scope that another task has entered is left to it: whoever asks for its end asks by a cancel.
+#[test]
+fn c098_scope_of_another_task_can_be_cancelled_and_not_left() {
+    conform(|_| async {
+        let scope = Rc::new(Scope::new());
+        let entered = Rc::clone(&scope);
+        let owner = spawn(async move { entered.run(sleep(LONG)).await });
+        some_turns(1).await;
+        let stranger = Rc::clone(&scope);
+        let stranger = spawn(async move {
+            let refused = stranger.run(yield_now()).await;
+            // Dropping its own reference ends nothing.
+            drop(stranger);
+            refused
+        });
+        let refused = stranger.await.expect("it ended").expect_err("in use");
+        assert_eq!(refused.reason(), Reason::Misuse(Misuse::RunTwice));
+        assert!(!owner.is_finished());
+        scope.cancel();
+        assert_eq!(owner.await.expect("it ended"), Ok(None));
+        assert!(scope.absorbed());
+    });
+}
+
+#[test]
+fn c100_task_that_leaks_a_group_has_failed_and_its_children_end() {
+    conform(|handle| async move {
+        let before = gauges(&handle).await;
+        let refused = Rc::new(Cell::new(0));
+        let inner = Rc::clone(&refused);
+        let task = spawn(async move {
+            let mut open = Box::pin(group(async move |g: Group<io::Error>| {
+                for _ in 0..2 {
+                    let refused = Rc::clone(&inner);
+                    g.spawn(async move {
+                        let outcome = sleep(LONG).await;
+                        let abandoned = reason(&outcome);
+                        assert_eq!(abandoned, Some(Reason::Abandoned));
+                        refused.set(refused.get() + 1);
+                        Ok(outcome?)
+                    });
+                }
+                // What is leaked with it would stay: so it waits for nothing of ours.
+                pending::<io::Result<()>>().await
+            }));
+            assert!(poll_once(open.as_mut()).await.is_pending());
+            std::mem::forget(open);
+            7
+        });
+        let error = task.await.expect_err("it left a group behind");
+        assert!(matches!(error, JoinError::AbandonedGroup), "{error}");
+        while refused.get() < 2 {
+            yield_now().await.expect("nobody cancels");
+        }
+        assert_eq!(gauges(&handle).await.tasks, before.tasks);
+    });
+}
+
+#[test]
+fn c102_dropped_group_is_taken_over_by_the_scope_around() {
+    conform(|handle| async move {
+        let before = gauges(&handle).await;
+        let ended = Rc::new(Cell::new(0));
+        let inner = Rc::clone(&ended);
+        let began = Instant::now();
+        let around = Scope::new();
+        let outcome = around
+            .run(async {
+                let open = group(async move |g: Group<io::Error>| {
+                    for _ in 0..3 {
+                        let ended = Rc::clone(&inner);
+                        g.spawn(async move {
+                            let outcome = sleep(LONG).await;
+                            let shield = Scope::new().shielded();
+                            shield.run(sleep(2 * SHORT)).await?;
+                            ended.set(ended.get() + 1);
+                            Ok(outcome?)
+                        });
+                    }
+                    Ok(sleep(LONG).await?)
+                });
+                let picked = either(open, sleep(SHORT)).await;
+                assert!(matches!(picked, Either::Second(Ok(()))));
+                after_exactly(SHORT, began);
+                assert_eq!(ended.get(), 0, "it was not waited for");
+                Ok::<_, Cancelled>(7)
+            })
+            .await;
+        assert_eq!(outcome, Ok(Some(7)));
+        after_exactly(3 * SHORT, began);
+        assert_eq!(ended.get(), 3);
+        let after = gauges(&handle).await;
+        assert_eq!(after.adopted_groups - before.adopted_groups, 1);
+        assert_eq!((after.tasks, after.scopes), (before.tasks, before.scopes));
     });
 }
