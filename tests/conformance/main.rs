@@ -5,6 +5,10 @@
 //! at most is asked in simulated time alone.
 
 mod across_cores;
+mod across_programs;
+mod across_sync;
+mod blocking;
+mod blocking_programs;
 mod deadlines;
 mod entry;
 mod exit;
@@ -14,6 +18,11 @@ mod idle;
 mod kernel_ops;
 mod nesting;
 mod panics;
+mod portal;
 mod redelivery;
 mod shields;
+mod streams;
 mod support;
+mod sync;
+mod sync_programs;
+mod waiters;
