@@ -140,6 +140,8 @@ faults! {
     /// A request ends as if it had been asked to, and it was not (`ECANCELED`): its descriptor's
     /// requests were, by somebody else.
     EndedByOthers = 0,
+    /// No thread can be started for a blocking job (`EAGAIN`).
+    ThreadRefused = 600,
 }
 
 impl fmt::Display for Fault {
@@ -235,6 +237,7 @@ impl Fault {
                 | Self::MailboxFull
                 | Self::ThreadRefused
                 | Self::EndedByOthers
+                | Self::ThreadRefused
         )
     }
 }
