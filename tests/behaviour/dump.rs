@@ -377,6 +377,38 @@ fn an_op_that_was_given_up_is_told_where_its_end_is_waited_for() {
     });
 }
 
+/// Its slot may be another task's already: nothing of that one is told in its place.
+#[test]
+fn a_task_that_has_ended_is_told_while_the_kernel_has_an_op_of_it() {
+    on_core(|handle| async move {
+        let (reader, writer) = op::pipe().expect("a pipe");
+        let mut told = false;
+        // The kernel may be quicker, and the tasks run in the other order.
+        for _ in 0..200 {
+            park_once(&handle).await;
+            let reader = reader.clone();
+            drop(spawn(async move {
+                let mut read = pin!(op::read(&reader, vec![0; 8]));
+                assert!(poll_once(read.as_mut()).await.is_pending());
+            }));
+            let look = spawn(async { Look::here() });
+            let look = look.await.expect("no panic");
+            let ended = |node: &&Value| node["kind"] == "task" && node["dropped"] == true;
+            if let Some(node) = look.nodes().iter().find(ended) {
+                assert_eq!(node["state"], Value::Null);
+                let living = look.nodes().iter().filter(|node| !node["state"].is_null());
+                assert_eq!(look.core["tasks"], living.count(), "{}", look.text);
+                look.says(&["task ", " that has ended"]);
+                look.says(&["given up, and not ended: a read on descriptor"]);
+                told = true;
+            }
+        }
+        assert!(told);
+        drop(writer);
+        nothing_is_left(&handle).await;
+    });
+}
+
 #[test]
 fn a_wait_that_was_told_of_a_cancel_says_so_until_it_ends() {
     on_core(|handle| async move {

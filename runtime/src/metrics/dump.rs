@@ -298,7 +298,8 @@ impl Core {
                 .map_or((None, None), |&(at, task)| (Some(at), task));
             let account = crate::core_state::account(view.node);
             let task = match view.kind {
-                Kind::Task(slot) => Some(self.dump_task(slot)),
+                // One that has ended has no slot any more.
+                Kind::Task(slot) if !view.ghost => Some(self.dump_task(slot)),
                 _ => None,
             };
             let runs_in = task.map_or(outer, |task| Some(task.state));

@@ -32,7 +32,7 @@ impl ScopeDump {
     /// | `parent` | the place in `nodes` of the node above; `null` for the root |
     /// | `kind` | `root`, `scope`, `group` or `task` |
     /// | `task` | a task's number on its core |
-    /// | `state` | a task's: `running`, `ready`, `waiting`, or `pausing`: made to, for asking too often |
+    /// | `state` | a living task's: `running`, `ready`, `waiting`, or `pausing`: made to, for asking too often |
     /// | `refusals` | how often a task was refused in a cancelled scope, once that is counted |
     /// | `swallowing` | whether it has to pause before each further one |
     /// | `refused` | whether its ops are refused: it was cancelled, itself or from outside |

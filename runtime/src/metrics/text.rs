@@ -122,7 +122,7 @@ fn line(node: &NodeDump, waits: Waits) -> String {
         Shield::Grace => text += ", shielded for a grace period",
         Shield::None => {}
     }
-    if node.dropped {
+    if node.dropped && !matches!(node.kind, Kind::Task(_)) {
         text += ", dropped";
     }
     if node.ending && node.task.is_none() {
@@ -151,6 +151,7 @@ fn subject(node: &NodeDump, waits: Waits) -> String {
         }
         (Kind::Group, _) => format!("a group of {}{}", node.tasks, starting(node)),
         (Kind::Root, _) => "all of it".to_owned(),
+        (Kind::Task(slot), None) => format!("task {slot} that has ended"),
         _ if node.tasks + node.starting > 0 => {
             let tasks = counted(node.tasks as usize, "task");
             format!("a scope with {tasks}{}", starting(node))
