@@ -1,29 +1,22 @@
 //! Scopes, deadlines and handles, seen from programs.
 
 use std::future::Future;
-use std::io::{self, Write};
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::Poll;
-use std::thread;
 use std::time::Duration;
 
 use quoit::buf::Interrupted;
-use quoit::fs::{File, OpenOptions};
 use quoit::op::{self, SharedFd};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
-use quoit::{
-    CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason, Runtime, Scope, check,
-    spawn, yield_now,
-};
+use quoit::{CancelHandle, Cancelled, CarriesCancelled, Reason, Scope, spawn, yield_now};
 use quoit_net::{TcpListener, TcpStream};
 use tests::{
-    Drops, Kernel, Outside, Put, both_ends, both_streams, bytes, connected, full_address, gauges,
-    on_core, on_core_in, on_core_of, on_ring, poll_once, receive_all, receive_exactly,
+    Kernel, both_ends, both_streams, bytes, gauges, on_core, poll_once, receive_all,
+    receive_exactly,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -32,11 +25,6 @@ const SHORT: Duration = Duration::from_millis(5);
 /// A pipe whose ends are used on a core.
 fn pipe() -> (SharedFd, SharedFd) {
     op::pipe().expect("a pipe")
-}
-
-fn reason<T>(outcome: &io::Result<T>) -> Option<Reason> {
-    let error = outcome.as_ref().err()?;
-    error.cancelled().map(Cancelled::reason)
 }
 
 /// Checks that a wait without an end is ended by the deadline of the scope around it.
@@ -123,16 +111,6 @@ fn a_deadline_ends_an_accept() {
 }
 
 #[test]
-fn a_deadline_ends_a_connect_and_the_socket_is_closed() {
-    on_core(|handle| async move {
-        let (address, _full) = full_address().await;
-        ends_at_its_deadline(TcpStream::connect(address)).await;
-        let counters = gauges(&handle).await;
-        assert_eq!((counters.in_flight, counters.op_slots), (0, 0));
-    });
-}
-
-#[test]
 fn a_deadline_ends_reads_polls_and_receives_of_the_kernel() {
     on_core(|handle| async move {
         let (reader, writer) = pipe();
@@ -170,27 +148,6 @@ fn a_deadline_ends_a_write_to_a_full_pipe_and_the_buffer_comes_back() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_refuses_the_first_op() {
-    on_core(|_| async {
-        for scope in [
-            Scope::new().deadline(Instant::now()),
-            Scope::new().timeout(Duration::ZERO),
-        ] {
-            let mut went_on = false;
-            let outcome = scope
-                .run(async {
-                    op::nop().await?;
-                    went_on = true;
-                    Ok::<_, io::Error>(())
-                })
-                .await;
-            assert!(matches!(outcome, Ok(None)));
-            assert!(!went_on);
-        }
-    });
-}
-
-#[test]
 fn the_earlier_of_two_deadlines_counts() {
     on_core(|_| async {
         let now = Instant::now();
@@ -201,39 +158,6 @@ fn the_earlier_of_two_deadlines_counts() {
             assert_eq!(scope.run(sleep(2 * LONG)).await, Ok(None));
             assert!(now.elapsed() >= SHORT);
         }
-    });
-}
-
-#[test]
-fn a_body_that_ends_in_time_disarms_its_deadline() {
-    on_core(|handle| async move {
-        for _ in 0..100 {
-            let scope = Scope::new().timeout(LONG);
-            let outcome = scope.run(async { Ok::<_, Cancelled>(1) }).await;
-            assert_eq!(outcome, Ok(Some(1)));
-        }
-        let counters = gauges(&handle).await;
-        // The timer of the pause in which the gauges were taken.
-        assert_eq!((counters.timers, counters.deadlines), (1, 0));
-    });
-}
-
-// --- the entry check ---
-
-#[test]
-fn a_close_in_a_cancelled_scope_closes() {
-    on_core(|_| async {
-        let (ours, theirs) = both_ends().await;
-        let scope = Scope::new();
-        let handle = scope.handle();
-        let outcome = scope
-            .run(async {
-                handle.cancel();
-                ours.close().await
-            })
-            .await;
-        assert!(matches!(outcome, Ok(Some(()))));
-        assert!(theirs.recv().await.expect("an orderly end").is_none());
     });
 }
 
@@ -257,29 +181,6 @@ async fn waiting<T: 'static>(
         }
         yield_now().await.expect("not cancelled");
     }
-}
-
-#[test]
-fn of_an_event_and_a_cancel_the_first_counts() {
-    on_core(|_| async {
-        for cancel_first in [true, false] {
-            let event = Rc::new(Event::new());
-            let inner = Rc::clone(&event);
-            let (handle, task) = waiting(async move { Ok(inner.wait().await?) }).await;
-            if cancel_first {
-                assert_eq!(handle.cancel(), Delivery::Delivered);
-                // The cancel is seen now, and the event comes too late.
-                check().expect("another scope is cancelled");
-                event.set();
-            } else {
-                event.set();
-                assert_eq!(handle.cancel(), Delivery::Delivered);
-                check().expect("another scope is cancelled");
-            }
-            let outcome = task.await.expect("it ended").expect("no error");
-            assert_eq!(outcome.is_none(), cancel_first);
-        }
-    });
 }
 
 /// Lets tasks and completions come before the caller, so many turns of them.
@@ -347,112 +248,7 @@ fn a_byte_a_connection_and_a_cancel_may_meet_anywhere_and_nothing_is_lost() {
     });
 }
 
-// On the real ring: what happens in the kernel while the core does not look is done by others than
-// the core.
-
-#[test]
-fn of_arriving_bytes_and_a_cancel_the_first_counts_and_no_byte_is_lost() {
-    on_ring(|_| async {
-        for cancel_first in [true, false] {
-            let (ours, mut theirs) = connected().await;
-            let ours = Rc::new(ours);
-            let inner = Rc::clone(&ours);
-            let (handle, task) = waiting(async move { inner.recv().await }).await;
-            if cancel_first {
-                theirs.write_all(b"x").expect("the socket takes it");
-                // The byte is in the kernel; nobody has told us yet.
-                handle.cancel();
-                check().expect("another scope is cancelled");
-            } else {
-                theirs.write_all(b"x").expect("the socket takes it");
-                // Twice through the kernel: its completion has been seen.
-                op::nop().await.expect("not cancelled");
-                op::nop().await.expect("not cancelled");
-                handle.cancel();
-            }
-            let outcome = task.await.expect("it ended").expect("no error");
-            assert_eq!(outcome.is_none(), cancel_first);
-            let chunk = match outcome {
-                Some(chunk) => chunk,
-                None => ours.recv().await.expect("no error"),
-            };
-            assert_eq!(&*chunk.expect("no end"), b"x");
-        }
-    });
-}
-
-#[test]
-fn of_a_connection_and_a_cancel_the_first_counts_and_no_connection_is_lost() {
-    on_ring(|_| async {
-        for cancel_first in [true, false] {
-            let listener = Rc::new(TcpListener::bind("127.0.0.1:0").expect("a free port"));
-            let inner = Rc::clone(&listener);
-            let (handle, task) = waiting(async move { inner.accept().await }).await;
-            let theirs = std::net::TcpStream::connect(listener.local_addr()).expect("it listens");
-            if !cancel_first {
-                op::nop().await.expect("not cancelled");
-                op::nop().await.expect("not cancelled");
-            }
-            handle.cancel();
-            check().expect("another scope is cancelled");
-            let outcome = task.await.expect("it ended").expect("no error");
-            assert_eq!(outcome.is_none(), cancel_first);
-            let ours = match outcome {
-                Some(stream) => stream,
-                None => listener.accept().await.expect("it still waits"),
-            };
-            assert_eq!(
-                ours.peer_addr().expect("connected"),
-                theirs.local_addr().expect("connected")
-            );
-        }
-    });
-}
-
-#[test]
-fn a_byte_of_a_pipe_is_read_or_stays_whatever_comes_first() {
-    on_ring(|_| async {
-        for order in 0..3 {
-            let (reader, writer) = std::io::pipe().expect("a pipe");
-            let mut writer = writer;
-            let reader: SharedFd = OwnedFd::from(reader).into();
-            let inner = reader.clone();
-            let (handle, task) = waiting(async move {
-                let (count, buf) = op::read(&inner, [0; 4]).await;
-                Ok(buf[..count?].to_vec())
-            })
-            .await;
-            match order {
-                0 => {
-                    handle.cancel();
-                    check().expect("another scope is cancelled");
-                    writer.write_all(b"x").expect("room");
-                }
-                1 => {
-                    writer.write_all(b"x").expect("room");
-                    handle.cancel();
-                    check().expect("another scope is cancelled");
-                }
-                _ => {
-                    writer.write_all(b"x").expect("room");
-                    op::nop().await.expect("not cancelled");
-                    op::nop().await.expect("not cancelled");
-                    handle.cancel();
-                }
-            }
-            match task.await.expect("it ended").expect("no error") {
-                Some(read) => assert_eq!(read, b"x", "order {order}"),
-                None => {
-                    assert!(order < 2, "the byte had been read before the cancel");
-                    let (count, buf) = op::read(&reader, [0; 4]).await;
-                    assert_eq!(&buf[..count.expect("a byte")], b"x", "order {order}");
-                }
-            }
-        }
-    });
-}
-
-// --- nothing is lost: on both again ---
+// --- nothing is lost ---
 
 #[test]
 fn a_receive_that_is_given_up_loses_no_bytes() {
@@ -603,35 +399,6 @@ fn each_scope_takes_its_own_cancel() {
 }
 
 #[test]
-fn of_two_cancelled_scopes_the_outer_one_takes_it() {
-    on_core(|_| async {
-        let outer = Scope::new();
-        let outer_handle = outer.handle();
-        let outcome = outer
-            .run(async {
-                let inner = Scope::new();
-                let inner_handle = inner.handle();
-                let outcome = inner
-                    .run(async {
-                        inner_handle.cancel_with(Reason::User(1), Duration::ZERO);
-                        outer_handle.cancel_with(Reason::User(2), Duration::ZERO);
-                        sleep(LONG).await
-                    })
-                    .await;
-                let cancelled = outcome.expect_err("the outer scope's");
-                assert_eq!(cancelled.reason(), Reason::User(2));
-                assert_eq!(
-                    inner.cancelled().map(Cancelled::reason),
-                    Some(Reason::User(1))
-                );
-                Err::<(), _>(cancelled)
-            })
-            .await;
-        assert_eq!(outcome, Ok(None));
-    });
-}
-
-#[test]
 fn a_shield_keeps_outer_cancels_out_and_its_own_in() {
     on_core(|_| async {
         let outer = Scope::new();
@@ -663,43 +430,6 @@ fn a_shield_keeps_outer_cancels_out_and_its_own_in() {
 }
 
 #[test]
-fn a_scope_inside_a_shield_is_shielded_with_it() {
-    on_core(|_| async {
-        let outer = Scope::new().timeout(SHORT);
-        let outcome = outer
-            .run(async {
-                let shielded = Scope::new().shielded();
-                let slept = shielded
-                    .run(async { Scope::new().run(sleep(4 * SHORT)).await })
-                    .await?;
-                assert_eq!(slept, Some(Some(())));
-                yield_now().await
-            })
-            .await;
-        assert_eq!(outcome, Ok(None));
-    });
-}
-
-#[test]
-fn deep_nests_are_cancelled_as_one() {
-    fn nest(depth: u32) -> std::pin::Pin<Box<dyn Future<Output = Result<u32, Cancelled>>>> {
-        Box::pin(async move {
-            if depth == 0 {
-                sleep(LONG).await?;
-                return Ok(0);
-            }
-            let value = Scope::new().run(nest(depth - 1)).await?;
-            Ok(value.map_or(depth, |value| value + 1))
-        })
-    }
-    on_core(|handle| async move {
-        let outcome = Scope::new().timeout(SHORT).run(nest(200)).await;
-        assert_eq!(outcome, Ok(None));
-        assert_eq!(gauges(&handle).await.scopes, 2);
-    });
-}
-
-#[test]
 fn a_task_stands_under_the_root_and_not_under_the_scope_it_was_started_in() {
     on_core(|_| async {
         let go = Rc::new(Event::new());
@@ -720,44 +450,7 @@ fn a_task_stands_under_the_root_and_not_under_the_scope_it_was_started_in() {
     });
 }
 
-#[test]
-fn an_op_that_moves_into_a_cancelled_scope_is_cancelled_there() {
-    on_core(|_| async {
-        let (ours, theirs) = both_ends().await;
-        let (reader, _writer) = pipe();
-        let mut receive = Box::pin(ours.recv());
-        let mut read = Box::pin(op::read(&reader, [0; 4]).into_result());
-        assert!(poll_once(receive.as_mut()).await.is_pending());
-        assert!(poll_once(read.as_mut()).await.is_pending());
-        op::nop().await.expect("both are in the kernel");
-        let outcome = Scope::new().timeout(SHORT).run(receive.as_mut()).await;
-        assert!(matches!(outcome, Ok(None)));
-        let outcome = Scope::new().timeout(SHORT).run(read.as_mut()).await;
-        assert!(matches!(outcome, Ok(None)));
-        drop(receive);
-        theirs.write_all("x").await.0.expect("the socket takes it");
-        let chunk = ours.recv().await.expect("no error").expect("no end");
-        assert_eq!(&*chunk, b"x");
-    });
-}
-
 // --- a scope's life ---
-
-#[test]
-fn a_scope_runs_once() {
-    on_core(|_| async {
-        let scope = Scope::new();
-        assert_eq!(scope.run(yield_now()).await, Ok(Some(())));
-        let mut ran = false;
-        let again = scope.run(async {
-            ran = true;
-            Ok::<_, Cancelled>(())
-        });
-        let error = again.await.expect_err("used up");
-        assert!(!ran);
-        assert_eq!(error.reason(), Reason::Misuse(Misuse::RunTwice));
-    });
-}
 
 #[test]
 fn a_failure_of_the_body_comes_out_also_when_the_scope_is_cancelled() {
@@ -772,238 +465,4 @@ fn a_failure_of_the_body_comes_out_also_when_the_scope_is_cancelled() {
             .await;
         assert_eq!(outcome.expect_err("it failed").to_string(), "broken");
     });
-}
-
-#[test]
-fn a_cancel_from_another_thread_wakes_a_parked_core_once() {
-    on_core(|handle| async move {
-        let scope = Scope::new();
-        let cancel = scope.handle();
-        let before = handle.metrics()[0];
-        let other = Outside::run_when_parked(&handle, move || {
-            let first = cancel.cancel();
-            let rest: Vec<Delivery> = (0..100).map(|_| cancel.cancel()).collect();
-            (first, rest)
-        });
-        assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
-        let (first, rest) = other.join().await;
-        assert_eq!(first, Delivery::Delivered);
-        assert!(rest.iter().all(|&delivery| delivery != Delivery::Delivered));
-        let after = handle.metrics()[0];
-        assert_eq!(after.wake_calls - before.wake_calls, 1);
-        assert_eq!(after.failed_wakes, 0);
-        assert_eq!(after.remote_cancels, 1);
-        assert_eq!(after.aborts, 1);
-    });
-}
-
-// On the real ring: a simulated clock stands still while a core computes, and nothing else runs.
-
-#[test]
-fn a_computing_loop_sees_its_deadline_when_it_yields() {
-    on_ring(|_| async {
-        let scope = Scope::new().timeout(SHORT);
-        let outcome = scope
-            .run(async {
-                loop {
-                    yield_now().await?;
-                }
-                #[expect(unreachable_code, reason = "it says what the body would return")]
-                Ok::<(), Cancelled>(())
-            })
-            .await;
-        assert_eq!(outcome, Ok(None));
-    });
-}
-
-#[test]
-fn a_computing_loop_sees_a_cancel_from_another_thread_when_it_checks() {
-    on_ring(|_| async {
-        let scope = Scope::new();
-        let cancel = scope.handle();
-        let outcome = scope
-            .run(async {
-                let other =
-                    thread::spawn(move || cancel.cancel_with(Reason::User(3), Duration::ZERO));
-                let cancelled = loop {
-                    if let Err(cancelled) = check() {
-                        break cancelled;
-                    }
-                };
-                assert_eq!(other.join().expect("no panic"), Delivery::Delivered);
-                Err::<(), _>(cancelled)
-            })
-            .await;
-        assert_eq!(outcome, Ok(None));
-        assert_eq!(
-            scope.cancelled().map(Cancelled::reason),
-            Some(Reason::User(3))
-        );
-    });
-}
-
-#[test]
-fn cancels_from_many_threads_reach_every_scope() {
-    on_ring(|handle| async move {
-        const SCOPES: usize = 1_000;
-        let (tell, told) = mpsc::channel();
-        let tasks: Vec<_> = (0..SCOPES)
-            .map(|_| {
-                let tell = tell.clone();
-                spawn(async move {
-                    let scope = Scope::new();
-                    tell.send(scope.handle()).expect("the test listens");
-                    scope.run(sleep(LONG)).await
-                })
-            })
-            .collect();
-        yield_now().await.expect("not cancelled");
-        let mut handles = Vec::new();
-        while handles.len() < SCOPES {
-            handles.extend(told.try_iter());
-            yield_now().await.expect("not cancelled");
-        }
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                let handles = handles.clone();
-                thread::spawn(move || {
-                    let delivered = handles
-                        .iter()
-                        .filter(|handle| handle.cancel() == Delivery::Delivered);
-                    delivered.count()
-                })
-            })
-            .collect();
-        for task in tasks {
-            assert_eq!(task.await.expect("it ended"), Ok(None));
-        }
-        let delivered: usize = threads
-            .into_iter()
-            .map(|thread| thread.join().expect("no panic"))
-            .sum();
-        assert_eq!(delivered, SCOPES);
-        assert_eq!(handle.metrics()[0].remote_cancels, SCOPES as u64);
-    });
-}
-
-// --- what the kernel still holds: on both again ---
-
-#[test]
-fn a_run_ends_when_the_kernel_is_done_with_what_was_dropped_inside() {
-    on_core(|handle| async move {
-        let (reader, _writer) = pipe();
-        let inner = reader.clone();
-        let outcome = Scope::new()
-            .run(async {
-                for _ in 0..100 {
-                    let mut read = pin!(op::read(&inner, vec![0; 64]));
-                    assert!(poll_once(read.as_mut()).await.is_pending());
-                    // Half of them are in the kernel, half still in line when they are dropped.
-                    op::nop().await?;
-                    let mut other = pin!(op::read(&inner, vec![0; 64]));
-                    assert!(poll_once(other.as_mut()).await.is_pending());
-                }
-                drop(inner);
-                Ok::<_, io::Error>(())
-            })
-            .await;
-        assert!(matches!(outcome, Ok(Some(()))));
-        // No op keeps the descriptor open any more: it is ours alone.
-        assert!(reader.is_unique(), "an op still uses the descriptor");
-        let counters = gauges(&handle).await;
-        assert_eq!((counters.orphans, counters.in_flight), (0, 0));
-        assert_eq!(counters.op_slots, 0);
-    });
-}
-
-#[test]
-fn a_run_that_is_dropped_leaves_the_kernel_s_part_to_the_scope_around() {
-    on_core(|_| async {
-        let (reader, _writer) = pipe();
-        let inner = reader.clone();
-        let outcome = Scope::new()
-            .run(async move {
-                let scope = Scope::new();
-                {
-                    let mut run = pin!(scope.run(op::read(&inner, vec![0; 64]).into_result()));
-                    assert!(poll_once(run.as_mut()).await.is_pending());
-                    op::nop().await?;
-                }
-                drop(inner);
-                Ok::<_, io::Error>(())
-            })
-            .await;
-        assert!(matches!(outcome, Ok(Some(()))));
-        assert!(reader.is_unique(), "an op still uses the descriptor");
-    });
-}
-
-#[test]
-fn ops_that_wait_in_line_are_cancelled_without_the_kernel() {
-    let builder = Runtime::builder().submission_entries(8);
-    on_core_of(builder, |handle| async move {
-        let (reader, writer) = pipe();
-        let drops = Drops::new();
-        let scope = Scope::new();
-        let cancel = scope.handle();
-        let outcome = scope
-            .run(async {
-                let mut reads: Vec<_> = (0..500)
-                    .map(|_| {
-                        let counted = drops.value();
-                        let reader = reader.clone();
-                        Box::pin(async move {
-                            let _counted = counted;
-                            op::read(&reader, vec![0_u8; 16]).await
-                        })
-                    })
-                    .collect();
-                for read in &mut reads {
-                    assert!(poll_once(read.as_mut()).await.is_pending());
-                }
-                cancel.cancel();
-                for read in reads {
-                    let (outcome, buf) = read.await;
-                    assert_eq!(reason(&outcome), Some(Reason::Requested));
-                    assert_eq!(buf.len(), 16);
-                }
-                Ok::<_, io::Error>(())
-            })
-            .await;
-        assert!(matches!(outcome, Ok(Some(()))));
-        assert_eq!(drops.alive(), 0);
-        op::write(&writer, "x").await.0.expect("room");
-        let (count, _) = op::read(&reader, [0; 4]).await;
-        assert_eq!(count.expect("no byte was swallowed"), 1);
-        let counters = gauges(&handle).await;
-        assert_eq!((counters.op_slots, counters.parked), (0, 1));
-    });
-}
-
-#[test]
-fn an_open_that_is_given_up_leaves_no_descriptor() {
-    tests::in_child(
-        "cancel::an_open_that_is_given_up_leaves_no_descriptor",
-        || {
-            on_core_in(&[Put::File("file", b"x")], |_, folder| async move {
-                let path = folder.join("file");
-                let before = tests::descriptors();
-                let outcome = Scope::new()
-                    .run(async {
-                        let options = OpenOptions::new().read(true);
-                        for round in 0..200_u32 {
-                            let mut open = pin!(options.open(&path));
-                            assert!(poll_once(open.as_mut()).await.is_pending());
-                            if round % 2 == 0 {
-                                op::nop().await?;
-                            }
-                        }
-                        Ok::<_, io::Error>(())
-                    })
-                    .await;
-                assert!(matches!(outcome, Ok(Some(()))));
-                assert_eq!(tests::descriptors(), before);
-            });
-        },
-    );
 }

@@ -1,23 +1,14 @@
-//! Corners where two mechanisms meet: a busy core and its clock, an aborted op and a scope that has
-//! gone, bytes that were put back and a cancel.
+//! Corners where two mechanisms meet: a busy core and its clock, bytes that were put back and a cancel.
 
 use std::future::poll_fn;
-use std::io::ErrorKind;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use quoit::op::{self, ReceiveWait, SharedFd, Stream};
 use quoit::time::{Instant, sleep};
-use quoit::{
-    Cancelled, Cores, JoinHandle, Reason, RingFeature, Runtime, Scope, check, spawn, yield_now,
-};
-use tests::{
-    Drops, Kernel, both_streams, on_both, on_core, on_core_of, on_ring, on_ring_of, poll_once,
-    until_parked,
-};
+use quoit::{Cores, JoinHandle, RingFeature, Runtime, Scope, spawn, yield_now};
+use tests::{Drops, Kernel, both_streams, on_both, on_core, on_ring, on_ring_of, until_parked};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -131,142 +122,6 @@ fn bytes_that_are_put_back_wake_who_waits_for_some() {
         assert!(waiter.is_finished());
         let received = waiter.await.expect("it ended").expect("no error");
         assert_eq!(&*received.expect("no end"), b"!");
-    });
-}
-
-// --- descriptors ---
-
-#[test]
-fn a_close_that_is_dropped_while_it_waits_in_line_closes() {
-    let builder = Runtime::builder().submission_entries(8);
-    on_core_of(builder, |_| async {
-        op::nop().await.expect("the core works");
-        // The queue is empty, or has room for one more, or is full.
-        for ahead in 0..=9 {
-            let (reader, writer) = pipe();
-            {
-                let mut cx = Context::from_waker(Waker::noop());
-                let mut nops: Vec<_> = (0..ahead).map(|_| Box::pin(op::nop())).collect();
-                for nop in &mut nops {
-                    assert!(nop.as_mut().poll(&mut cx).is_pending());
-                }
-                let mut close = Box::pin(op::close(reader));
-                assert!(close.as_mut().poll(&mut cx).is_pending());
-                drop(close);
-            }
-            for _ in 0..3 {
-                op::nop().await.expect("the core works");
-            }
-            if !Kernel::here().counts_exactly() {
-                // A close may be late.
-                sleep(Duration::from_secs(1)).await.expect("nobody cancels");
-            }
-            let (refused, _) = op::write(&writer, "x").await;
-            let refused = refused.map_err(|error| error.kind());
-            assert_eq!(refused, Err(ErrorKind::BrokenPipe), "{ahead} ahead of it");
-        }
-    });
-}
-
-// --- scopes that have gone ---
-
-#[test]
-fn an_aborted_op_reports_its_cause_though_the_scope_has_gone() {
-    on_core(|_| async {
-        let mut wait = pin!(sleep(LONG));
-        let inner = Scope::new();
-        let cancel = inner.handle();
-        let outcome = inner
-            .run(async {
-                assert!(poll_once(wait.as_mut()).await.is_pending());
-                cancel.cancel_with(Reason::User(5), Duration::ZERO);
-                check()
-            })
-            .await;
-        assert_eq!(outcome, Ok(None));
-        let late = wait.await.expect_err("it was aborted");
-        assert_eq!(late.reason(), Reason::User(5));
-    });
-}
-
-/// The scope that the op stood under when it was aborted has ended before its future is dropped.
-#[test]
-fn a_run_waits_for_the_kernel_s_part_of_an_op_that_an_inner_scope_aborted() {
-    on_core(|_| async {
-        let (reader, _writer) = pipe();
-        let shared = reader.clone();
-        let outcome = Scope::new()
-            .run(async move {
-                let mut read = Box::pin(op::read(&shared, vec![0; 8]));
-                let inner = Scope::new();
-                let cancel = inner.handle();
-                let aborted = inner
-                    .run(async {
-                        assert!(poll_once(read.as_mut()).await.is_pending());
-                        cancel.cancel();
-                        check()
-                    })
-                    .await;
-                assert_eq!(aborted, Ok(None));
-                drop(read);
-                Ok::<_, Cancelled>(())
-            })
-            .await;
-        assert_eq!(outcome, Ok(Some(())));
-        assert!(reader.is_unique(), "an op still uses the descriptor");
-    });
-}
-
-/// While the inner scope waits for the kernel, the outer one is cancelled as well.
-#[test]
-fn who_takes_a_cancel_is_decided_when_the_body_ends() {
-    on_core(|_| async {
-        let (reader, _writer) = pipe();
-        let outer = Scope::new();
-        let (inner, outer_handle) = (Scope::new(), outer.handle());
-        let inner_handle = inner.handle();
-        let outcome = outer
-            .run(async {
-                let taken = inner
-                    .run(async {
-                        let mut read = Box::pin(op::read(&reader, vec![0; 8]));
-                        assert!(poll_once(read.as_mut()).await.is_pending());
-                        for _ in 0..3 {
-                            yield_now().await?;
-                        }
-                        drop(read);
-                        inner_handle.cancel_with(Reason::User(1), Duration::ZERO);
-                        drop(spawn(async move {
-                            outer_handle.cancel_with(Reason::User(2), Duration::ZERO);
-                        }));
-                        check()
-                    })
-                    .await;
-                Ok::<_, Cancelled>(taken)
-            })
-            .await;
-        assert_eq!(outcome, Ok(Some(Ok(None))), "the inner scope takes its own");
-        let late = outer
-            .cancelled()
-            .expect("cancelled while the kernel was waited for");
-        assert_eq!(late.reason(), Reason::User(2));
-    });
-}
-
-#[test]
-fn a_run_is_cancelled_by_the_scope_that_it_is_polled_under_later() {
-    on_core(|_| async {
-        let scope = Scope::new();
-        // Long enough for the timeout to pass first, short enough for the test to end if it has
-        // no effect.
-        let mut run = Box::pin(scope.run(sleep(Duration::from_secs(1))));
-        assert!(poll_once(run.as_mut()).await.is_pending());
-        let outcome = Scope::new()
-            .timeout(Duration::from_millis(1))
-            .run(async { run.await.map(drop) })
-            .await;
-        assert_eq!(outcome, Ok(None));
-        assert_eq!(scope.cancelled(), None, "it was cancelled from outside");
     });
 }
 

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use quoit::op::SharedFd;
-use quoit::sim::{Fault, Faults, for_seeds};
+use quoit::sim::{Fault, Faults, for_seeds, point};
 use quoit::time::{Instant, sleep};
 use quoit::{
     Builder, CancelHandle, Cancelled, Cores, Delivery, Group, Handle, JoinHandle, Reason, Runtime,
@@ -722,5 +722,30 @@ fn c117_flood_of_cancels_leaves_the_other_tasks_their_turns() {
         assert_eq!(flood.get().await, cancels);
         // A turn in which a ticker was not there is one that ended early, for its mail.
         assert!(ticked >= 5 * turns, "{ticked} ticks in {turns} turns");
+    });
+}
+
+/// The cancel waits in its scope's cell for the core's next turn; somebody tries the wake again.
+#[test]
+fn c172_cancel_whose_wake_failed_is_delivered_all_the_same() {
+    for_seeds(0..20, |sim| {
+        let outcome = sim.force_at("wake", Fault::WakeFails).run(|| {
+            quietly_of(two_cores(), |handle| async move {
+                let scope = Scope::new();
+                let cancel = scope.handle();
+                let (inner, parks) = (handle.clone(), handle.metrics()[0].parks);
+                let told = Answer::on(&handle, handle.cores()[1], move || async move {
+                    until_parked(&inner, 0, parks).await;
+                    point("wake");
+                    cancel.cancel()
+                });
+                let began = Instant::now();
+                assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
+                assert!(began.elapsed() < LONG, "it slept over the cancel");
+                assert_eq!(told.get().await, Delivery::Delivered);
+                handle.metrics()[0].failed_wakes
+            })
+        });
+        assert_eq!((outcome.value, outcome.came(Fault::WakeFails)), (1, 1));
     });
 }

@@ -244,9 +244,9 @@ fn c099_run_that_goes_on_in_another_task_has_failed() {
             Box::pin(async move { entered.run(begun).await });
         let first = spawn(async move {
             assert!(poll_once(run.as_mut()).await.is_pending());
-            run
+            (run,)
         });
-        let run = first.await.expect("it ended");
+        let (run,) = first.await.expect("it ended");
         let second = spawn(run);
         let error = second.await.expect("it ended").expect_err("a misuse");
         let why = error.cancelled().map(Cancelled::reason);

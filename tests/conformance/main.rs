@@ -23,6 +23,4 @@ mod redelivery;
 mod shields;
 mod streams;
 mod support;
-mod sync;
-mod sync_programs;
-mod waiters;
+mod table;

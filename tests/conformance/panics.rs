@@ -176,7 +176,7 @@ fn c176_panic_of_a_child_elsewhere_is_its_caller_s_failure() {
         let remote: &Remote = remote.downcast_ref().expect("of another core");
         assert_eq!(*remote, Remote::Panicked("as planned".to_owned()));
         assert_eq!(refused.get(), 1);
-        let goes_on = on(there, || async { Ok::<_, io::Error>(op::nop().await?) }).await;
+        let goes_on = on(there, op::nop).await;
         goes_on.expect("the other core goes on");
     });
 }
