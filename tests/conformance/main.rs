@@ -23,4 +23,7 @@ mod redelivery;
 mod shields;
 mod streams;
 mod support;
+mod sync;
+mod sync_programs;
 mod table;
+mod waiters;

@@ -711,7 +711,8 @@ fn c026_op_that_refuses_its_abort_is_asked_once_by_five_scopes() {
             sleep(Duration::from_millis(minute / 10))
                 .await
                 .expect("not this one");
-            if Kernel::here().counts_exactly() {
+            // On a machine that is late the child's end may fall into the last of them.
+            if Kernel::here() == Kernel::Simulated {
                 assert_eq!(handle.metrics()[0].parks - parks, 1, "{turn}");
             }
         }

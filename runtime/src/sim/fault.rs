@@ -135,8 +135,6 @@ faults! {
     WakeFails = 400,
     /// The wall clock is set.
     WallClockJumps = 400,
-    /// No thread can be started for a blocking job (`EAGAIN`).
-    ThreadRefused = 600,
     /// A request ends as if it had been asked to, and it was not (`ECANCELED`): its descriptor's
     /// requests were, by somebody else.
     EndedByOthers = 0,
@@ -235,7 +233,6 @@ impl Fault {
                 | Self::StatusFails
                 | Self::PollFails
                 | Self::MailboxFull
-                | Self::ThreadRefused
                 | Self::EndedByOthers
                 | Self::ThreadRefused
         )
