@@ -255,6 +255,34 @@ impl Stream {
         }
     }
 
+    /// Reads until the buffer is full, from its start.
+    ///
+    /// # Errors
+    ///
+    /// Those of `recv(2)`, and `UnexpectedEof` if the stream ends before that. If some bytes came
+    /// before a failure or a cancel, they are in the buffer, and the error holds an [`Interrupted`]
+    /// that says how many; the next read goes on behind them.
+    pub async fn read_exact<B: IoBufMut>(&self, mut buf: B) -> BufResult<(), B> {
+        let wanted = buf.capacity();
+        if wanted == 0 {
+            return (checked(), buf);
+        }
+        let mut read = 0;
+        while read < wanted {
+            let (result, part) = self.read(buf.slice(read..)).await;
+            buf = part.into_inner();
+            match result {
+                Ok(0) => {
+                    let end = io::ErrorKind::UnexpectedEof.into();
+                    return (Err(Interrupted::after(read, end)), buf);
+                }
+                Ok(count) => read += count,
+                Err(error) => return (Err(Interrupted::after(read, error)), buf),
+            }
+        }
+        (Ok(()), buf)
+    }
+
     /// Sends what the socket takes; returns how much. `send(2)`.
     ///
     /// # Errors

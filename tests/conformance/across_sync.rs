@@ -97,16 +97,17 @@ impl Two {
         })
     }
 
-    /// Lets both cores go on until something holds.
+    /// Lets both cores go on until something holds, and until the poll has ended that made it so.
     fn until(&self, mut holds: impl FnMut() -> bool) {
         for _ in 0..10_000 {
-            if holds() {
-                return;
-            }
+            let held = holds();
             for core in [self.a, self.b] {
                 let turn = self.handle.spawn(core, yield_now);
                 let turn = turn.expect("room").wait().expect("no panic");
                 turn.expect("nobody cancels it");
+            }
+            if held {
+                return;
             }
         }
         panic!("it does not come to hold");

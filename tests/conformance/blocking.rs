@@ -16,7 +16,7 @@ use quoit::{
     Builder, CancelHandle, Cancelled, CarriesCancelled, Handle, JoinHandle, Reason, RemoteError,
     Runtime, Scope, block_on, check, spawn, yield_now,
 };
-use tests::{Counted, Drops, Kernel, on_core, on_core_of, on_ring, on_ring_of, poll_once};
+use tests::{Counted, Drops, Kernel, conform, on_core_of, on_ring, on_ring_of, poll_once};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
@@ -156,7 +156,7 @@ fn threads(most: usize) -> Builder {
 
 #[test]
 fn c126_running_job_is_waited_for_and_its_result_returned() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (began, gate) = (Gate::default(), Gate::default());
         let (tell, go) = (began.clone(), gate.clone());
         let host = Host::of(run(move |job| {
@@ -186,7 +186,7 @@ fn c126_running_job_is_waited_for_and_its_result_returned() {
 
 #[test]
 fn c126_wait_that_is_told_is_left_alone_also_beside_another_op() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (began, gate) = (Gate::default(), Gate::default());
         let (tell, go) = (began.clone(), gate.clone());
         let host = Host::of(async move {
@@ -287,7 +287,7 @@ fn c126_job_that_ends_after_the_cancel_and_before_the_poll_is_given_up_or_not() 
 
 #[test]
 fn c126_job_that_is_done_before_any_cancel_is_as_any_op() {
-    on_core(|_| async {
+    conform(|_| async {
         for kind in Kind::BOTH {
             let host = Host::of(kind.run(|job| {
                 job.check_cancelled().expect("nobody cancels");
@@ -304,7 +304,7 @@ fn c126_job_that_is_done_before_any_cancel_is_as_any_op() {
 
 #[test]
 fn c126_shielded_wait_tells_its_job_nothing() {
-    on_core(|_| async {
+    conform(|_| async {
         let (began, gate) = (Gate::default(), Gate::default());
         let (tell, go) = (began.clone(), gate.clone());
         let shielded = async move {
@@ -389,7 +389,7 @@ fn c127_abandoned_job_runs_on_and_keeps_its_thread() {
 
 #[test]
 fn c127_dropped_wait_abandons_the_job() {
-    on_core(|_| async {
+    conform(|_| async {
         let (began, gate, drops) = (Gate::default(), Gate::default(), Drops::new());
         let scope = Scope::new();
         {
@@ -420,7 +420,7 @@ fn c127_dropped_wait_abandons_the_job() {
 
 #[test]
 fn c126_scope_of_a_dropped_wait_ends_after_the_job() {
-    on_core(|_| async {
+    conform(|_| async {
         let (began, gate, drops) = (Gate::default(), Gate::default(), Drops::new());
         let result = drops.value();
         let (tell, begun, go) = (began.clone(), began.clone(), gate.clone());
@@ -453,7 +453,7 @@ fn c126_scope_of_a_dropped_wait_ends_after_the_job() {
 
 #[test]
 fn c128_job_in_a_cancelled_scope_is_never_run() {
-    on_core(|_| async {
+    conform(|_| async {
         for kind in Kind::BOTH {
             let drops = Drops::new();
             let captured = drops.value();
@@ -566,7 +566,7 @@ fn c128_deadline_takes_a_job_out_of_the_line() {
 #[test]
 fn c129_abandoned_job_is_told_long_after_its_scope_has_gone() {
     // That somebody asks who is no job cannot be written: see `JobContext`.
-    on_core(|_| async {
+    conform(|_| async {
         let (began, gate) = (Gate::default(), Gate::default());
         let told = Arc::new(AtomicU32::new(0));
         let host = {
@@ -637,7 +637,7 @@ fn c129_job_may_outlive_its_runtime() {
 
 #[test]
 fn c130_function_of_a_job_is_cancelled_with_its_host() {
-    on_core(|_| async {
+    conform(|_| async {
         let began = Gate::default();
         let tell = began.clone();
         let host = Host::of(run(move |job| {
@@ -662,7 +662,7 @@ fn c130_function_of_a_job_is_cancelled_with_its_host() {
 
 #[test]
 fn c130_function_that_begins_after_the_cancel_is_cancelled_at_once() {
-    on_core(|_| async {
+    conform(|_| async {
         let (began, gate) = (Gate::default(), Gate::default());
         let (tell, go) = (began.clone(), gate.clone());
         let host = Host::of(run(move |job| {
@@ -682,7 +682,7 @@ fn c130_function_that_begins_after_the_cancel_is_cancelled_at_once() {
 
 #[test]
 fn c130_cancellation_of_a_function_travels_to_the_scope_it_was_meant_for() {
-    on_core(|_| async {
+    conform(|_| async {
         let scope = Scope::new();
         let cancel = scope.handle();
         let body = async {
@@ -703,7 +703,7 @@ fn c130_cancellation_of_a_function_travels_to_the_scope_it_was_meant_for() {
 
 #[test]
 fn c130_function_of_an_abandoned_job_runs_to_its_end() {
-    on_core(|_| async {
+    conform(|_| async {
         for before in [true, false] {
             let (began, gate, ended) = (Gate::default(), Gate::default(), Gate::default());
             let host = {
@@ -738,7 +738,7 @@ fn c130_function_of_an_abandoned_job_runs_to_its_end() {
 
 #[test]
 fn c130_panic_of_a_function_comes_back_to_the_job() {
-    on_core(|_| async {
+    conform(|_| async {
         let outcome = run(|job| {
             let panicked = job.run_on_core(|| async { panic!("of the function") });
             let Err(RemoteError::Panicked(payload)) = panicked else {
@@ -822,7 +822,7 @@ fn c130_call_ends_with_the_core() {
 
 #[test]
 fn panic_of_a_job_reaches_who_waits_for_it() {
-    on_core(|_| async {
+    conform(|_| async {
         for kind in Kind::BOTH {
             let host = Host::of(kind.run(|_| panic!("of the job")));
             let (outcome, next): (Result<(), _>, _) = host.outcome().await;
@@ -924,7 +924,7 @@ fn job_waits_for_a_thread_that_lives_if_no_other_starts() {
 
 #[test]
 fn future_that_is_never_polled_runs_nothing() {
-    on_core(|_| async {
+    conform(|_| async {
         let drops = Drops::new();
         let captured = drops.value();
         drop(run(move |_| drop(captured)));
@@ -935,7 +935,7 @@ fn future_that_is_never_polled_runs_nothing() {
 
 #[test]
 fn waiter_whose_waker_changes_is_woken_by_the_last_one() {
-    on_core(|_| async {
+    conform(|_| async {
         let gate = Gate::default();
         let go = gate.clone();
         let mut wait = Box::pin(run(move |job| {

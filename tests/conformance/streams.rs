@@ -5,12 +5,15 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
+use quoit::buf::Interrupted;
 use quoit::sim::explore;
 use quoit::sync::channel::{self, SendError, TrySendError};
 use quoit::sync::{Event, TryRecvError, broadcast, oneshot, watch};
+use quoit::time::sleep;
 use quoit::{CarriesCancelled, Scope, check, spawn, yield_now};
-use tests::{Counted, Drops, on_core, park_once, poll_once};
+use tests::{Counted, Drops, both_ends, conform, park_once, poll_once};
 
 use super::waiters::{both, next_op_is_refused, nothing_is_left, until, waiter};
 
@@ -18,7 +21,7 @@ use super::waiters::{both, next_op_is_refused, nothing_is_left, until, waiter};
 
 #[test]
 fn c118_a_send_finds_no_receiver_where_one_was_cancelled() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             for polled_before in [false, true] {
                 let (sender, receiver) = channel::bounded(capacity);
@@ -50,7 +53,7 @@ fn c118_a_send_finds_no_receiver_where_one_was_cancelled() {
 
 #[test]
 fn c119_an_item_that_was_handed_over_first_is_returned() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             let (sender, receiver) = channel::bounded(capacity);
             let other = receiver.clone();
@@ -74,7 +77,7 @@ fn c119_an_item_that_was_handed_over_first_is_returned() {
 
 #[test]
 fn c119_a_receiver_that_was_cancelled_first_is_skipped() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             let (sender, receiver) = channel::bounded(capacity);
             let (first, second) = (receiver.clone(), receiver.clone());
@@ -137,7 +140,7 @@ fn c119_every_order_of_send_cancel_and_receive_delivers_once() {
 
 #[test]
 fn c120_a_cancelled_send_gives_its_item_back_and_the_others_keep_their_order() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             for polled_before in [false, true] {
                 let (sender, receiver) = channel::bounded(capacity);
@@ -180,7 +183,7 @@ fn c120_a_cancelled_send_gives_its_item_back_and_the_others_keep_their_order() {
 
 #[test]
 fn c120_an_item_that_was_taken_first_is_sent() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             let (sender, receiver) = channel::bounded(capacity);
             for item in 0..capacity {
@@ -205,7 +208,7 @@ fn c120_an_item_that_was_taken_first_is_sent() {
 
 #[test]
 fn c120_a_send_in_a_cancelled_scope_sends_nothing_though_there_is_room() {
-    on_core(|_| async {
+    conform(|_| async {
         let (sender, receiver) = channel::bounded(1);
         let scope = Scope::new();
         let handle = scope.handle();
@@ -226,7 +229,7 @@ fn c120_a_send_in_a_cancelled_scope_sends_nothing_though_there_is_room() {
 
 #[test]
 fn c120_an_op_in_a_cancelled_scope_receives_nothing_though_an_item_is_there() {
-    on_core(|_| async {
+    conform(|_| async {
         let (sender, receiver) = channel::bounded(1);
         let (news, mut reader) = broadcast::bounded(1);
         let (level, mut watcher) = watch::channel(0);
@@ -296,7 +299,7 @@ fn c121_every_order_of_hand_over_and_two_cancels_drops_the_item_once() {
 
 #[test]
 fn c121_an_item_in_hand_over_is_dropped_once_with_its_channel() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             let drops = Drops::new();
             let (sender, receiver) = channel::bounded(capacity);
@@ -338,7 +341,7 @@ impl<F: FnMut()> Drop for Calls<F> {
 
 #[test]
 fn c121_a_destructor_may_use_the_channel_it_came_from() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         type Item = Calls<Box<dyn FnMut()>>;
         let calls = Rc::new(Cell::new(0));
         let (sender, receiver) = channel::bounded::<Item>(2);
@@ -386,7 +389,7 @@ fn c121_a_destructor_may_use_the_channel_it_came_from() {
 
 #[test]
 fn c121_a_destructor_that_panics_takes_no_wake_with_it() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (sender, receiver) = channel::bounded(1);
         sender
             .try_send(Some(Calls(|| panic!("on purpose"))))
@@ -408,7 +411,7 @@ fn c121_a_destructor_that_panics_takes_no_wake_with_it() {
 
 #[test]
 fn c122_a_producer_whose_consumer_has_left_finds_the_channel_closed_and_cleans_up() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             let cleaned = Rc::new(Cell::new(false));
             let (sender, receiver) = channel::bounded(capacity);
@@ -442,7 +445,7 @@ fn c122_a_producer_whose_consumer_has_left_finds_the_channel_closed_and_cleans_u
 
 #[test]
 fn c122_a_producer_that_is_cancelled_by_its_consumer_cleans_up() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let cleaned = Rc::new(Cell::new(false));
         let (sender, receiver) = channel::bounded(0);
         let inside = Rc::clone(&cleaned);
@@ -466,7 +469,7 @@ fn c122_a_producer_that_is_cancelled_by_its_consumer_cleans_up() {
 
 #[test]
 fn c123_a_cancel_ends_consumer_and_producer_once_each() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             let refusals = Cell::new(0);
             let (sender, receiver) = channel::bounded(capacity);
@@ -516,7 +519,7 @@ fn c123_a_cancel_ends_consumer_and_producer_once_each() {
 
 #[test]
 fn c124_a_dropped_wait_swallows_nothing() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for capacity in [0, 1] {
             let (sender, receiver) = channel::bounded(capacity);
             for handed_over in [false, true] {
@@ -542,7 +545,7 @@ fn c124_a_dropped_wait_swallows_nothing() {
 
 #[test]
 fn c124_what_a_dropped_wait_was_promised_goes_to_the_next_in_line() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (sender, receiver) = channel::bounded(2);
         let other = receiver.clone();
         let mut first = Box::pin(receiver.recv());
@@ -567,7 +570,7 @@ fn c124_what_a_dropped_wait_was_promised_goes_to_the_next_in_line() {
 
 #[test]
 fn c124_the_end_is_told_when_no_promise_is_left() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (sender, receiver) = channel::bounded(1);
         let other = receiver.clone();
         let mut first = Box::pin(receiver.recv());
@@ -586,7 +589,7 @@ fn c124_the_end_is_told_when_no_promise_is_left() {
 
 #[test]
 fn c124_a_dropped_wait_for_news_or_a_value_loses_neither() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (news, mut reader) = broadcast::bounded(1);
         let (level, mut watcher) = watch::channel(0);
         let (one, mut other) = oneshot::channel();
@@ -614,7 +617,7 @@ fn c124_a_dropped_wait_for_news_or_a_value_loses_neither() {
 
 #[test]
 fn the_last_sender_wakes_every_receiver_once() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (sender, receiver) = channel::bounded::<i32>(1);
         let waits: Vec<_> = (0..3)
             .map(|_| {
@@ -638,7 +641,7 @@ fn the_last_sender_wakes_every_receiver_once() {
 
 #[test]
 fn a_channel_that_is_closed_by_its_receiver_can_be_emptied() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (sender, receiver) = channel::bounded(1);
         sender.try_send(1).expect("room");
         let ours = sender.clone();
@@ -655,7 +658,7 @@ fn a_channel_that_is_closed_by_its_receiver_can_be_emptied() {
 
 #[test]
 fn a_oneshot_tells_each_side_of_the_end_of_the_other() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (mut sender, receiver) = oneshot::channel::<i32>();
         let closes = waiter(async move {
             sender.closed().await?;
@@ -679,7 +682,7 @@ fn a_oneshot_tells_each_side_of_the_end_of_the_other() {
 
 #[test]
 fn a_slow_receiver_is_told_how_many_items_it_lost() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (news, mut slow) = broadcast::bounded(2);
         let mut quick = news.subscribe();
         let mut seen = Vec::new();
@@ -701,7 +704,7 @@ fn a_slow_receiver_is_told_how_many_items_it_lost() {
 
 #[test]
 fn news_wake_each_receiver_once_and_one_that_was_cancelled_first_not_again() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (news, reader) = broadcast::bounded(4);
         let mut reads: Vec<_> = (0..3)
             .map(|_| {
@@ -725,7 +728,7 @@ fn news_wake_each_receiver_once_and_one_that_was_cancelled_first_not_again() {
 /// An item that is promised and not taken yet is older than one that a sender still has.
 #[test]
 fn a_receiver_that_comes_by_does_not_take_the_newer_item() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let (sender, receiver) = channel::bounded(0);
         let mut first = pin!(receiver.recv());
         assert!(poll_once(first.as_mut()).await.is_pending());
@@ -736,5 +739,47 @@ fn a_receiver_that_comes_by_does_not_take_the_newer_item() {
         assert_eq!(poll_once(first.as_mut()).await, Poll::Ready(Ok(Some(2))));
         assert_eq!(poll_once(second.as_mut()).await, Poll::Ready(Ok(())));
         nothing_is_left(&handle).await;
+    });
+}
+
+/// Returns how many bytes were transferred before the cancel.
+fn transferred(error: &io::Error) -> usize {
+    assert!(error.cancelled().is_some(), "{error}");
+    let inner = error.get_ref().expect("an error of ours");
+    let interrupted: &Interrupted = inner.downcast_ref().expect("some bytes were transferred");
+    interrupted.transferred
+}
+
+#[test]
+fn c125_cancelled_read_says_how_much_came_and_the_next_goes_on_behind() {
+    conform(|_| async {
+        let (ours, theirs) = both_ends().await;
+        let sent: Vec<u8> = (0..120).collect();
+        theirs.write_all(sent[..40].to_vec()).await.0.expect("room");
+        let scope = Scope::new();
+        let outcome = scope
+            .run(async {
+                let read = ours.read_exact(Vec::with_capacity(100));
+                let cancel = async {
+                    // Time for the 40 to arrive.
+                    sleep(Duration::from_millis(20)).await?;
+                    scope.cancel();
+                    Ok::<_, io::Error>(())
+                };
+                let ((outcome, buf), slept) = both(read, cancel).await;
+                assert!(slept.is_ok(), "it sleeps before the cancel");
+                let error = outcome.expect_err("it was cancelled");
+                assert_eq!(transferred(&error), buf.len());
+                Ok::<_, io::Error>(buf)
+            })
+            .await;
+        let mut received = outcome.expect("no error").expect("a value");
+        theirs.write_all(sent[40..].to_vec()).await.0.expect("room");
+        let (outcome, rest) = ours
+            .read_exact(Vec::with_capacity(120 - received.len()))
+            .await;
+        outcome.expect("it is all there");
+        received.extend(rest);
+        assert_eq!(received, sent);
     });
 }

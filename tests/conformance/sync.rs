@@ -8,7 +8,7 @@ use std::rc::Rc;
 use quoit::sim::explore;
 use quoit::sync::{Condition, Event, Mutex, OnceCell, Semaphore, WouldBlock};
 use quoit::{Scope, check, spawn, yield_now};
-use tests::{on_core, park_once, poll_once};
+use tests::{conform, park_once, poll_once};
 
 use super::waiters::{next_op_is_refused, nothing_is_left, until, waiter};
 
@@ -16,7 +16,7 @@ use super::waiters::{next_op_is_refused, nothing_is_left, until, waiter};
 
 #[test]
 fn c134_a_lock_that_was_handed_over_first_is_had_and_passed_on() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let mutex = Rc::new(Mutex::new(0));
         let guard = mutex.lock().await.expect("nobody cancels");
         let seen = Rc::new(Cell::new(None));
@@ -43,7 +43,7 @@ fn c134_a_lock_that_was_handed_over_first_is_had_and_passed_on() {
 
 #[test]
 fn c134_what_was_handed_over_is_passed_on_if_its_wait_is_dropped() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let mutex = Rc::new(Mutex::new(0));
         let guard = mutex.lock().await.expect("nobody cancels");
         let mut dropped = Box::pin(mutex.lock());
@@ -91,7 +91,7 @@ fn c134_every_order_of_release_and_cancel_leaves_the_lock_free() {
 
 #[test]
 fn c135_a_waiter_that_was_cancelled_first_is_not_chosen() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let mutex = Rc::new(Mutex::new(0));
         let guard = mutex.lock().await.expect("nobody cancels");
         let ours = Rc::clone(&mutex);
@@ -111,7 +111,7 @@ fn c135_a_waiter_that_was_cancelled_first_is_not_chosen() {
 
 #[test]
 fn c135_what_a_cancelled_waiter_stood_in_front_of_is_handed_out() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let permits = Rc::new(Semaphore::new(2));
         let held = permits.try_acquire().expect("free");
         let ours = Rc::clone(&permits);
@@ -143,7 +143,7 @@ fn c135_what_a_cancelled_waiter_stood_in_front_of_is_handed_out() {
 
 #[test]
 fn c137_a_token_that_was_handed_over_is_passed_on_by_its_cancelled_holder() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let limiter = Rc::new(Semaphore::new(1));
         let held = limiter.try_acquire().expect("free");
         let seen = Rc::new(Cell::new(None));
@@ -172,7 +172,7 @@ fn c137_a_token_that_was_handed_over_is_passed_on_by_its_cancelled_holder() {
 
 #[test]
 fn c137_a_limit_can_be_moved_while_tokens_are_out() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let limiter = Rc::new(Semaphore::new(2));
         let both = limiter.try_acquire_many(2).expect("free");
         let ours = Rc::clone(&limiter);
@@ -192,7 +192,7 @@ fn c137_a_limit_can_be_moved_while_tokens_are_out() {
 
 #[test]
 fn c138_nothing_is_free_between_a_release_and_the_poll_of_the_chosen() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let permits = Rc::new(Semaphore::new(1));
         let mutex = Rc::new(Mutex::new(()));
         let (permit, guard) = (permits.try_acquire(), mutex.try_lock());
@@ -221,7 +221,7 @@ fn c138_nothing_is_free_between_a_release_and_the_poll_of_the_chosen() {
 
 #[test]
 fn c139_the_others_keep_their_order_and_are_woken_once_each() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for polled_before in [false, true] {
             let permits = Rc::new(Semaphore::new(1));
             let held = permits.try_acquire().expect("free");
@@ -258,7 +258,7 @@ fn c139_the_others_keep_their_order_and_are_woken_once_each() {
 
 #[test]
 fn c140_a_protected_section_runs_to_its_end_and_is_not_entered_once_cancelled() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let mutex = Rc::new(Mutex::new(Vec::new()));
         let go = Rc::new(Event::new());
         let seen = Rc::new(Cell::new(None));
@@ -295,7 +295,7 @@ fn c140_a_protected_section_runs_to_its_end_and_is_not_entered_once_cancelled() 
 
 #[test]
 fn c141_a_section_that_is_left_by_a_cancel_releases_the_lock_once() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for declared in [false, true] {
             let mutex = Rc::new(Mutex::new(0));
             let for_ever = Rc::new(Event::new());
@@ -346,7 +346,7 @@ fn c141_a_section_that_is_left_by_a_cancel_releases_the_lock_once() {
 
 #[test]
 fn c141_a_section_that_panics_poisons_and_releases() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let mutex = Rc::new(Mutex::new(0));
         let ours = Rc::clone(&mutex);
         let writes = spawn(async move {
@@ -364,7 +364,7 @@ fn c141_a_section_that_panics_poisons_and_releases() {
 
 #[test]
 fn c142_the_next_waiter_makes_the_value_if_the_first_was_cancelled() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let cell = Rc::new(OnceCell::new());
         let go = Rc::new(Event::new());
         let begun = Rc::new(RefCell::new(Vec::new()));
@@ -412,7 +412,7 @@ fn c142_the_next_waiter_makes_the_value_if_the_first_was_cancelled() {
 
 #[test]
 fn c142_a_turn_that_was_handed_over_and_dropped_goes_to_the_next() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let cell = Rc::new(OnceCell::new());
         let mut first = Box::pin(cell.get_or_init(async || {
             yield_now().await.expect("nobody cancels");
@@ -441,7 +441,7 @@ fn c142_a_turn_that_was_handed_over_and_dropped_goes_to_the_next() {
 
 #[test]
 fn c142_a_failed_or_panicked_making_is_the_next_ones_turn() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let cell = Rc::new(OnceCell::new());
         let failed = cell.get_or_try_init(async || Err::<i32, _>(io::Error::other("on purpose")));
         assert!(failed.await.is_err());
@@ -467,7 +467,7 @@ fn c142_a_failed_or_panicked_making_is_the_next_ones_turn() {
 #[test]
 fn c144_ten_thousand_waiters_are_cancelled_together_with_one_wake_each() {
     const COUNT: usize = 10_000;
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let mutex = Rc::new(Mutex::new(()));
         let guard = mutex.try_lock().expect("free");
         let tasks: Vec<_> = (0..COUNT)
@@ -497,7 +497,7 @@ fn c144_ten_thousand_waiters_are_cancelled_together_with_one_wake_each() {
 #[test]
 fn c144_ten_thousand_waiters_of_one_task_and_scope_are_cancelled_together() {
     const COUNT: usize = 10_000;
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let mutex = Mutex::new(());
         let guard = mutex.try_lock().expect("free");
         let scope = Scope::new();
@@ -536,7 +536,7 @@ fn shared() -> Shared {
 
 #[test]
 fn c025_a_lock_is_taken_back_though_the_scope_is_cancelled() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for notified_first in [true, false] {
             let shared = shared();
             let ours = Rc::clone(&shared);
@@ -584,7 +584,7 @@ fn c025_a_lock_is_taken_back_though_the_scope_is_cancelled() {
 
 #[test]
 fn c026_five_cancels_do_not_touch_a_lock_that_is_taken_back() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let shared = shared();
         let ours = Rc::clone(&shared);
         let scopes: [_; 5] = std::array::from_fn(|_| Scope::new());
@@ -621,7 +621,7 @@ fn c026_five_cancels_do_not_touch_a_lock_that_is_taken_back() {
 
 #[test]
 fn a_condition_in_a_cancelled_scope_does_not_let_go_of_the_lock() {
-    on_core(|_| async {
+    conform(|_| async {
         let (value, changed) = &*shared();
         let scope = Scope::new();
         scope.handle().cancel();
@@ -646,7 +646,7 @@ fn a_condition_in_a_cancelled_scope_does_not_let_go_of_the_lock() {
 
 #[test]
 fn a_notification_that_is_not_made_use_of_passes_on() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         for has_looked in [false, true] {
             let shared = shared();
             let (value, changed) = &*shared;
@@ -677,7 +677,7 @@ fn a_notification_that_is_not_made_use_of_passes_on() {
 
 #[test]
 fn everybody_is_notified_once_and_gets_the_lock_in_order() {
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let shared = shared();
         let order = Rc::new(RefCell::new(Vec::new()));
         let mut tasks = Vec::new();
@@ -721,7 +721,7 @@ fn a_waker_that_panics_or_calls_back_takes_no_wake_with_it() {
         }
     }
 
-    on_core(|handle| async move {
+    conform(|handle| async move {
         let permits = Rc::new(Semaphore::new(2));
         let both = permits.try_acquire_many(2).expect("free");
         let mut first = Box::pin(permits.acquire());

@@ -73,6 +73,17 @@ impl TcpStream {
         self.stream.read(buf).await
     }
 
+    /// Reads until the buffer is full, from its start. The buffer comes back in every case.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TcpStream::recv`], and `UnexpectedEof` if the stream ends before that. If some bytes
+    /// came before a failure or a cancel, they are in the buffer, and the error holds an
+    /// [`Interrupted`](quoit::buf::Interrupted) that says how many.
+    pub async fn read_exact<B: IoBufMut>(&self, buf: B) -> BufResult<(), B> {
+        self.stream.read_exact(buf).await
+    }
+
     /// Writes what the socket takes; returns how much.
     ///
     /// # Errors
