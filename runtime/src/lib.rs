@@ -23,7 +23,7 @@
 //! - Memory that the kernel may write to: [`buf`].
 //! - Work that cannot wait politely, on threads: [`blocking`].
 //! - Files in [`fs`], signals in [`signal`], and in [`op`] the leaf ops that all of them are made of.
-//! - Tasks that wait for each other: [`sync`].
+//! - Tasks that wait for each other: [`sync`]; on different cores: [`sync::shared`].
 //! - With the feature `sim`: whole programs under a seed, in `sim`.
 //!
 //! Sockets, TLS and HTTP are in the crate `quoit-net`.

@@ -156,8 +156,11 @@ fn lock(waiting: &Mutex<Vec<Waker>>) -> MutexGuard<'_, Vec<Waker>> {
 }
 
 /// A bounded queue in the place of the real one, which a model cannot look into. It promises less:
-/// what is put in and taken out is in order, and nothing else is by it. Whoever finds it full or empty
-/// may be late with that.
+/// what is put in and taken out is in order, and nothing else is by it. Whoever finds it empty may be
+/// late with that, and so may whoever finds it full, if he looks before he puts in.
+///
+/// There are both kinds of looking, because loom does not go back to what another thread did before a
+/// thread's own look.
 #[cfg(loom)]
 mod model {
     use std::collections::VecDeque;
@@ -167,6 +170,7 @@ mod model {
 
     pub(super) struct ArrayQueue<T> {
         capacity: usize,
+        looks_first: bool,
         count: AtomicUsize,
         /// Unknown to the model, so it puts nothing in order there; changed with the count at one
         /// stroke, since threads of a model change over at its own atomics alone.
@@ -175,15 +179,24 @@ mod model {
 
     impl<T> ArrayQueue<T> {
         pub(super) fn new(capacity: usize) -> Self {
+            Self::looking(capacity, true)
+        }
+
+        pub(super) fn looking(capacity: usize, looks_first: bool) -> Self {
             Self {
                 capacity,
+                looks_first,
                 count: AtomicUsize::new(0),
                 items: Mutex::default(),
             }
         }
 
         pub(super) fn push(&self, item: T) -> Result<(), T> {
-            let mut count = self.count.load(Ordering::Relaxed);
+            let mut count = if self.looks_first {
+                self.count.load(Ordering::Relaxed)
+            } else {
+                0
+            };
             while count < self.capacity {
                 match self.exchange(count, count + 1) {
                     Ok(()) => {
@@ -245,11 +258,15 @@ mod loom_tests {
     }
 
     /// A queue with room for one, which is taken, and how many of those in there were run or dropped.
-    fn full() -> (
+    fn full(
+        looks_first: bool,
+    ) -> (
         Arc<ClosureQueue>,
         std::sync::Arc<std::sync::atomic::AtomicUsize>,
     ) {
-        let queue = Arc::new(ClosureQueue::new(1));
+        let mut queue = ClosureQueue::new(1);
+        queue.jobs = ArrayQueue::looking(1, looks_first);
+        let queue = Arc::new(queue);
         let ended = std::sync::Arc::default();
         let sent = queue.send(job(&ended));
         assert!(sent.is_ok());
@@ -284,56 +301,62 @@ mod loom_tests {
     /// Who found no room is woken when there is some, or has put his job in.
     #[test]
     fn loom_who_waits_for_room_is_woken() {
-        loom::model(|| {
-            let (queue, ended) = full();
-            let sender = comes(&queue, &ended);
-            queue.take().expect("there is one")();
-            queue.wake_waiting();
-            let (sent, bell) = sender.join().unwrap();
-            match sent {
-                Ok(()) => assert_eq!(queue.jobs.len(), 1),
-                Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
-                Err(Refused::Closed) => unreachable!("it is open"),
-            }
-        });
+        for looks_first in [false, true] {
+            loom::model(move || {
+                let (queue, ended) = full(looks_first);
+                let sender = comes(&queue, &ended);
+                queue.take().expect("there is one")();
+                queue.wake_waiting();
+                let (sent, bell) = sender.join().unwrap();
+                match sent {
+                    Ok(()) => assert_eq!(queue.jobs.len(), 1),
+                    Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
+                    Err(Refused::Closed) => unreachable!("it is open"),
+                }
+            });
+        }
     }
 
     /// One waits for room and another comes: there is room for one of them, and both are woken, or the
     /// other was faster.
     #[test]
     fn loom_of_two_who_wait_for_room_none_is_forgotten() {
-        loom::model(|| {
-            let (queue, ended) = full();
-            let waits = std::sync::Arc::new(Bell(AtomicUsize::new(0)));
-            let refused = queue.send_or_wait(job(&ended), &waits.clone().into());
-            assert!(matches!(refused, Err((Refused::Full, Some(_)))));
-            let sender = comes(&queue, &ended);
-            queue.take().expect("there is one")();
-            queue.wake_waiting();
-            assert_eq!(waits.0.load(Ordering::Relaxed), 1);
-            let (sent, bell) = sender.join().unwrap();
-            match sent {
-                Ok(()) => assert_eq!(queue.jobs.len(), 1),
-                Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
-                Err(Refused::Closed) => unreachable!("it is open"),
-            }
-        });
+        for looks_first in [false, true] {
+            loom::model(move || {
+                let (queue, ended) = full(looks_first);
+                let waits = std::sync::Arc::new(Bell(AtomicUsize::new(0)));
+                let refused = queue.send_or_wait(job(&ended), &waits.clone().into());
+                assert!(matches!(refused, Err((Refused::Full, Some(_)))));
+                let sender = comes(&queue, &ended);
+                queue.take().expect("there is one")();
+                queue.wake_waiting();
+                assert_eq!(waits.0.load(Ordering::Relaxed), 1);
+                let (sent, bell) = sender.join().unwrap();
+                match sent {
+                    Ok(()) => assert_eq!(queue.jobs.len(), 1),
+                    Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
+                    Err(Refused::Closed) => unreachable!("it is open"),
+                }
+            });
+        }
     }
 
     /// The core ends while somebody waits for room: he is woken or told, and no job is kept.
     #[test]
     fn loom_who_waits_for_room_hears_of_the_end() {
-        loom::model(|| {
-            let (queue, ended) = full();
-            let sender = comes(&queue, &ended);
-            queue.close();
-            let (sent, bell) = sender.join().unwrap();
-            match sent {
-                Ok(()) | Err(Refused::Closed) => {}
-                Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
-            }
-            assert!(queue.is_empty(), "a job is kept for ever");
-            assert_eq!(ended.load(std::sync::atomic::Ordering::Relaxed), 2);
-        });
+        for looks_first in [false, true] {
+            loom::model(move || {
+                let (queue, ended) = full(looks_first);
+                let sender = comes(&queue, &ended);
+                queue.close();
+                let (sent, bell) = sender.join().unwrap();
+                match sent {
+                    Ok(()) | Err(Refused::Closed) => {}
+                    Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
+                }
+                assert!(queue.is_empty(), "a job is kept for ever");
+                assert_eq!(ended.load(std::sync::atomic::Ordering::Relaxed), 2);
+            });
+        }
     }
 }

@@ -13,8 +13,10 @@
 //!
 //! Invariants:
 //! - The word changes once.
-//! - Who changes it wakes; the owner of the wait sees the change or is woken, whatever waker it had
+//! - Whoever else changes it wakes the owner, which sees the change or is woken, whatever waker it had
 //!   left in between.
+//! - The waker lies under a lock that one of two threads may take: the owner's, and that of whoever
+//!   handed something over. Where the wait was given up, there is no other.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU8, Ordering};
