@@ -36,7 +36,7 @@ use quoit::{CoreId, CoreMetrics, Cores, Handle, Runtime, spawn};
 use crate::workload::{Dice, Weather};
 use model::Counts;
 use ops::At;
-use plan::{Here, Plan, UNTIL};
+use plan::{Here, Plan, UNTIL, here_of};
 use reference::Kind;
 
 /// Runs the program of a seed, and returns what has happened in it.
@@ -71,6 +71,9 @@ fn run(seed: u64, weather: Weather) -> Counts {
         quoit::sim::after(dice.micros(6_000), move || {
             plan.cancel_something(&mut dice, None)
         });
+    }
+    for core in runtime.handle().cores() {
+        Here::begin(Arc::clone(&plan), core);
     }
     let shared = Arc::clone(&plan);
     let handle = runtime.handle();
@@ -109,7 +112,7 @@ impl Drop for Report {
 
 /// One core: actors that do what comes to their minds, and somebody who meddles.
 async fn core_main(core: CoreId, plan: Arc<Plan>, runtime: Handle) -> io::Result<()> {
-    let here = Here::new(Arc::clone(&plan), core);
+    let here = here_of(core);
     let mut dice = plan.dice();
     let mut tasks: Vec<_> = (0..1 + dice.roll(3)).map(|_| actor(&here)).collect();
     let meddler = Rc::clone(&here);

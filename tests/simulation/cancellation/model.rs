@@ -99,6 +99,12 @@ impl Model {
 
     /// Says what time it is.
     pub(super) fn tick(&mut self, now: Time) {
+        for book in self.groups.values() {
+            // A child that is starting holds its group open.
+            if let Some(daemons) = book.daemons.filter(|_| book.promises > 0) {
+                self.scopes.put_off(daemons, now);
+            }
+        }
         while self.scopes.pass_to(now) {
             self.review();
         }
@@ -160,7 +166,8 @@ impl Model {
         let turns = self.turns[core];
         self.scopes.op_begins(core, turns);
         if is_yield {
-            self.scopes.deadlines_noticed(|_, scope| scope.core == core);
+            self.scopes
+                .deadlines_noticed(|_, scope| scope.core == core && scope.is_armed);
         }
         self.review();
     }
@@ -174,6 +181,9 @@ impl Model {
         match polled {
             Polled::Cancelled(cancelled) => {
                 self.counts.refused += 1;
+                // These look again once they have parked, all in their first poll.
+                let looks_again = matches!(name, "foreign" | "event" | "on");
+                self.counts.may_abort[op.core] += u64::from(looks_again);
                 self.expect_cause(name, scope, cancelled.reason());
                 self.scopes.learn(scope, cancelled.reason());
                 self.review();
@@ -185,7 +195,9 @@ impl Model {
                 }
                 let id = self.next_op;
                 self.next_op += 1;
-                self.ops.insert(id, op);
+                // It may have been refused, and held.
+                let uncounted = refused == Truth::Perhaps && task_refusals >= YIELDS_AFTER;
+                self.ops.insert(id, Op { uncounted, ..op });
                 self.review();
                 Begun::Parked(id)
             }
@@ -219,7 +231,7 @@ impl Model {
             if op.stands == Stands::Waits || op.stands == Stands::Either {
                 op.scope = scope;
             }
-            op.moved = true;
+            op.uncounted = true;
             self.review();
         }
     }
@@ -234,7 +246,7 @@ impl Model {
             Polled::Done => op.ended_well(now, slack),
             Polled::Cancelled(cancelled) => {
                 // One that is aborted by being polled elsewhere needs no wake.
-                self.counts.aborted[op.core] += u64::from(!op.moved);
+                self.counts.aborted[op.core] += u64::from(!op.uncounted);
                 let reason = cancelled.reason();
                 if matches!(reason, Reason::User(_)) {
                     self.scopes.learn(op.scope, reason);
@@ -250,6 +262,7 @@ impl Model {
 
     /// A parked op was dropped.
     pub(super) fn op_dropped(&mut self, id: OpId) {
+        self.note(|| format!("drops op {id}"));
         if let Some(op) = self.forget_op(id)
             && let Until::Far(far) = op.until
         {
@@ -534,6 +547,12 @@ impl Model {
         }
         self.scopes.close(node);
         self.review();
+        if matches!(self.scopes.scopes[node].kind, Kind::Task | Kind::Far) {
+            let open = self.groups.iter().filter(|(_, book)| book.open);
+            for group in open.map(|(&group, _)| group).collect::<Vec<_>>() {
+                self.look_for_the_end(group);
+            }
+        }
     }
 
     // --- tasks and groups ---
@@ -602,7 +621,10 @@ impl Model {
         if child.stage == Stage::Starting && !refused {
             child.stage = Stage::Child;
             let group = child.group;
-            self.scopes.scopes[task].parent = Some(group);
+            // A group that was dropped meanwhile has no place for it.
+            if self.groups[&group].open {
+                self.scopes.scopes[task].parent = Some(group);
+            }
             self.review();
         }
     }

@@ -196,14 +196,13 @@ pub(super) struct Shelf {
 }
 
 impl Here {
-    pub(super) fn new(plan: std::sync::Arc<Plan>, core: CoreId) -> Rc<Self> {
+    pub(super) fn begin(plan: std::sync::Arc<Plan>, core: CoreId) {
         let here = Rc::new(Self {
             plan,
             core,
             shelf: RefCell::default(),
         });
-        HERE.with_borrow_mut(|all| all.push(Rc::clone(&here)));
-        here
+        HERE.with_borrow_mut(|all| all.push(here));
     }
 
     /// Forgets the cores of a program that has ended.

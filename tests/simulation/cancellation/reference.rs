@@ -310,12 +310,32 @@ impl Reference {
         }
     }
 
+    /// What waits for others to end waits on.
+    pub(super) fn put_off(&mut self, node: Node, now: Time) {
+        for cause in &mut self.scopes[node].causes {
+            if matches!(cause.seen, Seen::Quiet(_)) {
+                cause.posted = now;
+            }
+        }
+    }
+
     /// Moves the clock. Returns true, having stopped there, when something becomes certain by time
     /// alone on the way; to be called until it does not.
     pub(super) fn pass_to(&mut self, now: Time) -> bool {
         let slack = self.slack;
         let mut next: Option<Time> = None;
         for node in 0..self.scopes.len() {
+            for at in 0..self.scopes[node].causes.len() {
+                let cause = self.scopes[node].causes[at];
+                if let Seen::Quiet(other) = cause.seen
+                    && self
+                        .life_below(other)
+                        .any(|task| !self.is_within(task, node))
+                {
+                    // Its time has not begun.
+                    self.scopes[node].causes[at].posted = now;
+                }
+            }
             let scope = &mut self.scopes[node];
             if !scope.alive {
                 continue;
@@ -341,17 +361,7 @@ impl Reference {
         for node in 0..self.scopes.len() {
             for at in 0..self.scopes[node].causes.len() {
                 let cause = self.scopes[node].causes[at];
-                let busy = match cause.seen {
-                    Seen::Unknown => true,
-                    Seen::Quiet(other) => self
-                        .life_below(other)
-                        .any(|task| !self.is_within(task, node)),
-                    _ => false,
-                };
-                if busy {
-                    // Its time has not begun.
-                    self.scopes[node].causes[at].posted = cause.posted.max(self.now);
-                } else if self.now > cause.posted + slack {
+                if cause.seen != Seen::Unknown && self.now > cause.posted + slack {
                     self.scopes[node].certain = true;
                 }
             }
@@ -376,7 +386,9 @@ impl Reference {
     /// Somebody has looked whether deadlines have passed, of one scope or of all of a core.
     pub(super) fn deadlines_noticed(&mut self, of: impl Fn(Node, &Scope) -> bool) {
         for (node, scope) in self.scopes.iter_mut().enumerate() {
-            let passed = |cause: &Cause| cause.reason == Reason::Deadline;
+            // Its own, and not one that was passed on from another core.
+            let passed =
+                |cause: &Cause| cause.reason == Reason::Deadline && cause.seen == Seen::InTime;
             if !scope.alive || !of(node, scope) {
                 continue;
             }

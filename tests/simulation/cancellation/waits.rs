@@ -43,8 +43,9 @@ pub(super) struct Op {
     pub(super) causes: Vec<Reason>,
     /// Since when it may have been.
     pub(super) possible_since: Option<Time>,
-    /// It was begun in one scope and polled in another.
-    pub(super) moved: bool,
+    /// If it is aborted, that may not be by a wake: it was polled in another scope than before, or it
+    /// was refused and had to wait to be told.
+    pub(super) uncounted: bool,
 }
 
 impl Op {
@@ -57,7 +58,7 @@ impl Op {
             stands: Stands::Waits,
             causes: Vec::new(),
             possible_since: None,
-            moved: false,
+            uncounted: false,
         }
     }
 
