@@ -47,7 +47,6 @@ pub(super) struct Counts {
     pub(super) absorbed: u64,
     pub(super) passed_on: u64,
     pub(super) group_failures: u64,
-    pub(super) panics: u64,
     /// Waits in something the runtime does not know.
     pub(super) foreign: u64,
     /// Questions that the reference could not answer.
@@ -295,10 +294,6 @@ impl Model {
             .filter(|op| self.scopes.is_within(op.scope, top))
             .map(|op| op.name)
             .collect()
-    }
-
-    pub(super) fn parked(&self) -> usize {
-        self.ops.len()
     }
 
     // --- scopes ---
