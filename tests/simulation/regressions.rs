@@ -1,7 +1,9 @@
 //! Orders of events that once went wrong, made likely on purpose.
 
+use std::future::poll_fn;
 use std::io;
 use std::panic::resume_unwind;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +11,8 @@ use quoit::op::{Listener, Socket};
 use quoit::sim::{Fault, Faults, Sim, for_seeds};
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, Delivery, Group, JoinError, Reason, Scope, check, isolating_group, spawn, yield_now,
+    Cancelled, CoreId, Delivery, Group, Handle, JoinError, Reason, Scope, check, isolating_group,
+    on, spawn, yield_now,
 };
 use quoit_net::tcp::{TcpListener, TcpStream};
 
@@ -165,4 +168,36 @@ fn a_scope_with_a_handle_knows_of_its_deadline_before_its_run() {
             assert_eq!(scope.run(yield_now()).await, Ok(None));
         });
     }
+}
+
+/// A child on another core takes its time to end: its caller, which was polled meanwhile, is not taken
+/// for one that waits in something foreign.
+#[test]
+fn a_call_that_was_told_of_a_cancel_is_left_to_wait() {
+    let outcome = Sim::with_seed(0).block_on(async {
+        let here = CoreId::current().expect("on a core");
+        let runtime = Handle::current().expect("on a core");
+        let child = || async {
+            let goodbye = Scope::new().shielded();
+            goodbye.run(sleep(Duration::from_secs(1))).await?;
+            Err::<(), _>(io::Error::from(check().expect_err("it is cancelled")))
+        };
+        let ended = Scope::new()
+            .timeout(Duration::from_millis(1))
+            .run(async {
+                let mut call = pin!(on(here, child));
+                let shield = Scope::new().shielded();
+                let mut other = pin!(shield.run(sleep(Duration::from_millis(2))));
+                let mut waits = true;
+                poll_fn(|cx| {
+                    waits = waits && other.as_mut().poll(cx).is_pending();
+                    call.as_mut().poll(cx)
+                })
+                .await
+            })
+            .await;
+        assert!(matches!(ended, Ok(None)));
+        runtime.metrics()[0].foreign_wakes
+    });
+    assert_eq!(outcome.value, 0);
 }

@@ -3,10 +3,10 @@
 use std::panic::resume_unwind;
 use std::pin::Pin;
 
-use quoit::{CarriesCancelled, yield_uncancellable};
+use quoit::CarriesCancelled;
 
 use super::failure::{Failure, Outcome};
-use super::groups::{self, Joining, Panic};
+use super::groups::{self, Does, Joining, Panic};
 use super::ops::{self, At};
 use super::scopes;
 use crate::workload::Dice;
@@ -72,7 +72,7 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
         }
         12 => ops::foreign_until_cancelled(at).await,
         13 => {
-            yield_uncancellable().await;
+            ops::yields_uncancellable(at).await;
             Ok(())
         }
         14 => {
@@ -108,7 +108,7 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
                 0 => at.here.any_group(dice),
                 _ => at.groups.last().copied(),
             };
-            joins.extend(group.and_then(|group| groups::spawn(at, group, false)));
+            joins.extend(group.and_then(|group| groups::spawn(at, group, false, Does::Anything)));
             Ok(())
         }
     }
@@ -116,9 +116,13 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
 
 /// Asks again and again, whatever it is told.
 async fn stubborn(at: &At, dice: &mut Dice) -> Result<(), Failure> {
-    let times = if dice.roll(30) == 0 { 1_100 } else { 40 };
+    let mut times = dice.roll(40);
+    if quoit::is_cancelled() && dice.roll(60) == 0 {
+        // So often that it is made to pause.
+        times = 2_000;
+    }
     let mut last = Ok(());
-    for _ in 0..dice.roll(times) {
+    for _ in 0..times {
         last = match dice.roll(3) {
             0 => ops::check(at).await,
             1 => ops::sleep(at, dice.micros(2)).await,

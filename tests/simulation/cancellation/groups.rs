@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use quoit::{
     CoreId, Group, GroupPanic, JoinError, JoinHandle, Remote, StartError, group, isolating_group,
@@ -17,7 +18,7 @@ use super::books::{Book, Child, Stage, Told};
 use super::failure::{Failure, Outcome};
 use super::model::{Begun, Polled, task_number};
 use super::ops::{self, At, Parked, watched};
-use super::plan::{Plan, here_of, pick};
+use super::plan::{Plan, UNTIL, here_of, pick};
 use super::reference::{Kind, Node};
 use super::scopes::Opened;
 use super::waits::{Op, Until};
@@ -79,7 +80,11 @@ pub(super) async fn in_a_group(at: &At, dice: &mut Dice) -> Result<(), Failure> 
     let isolating = dice.roll(4) == 0;
     let opened = OpenGroup(Opened::new(at, Kind::Group));
     let (plan, node) = (Arc::clone(&opened.0.plan), opened.0.node);
-    plan.with(|model| model.groups.insert(node, Book::new(isolating)));
+    plan.with(|model| {
+        model.groups.insert(node, Book::new(isolating));
+        // Without children, its end is a yield.
+        model.counts.may_wake[at.here.index()] += 1;
+    });
     let mut rest = plan.dice();
     let members = async |g: Group<Failure>| {
         let mut inside = at.within(node);
@@ -94,7 +99,10 @@ pub(super) async fn in_a_group(at: &At, dice: &mut Dice) -> Result<(), Failure> 
             let mut joins = Vec::new();
             for _ in 0..rest.roll(4) {
                 let daemon = rest.roll(5) == 0;
-                joins.extend(spawn(&inside, (g, node), daemon));
+                joins.extend(spawn(&inside, (g, node), daemon, Does::Anything));
+            }
+            if plan.has_crowd() {
+                crowd(&inside, (g, node)).await?;
             }
             if rest.roll(3) == 0 {
                 join_all(&inside, &mut joins).await?;
@@ -198,8 +206,33 @@ impl Drop for Accepted {
     }
 }
 
+/// What a child does.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Does {
+    Anything,
+    Waits(Duration),
+}
+
+/// More children than one cancel reaches at once.
+async fn crowd(at: &At, group: (Group<Failure>, Node)) -> Result<(), Failure> {
+    for _ in 0..300 {
+        drop(spawn(at, group, false, Does::Waits(UNTIL)));
+    }
+    ops::yields(at).await?;
+    let reason = at.plan().reason();
+    let told = group.0.cancel_for(reason);
+    at.plan()
+        .with(|model| model.cancel(group.1, reason, None, Some(told)));
+    Ok(())
+}
+
 /// Starts a child; `None` where the group has ended, and says so.
-pub(super) fn spawn(at: &At, (g, group): (Group<Failure>, Node), daemon: bool) -> Option<Joining> {
+pub(super) fn spawn(
+    at: &At,
+    (g, group): (Group<Failure>, Node),
+    daemon: bool,
+    does: Does,
+) -> Option<Joining> {
     let (plan, core) = (Arc::clone(&at.here.plan), at.here.index());
     if !plan.with(|model| model.groups[&group].open) {
         let refused = g.spawn::<u32>(async { unreachable!("its group has ended") });
@@ -224,7 +257,7 @@ pub(super) fn spawn(at: &At, (g, group): (Group<Failure>, Node), daemon: bool) -
     if daemon {
         inside.groups.retain(|(_, other)| *other != group);
     }
-    let child = child(inside, task);
+    let child = child(inside, task, does);
     let handle = if daemon {
         g.spawn_daemon(child)
     } else {
@@ -239,13 +272,20 @@ pub(super) fn spawn(at: &At, (g, group): (Group<Failure>, Node), daemon: bool) -
 }
 
 /// The future of a child.
-fn child(at: At, task: Node) -> impl Future<Output = Outcome> {
+fn child(at: At, task: Node, does: Does) -> impl Future<Output = Outcome> {
     let plan = Arc::clone(&at.here.plan);
     let mut accepted = Accepted::new(&plan, task);
     let rest = plan.dice();
     async move {
         accepted.begins();
-        let outcome = caught(body(at, rest)).await;
+        let refusals = Rc::clone(&at.refusals);
+        let child = caught(async {
+            match does {
+                Does::Anything => body(at, rest).await,
+                Does::Waits(time) => ops::sleep(&at, time).await.map(|()| task as u32),
+            }
+        });
+        let outcome = refusals.of_task(child).await;
         accepted.ends();
         tell_panic(&plan, outcome, |outcome| {
             plan.with(|model| model.child_ends(task, outcome));
@@ -294,17 +334,26 @@ impl Joining {
             if let Some(id) = known {
                 if came != Polled::Pending {
                     self.parked.id = None;
+                    if std::mem::take(&mut self.parked.maybe_held) {
+                        at.refusals.maybe_one();
+                    }
                     plan.with(|model| model.op_ends(id, came));
                 }
             } else {
                 let op = Op::new("join", at.scope, core, Until::Told(task_number(task)));
-                let refusals = at.refusals.get();
+                let held = at.refusals.held();
                 if let Polled::Cancelled(_) = came {
-                    at.refusals.set(refusals + 1);
+                    at.refusals.add_one();
                 }
-                let begun = plan.with(|model| model.op_begins(op, came, refusals));
-                if let Begun::Parked(id) = begun {
-                    self.parked.id = Some(id);
+                let begun = plan.with(|model| model.op_begins(op, came, held));
+                match begun {
+                    Begun::Parked(id) => self.parked.id = Some(id),
+                    Begun::ParkedOrHeld(id) => {
+                        at.refusals.maybe_one();
+                        (self.parked.id, self.parked.maybe_held) = (Some(id), true);
+                    }
+                    Begun::Held => at.refusals.add_one(),
+                    Begun::Over => {}
                 }
             }
             polled.map(|told| match told {
@@ -426,7 +475,8 @@ pub(super) async fn start(
     let told = g
         .start(async move |started| {
             accepted.begins();
-            let outcome = caught(async {
+            let refusals = Rc::clone(&inside.refusals);
+            let starting = caught(async {
                 let first = ops::sleep(&inside, pause).await;
                 if reports {
                     let refused = ops::check(&inside).await.is_err();
@@ -435,8 +485,8 @@ pub(super) async fn start(
                 }
                 first?;
                 body(inside.clone(), rest).await
-            })
-            .await;
+            });
+            let outcome = refusals.of_task(starting).await;
             accepted.ends();
             tell_panic(&teller, outcome, |outcome| {
                 teller.with(|model| model.child_ends(task, outcome));
@@ -469,14 +519,7 @@ pub(super) async fn on_another_core(at: &At, dice: &mut Dice) -> Result<(), Fail
     let plan = Arc::clone(&at.here.plan);
     let cores = plan.runtime().cores();
     let there: CoreId = cores[dice.roll(cores.len() as u64) as usize];
-    let far = plan.with(|model| {
-        // The roots are the first scopes.
-        let far = model
-            .scopes
-            .open(Some(there.index()), Kind::Far, there.index());
-        model.scopes.scopes[far].caller = Some(at.scope);
-        far
-    });
+    let far = plan.with(|model| model.far_begins(at.scope, at.here.index(), there.index()));
     let (rest, depth) = (plan.dice(), at.depth + 1);
     let mut ending = FarEnd {
         plan: Arc::clone(&plan),
@@ -495,7 +538,8 @@ pub(super) async fn on_another_core(at: &At, dice: &mut Dice) -> Result<(), Fail
             place: None,
         };
         let plan = Arc::clone(&ending.plan);
-        let outcome = caught(body(inside, rest)).await;
+        let refusals = Rc::clone(&inside.refusals);
+        let outcome = refusals.of_task(caught(body(inside, rest))).await;
         tell_panic(&plan, outcome, |outcome| ending.outcome = Some(outcome))
     };
     let told = watched(at, "on", Until::Far(far), quoit::on(there, make)).await;

@@ -159,10 +159,30 @@ fn compare(model: &mut model::Model, core: CoreId, [after, later]: [CoreMetrics;
     let turns = later.turns - after.turns;
     let counts = &model.counts;
     let (may, did) = (counts.may_abort[core.index()], counts.aborted[core.index()]);
+    let bounds = [
+        (
+            "woken foreign waits",
+            later.foreign_wakes,
+            counts.may_wake[core.index()],
+        ),
+        (
+            "sent cancels",
+            later.cancels_sent,
+            counts.may_send[core.index()],
+        ),
+        ("aborted waits", later.aborts, may),
+    ];
+    let over = bounds.into_iter().find(|(_, count, most)| count > most);
+    if let Some((what, count, most)) = over {
+        model.violated(format!(
+            "core {core} has {what} {count} times, at most {most} are right"
+        ));
+        return;
+    }
     if turns > 12 {
         model.violated(format!("core {core} has taken {turns} turns for nothing"));
     }
-    if later.aborts > may || later.aborts < did {
+    if later.aborts < did {
         let aborts = later.aborts;
         model.violated(format!(
             "core {core} has aborted {aborts} waits; {did} have said so, and {may} may have"
@@ -197,7 +217,10 @@ fn actor(here: &Rc<Here>) -> quoit::JoinHandle<()> {
             depth: 0,
             place: None,
         };
-        let ended = groups::caught(bodies::body(at, rest)).await;
+        let refusals = Rc::clone(&at.refusals);
+        let ended = refusals
+            .of_task(groups::caught(bodies::body(at, rest)))
+            .await;
         plan.with(|model| {
             model.nothing_waits_below(task);
             model.close(task);

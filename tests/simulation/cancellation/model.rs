@@ -10,12 +10,10 @@ use quoit::{Cancelled, Delivery, Misuse, Reason, Remote};
 
 use super::books::{Book, Child, Stage, Told};
 use super::failure::{Failure, Outcome, Parts};
+use super::ops::Held;
 use super::reference::{Kind, Node, Reference, Seen, Shield, Time};
 use super::truth::Truth;
 use super::waits::{Op, OpId, Stands, Until};
-
-/// Refusals in one poll of a task before it is made to yield.
-const YIELDS_AFTER: u32 = 31;
 
 /// All that is known of a program.
 #[derive(Debug, Default)]
@@ -41,14 +39,16 @@ pub(super) struct Counts {
     pub(super) ops: u64,
     /// Parked ops that were cancelled, or may have been, per core.
     pub(super) may_abort: Vec<u64>,
-    /// Of these, those that said so.
+    /// Cancels that were sent from a core, or may have been.
+    pub(super) may_send: Vec<u64>,
+    /// Parked ops that said that they were cancelled.
     pub(super) aborted: Vec<u64>,
     pub(super) refused: u64,
     pub(super) absorbed: u64,
     pub(super) passed_on: u64,
     pub(super) group_failures: u64,
-    /// Waits in something the runtime does not know.
-    pub(super) foreign: u64,
+    /// Wakes of tasks that wait in nothing the runtime knows.
+    pub(super) may_wake: Vec<u64>,
     /// Questions that the reference could not answer.
     pub(super) open_questions: u64,
 }
@@ -67,6 +67,8 @@ pub(super) enum Begun {
     /// It has ended.
     Over,
     Parked(OpId),
+    /// The same, or it was refused and held, and will be told: nobody knows.
+    ParkedOrHeld(OpId),
     /// It was refused and has to wait for that to be told: it begins again with its next poll.
     Held,
 }
@@ -81,6 +83,8 @@ impl Model {
         model.turns = vec![0; cores];
         model.counts.may_abort = vec![0; cores];
         model.counts.aborted = vec![0; cores];
+        model.counts.may_wake = vec![0; cores];
+        model.counts.may_send = vec![0; cores];
         model
     }
 
@@ -171,13 +175,19 @@ impl Model {
         self.review();
     }
 
-    /// An op was polled that had not begun: `task_refusals` of its task came before.
-    pub(super) fn op_begins(&mut self, op: Op, polled: Polled, task_refusals: u32) -> Begun {
+    /// An op was polled that had not begun: `held`: whether a refusal is told at once.
+    pub(super) fn op_begins(&mut self, op: Op, polled: Polled, held: Held) -> Begun {
         self.counts.ops += 1;
         let (name, scope) = (op.name, op.scope);
         self.note(|| format!("begins {name} in {scope}: {polled:?}, op {}", self.next_op));
         let refused = self.scopes.refused(scope);
         match polled {
+            Polled::Cancelled(_) if held == Held::Surely => {
+                self.violated(format!(
+                    "{name} was refused in a poll that had enough of it"
+                ));
+                Begun::Over
+            }
             Polled::Cancelled(cancelled) => {
                 self.counts.refused += 1;
                 // These look again once they have parked, all in their first poll.
@@ -195,13 +205,16 @@ impl Model {
                 let id = self.next_op;
                 self.next_op += 1;
                 // It may have been refused, and held.
-                let uncounted = refused == Truth::Perhaps && task_refusals >= YIELDS_AFTER;
+                let uncounted = refused == Truth::Perhaps && held != Held::Not;
                 self.ops.insert(id, Op { uncounted, ..op });
                 self.review();
-                Begun::Parked(id)
+                match uncounted {
+                    true => Begun::ParkedOrHeld(id),
+                    false => Begun::Parked(id),
+                }
             }
             // The others have a turn, or it has to pause, before it is told.
-            Polled::Pending if task_refusals >= YIELDS_AFTER => Begun::Held,
+            Polled::Pending if held != Held::Not => Begun::Held,
             _ => {
                 let path = self.scopes.path(scope);
                 self.violated(format!("{name} has begun where it must be refused:{path}"));
@@ -273,7 +286,11 @@ impl Model {
     fn forget_op(&mut self, id: OpId) -> Option<Op> {
         let op = self.ops.remove(&id)?;
         if !op.causes.is_empty() {
-            self.counts.may_abort[op.core] += 1;
+            // A yield is no wait that could be aborted: its task is woken, if nothing else waits there.
+            match op.name {
+                "yield" => self.counts.may_wake[op.core] += 1,
+                _ => self.counts.may_abort[op.core] += 1,
+            }
         }
         Some(op)
     }
@@ -323,6 +340,9 @@ impl Model {
         told: Delivery,
     ) {
         self.note(|| format!("sends {node}: {reason:?}, grace {grace:?}, told {told:?}"));
+        if let Some(core) = from {
+            self.counts.may_send[core] += 1;
+        }
         let scope = &mut self.scopes.scopes[node];
         let before = std::mem::replace(&mut scope.told_by_handle, true);
         let expected = match (scope.alive, before) {
@@ -780,6 +800,19 @@ impl Model {
         } else {
             self.cancel(group, Reason::Dropped, None, None);
         }
+    }
+
+    /// A task begins on another core, which its caller waits for here.
+    pub(super) fn far_begins(&mut self, caller: Node, here: usize, there: usize) -> Node {
+        // Whichever side comes second sends a cancel, and only that one.
+        self.counts.may_send[here] += 1;
+        if there != here {
+            self.counts.may_send[there] += 1;
+        }
+        // The roots are the first scopes.
+        let far = self.scopes.open(Some(there), Kind::Far, there);
+        self.scopes.scopes[far].caller = Some(caller);
+        far
     }
 
     /// A task on another core has ended: with this, or unheard.

@@ -27,7 +27,7 @@ pub(super) struct At {
     /// The innermost scope around, and the task.
     pub(super) scope: Node,
     /// How often the task was refused.
-    pub(super) refusals: Rc<Cell<u32>>,
+    pub(super) refusals: Rc<Refusals>,
     /// Groups around, that children may be started in.
     pub(super) groups: Vec<(Group<Failure>, Node)>,
     pub(super) pipe: Option<Rc<Pipe>>,
@@ -35,6 +35,64 @@ pub(super) struct At {
     /// Where the op is polled that is handed from one scope to another.
     pub(super) place: Option<Rc<Cell<Node>>>,
 }
+
+/// How often a task was refused, by ops that count.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    all: Cell<u32>,
+    in_this_poll: Cell<u32>,
+    /// Whether that is right.
+    unsure: Cell<bool>,
+}
+
+impl Refusals {
+    pub(super) fn add_one(&self) {
+        self.all.set(self.all.get() + 1);
+        self.in_this_poll.set(self.in_this_poll.get() + 1);
+    }
+
+    /// Adds one that may have been a refusal, or not.
+    pub(super) fn maybe_one(&self) {
+        self.unsure.set(true);
+        self.add_one();
+    }
+
+    /// Whether the next refusal is held back: the others have a turn first, or the task has to pause.
+    pub(super) fn held(&self) -> Held {
+        match (self.in_this_poll.get(), self.all.get()) {
+            (_, FREE..) => Held::Maybe,
+            _ if self.unsure.get() => Held::Maybe,
+            (told, _) if told % YIELD_EVERY == YIELD_EVERY - 1 => Held::Surely,
+            _ => Held::Not,
+        }
+    }
+
+    /// Runs the future of a task, and counts anew in each poll.
+    pub(super) async fn of_task<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            self.in_this_poll.set(0);
+            self.unsure.set(false);
+            future.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// Whether a refusal is told at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    Not,
+    Maybe,
+    Surely,
+}
+
+/// So many refusals in one poll of a task, and the last one waits until others have had a turn.
+const YIELD_EVERY: u32 = 32;
+
+/// Refusals of a task before it may have to pause: some fewer than there are, since not all that were
+/// held back are counted.
+const FREE: u32 = 900;
 
 impl At {
     /// In this task, in a scope further in.
@@ -91,19 +149,32 @@ pub(super) async fn watched<T>(
             Poll::Ready(_) => Polled::Done,
         };
         if fresh {
-            let refusals = at.refusals.get();
-            let begun = plan.with(|model| model.op_begins(at.op(name, until), came, refusals));
-            if let Polled::Cancelled(_) = came {
-                at.refusals.set(refusals + 1);
+            let held = match name {
+                // It is no op, and does not count.
+                "check" => Held::Not,
+                _ => at.refusals.held(),
+            };
+            let begun = plan.with(|model| model.op_begins(at.op(name, until), came, held));
+            if let Polled::Cancelled(_) = came
+                && name != "check"
+            {
+                at.refusals.add_one();
             }
             match begun {
                 Begun::Over => fresh = false,
-                Begun::Held => {}
+                Begun::Held => at.refusals.add_one(),
                 Begun::Parked(id) => (fresh, parked.id) = (false, Some(id)),
+                Begun::ParkedOrHeld(id) => {
+                    at.refusals.maybe_one();
+                    (fresh, parked.id, parked.maybe_held) = (false, Some(id), true);
+                }
             }
         } else if came != Polled::Pending
             && let Some(id) = parked.id.take()
         {
+            if parked.maybe_held {
+                at.refusals.maybe_one();
+            }
             plan.with(|model| model.op_ends(id, came));
         }
         polled
@@ -116,6 +187,8 @@ pub(super) async fn watched<T>(
 pub(super) struct Parked {
     plan: Arc<Plan>,
     pub(super) id: Option<OpId>,
+    /// It may not be parked at all, but wait to be told that it is refused.
+    pub(super) maybe_held: bool,
 }
 
 impl Parked {
@@ -123,6 +196,7 @@ impl Parked {
         Self {
             plan: Arc::clone(&at.here.plan),
             id: None,
+            maybe_held: false,
         }
     }
 }
@@ -176,9 +250,21 @@ pub(super) async fn event(at: &At) -> Result<(), Failure> {
     .await
 }
 
+/// Wakes that are spent on one wait in something foreign.
+const FOREIGN_WAKES: u64 = 8;
+
+/// Lets others have a turn, whatever is cancelled.
+pub(super) async fn yields_uncancellable(at: &At) {
+    let core = at.here.index();
+    at.plan().with(|model| model.counts.may_wake[core] += 1);
+    quoit::yield_uncancellable().await;
+}
+
 /// Waits for something that the runtime does not know, and that no cancel ends.
 pub(super) async fn foreign(at: &At) {
-    at.plan().with(|model| model.counts.foreign += 1);
+    let core = at.here.index();
+    at.plan()
+        .with(|model| model.counts.may_wake[core] += FOREIGN_WAKES);
     new_foreign(at).wait().await;
 }
 

@@ -18,7 +18,7 @@ use super::reference::{Node, Time};
 use crate::workload::{Dice, Weather};
 
 /// How long a program is left to itself; then all that it waits for comes.
-pub(super) const UNTIL: Duration = Duration::from_millis(600);
+pub(super) const UNTIL: Duration = Duration::from_secs(60);
 
 /// Shared by all cores.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Plan {
     next_dice: AtomicU64,
     /// How many bodies may still begin.
     budget: AtomicI64,
+    /// One group has more children than one cancel reaches at once.
+    crowd: AtomicBool,
     /// All that is waited for has come.
     pub(super) over: AtomicBool,
     /// Scopes that anybody may cancel.
@@ -59,6 +61,7 @@ impl Plan {
             next: AtomicU32::new(1),
             next_dice: AtomicU64::new(1),
             budget: AtomicI64::new(10 + dice.roll(60) as i64),
+            crowd: AtomicBool::new(dice.roll(40) == 0),
             over: AtomicBool::new(false),
             handles: Mutex::default(),
             acting: AtomicUsize::new(cores),
@@ -115,6 +118,11 @@ impl Plan {
     /// Returns whether one more body may begin.
     pub(super) fn spend(&self) -> bool {
         self.budget.fetch_sub(1, Ordering::Relaxed) > 0 && !self.is_over()
+    }
+
+    /// Returns whether the group that asks is the one with many children.
+    pub(super) fn has_crowd(&self) -> bool {
+        self.crowd.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn is_over(&self) -> bool {
