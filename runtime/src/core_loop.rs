@@ -266,14 +266,17 @@ impl Core {
             drop(tasks);
             self.scratch.replace(scratch);
         }
-        for _ in 0..CLOSURES_PER_TURN {
-            let Some(job) = self.closures.take() else {
-                break;
-            };
+        let mut taken = 0;
+        while taken < CLOSURES_PER_TURN
+            && let Some(job) = self.closures.take()
+        {
+            taken += 1;
             self.counters().closures.add(1);
             self.contain(job);
         }
-        self.closures.wake_waiting();
+        if taken > 0 {
+            self.closures.wake_waiting();
+        }
     }
 
     // --- timers ---
