@@ -646,6 +646,33 @@ fn c161_cancelled_op_is_asked_once() {
     });
 }
 
+/// The kernel takes its time to end it: it is waited for, and nobody is woken meanwhile.
+#[test]
+fn c161_op_that_ends_late_is_left_alone_until_then() {
+    for_seeds(0..20, |sim| {
+        let sim = sim.force_at("cancel", Fault::CancelledLate);
+        sim.run(|| {
+            quietly(|handle| async move {
+                let (reader, _writer) = pipe();
+                let scope = Scope::new();
+                let before = gauges(&handle).await;
+                let (run, polls) = watched(scope.run(async {
+                    let mut read = pin!(one_byte(reader));
+                    assert!(poll_once(read.as_mut()).await.is_pending());
+                    sim::point("cancel");
+                    scope.cancel();
+                    read.await
+                }));
+                assert!(matches!(run.await, Ok(None)));
+                assert_eq!(polls.get(), 2, "begun, and told of its completion");
+                let after = gauges(&handle).await;
+                assert_eq!(after.cancel_requests - before.cancel_requests, 1);
+                assert_eq!(after.foreign_wakes, before.foreign_wakes);
+            });
+        });
+    });
+}
+
 /// The op goes through while it is being asked, and the answer says one thing or another.
 #[test]
 fn c162_cancel_that_comes_too_late_is_ignored() {

@@ -27,6 +27,8 @@ macro_rules! simulated {
 }
 
 mod encode;
+#[cfg(test)]
+mod handler_tests;
 pub(crate) mod probe;
 pub(crate) mod refusal;
 pub(crate) mod socket;
