@@ -326,11 +326,16 @@ struct Telling<T> {
     ticket: Cell<Option<Ticket>>,
     /// The job was given up, before its end or in that moment.
     given_up: Cell<bool>,
+    /// The wait is over: a cancel that is delivered late has nothing to end.
+    over: Cell<bool>,
     result: RefCell<Option<Outcome<T>>>,
 }
 
 impl<T> Relay for Telling<T> {
     fn relay(&self, cause: Cancelled) {
+        if self.over.get() {
+            return;
+        }
         self.shared.context.cancel(cause.reason());
         if self.take_back() || !self.shared.context.is_abandonable() {
             return;
@@ -375,6 +380,7 @@ impl<T: Send + 'static> Inner<T> {
             pool: Arc::clone(core.blocking.pool()),
             ticket: Cell::new(None),
             given_up: Cell::new(false),
+            over: Cell::new(false),
             result: RefCell::new(None),
         });
         let mut park = Park::new();
@@ -394,7 +400,9 @@ impl<T: Send + 'static> Inner<T> {
             let outcome = telling.result.take();
             return Poll::Ready(outcome.unwrap_or(Outcome::Unrun));
         }
-        telling.shared.place.poll(waker)
+        let outcome = ready!(telling.shared.place.poll(waker));
+        telling.over.set(true);
+        Poll::Ready(outcome)
     }
 }
 
@@ -430,10 +438,11 @@ impl<T: Send + 'static> Drop for Waiting<T> {
         if waits_on {
             current::try_with(|core| leave_behind(core, &mut left));
         }
-        if let Some(inner) = left
-            && let Left::Result(outcome) = inner.telling.shared.place.leave()
-        {
-            outcome.discard();
+        if let Some(inner) = left {
+            inner.telling.over.set(true);
+            if let Left::Result(outcome) = inner.telling.shared.place.leave() {
+                outcome.discard();
+            }
         }
     }
 }
