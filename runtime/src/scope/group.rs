@@ -306,7 +306,9 @@ impl<E: CarriesCancelled + 'static> Group<E> {
             let state = state
                 .downcast::<GroupState<E>>()
                 .expect("a group has the type of its handle");
-            Some(f(core, &state))
+            // One that was leaked has ended with the task that had opened it.
+            let is_open = core.tree.borrow().has_owner(state.node);
+            is_open.then(|| f(core, &state))
         })
     }
 }

@@ -49,7 +49,8 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     ///
     /// This is no op of its own: a cancel reaches the child, and the call ends when the child does.
     /// Dropped before that, it cancels the child. If the caller's scope is cancelled when the child
-    /// reports, the child stays where it is, and the call ends with it.
+    /// reports, the child stays where it is, and the call ends with it. If the group was dropped
+    /// meanwhile, the child is cancelled when it reports, and the caller's scope waits for its end.
     ///
     /// # Errors
     ///
@@ -301,12 +302,17 @@ impl<V, E: CarriesCancelled + 'static> Drop for Starting<V, E> {
 impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
     fn child_ended<T>(&self, outcome: Result<Result<T, E>, Box<dyn Any + Send>>) {
         match self.stage.get() {
-            Stage::Moved | Stage::Unwanted => {
-                // What it says to a handle, it says to nobody.
-                let told = self.group.child_ended(outcome);
-                if let Err(error) = told {
-                    self.group.unclaimed(error);
-                }
+            Stage::Moved => self.tell_group(outcome),
+            Stage::Unwanted => {
+                // It was cancelled where it ran, which is none of the group's.
+                let outcome = match outcome {
+                    Ok(Err(error)) if is_on_its_way_out(&error) => match error.rest() {
+                        Ok(failure) => Ok(Err(failure)),
+                        Err(_) => return,
+                    },
+                    other => other,
+                };
+                self.tell_group(outcome);
             }
             Stage::Starting | Stage::Ignored => {
                 let ended = match outcome {
@@ -320,11 +326,18 @@ impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
         }
     }
 
+    fn tell_group<T>(&self, outcome: Result<Result<T, E>, Box<dyn Any + Send>>) {
+        // What it says to a handle, it says to nobody.
+        let told = self.group.child_ended(outcome);
+        if let Err(error) = told {
+            self.group.unclaimed(error);
+        }
+    }
+
     /// A cancellation from nowhere is a failure.
     fn named(&self, error: E) -> E {
-        let stray = error.cancelled().is_some_and(|cause| !cause.is_misuse())
-            && !current::with(|core| core.tree.borrow().is_cancelled(core.active.get()));
-        if stray {
+        let cancelled = error.cancelled().is_some_and(|cause| !cause.is_misuse());
+        if cancelled && !is_on_its_way_out(&error) {
             error
                 .rest()
                 .unwrap_or_else(|_| Cancelled::misuse(Misuse::Stray).into())
@@ -338,6 +351,13 @@ impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
             current::with(|core| core.complete(waiter));
         }
     }
+}
+
+/// Returns whether an error that the running child ends with carries a cancellation that it was meant
+/// for.
+fn is_on_its_way_out<E: CarriesCancelled>(error: &E) -> bool {
+    error.cancelled().is_some_and(|cause| !cause.is_misuse())
+        && current::with(|core| core.tree.borrow().is_cancelled(core.active.get()))
 }
 
 /// A report, whatever the errors of the group are.
@@ -366,8 +386,14 @@ impl<V, E: CarriesCancelled + 'static> Report<V> for Shared<V, E> {
         }
         self.stage.set(Stage::Moved);
         current::with(|core| {
-            core.tree.borrow_mut().move_under(child, self.group.node);
+            let group = self.group.node;
+            core.tree.borrow_mut().move_under(child, group);
             core.carry_out();
+            let dropped = !core.tree.borrow().has_owner(group);
+            if dropped {
+                // As its other children were.
+                core.cancel(child, Cancelled::new(Reason::Dropped), None);
+            }
         });
         self.tell();
         Ok(())

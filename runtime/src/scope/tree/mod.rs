@@ -362,7 +362,6 @@ impl Tree {
     }
 
     /// Returns whether a node is there, and its owner as well.
-    #[cfg(feature = "sim")]
     pub(crate) fn has_owner(&self, node: NodeId) -> bool {
         self.nodes.get(node.0).is_some_and(|node| !node.ghost)
     }
@@ -569,7 +568,7 @@ impl Tree {
         let Some(found) = self.nodes.get(node.0) else {
             return;
         };
-        if found.parent != Some(parent.0) && !self.is_within(parent, node) {
+        if !found.ghost && found.parent != Some(parent.0) && !self.is_within(parent, node) {
             self.relink(node.0, parent.0);
         }
     }
