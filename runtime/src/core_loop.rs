@@ -124,6 +124,7 @@ impl Core {
                 if ended {
                     self.tasks.borrow_mut().remove_main(task);
                     self.close_node(node);
+                    self.forget_task(task);
                     self.begin_to_stop(grace);
                     *life = Life::Running;
                     return Step::Again;

@@ -151,21 +151,24 @@ impl Scope {
     /// Off a core, after the run has ended, or in another runtime than the scope's.
     pub fn handle(&self) -> CancelHandle {
         current::with(|core| {
-            let mut entered = self.entered.borrow_mut();
-            if entered.is_none() {
-                assert!(
-                    !self.used.get(),
-                    "a scope's handle is asked for before its run ends"
-                );
-                let root = core.tree.borrow().root();
-                *entered = Some(Entered::new_as(core, self, root, Kind::Scope));
-            }
-            let entered = entered.as_ref().expect("made just above");
-            assert!(
-                entered.is_on(core),
-                "a scope's handle is asked for in the runtime that the scope belongs to"
-            );
-            CancelHandle::new(core, entered.node())
+            let node = match Entered::of(core, self) {
+                Some((node, is_here)) => {
+                    assert!(
+                        is_here,
+                        "a scope's handle is asked for in the runtime that the scope belongs to"
+                    );
+                    node
+                }
+                None => {
+                    assert!(
+                        !self.used.get(),
+                        "a scope's handle is asked for before its run ends"
+                    );
+                    let root = core.tree.borrow().root();
+                    Entered::put(core, self, root, Kind::Scope)
+                }
+            };
+            CancelHandle::new(core, node)
         })
     }
 
@@ -271,13 +274,7 @@ impl Scope {
     /// Calls `f` with the node, if there is one here.
     fn on_core<R>(&self, f: impl FnOnce(&Core, NodeId) -> R) -> Option<R> {
         current::try_with(|core| {
-            let node = {
-                let entered = self.entered.try_borrow().ok()?;
-                entered
-                    .as_ref()
-                    .filter(|entered| entered.is_on(core))?
-                    .node()
-            };
+            let (node, _) = Entered::of(core, self).filter(|&(_, is_here)| is_here)?;
             Some(f(core, node))
         })
         .flatten()

@@ -28,24 +28,24 @@ impl Active {
     /// Enters a scope; fails if it was entered before, or belongs to another runtime.
     fn begin(scope: &Scope, kind: Kind) -> Result<Self, Cancelled> {
         current::with(|core| {
-            let mut entered = scope.entered.borrow_mut();
             if scope.used.get() {
                 return Err(Cancelled::misuse(Misuse::RunTwice));
             }
-            if entered.as_ref().is_some_and(|early| !early.is_on(core)) {
+            let early = Entered::of(core, scope);
+            if early.is_some_and(|(_, is_here)| !is_here) {
                 return Err(Cancelled::misuse(Misuse::OtherRuntime));
             }
             scope.used.set(true);
             let outside = core.active.get();
-            let early = entered.is_some();
-            let entered =
-                entered.get_or_insert_with(|| Entered::new_as(core, scope, outside, kind));
-            let node = entered.node;
-            if early {
+            let node = match early {
                 // A handle was made before, so the node is elsewhere; what the handle did holds.
-                core.tree.borrow_mut().move_under(node, outside);
-                core.carry_out();
-            }
+                Some((node, _)) => {
+                    core.tree.borrow_mut().move_under(node, outside);
+                    core.carry_out();
+                    node
+                }
+                None => Entered::put(core, scope, outside, kind),
+            };
             if let Some(deadline) = scope.first_deadline() {
                 core.set_deadline(node, Some(deadline));
             }
@@ -326,24 +326,23 @@ pub(super) struct Entered {
 }
 
 impl Entered {
-    pub(super) fn new_as(core: &Core, scope: &Scope, parent: NodeId, kind: Kind) -> Self {
+    /// Opens a node for a scope that has none, and lets it have the cancel that came before.
+    pub(super) fn put(core: &Core, scope: &Scope, parent: NodeId, kind: Kind) -> NodeId {
         let mut tree = core.tree.borrow_mut();
         let node = tree.open(parent, kind, scope.shield.get());
         tree.set_grace_period(node, scope.grace);
         drop(tree);
+        let home = core.identity();
+        scope.entered.replace(Some(Self { node, home }));
         scope.pass_cause_on(core, node);
-        Self {
-            node,
-            home: core.identity(),
-        }
+        node
     }
 
-    pub(super) fn node(&self) -> NodeId {
-        self.node
-    }
-
-    pub(super) fn is_on(&self, core: &Core) -> bool {
-        self.home == core.identity()
+    /// Returns the node of a scope, if it has one, and whether that is on this core.
+    pub(super) fn of(core: &Core, scope: &Scope) -> Option<(NodeId, bool)> {
+        let entered = scope.entered.borrow();
+        let entered = entered.as_ref()?;
+        Some((entered.node, entered.home == core.identity()))
     }
 }
 

@@ -1,0 +1,182 @@
+//! Ends that come in an unusual order: a start given up, a group dropped while somebody starts a child
+//! in it, a cancel that is delivered after its wait is over.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use quoit::sync::Event;
+use quoit::time::{Instant, sleep};
+use quoit::{
+    Cancelled, Delivery, Group, Reason, Scope, Started, blocking, group, run_until_cancelled,
+    spawn, yield_now,
+};
+use tests::{on_core, on_ring, poll_once};
+
+const LONG: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_millis(5);
+
+async fn serves(started: Started<()>) -> Result<(), Cancelled> {
+    sleep(LONG).await?;
+    let _ = started.report(());
+    Ok(())
+}
+
+#[test]
+fn a_start_that_is_given_up_leaves_no_cancellation_in_its_group() {
+    on_core(|_| async {
+        let outcome = group(async |g: Group<Cancelled>| {
+            let scope = Scope::new().timeout(SHORT);
+            // The cancel drops the call before it reaches the child, unless the child is polled first.
+            let start = run_until_cancelled(async move { g.start(serves).await.is_ok() });
+            let started = scope.run(start).await;
+            assert!(matches!(started, Ok(None | Some(false))), "{started:?}");
+            Ok(5)
+        });
+        assert_eq!(outcome.await.expect("nothing failed"), Some(5));
+    });
+}
+
+#[test]
+fn a_child_that_starts_in_a_group_that_was_dropped_is_cancelled() {
+    on_core(|_| async {
+        let outcome = group(async |around: Group<Cancelled>| {
+            let place = Rc::new(Cell::new(None));
+            let told = Rc::clone(&place);
+            let mut target = Box::pin(group(async move |g: Group<Cancelled>| {
+                told.set(Some(g));
+                pending::<Result<(), Cancelled>>().await
+            }));
+            assert!(poll_once(target.as_mut()).await.is_pending());
+            let target_handle = place.take().expect("it runs");
+            let event = Rc::new(Event::new());
+            let go = Rc::clone(&event);
+            let starter = around.spawn(async move {
+                let started = target_handle.start(async move |started: Started<u8>| {
+                    go.wait().await?;
+                    started.report(7).expect("once");
+                    sleep(LONG).await
+                });
+                Ok(started.await.expect("it reports"))
+            });
+            for _ in 0..10 {
+                yield_now().await?;
+            }
+            drop(target);
+            event.set();
+            assert_eq!(starter.await.expect("it returns"), 7);
+            Ok(Instant::now())
+        });
+        let before = outcome
+            .await
+            .expect("nothing failed")
+            .expect("not cancelled");
+        assert!(Instant::now() - before < LONG, "the child was waited for");
+    });
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// So many waits that a turn does not deliver a cancel to all of them.
+const MANY: usize = 3000;
+
+#[test]
+fn a_cancel_that_comes_after_an_abandoned_job_has_ended_touches_nothing() {
+    on_ring(|core| async move {
+        let scope = Scope::new();
+        let body = async {
+            let (go, gate) = mpsc::channel();
+            let mut job = Box::pin(blocking::run_abandonable(move |_| gate.recv()));
+            let flag = Arc::new(Flag(AtomicBool::new(false)));
+            let waker = Waker::from(Arc::clone(&flag));
+            let polled = job.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending(), "it is looked at once, and not again");
+            go.send(()).expect("the job stands in line, or waits");
+            while !flag.0.load(Ordering::Acquire) {
+                sleep(Duration::from_millis(1)).await?;
+            }
+            let mut sleeps: Vec<_> = (0..MANY).map(|_| Box::pin(sleep(LONG))).collect();
+            for sleep in &mut sleeps {
+                assert!(poll_once(sleep.as_mut()).await.is_pending());
+            }
+            scope.cancel();
+            // The job is dropped before its turn has come.
+            yield_now().await
+        };
+        assert_eq!(scope.run(body).await, Ok(None));
+        for _ in 0..10 {
+            yield_now().await.expect("nobody cancels");
+        }
+        assert_eq!(core.metrics()[0].panics, 0);
+    });
+}
+
+thread_local! {
+    /// A scope that a waker cancels, and what came of it.
+    static MARK: RefCell<Option<(Rc<Scope>, Option<Delivery>)>> = const { RefCell::new(None) };
+}
+
+struct Canceller;
+
+impl Wake for Canceller {
+    fn wake(self: Arc<Self>) {
+        MARK.with_borrow_mut(|mark| {
+            let (scope, delivery) = mark.as_mut().expect("it is there");
+            *delivery = Some(scope.cancel());
+        });
+    }
+}
+
+#[test]
+fn a_waker_that_runs_while_a_scope_begins_may_cancel_it() {
+    on_ring(|_| async {
+        let scope = Rc::new(Scope::new().deadline(Instant::now() + SHORT));
+        MARK.set(Some((Rc::clone(&scope), None)));
+        let waker = Waker::from(Arc::new(Canceller));
+        let mut due = pin!(sleep(Duration::from_millis(1)));
+        let polled = due.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        let begun = Instant::now();
+        while Instant::now() < begun + 2 * SHORT {}
+        // Both the sleep and the deadline are due; the sleep comes first.
+        assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
+        let (_, delivery) = MARK.take().expect("put there");
+        assert_eq!(delivery, Some(Delivery::Delivered));
+        assert_eq!(
+            scope.cancelled().map(Cancelled::reason),
+            Some(Reason::Requested)
+        );
+    });
+}
+
+#[test]
+fn a_group_that_was_leaked_takes_no_child_after_its_task_has_ended() {
+    on_core(|_| async {
+        let place = Rc::new(Cell::new(None));
+        let told = Rc::clone(&place);
+        let opener = spawn(async move {
+            let mut leaked = Box::pin(group(async move |g: Group<Cancelled>| {
+                told.set(Some(g));
+                pending::<Result<(), Cancelled>>().await
+            }));
+            assert!(poll_once(leaked.as_mut()).await.is_pending());
+            std::mem::forget(leaked);
+        });
+        assert!(opener.await.is_err(), "it has left a group behind");
+        let group = place.take().expect("it ran");
+        let child = group.spawn(async { Ok(()) });
+        assert!(matches!(child.await, Err(quoit::JoinError::GroupClosed)));
+        assert_eq!(group.cancel(), Delivery::Gone);
+    });
+}
