@@ -582,16 +582,20 @@ fn c121_an_item_in_hand_over_is_dropped_once() {
             let drops = Drops::new();
             let (sender, receiver) = channel::bounded(capacity);
             let (go, told) = channel::bounded(1);
+            let waits = count();
+            let begun = Arc::clone(&waits);
             // It is handed an item, is cancelled, and drops its wait unseen.
             let waiter = two.start(two.b, move || async move {
                 let mut wait = Box::pin(receiver.recv());
                 assert!(poll_once(wait.as_mut()).await.is_pending());
+                begun.fetch_add(1, Ordering::Relaxed);
                 told.recv().await?;
                 drop(wait);
                 drop(receiver);
                 keep::<()>().await
             });
-            two.until(|| go.waiting() == 0 && sender.try_send(drops.value()).is_ok());
+            two.until(|| value(&waits) == 1);
+            assert!(sender.try_send(drops.value()).is_ok(), "it is waited for");
             let ours = sender.clone();
             let other = drops.value();
             let parked = two.start(two.a, move || async move {
