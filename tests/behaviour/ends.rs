@@ -2,12 +2,12 @@
 //! in it, a cancel that is delivered after its wait is over.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use quoit::sync::Event;
@@ -178,5 +178,29 @@ fn a_group_that_was_leaked_takes_no_child_after_its_task_has_ended() {
         let child = group.spawn(async { Ok(()) });
         assert!(matches!(child.await, Err(quoit::JoinError::GroupClosed)));
         assert_eq!(group.cancel(), Delivery::Gone);
+    });
+}
+
+/// A body that waits in a future of another library, beside a child: the cancel wakes it, though the
+/// child is still there, or has gone meanwhile.
+#[test]
+fn a_group_s_body_in_a_foreign_wait_is_woken_by_its_cancel() {
+    on_core(|_| async {
+        for child_lasts in [SHORT, LONG] {
+            let outcome = group(async |g: Group<Cancelled>| {
+                drop(g.spawn(async move { sleep(child_lasts).await }));
+                drop(g.spawn(async move {
+                    sleep(2 * SHORT).await?;
+                    g.cancel();
+                    Ok(())
+                }));
+                poll_fn(|_| match quoit::check() {
+                    Ok(()) => Poll::Pending,
+                    Err(cancelled) => Poll::Ready(Err::<(), _>(cancelled)),
+                })
+                .await
+            });
+            assert!(matches!(outcome.await, Ok(None)));
+        }
     });
 }

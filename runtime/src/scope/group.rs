@@ -543,10 +543,10 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         if let Some(daemons) = self.daemons.get() {
             return daemons;
         }
-        let daemons = core
-            .tree
-            .borrow_mut()
-            .open(self.node, Kind::Scope, Shield::None);
+        let mut tree = core.tree.borrow_mut();
+        let daemons = tree.open(self.node, Kind::Scope, Shield::None);
+        tree.has_no_body(daemons);
+        drop(tree);
         self.daemons.set(Some(daemons));
         daemons
     }

@@ -636,9 +636,12 @@ impl Model {
         if child.stage == Stage::Starting && !refused {
             child.stage = Stage::Child;
             let group = child.group;
-            // A group that was dropped meanwhile has no place for it.
             if self.groups[&group].open {
                 self.scopes.scopes[task].parent = Some(group);
+            } else {
+                // It was dropped meanwhile, and has no place for it: cancelled, as its other children
+                // were.
+                self.cancel(task, Reason::Dropped, None, None);
             }
             self.review();
         }

@@ -131,6 +131,10 @@ struct Node {
     tasks: u32,
     /// Of these, promises.
     promises: u32,
+    /// Living scopes and groups directly below: bodies of the same task.
+    bodies: u32,
+    /// The body has ended, and its end waits for what is left below.
+    ending: bool,
     /// Woken when nothing is left below that an end has to wait for.
     end_waiter: Option<Waker>,
     /// The body waits, and not in any op: whoever polled it last.
@@ -346,8 +350,9 @@ impl Tree {
         node.shield = shield;
         let key = self.nodes.insert(node);
         self.link(key, parent);
-        if matches!(kind, Kind::Task(_)) {
-            self.node_mut(parent).tasks += 1;
+        match kind {
+            Kind::Task(_) => self.node_mut(parent).tasks += 1,
+            _ => self.node_mut(parent).bodies += 1,
         }
         let (refused, hard) = self.wanted(key);
         let node = self.node_mut(key);
@@ -585,6 +590,11 @@ impl Tree {
             self.task_left(old);
             return;
         }
+        if !self.node(node).ghost {
+            let old = self.node(node).parent.expect("never the root");
+            self.node_mut(old).bodies -= 1;
+            self.node_mut(parent).bodies += 1;
+        }
         self.unlink(node);
         self.node_mut(node).parent = Some(parent);
         self.link(node, parent);
@@ -601,6 +611,11 @@ impl Tree {
     /// Returns whether others have a handle of a node.
     pub(crate) fn is_announced(&self, node: NodeId) -> bool {
         self.nodes.get(node.0).is_some_and(|node| node.announced)
+    }
+
+    /// Notes that a node has no body of its own: nobody is to be woken for it.
+    pub(crate) fn has_no_body(&mut self, node: NodeId) {
+        self.node_mut(node.0).ending = true;
     }
 
     /// Says in which slot the task of a node lies.
@@ -706,8 +721,9 @@ impl Tree {
             self.effects.push_back(Effect::End(waker));
         }
         self.node_mut(parent).ghost_children += 1;
-        if matches!(kind, Kind::Task(_)) {
-            self.node_mut(parent).tasks -= 1;
+        match kind {
+            Kind::Task(_) => self.node_mut(parent).tasks -= 1,
+            _ => self.node_mut(parent).bodies -= 1,
         }
         self.tell_quiet(node.0);
     }
@@ -765,7 +781,11 @@ impl Tree {
     /// were started below and dropped there, and tasks. If something is, `waker` is woken once it is
     /// gone. An older waker comes back, to be dropped outside the borrow.
     pub(crate) fn is_done(&mut self, node: NodeId, waker: &Waker) -> (bool, Option<Waker>) {
-        if self.nodes.get(node.0).is_none() || self.is_quiet(node.0) {
+        let Some(found) = self.nodes.get_mut(node.0) else {
+            return (true, None);
+        };
+        found.ending = true;
+        if self.is_quiet(node.0) {
             return (true, None);
         }
         (
@@ -1126,6 +1146,8 @@ impl Node {
             ghost_children: 0,
             tasks: 0,
             promises: 0,
+            bodies: 0,
+            ending: false,
             end_waiter: None,
             foreign: None,
             deadline: None,
@@ -1134,14 +1156,13 @@ impl Node {
         }
     }
 
-    /// Nothing is registered here that will wake the body.
+    /// Nothing is registered here that will wake the body. What goes on below without it, tasks and
+    /// ops in the kernel, wakes it when it has ended, and not before.
     fn is_bare(&self) -> bool {
         self.first_park.is_none()
             && self.told == 0
-            && self.first_child.is_none()
-            && self.orphans == 0
-            && self.tasks == 0
-            && self.end_waiter.is_none()
+            && self.bodies == 0
+            && !self.ending
             && !self.ghost
     }
 }
