@@ -291,13 +291,12 @@ fn c109_child_that_was_cancelled_on_its_way_is_refused_its_first_op() {
                 child.await
             })
             .await;
-        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
-        // In the simulation the other core had no turn in between; a real one may have had.
-        let ran = ran.load(Ordering::Relaxed);
-        assert!(
-            ran == 1 || ran == 101 && !Kernel::here().is_simulated(),
-            "{ran}"
-        );
+        match (outcome, ran.load(Ordering::Relaxed)) {
+            (Ok(None), 1) => {}
+            // In the simulation the other core has had no turn in between; a real one may have.
+            (Ok(None | Some(())), 1 | 101) if !Kernel::here().is_simulated() => {}
+            (outcome, ran) => panic!("{outcome:?} after {ran}"),
+        }
     });
 }
 

@@ -498,3 +498,28 @@ fn c044_grace_shield_is_none_for_a_cancel_without_grace() {
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
     });
 }
+
+/// While the grace lasts the cancel from outside is not to be seen, so the shield takes its own.
+#[test]
+fn c044_own_cancel_of_a_grace_shield_is_its_own_while_the_grace_lasts() {
+    conform(|_| async {
+        let outer = Scope::new();
+        let outcome = outer
+            .run(async {
+                outer.cancel_with(Reason::User(1), LONG);
+                let shield = Scope::new().grace_shielded();
+                let inside = shield
+                    .run(async {
+                        op::nop().await?;
+                        shield.cancel();
+                        op::nop().await
+                    })
+                    .await;
+                assert!(matches!(inside, Ok(None)), "{inside:?}");
+                assert!(shield.absorbed());
+                op::nop().await
+            })
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
