@@ -214,7 +214,41 @@ impl WakeCells {
 #[derive(Debug)]
 pub(crate) struct CancelCells {
     cells: Chunks<CancelCell>,
-    queue: Queue,
+    queues: BySender<Queue>,
+}
+
+/// Who sends: the thread that owns the cells, be it in a signal handler, or another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Owner,
+    Other,
+}
+
+/// One for the owner's own messages, and one for those of all others.
+///
+/// Between turning `queued` on and linking the cell a thread may be stopped, and whoever comes
+/// meanwhile leaves the linking to it. What the owner tells itself must not wait for that: its next
+/// op is to see it. So the owner waits for itself alone.
+#[derive(Debug)]
+struct BySender<T> {
+    owner: T,
+    other: T,
+}
+
+impl<T> BySender<T> {
+    fn new(new: impl Fn() -> T) -> Self {
+        Self {
+            owner: new(),
+            other: new(),
+        }
+    }
+
+    fn of(&self, sender: Sender) -> &T {
+        match sender {
+            Sender::Owner => &self.owner,
+            Sender::Other => &self.other,
+        }
+    }
 }
 
 /// Bits of `state`: 0..32 a word of the canceller's own or one that stands for the reason, 32 which
@@ -229,7 +263,7 @@ struct CancelCell {
     state: AtomicU64,
     grace: Tagged,
     deadline: Tagged,
-    link: Link,
+    links: BySender<Link>,
 }
 
 const OWN_WORD: u64 = 1 << 32;
@@ -344,7 +378,7 @@ impl CancelCell {
             state: AtomicU64::new(RETIRED << GENERATION_SHIFT),
             grace: Tagged::new(),
             deadline: Tagged::new(),
-            link: Link::new(),
+            links: BySender::new(Link::new),
         }
     }
 
@@ -444,11 +478,30 @@ impl CancelCell {
 /// Nanoseconds.
 const DEADLINE_UNIT: u64 = 1024;
 
+impl BySender<Queue> {
+    /// Links a cell, unless it stands there already by this sender.
+    fn put(&self, index: u32, cell: &CancelCell, sender: Sender) {
+        self.of(sender).put(index, cell.links.of(sender));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.owner.is_empty() && self.other.is_empty()
+    }
+
+    /// Takes everything, the oldest of each sender first; a cell may be there twice.
+    fn take_all<'a>(&self, into: &mut Vec<u32>, cell: impl Fn(u32) -> &'a CancelCell) {
+        for sender in [Sender::Owner, Sender::Other] {
+            self.of(sender)
+                .take_all(into, |index| cell(index).links.of(sender));
+        }
+    }
+}
+
 impl CancelCells {
     pub(crate) fn new() -> Self {
         Self {
             cells: Chunks::new(),
-            queue: Queue::new(),
+            queues: BySender::new(Queue::new),
         }
     }
 
@@ -475,39 +528,52 @@ impl CancelCells {
     }
 
     /// Marks a scope as cancelled; the first cause stays.
-    pub(crate) fn cancel(&self, index: u32, generation: u32, cancel: Cancel) -> Sent {
-        let Some(cell) = self.cells.get(index) else {
-            return Sent::Gone;
-        };
-        let sent = cell.cancel(cell_generation(generation), cancel);
-        if sent == Sent::Delivered {
-            self.queue.put(index, &cell.link);
-        }
-        sent
+    pub(crate) fn cancel(
+        &self,
+        index: u32,
+        generation: u32,
+        cancel: Cancel,
+        sender: Sender,
+    ) -> Sent {
+        self.send(index, sender, |cell| {
+            cell.cancel(cell_generation(generation), cancel)
+        })
     }
 
     /// Leaves a deadline for a scope; the last one counts.
-    pub(crate) fn set_deadline(&self, index: u32, generation: u32, deadline: Instant) -> Sent {
+    pub(crate) fn set_deadline(
+        &self,
+        index: u32,
+        generation: u32,
+        deadline: Instant,
+        sender: Sender,
+    ) -> Sent {
+        self.send(index, sender, |cell| {
+            cell.set_deadline(cell_generation(generation), deadline)
+        })
+    }
+
+    fn send(&self, index: u32, sender: Sender, mark: impl FnOnce(&CancelCell) -> Sent) -> Sent {
         let Some(cell) = self.cells.get(index) else {
             return Sent::Gone;
         };
-        let sent = cell.set_deadline(cell_generation(generation), deadline);
+        let sent = mark(cell);
         if sent == Sent::Delivered {
-            self.queue.put(index, &cell.link);
+            self.queues.put(index, cell, sender);
         }
         sent
     }
 
     pub(crate) fn has_mail(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queues.is_empty()
     }
 
     /// Takes the mail, oldest first, calling `each`; a cell whose node has gone says nothing.
     /// Owner only.
     pub(crate) fn take(&self, scratch: &mut Vec<u32>, mut each: impl FnMut(ScopeMail)) {
         scratch.clear();
-        self.queue.take_all(scratch, |index| {
-            &self.cells.get(index).expect("queued cells exist").link
+        self.queues.take_all(scratch, |index| {
+            self.cells.get(index).expect("queued cells exist")
         });
         for &index in scratch.iter() {
             let cell = self.cells.get(index).expect("queued cells exist");
@@ -577,9 +643,9 @@ mod tests {
             is_own: true,
             grace: Some(Duration::from_millis(3)),
         };
-        assert_eq!(cells.cancel(5, 9, first), Sent::Delivered);
-        assert_eq!(cells.cancel(5, 9, PLAIN), Sent::Already);
-        assert_eq!(cells.cancel(5, 8, PLAIN), Sent::Gone);
+        assert_eq!(cells.cancel(5, 9, first, Sender::Other), Sent::Delivered);
+        assert_eq!(cells.cancel(5, 9, PLAIN, Sender::Other), Sent::Already);
+        assert_eq!(cells.cancel(5, 8, PLAIN, Sender::Other), Sent::Gone);
         assert_eq!(
             taken(&cells),
             [ScopeMail {
@@ -590,21 +656,21 @@ mod tests {
             }]
         );
         cells.retire(5);
-        assert_eq!(cells.cancel(5, 9, PLAIN), Sent::Gone);
+        assert_eq!(cells.cancel(5, 9, PLAIN, Sender::Other), Sent::Gone);
     }
 
     #[test]
     fn a_cancel_whose_scope_ended_says_nothing() {
         let cells = CancelCells::new();
         cells.announce(5, 9);
-        cells.cancel(5, 9, PLAIN);
-        cells.set_deadline(5, 9, Instant::from_nanos(1));
+        cells.cancel(5, 9, PLAIN, Sender::Other);
+        cells.set_deadline(5, 9, Instant::from_nanos(1), Sender::Other);
         cells.retire(5);
         cells.announce(5, 10);
         assert_eq!(taken(&cells), []);
         let late = Instant::from_nanos(1);
-        assert_eq!(cells.set_deadline(5, 9, late), Sent::Gone);
-        assert_eq!(cells.cancel(5, 10, PLAIN), Sent::Delivered);
+        assert_eq!(cells.set_deadline(5, 9, late, Sender::Other), Sent::Gone);
+        assert_eq!(cells.cancel(5, 10, PLAIN, Sender::Other), Sent::Delivered);
     }
 
     #[test]
@@ -613,13 +679,16 @@ mod tests {
         cells.announce(5, 9);
         for nanos in [5_000_000, 1_000_001] {
             let deadline = Instant::from_nanos(nanos);
-            assert_eq!(cells.set_deadline(5, 9, deadline), Sent::Delivered);
+            assert_eq!(
+                cells.set_deadline(5, 9, deadline, Sender::Other),
+                Sent::Delivered
+            );
         }
         let mail = taken(&cells);
         let deadline = mail[0].deadline.expect("it was set").as_nanos();
         assert!((1_000_001..1_000_001 + DEADLINE_UNIT).contains(&deadline));
         assert_eq!((mail.len(), mail[0].cancel), (1, None));
-        cells.set_deadline(5, 9, Instant::NEVER);
+        cells.set_deadline(5, 9, Instant::NEVER, Sender::Other);
         assert_eq!(taken(&cells)[0].deadline, Some(Instant::NEVER));
         assert_eq!(taken(&cells), []);
     }
@@ -702,10 +771,10 @@ mod loom_tests {
         });
     }
 
-    /// A cell with its queue, as one node after the other uses it.
+    /// A cell with its queues, as one node after the other uses it.
     struct Cells {
         cell: CancelCell,
-        queue: Queue,
+        queues: BySender<Queue>,
     }
 
     impl Cells {
@@ -714,7 +783,7 @@ mod loom_tests {
             cell.announce(generation);
             Arc::new(Self {
                 cell,
-                queue: Queue::new(),
+                queues: BySender::new(Queue::new),
             })
         }
 
@@ -725,17 +794,27 @@ mod loom_tests {
                 is_own: true,
                 grace,
             };
-            self.after(self.cell.cancel(generation, cancel))
+            self.after(self.cell.cancel(generation, cancel), Sender::Other)
+        }
+
+        /// As `CancelCells::cancel`, called by the owner.
+        fn cancel_own(&self, generation: u64, word: u32, grace: Option<Duration>) -> Sent {
+            let cancel = Cancel {
+                word,
+                is_own: true,
+                grace,
+            };
+            self.after(self.cell.cancel(generation, cancel), Sender::Owner)
         }
 
         /// As `CancelCells::set_deadline`.
         fn set_deadline(&self, generation: u64, deadline: Instant) -> Sent {
-            self.after(self.cell.set_deadline(generation, deadline))
+            self.after(self.cell.set_deadline(generation, deadline), Sender::Other)
         }
 
-        fn after(&self, sent: Sent) -> Sent {
+        fn after(&self, sent: Sent, sender: Sender) -> Sent {
             if sent == Sent::Delivered {
-                self.queue.put(0, &self.cell.link);
+                self.queues.put(0, &self.cell, sender);
             }
             sent
         }
@@ -743,7 +822,7 @@ mod loom_tests {
         /// As `CancelCells::take`: what it finds of this generation.
         fn take(&self, generation: u64) -> Option<ScopeMail> {
             let mut taken = Vec::new();
-            self.queue.take_all(&mut taken, |_| &self.cell.link);
+            self.queues.take_all(&mut taken, |_| &self.cell);
             taken.first()?;
             let mail = self.cell.read(0);
             (mail.generation == generation).then_some(mail)
@@ -804,16 +883,14 @@ mod loom_tests {
             if let Some(mail) = cells.take(5) {
                 assert_eq!((mail.cancel, mail.deadline), (None, None));
             }
-            assert_eq!(cells.cancel(5, 2, Some(SHORT)), Sent::Delivered);
-            let first = cells.take(5);
+            assert_eq!(cells.cancel_own(5, 2, Some(SHORT)), Sent::Delivered);
+            // Whoever comes late may be about to link the cell; the owner does not wait for him.
+            let mail = cells.take(5).expect("a cancel was lost");
+            let cancel = mail.cancel.expect("a cancel was not seen at once");
+            assert_eq!((cancel.word, cancel.grace), (2, Some(SHORT)));
             late.join().unwrap();
-            // Whoever came late may have been about to link the cell: then it is linked by him.
-            let last = cells.take(5);
-            let mail: Vec<_> = [first, last].into_iter().flatten().collect();
-            let seen: Vec<_> = mail.iter().filter_map(|mail| mail.cancel).collect();
-            assert!(mail.iter().all(|mail| mail.deadline.is_none()));
-            assert!(!seen.is_empty(), "a cancel was lost");
-            assert_eq!((seen[0].word, seen[0].grace), (2, Some(SHORT)));
+            let last = cells.take(5).and_then(|mail| mail.deadline);
+            assert_eq!(mail.deadline.or(last), None);
         });
     }
 
@@ -863,6 +940,27 @@ mod loom_tests {
             mover.join().unwrap();
             let last = cells.take(4).and_then(|mail| mail.deadline).or(first);
             assert_eq!(last, Some(Instant::from_nanos(9 * DEADLINE_UNIT)));
+        });
+    }
+
+    /// The owner cancels a scope whose deadline somebody else moves at that moment, and may not have
+    /// linked yet: the owner's next look sees its own cancel, and the deadline is not lost.
+    #[test]
+    fn loom_the_owner_sees_its_own_cancel_at_once() {
+        loom::model(|| {
+            let cells = Cells::of(4);
+            let deadline = Instant::from_nanos(5 * DEADLINE_UNIT);
+            let mover = {
+                let cells = cells.clone();
+                loom::thread::spawn(move || cells.set_deadline(4, deadline))
+            };
+            assert_eq!(cells.cancel_own(4, 2, None), Sent::Delivered);
+            let mail = cells.take(4).expect("a cancel was lost");
+            let cancel = mail.cancel.expect("a cancel was not seen at once");
+            assert_eq!((cancel.word, cancel.grace), (2, None));
+            assert_eq!(mover.join().unwrap(), Sent::Delivered);
+            let last = cells.take(4).and_then(|mail| mail.deadline);
+            assert_eq!(mail.deadline.or(last), Some(deadline));
         });
     }
 }

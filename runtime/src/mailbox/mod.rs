@@ -19,7 +19,7 @@ pub(crate) mod closures;
 pub(crate) mod park;
 
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::metrics::Counters;
 use crate::task::current;
 use crate::time::Instant;
 pub(crate) use cells::{Cancel, Sent};
-use cells::{CancelCells, WakeCells};
+use cells::{CancelCells, Sender, WakeCells};
 use closures::ClosureQueue;
 use park::ParkWord;
 
@@ -49,8 +49,10 @@ pub(crate) struct CoreShared {
     stop: AtomicU64,
     /// The door for closures of the life that is meant.
     door: Mutex<Option<(u32, Arc<ClosureQueue>)>>,
-    /// One more than the number of the core that this one has tried in vain to wake, or 0.
-    unwoken: AtomicU32,
+    /// The cores that this one has tried in vain to wake, a bit each, and whether there are any. A
+    /// signal handler may set them.
+    unwoken: [AtomicU64; MAX_CORES / 64],
+    any_unwoken: AtomicBool,
     eventfd: AtomicI32,
     /// Where the kernel puts the eventfd's count. Never read: the completion is the message.
     wake_word: AtomicU64,
@@ -98,7 +100,7 @@ impl Place {
         }
         taken[number] = true;
         let shared = core(number as u32).expect("made just above or before");
-        shared.unwoken.store(0, Ordering::Relaxed);
+        shared.take_unwoken(|_| {});
         shared.wakes.begin_life();
         shared.cancels.begin_life();
         let life = shared.incarnation.load(Ordering::Relaxed).wrapping_add(1);
@@ -172,7 +174,8 @@ impl CoreShared {
             park: ParkWord::new(),
             stop: AtomicU64::new(0),
             door: Mutex::new(None),
-            unwoken: AtomicU32::new(0),
+            unwoken: [const { AtomicU64::new(0) }; MAX_CORES / 64],
+            any_unwoken: AtomicBool::new(false),
             eventfd: AtomicI32::new(-1),
             wake_word: AtomicU64::new(0),
             counters: Counters::default(),
@@ -206,7 +209,9 @@ impl CoreShared {
         if self.incarnation() != incarnation {
             return Sent::Gone;
         }
-        let sent = self.cancels.cancel(index, generation, cancel);
+        let sent = self
+            .cancels
+            .cancel(index, generation, cancel, self.sender());
         if sent == Sent::Delivered {
             self.rouse();
         }
@@ -224,11 +229,23 @@ impl CoreShared {
         if self.incarnation() != incarnation {
             return Sent::Gone;
         }
-        let sent = self.cancels.set_deadline(index, generation, deadline);
+        let sent = self
+            .cancels
+            .set_deadline(index, generation, deadline, self.sender());
         if sent == Sent::Delivered {
             self.rouse();
         }
         sent
+    }
+
+    /// Returns who sends to this core from this thread.
+    fn sender(&self) -> Sender {
+        let own = current::try_with(|core| core.number() == self.number);
+        if own == Some(true) {
+            Sender::Owner
+        } else {
+            Sender::Other
+        }
     }
 
     /// Asks the core to stop: its root scope is cancelled, and what has not ended when the grace
@@ -298,19 +315,27 @@ impl CoreShared {
         }
         self.park.restore();
         current::try_with(|sender| {
-            sender
-                .shared
-                .unwoken
-                .store(self.number + 1, Ordering::Relaxed);
+            let bit = 1 << (self.number % 64);
+            sender.shared.unwoken[self.number as usize / 64].fetch_or(bit, Ordering::Relaxed);
+            sender.shared.any_unwoken.store(true, Ordering::Relaxed);
         });
     }
 
-    /// Wakes the core that this one has tried in vain to wake. Owner only.
+    /// Wakes the cores that this one has tried in vain to wake. Owner only.
     pub(crate) fn wake_the_unwoken(&self) {
-        if self.unwoken.load(Ordering::Relaxed) != 0 {
-            let number = self.unwoken.swap(0, Ordering::Relaxed) - 1;
-            if let Some(core) = core(number) {
-                core.rouse();
+        if self.any_unwoken.load(Ordering::Relaxed) {
+            self.take_unwoken(Self::rouse);
+        }
+    }
+
+    fn take_unwoken(&self, mut each: impl FnMut(&'static Self)) {
+        // Looked at anew by whoever fails from here on.
+        self.any_unwoken.store(false, Ordering::Relaxed);
+        for (number, word) in (0..).step_by(64).zip(&self.unwoken) {
+            let mut bits = word.swap(0, Ordering::Relaxed);
+            while bits != 0 {
+                each(core(number + bits.trailing_zeros()).expect("it was to be woken"));
+                bits &= bits - 1;
             }
         }
     }
