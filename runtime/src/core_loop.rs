@@ -182,7 +182,7 @@ impl Core {
         self.look_at_the_clock();
         self.run_ready(main);
         self.wake_starved();
-        if self.has_work() || !self.yields.borrow().is_empty() {
+        if self.has_work() {
             if self.driver.borrow_mut().wants_enter() || self.ops.borrow().has_waiting() {
                 self.enter(Wait::No);
             }
@@ -227,6 +227,7 @@ impl Core {
     pub(crate) fn has_work(&self) -> bool {
         self.tasks.borrow().has_ready()
             || self.tree.borrow().has_effects()
+            || !self.yields.borrow().is_empty()
             || self.has_mail()
             || self.driver.borrow_mut().has_completions()
     }
@@ -339,7 +340,7 @@ impl Core {
             Ready::Main { id, node } => (id, node, None),
             Ready::Task { id, node, object } => (id, node, Some(object)),
         };
-        let waker = task_waker(self.number(), id.slot, id.generation);
+        let waker = task_waker(self.number(), id.slot(), id.generation());
         let mut cx = Context::from_waker(&waker);
         let outside = self.active.replace(node);
         self.begin_poll(id);
@@ -368,12 +369,12 @@ impl Core {
         self.running.set(Some(id));
         self.refusals.set(0);
         self.aborts_seen.set(0);
-        self.comes_back.set(false);
+        self.coming_back.borrow_mut().clear();
         let patience = self.patience.borrow().is_empty();
         self.allowance.set(if patience {
             u32::MAX
         } else {
-            self.patience.borrow_mut().allowance(id.slot)
+            self.patience.borrow_mut().allowance(id.slot())
         });
     }
 

@@ -89,8 +89,9 @@ pub(crate) struct Core {
     pub(crate) allowance: Cell<u32>,
     /// Ops that it found aborted since its poll began.
     pub(crate) aborts_seen: Cell<u32>,
-    /// It has yielded or pauses: it will be polled again, whatever it waits in.
-    pub(crate) comes_back: Cell<bool>,
+    /// The scopes in which it has yielded or pauses: there it will be polled again, whatever else it
+    /// waits in.
+    pub(crate) coming_back: RefCell<Vec<NodeId>>,
     pub(crate) patience: RefCell<Patience>,
     /// How much of what cancels want done may still be done in this turn.
     effects_left: Cell<u32>,
@@ -152,7 +153,7 @@ impl Core {
             refused_under: Cell::new(root),
             allowance: Cell::new(u32::MAX),
             aborts_seen: Cell::new(0),
-            comes_back: Cell::new(false),
+            coming_back: RefCell::default(),
             patience: RefCell::default(),
             effects_left: Cell::new(EFFECTS_PER_TURN),
             groups: RefCell::default(),
@@ -203,7 +204,7 @@ impl Core {
         let mut tree = self.tree.borrow_mut();
         let node = tree.open(parent, Kind::Task(0), Shield::None);
         let task = self.tasks.borrow_mut().insert(object, node);
-        tree.name_task(node, task.slot);
+        tree.name_task(node, task.slot());
         self.counters().spawned.add(1);
         (task, node)
     }
@@ -246,22 +247,21 @@ impl Core {
     /// Does what a change of the tree wants done; if that is a lot, the rest is for turns to come.
     #[inline]
     pub(crate) fn carry_out(&self) {
-        if self.tree.borrow().has_effects() {
+        let mut tree = self.tree.borrow_mut();
+        while let Some(timer) = tree.next_idle_timer() {
+            // A node's timers stand for the node: nothing of anybody else's is dropped here.
+            if let Some(TimerTarget::Scope(_)) = self.timers.borrow_mut().remove(timer) {
+                self.armed_scopes.set(self.armed_scopes.get() - 1);
+            }
+        }
+        if tree.has_effects() {
+            drop(tree);
             self.carry_out_some();
         }
     }
 
     #[cold]
     fn carry_out_some(&self) {
-        loop {
-            let timer = self.tree.borrow_mut().next_idle_timer();
-            let Some(timer) = timer else { break };
-            let target = self.timers.borrow_mut().remove(timer);
-            if let Some(TimerTarget::Scope(_)) = target {
-                self.armed_scopes.set(self.armed_scopes.get() - 1);
-            }
-            drop(target);
-        }
         // No scope is active while somebody else's code runs.
         let root = self.tree.borrow().root();
         let outside = self.active.replace(root);
@@ -295,13 +295,14 @@ impl Core {
                 self.contain(|| relay.relay(cause));
             }
             Effect::End(waker) => self.wake(waker),
+            Effect::Drop(waker) => self.contain(|| drop(waker)),
             Effect::Foreign(node, waker) => {
                 self.counters().foreign_wakes.add(1);
                 self.patience.borrow_mut().woken(node);
                 self.wake(waker);
             }
             Effect::ForeignTask(node, slot) => {
-                let runs = self.running.get().is_some_and(|task| task.slot == slot);
+                let runs = self.running.get().is_some_and(|task| task.slot() == slot);
                 if !runs && self.tasks.borrow_mut().wake_slot(slot) {
                     self.counters().foreign_wakes.add(1);
                     self.patience.borrow_mut().woken(node);
@@ -317,24 +318,27 @@ impl Core {
         let has_grace = grace > Duration::ZERO;
         let first = self.tree.borrow_mut().cancel(node, cause, has_grace);
         if first && has_grace {
-            let end = Instant::now() + grace;
-            let timer = self
-                .timers
-                .borrow_mut()
-                .insert(end, TimerTarget::Grace(node));
-            self.tree.borrow_mut().set_grace_timer(node, timer);
+            self.end_grace_at(node, Instant::now() + grace);
         }
         self.carry_out();
         first
     }
 
-    /// Sets, moves or takes away a scope's deadline; one that has passed cancels it.
-    pub(crate) fn set_deadline(&self, node: NodeId, deadline: Option<Instant>) {
+    /// Lets the grace of a cancelled scope end at `end`, and not when it was to end before.
+    fn end_grace_at(&self, node: NodeId, end: Instant) {
+        let target = TimerTarget::Grace(node);
+        let timer = self.timers.borrow_mut().insert(end, target);
+        self.tree.borrow_mut().set_grace_timer(node, timer);
+        self.carry_out();
+    }
+
+    /// Sets, moves or takes away a scope's deadline; one that has passed `now` cancels it.
+    pub(crate) fn set_deadline(&self, node: NodeId, deadline: Option<Instant>, now: Instant) {
         if self.tree.borrow().own_cause(node).is_some() {
             return;
         }
         let armed = match deadline {
-            Some(at) if at <= Instant::now() => {
+            Some(at) if at <= now => {
                 // Those that were due before it come first.
                 self.fire_timers(at);
                 self.counters().deadlines.add(1);
@@ -357,12 +361,10 @@ impl Core {
 
     /// Ends a scope, group or task of the tree.
     pub(crate) fn close_node(&self, node: NodeId) {
-        let mut tree = self.tree.borrow_mut();
-        if tree.is_announced(node) {
+        let announced = self.tree.borrow_mut().close(node);
+        if announced {
             self.shared.cancels.retire(node.to_parts().0);
         }
-        tree.close(node);
-        drop(tree);
         if !self.patience.borrow().is_empty() {
             let forgotten = self.patience.borrow_mut().forget_node(node);
             self.let_go(forgotten);
@@ -373,7 +375,7 @@ impl Core {
     /// Forgets how patient it was with a task that has ended.
     pub(crate) fn forget_task(&self, task: TaskId) {
         if !self.patience.borrow().is_empty() {
-            let forgotten = self.patience.borrow_mut().forget_task(task.slot);
+            let forgotten = self.patience.borrow_mut().forget_task(task.slot());
             self.let_go(forgotten);
         }
     }
@@ -391,20 +393,20 @@ impl Core {
 
     /// Lets an op of the running task, which is refused too often, wait for the end of a pause.
     pub(crate) fn pause_task(&self, waker: &Waker) {
-        self.comes_back.set(true);
+        self.comes_back();
         let Some(task) = self.running.get() else {
             return self.yield_to_others(waker);
         };
         self.note_refusals(task);
-        let pause = self.patience.borrow_mut().pause(task.slot, waker);
+        let pause = self.patience.borrow_mut().pause(task.slot(), waker);
         if let Some(pause) = pause {
             self.counters().pauses.add(1);
             let at = Instant::now() + pause;
             let timer = self
                 .timers
                 .borrow_mut()
-                .insert(at, TimerTarget::Pause(task.slot));
-            self.patience.borrow_mut().paused(task.slot, timer);
+                .insert(at, TimerTarget::Pause(task.slot()));
+            self.patience.borrow_mut().paused(task.slot(), timer);
         }
     }
 
@@ -414,7 +416,7 @@ impl Core {
         let source = self.tree.borrow().source(self.refused_under.get());
         if let Some(source) = source {
             let mut patience = self.patience.borrow_mut();
-            let forgotten = patience.note(task.slot, source, refused, aborted);
+            let forgotten = patience.note(task.slot(), source, refused, aborted);
             drop(patience);
             self.let_go(forgotten);
         }
@@ -424,7 +426,7 @@ impl Core {
     /// foreign is woken a few times more, and then left alone; one that is not cancelled yet is
     /// noted down with `waker`, for when it is.
     pub(crate) fn after_pending(&self, node: NodeId, waker: Option<&Waker>) {
-        if self.comes_back.get() {
+        if self.coming_back.borrow().contains(&node) {
             return;
         }
         let tree = self.tree.borrow();
@@ -490,8 +492,17 @@ impl Core {
 
     /// Wakes `waker` when other ready tasks have run and I/O was looked at.
     pub(crate) fn yield_to_others(&self, waker: &Waker) {
-        self.comes_back.set(true);
+        self.comes_back();
         self.yields.borrow_mut().push(waker.clone());
+    }
+
+    /// Notes that the active scope's body will be polled again.
+    fn comes_back(&self) {
+        let active = self.active.get();
+        let mut coming_back = self.coming_back.borrow_mut();
+        if coming_back.last() != Some(&active) {
+            coming_back.push(active);
+        }
     }
 
     /// Takes cancels that came by handle, so that an op's entry check sees them.
@@ -515,7 +526,7 @@ impl Core {
                 continue;
             };
             if let Some(deadline) = message.deadline {
-                self.set_deadline(node, Some(deadline));
+                self.set_deadline(node, Some(deadline), Instant::now());
             }
             if let Some(cancel) = message.cancel
                 && self.cancel(node, Cancelled::new(cancel.reason()), cancel.grace)
@@ -577,11 +588,15 @@ impl Core {
     pub(crate) fn begin_to_stop(&self, grace: Duration) {
         let at = Instant::now() + grace;
         self.stop_grace.set(grace);
+        let root = self.tree.borrow().root();
         match self.stop_at.get() {
-            Some(earlier) => self.stop_at.set(Some(earlier.min(at))),
+            Some(before) if before <= at => {}
+            Some(_) => {
+                self.stop_at.set(Some(at));
+                self.end_grace_at(root, at);
+            }
             None => {
                 self.stop_at.set(Some(at));
-                let root = self.tree.borrow().root();
                 self.cancel(root, Cancelled::shutdown(), Some(grace));
             }
         }
@@ -593,7 +608,7 @@ impl Core {
         let root = tree.root();
         let node = tree.open(root, Kind::Task(0), Shield::None);
         let task = self.tasks.borrow_mut().insert_main(node);
-        tree.name_task(node, task.slot);
+        tree.name_task(node, task.slot());
         (task, node)
     }
 

@@ -8,6 +8,8 @@
 //! - A key is answered only while the entry it was made for lives: generations of a slot differ.
 //! - An index is handed out again only after `remove`.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 /// Which indexes are free, lowest first.
 ///
 /// Two levels of bits: a bit per index, and a bit per word of those that says "something is free
@@ -22,6 +24,7 @@ pub(crate) struct LowestFree {
 
 impl LowestFree {
     /// Hands out the lowest index below the current end that is free.
+    #[inline]
     pub(crate) fn take(&mut self) -> Option<u32> {
         if self.low >= self.words.len() || self.words[self.low] == 0 {
             self.low = self.next_word_with_room()?;
@@ -37,12 +40,14 @@ impl LowestFree {
     }
 
     /// Gives `index` back.
+    #[inline]
     pub(crate) fn give_back(&mut self, index: u32) {
         self.add(index);
         self.handed_out -= 1;
     }
 
     /// Makes `index` known as free, for a store that has grown by it.
+    #[inline]
     pub(crate) fn add(&mut self, index: u32) {
         let word = index as usize / 64;
         if word >= self.words.len() {
@@ -81,10 +86,50 @@ impl LowestFree {
 }
 
 /// The address of one entry of a slab: useless once the entry is removed.
+///
+/// One word, which travels in a register: above, the entry's generation; below, its [`Link`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
+pub(crate) struct Key(NonZeroU64);
+
+impl Key {
+    #[inline]
+    pub(crate) fn new(index: u32, generation: u32) -> Self {
+        let word = NonZeroU64::from(Link::to(index).0) | u64::from(generation) << 32;
+        Self(word)
+    }
+
+    #[inline]
+    pub(crate) fn index(self) -> u32 {
+        self.link().index() as u32
+    }
+
+    #[inline]
+    pub(crate) fn generation(self) -> u32 {
+        (self.0.get() >> 32) as u32
+    }
+
+    /// Returns the way to an entry that outlives whoever goes it.
+    #[inline]
+    pub(crate) fn link(self) -> Link {
+        Link(NonZeroU32::new(self.0.get() as u32).expect("the lower half is a link"))
+    }
+}
+
+/// The way from one entry to another that lives as long as the link is there: half of a [`Key`],
+/// also in an `Option`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Link(NonZeroU32);
+
+impl Link {
+    #[inline]
+    fn to(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
 }
 
 /// Entries of one kind.
@@ -119,15 +164,19 @@ impl<T> Slab<T> {
     }
 
     /// Stores `value` in the lowest free slot.
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
         if let Some(index) = self.free.take() {
             let entry = &mut self.entries[index as usize];
+            debug_assert!(entry.value.is_none(), "only what is free is handed out");
             entry.value = Some(value);
-            return Key {
-                index,
-                generation: entry.generation,
-            };
+            return Key::new(index, entry.generation);
         }
+        self.grow(value)
+    }
+
+    #[cold]
+    fn grow(&mut self, value: T) -> Key {
         let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 entries fit memory");
         let generation = self.first_generation;
         self.entries.push(Entry {
@@ -135,25 +184,37 @@ impl<T> Slab<T> {
             value: Some(value),
         });
         self.free.grown_by_one();
-        Key { index, generation }
+        Key::new(index, generation)
     }
 
     /// Takes the entry out, if it still lives.
+    #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let entry = self.entries.get_mut(key.index as usize)?;
-        if entry.generation != key.generation {
+        let entry = self.entries.get_mut(key.link().index())?;
+        if entry.generation != key.generation() {
             return None;
         }
         let value = entry.value.take()?;
         entry.generation = entry.generation.wrapping_add(1);
-        self.free.give_back(key.index);
+        self.free.give_back(key.index());
         Some(value)
     }
 
+    /// Drops the entry that a link leads to, where it lies.
+    #[inline]
+    pub(crate) fn clear(&mut self, link: Link) {
+        let entry = &mut self.entries[link.index()];
+        debug_assert!(entry.value.is_some(), "a link leads to what lives");
+        entry.value = None;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.give_back(link.index() as u32);
+    }
+
     /// Returns the entry, if it still lives.
+    #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
-        let entry = self.entries.get(key.index as usize)?;
-        if entry.generation == key.generation {
+        let entry = self.entries.get(key.link().index())?;
+        if entry.generation == key.generation() {
             entry.value.as_ref()
         } else {
             None
@@ -161,25 +222,40 @@ impl<T> Slab<T> {
     }
 
     /// Returns the entry, if it still lives.
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let entry = self.entries.get_mut(key.index as usize)?;
-        if entry.generation == key.generation {
+        let entry = self.entries.get_mut(key.link().index())?;
+        if entry.generation == key.generation() {
             entry.value.as_mut()
         } else {
             None
         }
     }
 
+    /// Returns the entry that a link leads to.
+    #[inline]
+    pub(crate) fn linked(&self, link: Link) -> &T {
+        let value = &self.entries[link.index()].value;
+        value.as_ref().expect("a link leads to what lives")
+    }
+
+    /// Returns the entry that a link leads to.
+    #[inline]
+    pub(crate) fn linked_mut(&mut self, link: Link) -> &mut T {
+        let value = &mut self.entries[link.index()].value;
+        value.as_mut().expect("a link leads to what lives")
+    }
+
+    /// Returns the key of the entry that a link leads to.
+    #[inline]
+    pub(crate) fn key(&self, link: Link) -> Key {
+        Key::new(link.index() as u32, self.entries[link.index()].generation)
+    }
+
     /// Returns the entry that has this index now, with its key.
     pub(crate) fn at(&self, index: u32) -> Option<(Key, &T)> {
         let entry = self.entries.get(index as usize)?;
-        Some((
-            Key {
-                index,
-                generation: entry.generation,
-            },
-            entry.value.as_ref()?,
-        ))
+        Some((Key::new(index, entry.generation), entry.value.as_ref()?))
     }
 
     /// Returns what lives, in the order of the slots.
@@ -204,7 +280,7 @@ mod tests {
         for at in [9_999, 4_200, 77, 64, 3] {
             assert_eq!(slab.remove(keys[at]), Some(at));
         }
-        let again: Vec<u32> = (0..6).map(|n| slab.insert(n).index).collect();
+        let again: Vec<u32> = (0..6).map(|n| slab.insert(n).index()).collect();
         assert_eq!(again, [3, 64, 77, 4_200, 9_999, 10_000]);
     }
 
@@ -214,7 +290,7 @@ mod tests {
         let old = slab.insert('a');
         assert_eq!(slab.remove(old), Some('a'));
         let new = slab.insert('b');
-        assert_eq!(new.index, old.index);
+        assert_eq!(new.index(), old.index());
         assert_eq!(slab.get(old), None);
         assert_eq!(slab.remove(old), None);
         assert_eq!(slab.get(new), Some(&'b'));

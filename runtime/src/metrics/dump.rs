@@ -366,7 +366,7 @@ impl Core {
             let waker = task_waker(self.number(), slot, generation);
             self.yields.borrow().iter().any(|own| own.will_wake(&waker))
         };
-        let state = if self.running.get().is_some_and(|task| task.slot == slot) {
+        let state = if self.running.get().is_some_and(|task| task.slot() == slot) {
             TaskState::Running
         } else if pauses {
             TaskState::Pausing

@@ -148,10 +148,12 @@ where
     loop {
         let mut waited = false;
         poll_fn(|cx| {
-            running.follow()?;
-            let polled = running.poll_done(cx.waker());
-            waited |= polled.is_pending();
-            polled.map(Ok)
+            current::with(|core| {
+                running.follow(core)?;
+                let polled = running.poll_done(core, cx.waker());
+                waited |= polled.is_pending();
+                polled.map(Ok)
+            })
         })
         .await
         .map_err(|misuse: Cancelled| GroupError::new(vec![misuse.into()], None))?;

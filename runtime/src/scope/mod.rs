@@ -28,7 +28,7 @@ mod start;
 mod timeout;
 pub(crate) mod tree;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -85,7 +85,7 @@ pub struct Scope {
     grace: Duration,
     shield: Cell<Shield>,
     /// The node, from the first `handle()` or the start of `run` until the run ends.
-    entered: RefCell<Option<Entered>>,
+    entered: Cell<Option<Entered>>,
     /// Its own cancel, while there is no node.
     cause: Cell<Option<Cancelled>>,
     /// When the grace of that ends.
@@ -99,6 +99,7 @@ pub struct Scope {
 
 impl Scope {
     /// Makes a scope without a deadline.
+    #[inline]
     pub fn new() -> Self {
         Self::default()
     }
@@ -106,6 +107,7 @@ impl Scope {
     /// Cancels the body, with reason [`Reason::Deadline`], when `timeout` has passed since the run
     /// began. The earlier of this and [`Scope::deadline`] counts.
     #[must_use]
+    #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -151,10 +153,10 @@ impl Scope {
     /// Off a core, after the run has ended, or in another runtime than the scope's.
     pub fn handle(&self) -> CancelHandle {
         current::with(|core| {
-            let node = match Entered::of(core, self) {
-                Some((node, is_here)) => {
+            let node = match self.entered.get() {
+                Some(Entered { node, home }) => {
                     assert!(
-                        is_here,
+                        home == core.identity(),
                         "a scope's handle is asked for in the runtime that the scope belongs to"
                     );
                     node
@@ -232,7 +234,7 @@ impl Scope {
     pub fn set_deadline(&self, deadline: Option<Instant>) {
         self.notice_deadline();
         self.deadline.set(deadline);
-        self.on_core(|core, node| core.set_deadline(node, deadline));
+        self.on_core(|core, node| core.set_deadline(node, deadline, Instant::now()));
     }
 
     /// Returns why this scope was cancelled, if its own cancel was called or its deadline has passed.
@@ -260,7 +262,7 @@ impl Scope {
             if deadline.is_some_and(passed) {
                 core.fire_timers(Instant::now());
             } else if before.is_some_and(passed) {
-                core.set_deadline(node, before);
+                core.set_deadline(node, before, Instant::now());
             }
         });
         if entered.is_none()
@@ -274,8 +276,8 @@ impl Scope {
     /// Calls `f` with the node, if there is one here.
     fn on_core<R>(&self, f: impl FnOnce(&Core, NodeId) -> R) -> Option<R> {
         current::try_with(|core| {
-            let (node, _) = Entered::of(core, self).filter(|&(_, is_here)| is_here)?;
-            Some(f(core, node))
+            let entered = self.entered.get()?;
+            (entered.home == core.identity()).then(|| f(core, entered.node))
         })
         .flatten()
     }
@@ -306,11 +308,24 @@ impl Scope {
         Run::new(self, body.into_future())
     }
 
-    fn first_deadline(&self) -> Option<Instant> {
-        let relative = self.timeout.map(|timeout| Instant::now() + timeout);
-        match (self.deadline.get(), relative) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
+    /// Returns the deadline that a run has which begins at the moment that comes with it.
+    fn first_deadline(&self) -> Option<(Instant, Instant)> {
+        let absolute = self.deadline.get();
+        if absolute.is_none() && self.timeout.is_none() {
+            return None;
+        }
+        let now = Instant::now();
+        let relative = self.timeout.map(|timeout| now + timeout);
+        let deadline = absolute.into_iter().chain(relative).min()?;
+        Some((deadline, now))
+    }
+}
+
+impl Drop for Scope {
+    /// One that has a handle and was never run is gone.
+    fn drop(&mut self) {
+        if let Some(entered) = self.entered.take() {
+            entered.close();
         }
     }
 }

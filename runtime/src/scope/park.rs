@@ -225,14 +225,11 @@ impl Drop for Park {
 impl ParkId {
     /// Packs the address into a number.
     pub(crate) fn to_token(self) -> u64 {
-        let Key { index, generation } = self.key();
-        u64::from(index) | u64::from(generation) << 32
+        let key = self.key();
+        u64::from(key.index()) | u64::from(key.generation()) << 32
     }
 
     pub(crate) fn from_token(token: u64) -> Self {
-        Self::from_key(Key {
-            index: token as u32,
-            generation: (token >> 32) as u32,
-        })
+        Self::from_key(Key::new(token as u32, (token >> 32) as u32))
     }
 }

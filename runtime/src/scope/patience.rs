@@ -261,7 +261,7 @@ mod tests {
         let mut slab = Slab::default();
         let mut node = || {
             let key = slab.insert(());
-            NodeId::from_parts(key.index, key.generation)
+            NodeId::from_parts(key.index(), key.generation())
         };
         (node(), node())
     }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
@@ -14,151 +15,163 @@ use super::{Cancelled, CarriesCancelled, Misuse, Scope};
 use crate::core_state::Core;
 use crate::task::{TaskId, current};
 
-/// Where a run of a scope stands.
+/// Where a run of a scope stands. Filled in place: it lies in the future of the run.
+#[derive(Default)]
 pub(super) struct Active {
-    node: NodeId,
+    /// The scope's node; `None` before the run begins, and after its end.
+    node: Cell<Option<NodeId>>,
     /// The scope that this one was last polled under.
-    outside: Cell<NodeId>,
+    outside: Cell<Option<NodeId>>,
     /// The task that polls it, from beginning to end.
-    task: Option<TaskId>,
-    home: u64,
+    task: Cell<Option<TaskId>>,
+    home: Cell<u64>,
 }
 
 impl Active {
     /// Enters a scope; fails if it was entered before, or belongs to another runtime.
-    fn begin(scope: &Scope, kind: Kind) -> Result<Self, Cancelled> {
-        current::with(|core| {
-            if scope.used.get() {
-                return Err(Cancelled::misuse(Misuse::RunTwice));
+    fn begin(&self, core: &Core, scope: &Scope, kind: Kind) -> Result<(), Cancelled> {
+        if scope.used.get() {
+            return Err(Cancelled::misuse(Misuse::RunTwice));
+        }
+        let home = core.identity();
+        let early = scope.entered.get();
+        if early.is_some_and(|early| early.home != home) {
+            return Err(Cancelled::misuse(Misuse::OtherRuntime));
+        }
+        let outside = core.active.get();
+        let node = match early {
+            // A handle was made before, so the node is elsewhere; what the handle did holds.
+            Some(Entered { node, .. }) => {
+                core.tree.borrow_mut().move_under(node, outside);
+                core.carry_out();
+                node
             }
-            let early = Entered::of(core, scope);
-            if early.is_some_and(|(_, is_here)| !is_here) {
-                return Err(Cancelled::misuse(Misuse::OtherRuntime));
-            }
-            scope.used.set(true);
-            let outside = core.active.get();
-            let node = match early {
-                // A handle was made before, so the node is elsewhere; what the handle did holds.
-                Some((node, _)) => {
-                    core.tree.borrow_mut().move_under(node, outside);
-                    core.carry_out();
-                    node
-                }
-                None => Entered::put(core, scope, outside, kind),
-            };
-            if let Some(deadline) = scope.first_deadline() {
-                core.set_deadline(node, Some(deadline));
-            }
-            Ok(Self {
-                node,
-                outside: Cell::new(outside),
-                task: core.running.get(),
-                home: core.identity(),
-            })
-        })
+            None => Entered::put(core, scope, outside, kind),
+        };
+        scope.used.set(true);
+        if let Some((deadline, now)) = scope.first_deadline() {
+            core.set_deadline(node, Some(deadline), now);
+        }
+        self.node.set(Some(node));
+        self.outside.set(Some(outside));
+        self.task.set(core.running.get());
+        self.home.set(home);
+        Ok(())
     }
 
+    fn has_begun(&self) -> bool {
+        self.node.get().is_some()
+    }
+
+    /// Returns the node of a run that goes on.
     pub(super) fn node(&self) -> NodeId {
-        self.node
+        self.node.get().expect("it has begun")
     }
 
-    /// Polls a body with this scope active. Fails if another task polls it than before.
+    /// Polls a body with this scope active.
     fn poll_body<F: Future>(
         &self,
+        core: &Core,
         body: Pin<&mut Option<F>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<F::Output, Cancelled>> {
-        self.follow()?;
+    ) -> Poll<F::Output> {
         let body = body.as_pin_mut();
         let body = body.expect("a body is there until it has ended");
-        let polled = self.active(|| body.poll(cx));
-        if polled.is_pending() {
-            self.waits(cx.waker());
+        let polled = self.inside(core, || body.poll(cx));
+        if polled.is_pending() && self.is_at(core) {
+            core.after_pending(self.node(), Some(cx.waker()));
         }
-        polled.map(Ok)
+        polled
+    }
+
+    /// Returns whether this is the scope's core. Polled under another runtime, or dropped after its
+    /// own has ended, there is no scope; ops inside say so themselves.
+    fn is_at(&self, core: &Core) -> bool {
+        core.identity() == self.home.get()
     }
 
     /// Follows the scope that the run is polled under, as a parked op does.
-    pub(super) fn follow(&self) -> Result<(), Cancelled> {
-        current::with(|core| {
-            if core.identity() != self.home {
-                return Ok(());
-            }
-            if core.running.get() != self.task {
-                return Err(Cancelled::misuse(Misuse::ForeignTask));
-            }
-            let outside = core.active.get();
-            let mut tree = core.tree.borrow_mut();
-            if outside != self.outside.replace(outside) {
-                tree.move_under(self.node, outside);
-            }
-            // While it is polled, nobody has to wake it.
-            let woken = tree.set_foreign(self.node, None);
-            drop(tree);
-            drop(woken);
-            core.carry_out();
-            Ok(())
-        })
-    }
-
-    /// Notes that the body waits, and whether in anything that a cancel reaches.
-    fn waits(&self, waker: &Waker) {
-        current::with(|core| {
-            if core.identity() == self.home {
-                core.after_pending(self.node, Some(waker));
-            }
-        });
+    pub(super) fn follow(&self, core: &Core) -> Result<(), Cancelled> {
+        if !self.is_at(core) {
+            return Ok(());
+        }
+        if core.running.get() != self.task.get() {
+            return Err(Cancelled::misuse(Misuse::ForeignTask));
+        }
+        let outside = core.active.get();
+        let mut tree = core.tree.borrow_mut();
+        if self.outside.replace(Some(outside)) != Some(outside) {
+            tree.move_under(self.node(), outside);
+        }
+        // While it is polled, nobody has to wake it.
+        let woken = tree.set_foreign(self.node(), None);
+        drop(tree);
+        drop(woken);
+        core.carry_out();
+        Ok(())
     }
 
     /// Runs `f` with this scope active.
-    fn active<R>(&self, f: impl FnOnce() -> R) -> R {
-        struct Restore(NodeId, u64);
-        impl Drop for Restore {
+    fn inside<R>(&self, core: &Core, f: impl FnOnce() -> R) -> R {
+        struct Restore<'a>(&'a Core, NodeId);
+        impl Drop for Restore<'_> {
             fn drop(&mut self) {
-                current::try_with(|core| {
-                    if core.identity() == self.1 {
-                        core.active.set(self.0);
-                    }
-                });
+                self.0.active.set(self.1);
             }
         }
-        let _restore = current::try_with(|core| {
-            // Dropped after its runtime has ended, or polled under another, there is no scope to
-            // be active; ops inside say so themselves.
-            (core.identity() == self.home)
-                .then(|| Restore(core.active.replace(self.node), self.home))
-        });
+        let _restore = self
+            .is_at(core)
+            .then(|| Restore(core, core.active.replace(self.node())));
         f()
+    }
+
+    /// Drops a body with this scope active, wherever that is done.
+    fn drop_body<F>(&self, mut body: Pin<&mut Option<F>>) {
+        match current::try_with(|core| self.inside(core, || body.set(None))) {
+            Some(()) => {}
+            None => body.set(None),
+        }
     }
 
     /// Waits until the kernel is done with all that was started inside, and the tasks have ended
     /// that are left here. It is no op: no cancel ends it.
-    pub(super) fn poll_done(&self, waker: &Waker) -> Poll<()> {
-        current::with(|core| {
-            if core.identity() != self.home {
-                return Poll::Ready(());
-            }
-            let (done, stale) = core.tree.borrow_mut().is_done(self.node, waker);
-            drop(stale);
-            if done { Poll::Ready(()) } else { Poll::Pending }
-        })
+    pub(super) fn poll_done(&self, core: &Core, waker: &Waker) -> Poll<()> {
+        if !self.is_at(core) {
+            return Poll::Ready(());
+        }
+        let (done, stale) = core.tree.borrow_mut().is_done(self.node(), waker);
+        drop(stale);
+        if done { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Returns whether this scope takes a cancellation that its body has ended with.
-    fn absorbs(&self, cancelled: Cancelled) -> bool {
-        !cancelled.is_misuse() && current::with(|core| core.tree.borrow().absorbs(self.node))
+    fn absorbs(&self, core: &Core, cancelled: Cancelled) -> bool {
+        !cancelled.is_misuse() && self.is_at(core) && core.tree.borrow().absorbs(self.node())
     }
 
     /// Takes the node away, and leaves the scope what can still be asked for.
-    fn end(&self, scope: &Scope) {
-        let entered = scope.entered.take();
+    fn end(&self, core: &Core, scope: &Scope) {
         scope.ended.set(true);
-        current::try_with(|core| {
-            if core.identity() == self.home {
-                scope.cause.set(core.tree.borrow().own_cause(self.node));
-            }
+        scope.entered.set(None);
+        if let Some(node) = self.node.take()
+            && self.is_at(core)
+        {
+            scope.cause.set(core.tree.borrow().own_cause(node));
+            core.close_node(node);
+        }
+    }
+
+    /// Drops what is left of a body, and ends the scope.
+    fn give_up<F>(&self, scope: &Scope, mut body: Pin<&mut Option<F>>) {
+        let given_up = current::try_with(|core| {
+            self.inside(core, || body.set(None));
+            self.end(core, scope);
         });
-        drop(entered);
+        if given_up.is_none() {
+            body.set(None);
+            scope.ended.set(true);
+            scope.entered.set(None);
+        }
     }
 }
 
@@ -171,7 +184,8 @@ pub(super) struct Running<'a> {
 
 impl<'a> Running<'a> {
     pub(super) fn begin(scope: &'a Scope, kind: Kind) -> Result<Self, Cancelled> {
-        let active = Active::begin(scope, kind)?;
+        let active = Active::default();
+        current::with(|core| active.begin(core, scope, kind))?;
         Ok(Self { scope, active })
     }
 
@@ -196,7 +210,8 @@ impl Deref for Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.active.end(self.scope);
+        current::try_with(|core| self.active.end(core, self.scope));
+        self.scope.ended.set(true);
     }
 }
 
@@ -210,8 +225,8 @@ pin_project! {
 
     impl<F> PinnedDrop for Body<'_, F> {
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            this.active.active(|| this.body.set(None));
+            let this = this.project();
+            this.active.drop_body(this.body);
         }
     }
 }
@@ -221,9 +236,14 @@ impl<F: Future> Future for Body<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let output = ready!(this.active.poll_body(this.body.as_mut(), cx));
-        this.active.active(|| this.body.set(None));
-        Poll::Ready(output)
+        current::with(|core| {
+            let output = match this.active.follow(core) {
+                Ok(()) => Ok(ready!(this.active.poll_body(core, this.body.as_mut(), cx))),
+                Err(misuse) => Err(misuse),
+            };
+            this.active.inside(core, || this.body.set(None));
+            Poll::Ready(output)
+        })
     }
 }
 
@@ -233,7 +253,7 @@ pin_project! {
     #[must_use = "a scope does nothing unless its run is awaited"]
     pub(super) struct Run<S: Borrow<Scope>, F: Future> {
         scope: S,
-        active: Option<Active>,
+        active: Active,
         #[pin]
         body: Option<F>,
         output: Option<F::Output>,
@@ -242,14 +262,10 @@ pin_project! {
 
     impl<S: Borrow<Scope>, F: Future> PinnedDrop for Run<S, F> {
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            match this.active.take() {
-                Some(active) => {
-                    active.active(|| this.body.set(None));
-                    // What the body gave is none of the scope's.
-                    active.end((*this.scope).borrow());
-                }
-                None => this.body.set(None),
+            let this = this.project();
+            // What the body gave is none of the scope's.
+            if this.active.has_begun() {
+                this.active.give_up((*this.scope).borrow(), this.body);
             }
         }
     }
@@ -259,7 +275,7 @@ impl<S: Borrow<Scope>, F: Future> Run<S, F> {
     pub(super) fn new(scope: S, body: F) -> Self {
         Self {
             scope,
-            active: None,
+            active: Active::default(),
             body: Some(body),
             output: None,
             absorbs: false,
@@ -282,47 +298,56 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let scope: &Scope = (*this.scope).borrow();
-        let active = match this.active {
-            Some(active) => active,
-            None => this.active.insert(Active::begin(scope, Kind::Scope)?),
-        };
-        if this.output.is_none() {
-            let output = match ready!(active.poll_body(this.body.as_mut(), cx)) {
-                Ok(output) => output,
-                Err(misuse) => Err(misuse.into()),
+        current::with(|core| {
+            let active = &*this.active;
+            let followed = if active.has_begun() {
+                active.follow(core)
+            } else {
+                active.begin(core, scope, Kind::Scope)?;
+                Ok(())
             };
-            // Whose a cancellation is, is decided when the body ends; what is cancelled while the
-            // kernel is waited for changes nothing.
-            *this.absorbs = output
-                .as_ref()
-                .err()
-                .and_then(CarriesCancelled::cancelled)
-                .is_some_and(|cancelled| active.absorbs(cancelled));
-            *this.output = Some(output);
-            active.active(|| this.body.set(None));
-        }
-        ready!(active.poll_done(cx.waker()));
-        active.end(scope);
-        *this.active = None;
-        match this.output.take().expect("the body has ended") {
-            Ok(value) => Poll::Ready(Ok(Some(value))),
-            Err(error) if *this.absorbs => {
-                scope.absorbed.set(true);
-                Poll::Ready(match error.rest() {
-                    Ok(rest) => Err(rest),
-                    Err(_) => Ok(None),
-                })
+            let output = match this.output.take() {
+                Some(output) => output,
+                None => {
+                    let output = match followed {
+                        Ok(()) => ready!(active.poll_body(core, this.body.as_mut(), cx)),
+                        Err(misuse) => Err(misuse.into()),
+                    };
+                    // Whose a cancellation is, is decided when the body ends; what is cancelled
+                    // while the kernel is waited for changes nothing.
+                    if let Err(error) = &output {
+                        let cancelled = error.cancelled();
+                        *this.absorbs = cancelled.is_some_and(|found| active.absorbs(core, found));
+                    }
+                    active.inside(core, || this.body.set(None));
+                    output
+                }
+            };
+            if active.poll_done(core, cx.waker()).is_pending() {
+                *this.output = Some(output);
+                return Poll::Pending;
             }
-            Err(error) => Poll::Ready(Err(error)),
-        }
+            active.end(core, scope);
+            match output {
+                Ok(value) => Poll::Ready(Ok(Some(value))),
+                Err(error) if *this.absorbs => {
+                    scope.absorbed.set(true);
+                    Poll::Ready(match error.rest() {
+                        Ok(rest) => Err(rest),
+                        Err(_) => Ok(None),
+                    })
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
     }
 }
 
-/// A node of the tree. Dropped, it is gone, with its deadline.
-#[derive(Debug)]
+/// A scope's node of the tree, and the life of a core that the tree is of.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Entered {
-    node: NodeId,
-    home: u64,
+    pub(super) node: NodeId,
+    pub(super) home: u64,
 }
 
 impl Entered {
@@ -330,24 +355,18 @@ impl Entered {
     pub(super) fn put(core: &Core, scope: &Scope, parent: NodeId, kind: Kind) -> NodeId {
         let mut tree = core.tree.borrow_mut();
         let node = tree.open(parent, kind, scope.shield.get());
-        tree.set_grace_period(node, scope.grace);
+        if scope.grace > Duration::ZERO {
+            tree.set_grace_period(node, scope.grace);
+        }
         drop(tree);
         let home = core.identity();
-        scope.entered.replace(Some(Self { node, home }));
+        scope.entered.set(Some(Self { node, home }));
         scope.pass_cause_on(core, node);
         node
     }
 
-    /// Returns the node of a scope, if it has one, and whether that is on this core.
-    pub(super) fn of(core: &Core, scope: &Scope) -> Option<(NodeId, bool)> {
-        let entered = scope.entered.borrow();
-        let entered = entered.as_ref()?;
-        Some((entered.node, entered.home == core.identity()))
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
+    /// Takes the node away.
+    pub(super) fn close(self) {
         current::try_with(|core| {
             if core.identity() == self.home {
                 core.close_node(self.node);

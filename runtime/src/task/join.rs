@@ -180,10 +180,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
 
     /// Makes the handle of a task that was not started.
     pub(crate) fn closed() -> Self {
-        let task = TaskId {
-            slot: 0,
-            generation: 0,
-        };
+        let task = TaskId::new(0, 0);
         let node = NodeId::from_parts(0, 0);
         let mut closed = Self::made(task, node, 0, Origin::Nowhere);
         // No task, no output: nothing to detach from.

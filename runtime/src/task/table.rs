@@ -20,13 +20,24 @@ use super::cell::TaskObject;
 use super::waker::{GENERATIONS, MAX_TASKS};
 use crate::mailbox::CoreShared;
 use crate::scope::tree::{NodeId, ParkId};
-use crate::slab::LowestFree;
+use crate::slab::{Key, LowestFree};
 
-/// A task's address on its core.
+/// A task's address on its core, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TaskId {
-    pub(crate) slot: u32,
-    pub(crate) generation: u32,
+pub(crate) struct TaskId(Key);
+
+impl TaskId {
+    pub(crate) fn new(slot: u32, generation: u32) -> Self {
+        Self(Key::new(slot, generation))
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        self.0.index()
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        self.0.generation()
+    }
 }
 
 pub(crate) type TaskBox = Pin<Box<dyn TaskObject>>;
@@ -127,10 +138,10 @@ impl TaskTable {
 
     /// Removes the task of `block_on`.
     pub(crate) fn remove_main(&mut self, id: TaskId) {
-        let slot = &mut self.slots[id.slot as usize];
+        let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Ended;
         slot.wanted = false;
-        self.free_if_done(id.slot);
+        self.free_if_done(id.slot());
     }
 
     /// Makes a task ready, if it is this one and not ready already; true if it did.
@@ -191,10 +202,7 @@ impl TaskTable {
             let index = self.ready.remove(std::mem::take(&mut place))?;
             let slot = &mut self.slots[index as usize];
             slot.queued = false;
-            let id = TaskId {
-                slot: index,
-                generation: slot.generation,
-            };
+            let id = TaskId::new(index, slot.generation);
             match slot.state {
                 State::Idle => {
                     slot.state = State::Running;
@@ -224,7 +232,7 @@ impl TaskTable {
 
     /// Puts a polled task back.
     pub(crate) fn put_back(&mut self, id: TaskId, object: TaskBox) {
-        let slot = &mut self.slots[id.slot as usize];
+        let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Idle;
         slot.object = Some(object);
     }
@@ -232,7 +240,7 @@ impl TaskTable {
     /// Records that a task ended; its output stays if somebody may want it.
     pub(crate) fn end(&mut self, id: TaskId, object: TaskBox) -> AfterEnd {
         self.live -= 1;
-        let slot = &mut self.slots[id.slot as usize];
+        let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Ended;
         let joiner = slot.joiner.take();
         let unwanted = if slot.wanted {
@@ -241,7 +249,7 @@ impl TaskTable {
         } else {
             Some(object)
         };
-        self.free_if_done(id.slot);
+        self.free_if_done(id.slot());
         AfterEnd { unwanted, joiner }
     }
 
@@ -260,10 +268,7 @@ impl TaskTable {
             left.push(match slot.state {
                 State::Idle => {
                     slot.state = State::Running;
-                    let id = TaskId {
-                        slot: index as u32,
-                        generation: slot.generation,
-                    };
+                    let id = TaskId::new(index as u32, slot.generation);
                     Left::Task {
                         id,
                         node: slot.node,
@@ -283,35 +288,35 @@ impl TaskTable {
     /// Takes a task that has ended, for its output. Its handle asks, once. `None` if the end of the
     /// core has dropped it.
     pub(crate) fn take_ended(&mut self, id: TaskId) -> Option<TaskBox> {
-        let slot = &mut self.slots[id.slot as usize];
+        let slot = &mut self.slots[id.slot() as usize];
         assert!(
-            slot.generation == id.generation && slot.state == State::Ended,
+            slot.generation == id.generation() && slot.state == State::Ended,
             "a handle keeps its slot"
         );
         slot.wanted = false;
         let object = slot.object.take();
-        self.free_if_done(id.slot);
+        self.free_if_done(id.slot());
         object
     }
 
     /// Notes whom to tell of the end.
     pub(crate) fn set_joiner(&mut self, id: TaskId, joiner: Option<ParkId>) {
-        let slot = &mut self.slots[id.slot as usize];
-        debug_assert_eq!(slot.generation, id.generation, "a handle keeps its slot");
+        let slot = &mut self.slots[id.slot() as usize];
+        debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
         slot.joiner = joiner;
     }
 
     /// Notes that nobody will ask for the output; returns it if it is there.
     pub(crate) fn detach(&mut self, id: TaskId) -> Option<TaskBox> {
-        let slot = &mut self.slots[id.slot as usize];
-        debug_assert_eq!(slot.generation, id.generation, "a handle keeps its slot");
+        let slot = &mut self.slots[id.slot() as usize];
+        debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
         slot.wanted = false;
         slot.joiner = None;
         if slot.state != State::Ended {
             return None;
         }
         let output = slot.object.take();
-        self.free_if_done(id.slot);
+        self.free_if_done(id.slot());
         output
     }
 
@@ -365,16 +370,13 @@ impl TaskTable {
             }
         };
         self.ready.push_back(index);
-        TaskId {
-            slot: index,
-            generation: self.slots[index as usize].generation,
-        }
+        TaskId::new(index, self.slots[index as usize].generation)
     }
 
     fn find(&self, id: TaskId) -> Option<&Slot> {
         self.slots
-            .get(id.slot as usize)
-            .filter(|slot| slot.generation == id.generation)
+            .get(id.slot() as usize)
+            .filter(|slot| slot.generation == id.generation())
     }
 
     fn free_if_done(&mut self, index: u32) {

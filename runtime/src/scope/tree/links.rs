@@ -1,20 +1,21 @@
 //! The links between nodes, and between a node and its parks.
 
-use super::{Node, Tree};
-use crate::slab::Key;
+use super::{Extra, Node, Tree};
+use crate::slab::Link;
 
 impl Tree {
-    pub(super) fn link(&mut self, key: Key, parent: Key) {
-        let first = self.node_mut(parent).first_child.replace(key);
-        self.node_mut(key).next = first;
+    pub(super) fn link(&mut self, node: Link, parent: Link) {
+        let first = self.node_mut(parent).first_child.replace(node);
+        self.node_mut(node).next = first;
         if let Some(first) = first {
-            self.node_mut(first).previous = Some(key);
+            self.node_mut(first).previous = Some(node);
         }
     }
 
-    pub(super) fn unlink(&mut self, key: Key) {
+    #[inline]
+    pub(super) fn unlink(&mut self, node: Link) {
         let (parent, previous, next) = {
-            let node = self.node_mut(key);
+            let node = self.node_mut(node);
             (node.parent, node.previous.take(), node.next.take())
         };
         match (previous, parent) {
@@ -27,49 +28,62 @@ impl Tree {
         }
     }
 
-    pub(super) fn link_park(&mut self, key: Key, node: Key) {
-        let first = self.node_mut(node).first_park.replace(key);
-        self.parks.get_mut(key).expect("the park lives").next = first;
+    pub(super) fn link_park(&mut self, park: Link, node: Link) {
+        let first = self.node_mut(node).first_park.replace(park);
+        self.parks.linked_mut(park).next = first;
         if let Some(first) = first {
-            self.parks
-                .get_mut(first)
-                .expect("a linked park lives")
-                .previous = Some(key);
+            self.parks.linked_mut(first).previous = Some(park);
         }
     }
 
-    pub(super) fn unlink_park(&mut self, key: Key) {
-        let park = self.parks.get_mut(key).expect("the park lives");
-        let (node, previous, next) = (park.node, park.previous.take(), park.next.take());
+    /// Takes a park off the list of its node, which is there as long as the park is on it.
+    pub(super) fn unlink_park(&mut self, park: Link) {
+        let found = self.parks.linked_mut(park);
+        let (node, previous, next) = (found.node.link(), found.previous.take(), found.next.take());
         match previous {
-            Some(previous) => {
-                self.parks
-                    .get_mut(previous)
-                    .expect("a linked park lives")
-                    .next = next;
-            }
+            Some(previous) => self.parks.linked_mut(previous).next = next,
             None => {
                 let node = self.node_mut(node);
-                if node.first_park == Some(key) {
+                if node.first_park == Some(park) {
                     node.first_park = next;
                 }
             }
         }
         if let Some(next) = next {
-            self.parks
-                .get_mut(next)
-                .expect("a linked park lives")
-                .previous = previous;
+            self.parks.linked_mut(next).previous = previous;
         }
     }
 
-    pub(super) fn node(&self, key: Key) -> &Node {
-        self.nodes.get(key).expect("links lead to nodes that live")
+    #[inline]
+    pub(super) fn node(&self, link: Link) -> &Node {
+        self.nodes.linked(link)
     }
 
-    pub(super) fn node_mut(&mut self, key: Key) -> &mut Node {
-        self.nodes
-            .get_mut(key)
-            .expect("links lead to nodes that live")
+    #[inline]
+    pub(super) fn node_mut(&mut self, link: Link) -> &mut Node {
+        self.nodes.linked_mut(link)
+    }
+
+    /// Returns what few nodes have, if this one does.
+    #[inline]
+    pub(super) fn extra(&self, node: &Node) -> Option<&Extra> {
+        node.extra.map(|link| self.extras.linked(link))
+    }
+
+    /// Returns what few nodes have, to be changed, if this one does.
+    #[inline]
+    pub(super) fn extra_mut(&mut self, node: Link) -> Option<&mut Extra> {
+        let link = self.nodes.linked(node).extra?;
+        Some(self.extras.linked_mut(link))
+    }
+
+    /// Returns what few nodes have; from now on, this one does.
+    pub(super) fn ensure_extra(&mut self, node: Link) -> &mut Extra {
+        let node = self.nodes.linked_mut(node);
+        let link = match node.extra {
+            Some(link) => link,
+            None => *node.extra.insert(self.extras.insert(Extra::BLANK).link()),
+        };
+        self.extras.linked_mut(link)
     }
 }

@@ -522,7 +522,11 @@ fn the_bits_say_what_the_definition_says() {
             assert_eq!(told, expected, "seed {seed}");
             for (at, node) in model.nodes.iter().enumerate().filter(|(_, node)| node.open) {
                 let (refused, hard) = model.sees(at);
-                assert_eq!(tree.bits(node.id.0), (refused, hard), "seed {seed}");
+                assert_eq!(
+                    tree.node(node.id.0.link()).bits(),
+                    (refused, hard),
+                    "seed {seed}"
+                );
                 assert_eq!(tree.source(node.id).is_some(), refused, "seed {seed}");
             }
         }

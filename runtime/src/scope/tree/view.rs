@@ -63,11 +63,13 @@ impl Tree {
         let mut told = self.told_parks();
         let mut views = Vec::with_capacity(self.nodes.len());
         let mut left = vec![(0, self.root)];
-        while let Some((depth, key)) = left.pop() {
-            let node = self.node(key);
-            let mut waits = told.remove(&NodeId(key)).unwrap_or_default();
+        while let Some((depth, link)) = left.pop() {
+            let node = self.node(link);
+            let extra = self.extra(node);
+            let id = NodeId(self.nodes.key(link));
+            let mut waits = told.remove(&id).unwrap_or_default();
             let mut next = node.first_park;
-            while let Some(park) = next.and_then(|key| self.parks.get(key)) {
+            while let Some(park) = next.map(|link| self.parks.linked(link)) {
                 waits.push(park.view());
                 next = park.next;
             }
@@ -75,24 +77,24 @@ impl Tree {
             waits.reverse();
             views.push(View {
                 depth,
-                node: NodeId(key),
-                kind: node.kind,
-                cause: node.cause.map(|cause| (cause, node.cancelled_at)),
+                node: id,
+                kind: node.kind(),
+                cause: extra.and_then(|extra| extra.cause),
                 refused: node.refused,
                 shield: node.shield,
-                grace: node.grace,
+                grace: extra.and_then(|extra| extra.grace),
                 ghost: node.ghost,
                 tasks: node.tasks,
-                promises: node.promises,
-                deadline: node.deadline.map(|(at, _)| at),
-                ending: node.end_waiter.is_some(),
+                promises: extra.map_or(0, |extra| extra.promises),
+                deadline: self.deadline(id),
+                ending: extra.is_some_and(|extra| extra.end_waiter.is_some()),
                 bare: node.is_bare(),
                 waits,
             });
             let mut child = node.first_child;
-            while let Some(key) = child {
-                left.push((depth + 1, key));
-                child = self.node(key).next;
+            while let Some(link) = child {
+                left.push((depth + 1, link));
+                child = self.node(link).next;
             }
         }
         views
@@ -103,8 +105,9 @@ impl Tree {
     fn told_parks(&self) -> BTreeMap<NodeId, Vec<Waiting>> {
         let mut told = BTreeMap::<_, Vec<_>>::new();
         for park in self.parks.values().filter(|park| park.is_told()) {
-            let node = self.nodes.get(park.node).map_or(self.root, |_| park.node);
-            told.entry(NodeId(node)).or_default().push(park.view());
+            let known = self.nodes.get(park.node).map(|_| NodeId(park.node));
+            let node = known.unwrap_or_else(|| self.root());
+            told.entry(node).or_default().push(park.view());
         }
         told
     }

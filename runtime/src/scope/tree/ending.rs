@@ -1,0 +1,187 @@
+//! The end of a node, and what it waits for.
+
+use std::task::Waker;
+
+use super::{Cancelled, Effect, Extra, Kind, Node, NodeId, Own, Reason, Shield, Tree};
+use crate::slab::Link;
+
+impl Tree {
+    /// Removes a node whose owner is done with it. Returns whether others have a handle.
+    ///
+    /// Ops whose futures live on elsewhere move to the parent, and so do nodes below it; where the
+    /// parent is cancelled that is one more way of becoming cancelled. Tasks below it that it has
+    /// cancelled stay so. A group below a task that ends has been leaked: its tasks are cancelled.
+    pub(crate) fn close(&mut self, node: NodeId) -> bool {
+        let Some(found) = self.nodes.get(node.0).filter(|found| !found.ghost) else {
+            return false;
+        };
+        let (kind, announced) = (found.kind(), found.announced);
+        let parent = found.parent.expect("the root is never closed");
+        let link = node.0.link();
+        if found.first_park.is_some() || found.first_child.is_some() {
+            self.hand_on(link, parent);
+        }
+        self.drop_extra(link);
+        let above = self.node_mut(parent);
+        match kind {
+            Kind::Task(_) => above.tasks -= 1,
+            _ => above.bodies -= 1,
+        }
+        let found = self.node_mut(link);
+        debug_assert_eq!(found.tasks, 0, "tasks move outward before");
+        if found.is_quiet() {
+            self.unlink(link);
+            self.nodes.clear(link);
+            if matches!(kind, Kind::Task(_)) {
+                self.tell_quiet(parent);
+            }
+        } else {
+            found.ghost = true;
+            self.node_mut(parent).ghost_children += 1;
+        }
+        announced
+    }
+
+    /// Gives the parent what is registered under a node that ends.
+    fn hand_on(&mut self, link: Link, parent: Link) {
+        while let Some(park) = self.node(link).first_park {
+            self.move_to(park, parent);
+        }
+        let closing = self.node(link);
+        let is_task = closing.is_task();
+        let cause = self.extra(closing).and_then(Extra::why);
+        let mut child = self.node(link).first_child;
+        while let Some(at) = child {
+            let below = self.node(at);
+            child = below.next;
+            if below.ghost {
+                continue;
+            }
+            match below.kind() {
+                Kind::Task(_) => {
+                    if let Some(cause) = cause.filter(|_| below.shield == Shield::None) {
+                        self.keep_cancelled(at, cause);
+                    }
+                    self.relink(at, parent);
+                }
+                Kind::Group if is_task => {
+                    let group = NodeId(self.nodes.key(at));
+                    self.cancel(group, Cancelled::new(Reason::Abandoned), false);
+                    self.close(group);
+                    // Its tasks have come to us, behind those we have seen.
+                    child = self.node(link).first_child;
+                }
+                _ => self.relink(at, parent),
+            }
+        }
+    }
+
+    /// Lets go of what few nodes have.
+    fn drop_extra(&mut self, node: Link) {
+        let Some(link) = self.node_mut(node).extra.take() else {
+            return;
+        };
+        let extra = self.extras.linked_mut(link);
+        let (deadline, grace) = (extra.deadline.take(), extra.grace.take());
+        let wakers = [extra.foreign.take(), extra.end_waiter.take()];
+        let promises = extra.promises;
+        self.extras.clear(link);
+        self.disarm(deadline.map(|(_, timer)| timer));
+        self.disarm(grace);
+        for waker in wakers.into_iter().flatten() {
+            self.effects.push_back(Effect::Drop(waker));
+        }
+        self.node_mut(node).tasks -= promises;
+    }
+
+    /// Gives a task that leaves a cancelled group the group's cause for its own.
+    fn keep_cancelled(&mut self, task: Link, cause: Cancelled) {
+        if self.node(task).own == Own::None {
+            let now = self.now;
+            self.ensure_extra(task).cause = Some((cause, now));
+            self.node_mut(task).own = Own::Hard;
+        }
+    }
+
+    /// Returns whether a group that lies below `task`, but in no other task, has not ended.
+    pub(crate) fn has_group_below(&self, task: NodeId) -> bool {
+        let first = self.nodes.get(task.0).and_then(|top| top.first_child);
+        let mut left: Vec<Link> = first.into_iter().collect();
+        while let Some(link) = left.pop() {
+            let node = self.node(link);
+            left.extend(node.next);
+            match node.kind() {
+                _ if node.ghost => {}
+                Kind::Group => return true,
+                Kind::Scope | Kind::Root => left.extend(node.first_child),
+                Kind::Task(_) => {}
+            }
+        }
+        false
+    }
+
+    // --- what an end waits for ---
+
+    /// Notes that a kernel op started under `node` goes on without its future.
+    pub(crate) fn orphan_started(&mut self, node: NodeId) -> NodeId {
+        let link = self.link_or_root(node);
+        self.node_mut(link).orphans += 1;
+        NodeId(self.nodes.key(link))
+    }
+
+    /// Notes that the kernel is done with such an op.
+    pub(crate) fn orphan_ended(&mut self, node: NodeId) {
+        let ended = self.nodes.get_mut(node.0);
+        ended.expect("a node with orphans stays").orphans -= 1;
+        self.tell_quiet(node.0.link());
+    }
+
+    /// Returns whether nothing is left that the end of this node has to wait for: kernel ops that
+    /// were started below and dropped there, and tasks. If something is, `waker` is woken once it is
+    /// gone. An older waker comes back, to be dropped outside the borrow.
+    pub(crate) fn is_done(&mut self, node: NodeId, waker: &Waker) -> (bool, Option<Waker>) {
+        let Some(found) = self.nodes.get_mut(node.0) else {
+            return (true, None);
+        };
+        found.ending = true;
+        if found.is_quiet() {
+            return (true, None);
+        }
+        (false, self.await_end(node.0.link(), waker))
+    }
+
+    #[cold]
+    fn await_end(&mut self, node: Link, waker: &Waker) -> Option<Waker> {
+        let extra = self.ensure_extra(node);
+        extra.end_waiter.replace(waker.clone())
+    }
+
+    /// Returns whether nothing is left that the end of this node has to wait for.
+    pub(crate) fn has_ended_below(&self, node: NodeId) -> bool {
+        self.nodes.get(node.0).is_none_or(Node::is_quiet)
+    }
+
+    /// A task has left this node, or a promise of one.
+    pub(super) fn task_left(&mut self, parent: Link) {
+        self.node_mut(parent).tasks -= 1;
+        self.tell_quiet(parent);
+    }
+
+    /// Frees `node` if it is a ghost without orphans, then the ghosts above it that waited for it;
+    /// wakes whoever waits for a living node that thereby has nothing left.
+    fn tell_quiet(&mut self, node: Link) {
+        let mut at = node;
+        while self.node(at).is_quiet() {
+            if !self.node(at).ghost {
+                let waker = self.extra_mut(at).and_then(|extra| extra.end_waiter.take());
+                self.effects.extend(waker.map(Effect::End));
+                return;
+            }
+            let parent = self.node(at).parent.expect("the root is no ghost");
+            self.unlink(at);
+            self.nodes.clear(at);
+            at = parent;
+            self.node_mut(at).ghost_children -= 1;
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Parks: ops that wait, each registered under the node that was active when it was polled.
+
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::view::Waits;
+use super::{Cancelled, Effect, NodeId, ParkId, Tree};
+use crate::slab::{Key, Link};
+use crate::time::Instant;
+
+/// What a parked op waits for, and so what a cancel does to it.
+#[derive(Debug)]
+pub(crate) enum Wait {
+    /// Something in memory: the waker is woken.
+    Memory { waker: Waker, purpose: Purpose },
+    /// A completion: the kernel op is asked to end, and ends when its completion arrives.
+    Kernel(u64),
+    /// Something in memory that a cancel does not end, and that nobody is told of.
+    Deaf { waker: Waker, purpose: Purpose },
+    /// Something in memory that a cancel does not end: the other side is told, and ends it.
+    Relayed {
+        waker: Waker,
+        purpose: Purpose,
+        relay: Rc<dyn Relay>,
+    },
+}
+
+/// Tells the other side of a wait that its scope is cancelled.
+pub(crate) trait Relay {
+    fn relay(&self, cause: Cancelled);
+}
+
+impl std::fmt::Debug for dyn Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Relay")
+    }
+}
+
+/// What a wait in memory is for: to be told to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A point in time.
+    Time,
+    /// The end of a task.
+    Join,
+    /// The next item of a stream or listener.
+    Item,
+    /// Something another task of this core does.
+    Turn,
+    /// What a library does that knows nothing of scopes.
+    Foreign,
+    /// A child to report that it has started.
+    Start,
+    /// A task on another core.
+    Remote,
+    /// The end of a job on a thread of its own.
+    Job,
+}
+
+impl std::fmt::Display for Purpose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Time => "a point in time",
+            Self::Join => "the end of a task",
+            Self::Item => "bytes or a connection",
+            Self::Turn => "another task of this core",
+            Self::Foreign => "a future of another library",
+            Self::Start => "a child to report that it has started",
+            Self::Remote => "another core",
+            Self::Job => "a blocking job",
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Park {
+    /// The node that it is registered under; one that was told of a cancel may outlive it.
+    pub(super) node: Key,
+    pub(super) previous: Option<Link>,
+    pub(super) next: Option<Link>,
+    pub(super) since: Instant,
+    pub(super) waits: Waits,
+    state: ParkState,
+}
+
+impl Park {
+    /// It was told of a cancel, and waits for the other side all the same.
+    pub(super) fn is_told(&self) -> bool {
+        match self.state {
+            ParkState::Asked(_) => true,
+            ParkState::Aborted(_) => matches!(self.waits, Waits::Kernel(_)),
+            ParkState::Waiting(_) | ParkState::Ready => false,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum ParkState {
+    Waiting(Wait),
+    /// The other side was told; no list has it any more.
+    Asked(Waker),
+    Ready,
+    /// With the cause of that moment: what it reports, whatever is cancelled later.
+    Aborted(Cancelled),
+}
+
+/// How a park stands, as its owner sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parked {
+    /// Neither completed nor aborted.
+    Waiting,
+    /// Completed first; a later cancel does not touch it.
+    Ready,
+    /// Aborted first, for this reason.
+    Aborted(Cancelled),
+}
+
+/// What a look at a park found.
+#[derive(Debug)]
+pub(crate) struct Polled {
+    pub(crate) parked: Parked,
+    /// A waker that is not needed any more, to be dropped outside the borrow.
+    pub(crate) stale: Option<Waker>,
+}
+
+impl Tree {
+    /// Registers an op under `node`.
+    pub(crate) fn park(&mut self, node: NodeId, wait: Wait) -> ParkId {
+        let under = self.link_or_root(node);
+        let key = self.parks.insert(Park {
+            node: self.nodes.key(under),
+            previous: None,
+            next: None,
+            since: self.now,
+            waits: Waits::of(&wait),
+            state: ParkState::Waiting(wait),
+        });
+        self.link_park(key.link(), under);
+        ParkId(key)
+    }
+
+    /// Looks at a park again: notes the waker of this poll, and follows the active scope if the op
+    /// is polled under another one than before. Moving under a cancelled scope aborts.
+    pub(crate) fn poll_park(&mut self, id: ParkId, active: NodeId, waker: &Waker) -> Polled {
+        let mut stale = None;
+        let park = self
+            .parks
+            .get_mut(id.0)
+            .expect("a park lives as long as its op");
+        match &mut park.state {
+            ParkState::Ready | ParkState::Aborted(_) | ParkState::Waiting(Wait::Kernel(_)) => {}
+            ParkState::Asked(known)
+            | ParkState::Waiting(
+                Wait::Memory { waker: known, .. }
+                | Wait::Deaf { waker: known, .. }
+                | Wait::Relayed { waker: known, .. },
+            ) => {
+                if !known.will_wake(waker) {
+                    stale = Some(std::mem::replace(known, waker.clone()));
+                }
+            }
+        }
+        if matches!(park.state, ParkState::Waiting(_))
+            && park.node != active.0
+            && self.nodes.get(active.0).is_some()
+        {
+            self.move_to(id.0.link(), active.0.link());
+            if self.aborted(id).is_some()
+                && let Some(Effect::Wake(_)) = self.effects.back()
+                && let Some(Effect::Wake(waker)) = self.effects.pop_back()
+            {
+                // The one who would be woken is the one who is looking.
+                stale = Some(waker);
+            }
+        }
+        let parked = match self.parks.get(id.0).map(|park| &park.state) {
+            Some(ParkState::Ready) => Parked::Ready,
+            Some(ParkState::Aborted(cause)) => Parked::Aborted(*cause),
+            _ => Parked::Waiting,
+        };
+        Polled { parked, stale }
+    }
+
+    /// Ends a wait in memory with success; returns whom to wake, or `None` if it was aborted first.
+    pub(crate) fn complete(&mut self, id: ParkId) -> Option<Waker> {
+        let park = self.parks.get_mut(id.0)?;
+        match &park.state {
+            ParkState::Ready | ParkState::Aborted(_) => return None,
+            // A kernel op is completed by its slot alone.
+            ParkState::Waiting(Wait::Kernel(_)) => return None,
+            ParkState::Asked(_) | ParkState::Waiting(_) => {}
+        }
+        self.told_no_more(id.0);
+        let park = self.parks.get_mut(id.0)?;
+        match std::mem::replace(&mut park.state, ParkState::Ready) {
+            ParkState::Waiting(
+                Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Relayed { waker, .. },
+            ) => {
+                self.unlink_park(id.0.link());
+                Some(waker)
+            }
+            ParkState::Asked(waker) => Some(waker),
+            _ => unreachable!("looked at just above"),
+        }
+    }
+
+    /// Returns whether a park was completed.
+    #[cfg(test)]
+    pub(crate) fn is_ready(&self, id: ParkId) -> bool {
+        self.parks
+            .get(id.0)
+            .is_some_and(|park| matches!(park.state, ParkState::Ready))
+    }
+
+    /// Returns why a park was aborted, if it was.
+    pub(crate) fn aborted(&self, id: ParkId) -> Option<Cancelled> {
+        match self.parks.get(id.0)?.state {
+            ParkState::Aborted(cause) => Some(cause),
+            ParkState::Waiting(_) | ParkState::Asked(_) | ParkState::Ready => None,
+        }
+    }
+
+    /// Returns the node a park is registered under, if that still is there.
+    pub(crate) fn node_of(&self, id: ParkId) -> Option<NodeId> {
+        let node = self.parks.get(id.0)?.node;
+        self.nodes.get(node).map(|_| NodeId(node))
+    }
+
+    /// Forgets a park, whose op has ended or was dropped. The waker comes back to be dropped
+    /// outside the borrow.
+    pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Waker> {
+        if matches!(self.parks.get(id.0)?.state, ParkState::Waiting(_)) {
+            self.unlink_park(id.0.link());
+        }
+        self.told_no_more(id.0);
+        match self.parks.remove(id.0)?.state {
+            ParkState::Waiting(
+                Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Relayed { waker, .. },
+            )
+            | ParkState::Asked(waker) => Some(waker),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a park is there.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_park(&self, id: ParkId) -> bool {
+        self.parks.get(id.0).is_some()
+    }
+
+    /// Returns how many ops are parked or have an outcome nobody has collected.
+    pub(crate) fn park_count(&self) -> usize {
+        self.parks.len()
+    }
+
+    /// Tells every op parked under a node that is refused; where there is none, and nothing else
+    /// below, the body waits in something foreign.
+    pub(super) fn abort_parks(&mut self, link: Link, cause: Cancelled) {
+        let node = self.nodes.linked(link);
+        let mut next = node.first_park;
+        if next.is_none() {
+            if node.is_bare() {
+                let node = NodeId(self.nodes.key(link));
+                self.effects.extend(self.foreign_wake(node));
+            }
+            return;
+        }
+        while let Some(park) = next {
+            next = self.parks.linked(park).next;
+            self.abort(park, cause);
+        }
+    }
+
+    /// Tells one linked park, unless nobody is to be told.
+    fn abort(&mut self, park: Link, cause: Cancelled) {
+        let found = self.parks.linked_mut(park);
+        if matches!(found.state, ParkState::Waiting(Wait::Deaf { .. })) {
+            return;
+        }
+        let (state, effect) = match std::mem::replace(&mut found.state, ParkState::Aborted(cause)) {
+            ParkState::Waiting(Wait::Memory { waker, .. }) => {
+                (ParkState::Aborted(cause), Effect::Wake(waker))
+            }
+            ParkState::Waiting(Wait::Kernel(op)) => (ParkState::Aborted(cause), Effect::Kernel(op)),
+            ParkState::Waiting(Wait::Relayed { waker, relay, .. }) => {
+                (ParkState::Asked(waker), Effect::Relay(relay, cause))
+            }
+            ParkState::Waiting(Wait::Deaf { .. })
+            | ParkState::Asked(_)
+            | ParkState::Ready
+            | ParkState::Aborted(_) => unreachable!("only a waiting park is linked"),
+        };
+        found.state = state;
+        let told = found.is_told().then_some(found.node);
+        self.unlink_park(park);
+        if let Some(node) = told {
+            self.nodes.linked_mut(node.link()).told += 1;
+        }
+        self.effects.push_back(effect);
+    }
+
+    /// Notes that a park ends, or is forgotten, which may have been told of a cancel.
+    fn told_no_more(&mut self, park: Key) {
+        let told = self.parks.get(park).filter(|park| park.is_told());
+        if let Some(node) = told.and_then(|park| self.nodes.get_mut(park.node)) {
+            node.told -= 1;
+        }
+    }
+
+    /// Registers a waiting park under another node; under one that is cancelled, that aborts it.
+    pub(super) fn move_to(&mut self, park: Link, node: Link) {
+        self.unlink_park(park);
+        self.parks.linked_mut(park).node = self.nodes.key(node);
+        self.link_park(park, node);
+        if self.nodes.linked(node).refused {
+            self.abort(park, self.cause_from(node, false));
+        }
+    }
+}
