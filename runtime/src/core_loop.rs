@@ -336,23 +336,42 @@ impl Core {
 
     /// Polls one task. True if it was the future of `block_on` and it has ended.
     fn poll(&self, ready: Ready, main: MainPoll<'_>) -> bool {
-        let (id, node, object) = match ready {
-            Ready::Main { id, node } => (id, node, None),
-            Ready::Task { id, node, object } => (id, node, Some(object)),
-        };
-        let waker = task_waker(self.number(), id.slot(), id.generation());
-        let mut cx = Context::from_waker(&waker);
-        let outside = self.active.replace(node);
-        self.begin_poll(id);
-        let Some(mut object) = object else {
-            let ended = main(&mut cx);
-            self.end_poll(id, node, ended);
-            self.active.set(outside);
-            return ended;
-        };
-        let polled = object.as_mut().poll(&mut cx);
-        self.end_poll(id, node, polled.is_ready());
-        self.active.set(outside);
+        match ready {
+            Ready::Main { id, node } => self.poll_as(id, node, |cx| main(cx)),
+            Ready::Task { id, node, object } => {
+                self.poll_task(id, node, object);
+                false
+            }
+        }
+    }
+
+    /// Polls a task that has just been started, from within the poll of another, which then goes on
+    /// as if nothing had been.
+    pub(crate) fn poll_at_once(&self, id: TaskId, node: NodeId, object: TaskBox) {
+        let outer = (
+            self.running.get(),
+            self.refusals.get(),
+            self.refused_under.get(),
+            self.allowance.get(),
+            self.aborts_seen.get(),
+            self.coming_back.take(),
+        );
+        self.counters().polls.add(1);
+        self.poll_task(id, node, object);
+        self.running.set(outer.0);
+        self.refusals.set(outer.1);
+        self.refused_under.set(outer.2);
+        self.allowance.set(outer.3);
+        self.aborts_seen.set(outer.4);
+        self.coming_back.replace(outer.5);
+    }
+
+    fn poll_task(&self, id: TaskId, node: NodeId, mut object: TaskBox) {
+        let mut polled = Poll::Pending;
+        self.poll_as(id, node, |cx| {
+            polled = object.as_mut().poll(cx);
+            polled.is_ready()
+        });
         match polled {
             Poll::Pending => self.tasks.borrow_mut().put_back(id, object),
             Poll::Ready(ended) => {
@@ -362,7 +381,23 @@ impl Core {
                 self.finish(id, node, object);
             }
         }
-        false
+    }
+
+    /// Runs a poll of this task, which says whether it has ended; returns that.
+    fn poll_as(
+        &self,
+        id: TaskId,
+        node: NodeId,
+        poll: impl FnOnce(&mut Context<'_>) -> bool,
+    ) -> bool {
+        let waker = task_waker(self.number(), id.slot(), id.generation());
+        let mut cx = Context::from_waker(&waker);
+        let outside = self.active.replace(node);
+        self.begin_poll(id);
+        let ended = poll(&mut cx);
+        self.end_poll(id, node, ended);
+        self.active.set(outside);
+        ended
     }
 
     fn begin_poll(&self, id: TaskId) {

@@ -209,6 +209,22 @@ impl Core {
         (task, node)
     }
 
+    /// Starts a task under a scope of this core, and polls it at once.
+    pub(crate) fn spawn_eager_under<F>(&self, parent: NodeId, future: F) -> (TaskId, NodeId)
+    where
+        F: Future<Output: 'static> + 'static,
+    {
+        let object: TaskBox = Box::pin(TaskCell::Running(future));
+        let mut tree = self.tree.borrow_mut();
+        let node = tree.open(parent, Kind::Task(0), Shield::None);
+        let task = self.tasks.borrow_mut().insert_running(node);
+        tree.name_task(node, task.slot());
+        drop(tree);
+        self.counters().spawned.add(1);
+        self.poll_at_once(task, node, object);
+        (task, node)
+    }
+
     /// Starts a kernel op.
     pub(crate) fn start<O: Operation>(&self, operation: O, fd: Option<SharedFd>) -> OpId {
         self.ops

@@ -6,6 +6,7 @@ mod buffers;
 mod cancel;
 mod corners;
 mod dump;
+mod eager;
 mod ends;
 mod features;
 mod foreign_code;

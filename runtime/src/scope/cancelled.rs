@@ -37,6 +37,8 @@ pub enum Reason {
     Finished,
     /// What waited for it was dropped.
     Dropped,
+    /// Whoever had asked for it has gone: a connection was closed or reset.
+    Disconnected,
     /// Its group was leaked by the task that had opened it.
     Abandoned,
     /// The runtime is shutting down, or another core's main task failed.
@@ -110,6 +112,7 @@ impl fmt::Display for Cancelled {
             Reason::Dropped => f.write_str("cancelled: what waited for it was dropped"),
             Reason::Abandoned => f.write_str("cancelled: its group was leaked"),
             Reason::Shutdown => f.write_str("cancelled: the runtime is shutting down"),
+            Reason::Disconnected => f.write_str("cancelled: whoever had asked for it has gone"),
             Reason::Misuse(how) => f.write_str(match how {
                 Misuse::RunTwice => "a scope was run a second time: make one for each run",
                 Misuse::OtherRuntime => {

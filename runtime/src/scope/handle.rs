@@ -120,7 +120,7 @@ fn delivery(sent: Sent) -> Delivery {
 
 /// The reasons that are told by a word of ours, which is their place here. A misuse is nobody's
 /// reason to cancel.
-const TOLD: [Reason; 8] = [
+const TOLD: [Reason; 9] = [
     Reason::Requested,
     Reason::Deadline,
     Reason::Failure,
@@ -129,6 +129,7 @@ const TOLD: [Reason; 8] = [
     Reason::Dropped,
     Reason::Abandoned,
     Reason::Shutdown,
+    Reason::Disconnected,
 ];
 
 const IS_OWN: u64 = 1 << 32;

@@ -212,9 +212,14 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     /// Cancels the task alone, with reason [`Reason::Requested`]: its ops fail from now on. It ends
     /// as it sees fit, and can still be joined. One that has ended is not touched.
     pub fn cancel(&self) {
+        self.cancel_for(Reason::Requested);
+    }
+
+    /// As [`JoinHandle::cancel`], for this reason.
+    pub fn cancel_for(&self, reason: Reason) {
         current::with(|core| {
             if core.identity() == self.home && !core.tasks.borrow().has_ended(self.task) {
-                core.cancel(self.node, Cancelled::new(Reason::Requested), None);
+                core.cancel(self.node, Cancelled::new(reason), None);
             }
         });
     }

@@ -131,6 +131,13 @@ impl TaskTable {
         id
     }
 
+    /// Adds a task that is polled by its maker, who puts it back or ends it.
+    pub(crate) fn insert_running(&mut self, node: NodeId) -> TaskId {
+        let id = self.occupy(None, node, State::Running);
+        self.live += 1;
+        id
+    }
+
     /// Adds the task of `block_on`, ready to run.
     pub(crate) fn insert_main(&mut self, node: NodeId) -> TaskId {
         self.occupy(None, node, State::Main)
@@ -337,6 +344,7 @@ impl TaskTable {
 
     fn occupy(&mut self, object: Option<TaskBox>, node: NodeId, state: State) -> TaskId {
         let wanted = state != State::Main;
+        let queued = state != State::Running;
         let index = match self.free.take() {
             Some(index) => {
                 let slot = &mut self.slots[index as usize];
@@ -346,7 +354,7 @@ impl TaskTable {
                     node,
                     generation: slot.generation,
                     state,
-                    queued: true,
+                    queued,
                     wanted,
                     joiner: None,
                 };
@@ -362,14 +370,16 @@ impl TaskTable {
                     node,
                     generation,
                     state,
-                    queued: true,
+                    queued,
                     wanted,
                     joiner: None,
                 });
                 index
             }
         };
-        self.ready.push_back(index);
+        if queued {
+            self.ready.push_back(index);
+        }
         TaskId::new(index, self.slots[index as usize].generation)
     }
 
