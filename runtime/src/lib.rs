@@ -63,8 +63,8 @@ pub use runtime::{
     start_thread,
 };
 pub use scope::{
-    AlreadyStarted, CancelHandle, Cancelled, CarriesCancelled, Delivery, Group, GroupError,
-    GroupPanic, Misuse, Reason, Remote, Scope, StartError, Started, TimedOut, check,
+    AlreadyStarted, CancelHandle, Cancelled, CarriesCancelled, Delivery, ForeignWait, Group,
+    GroupError, GroupPanic, Misuse, Reason, Remote, Scope, StartError, Started, TimedOut, check,
     effective_deadline, group, is_cancelled, isolating_group, on, race, race_all, race_with,
     run_until_cancelled, timeout,
 };

@@ -236,7 +236,7 @@ fn a_request_whose_body_is_still_coming_is_answered() {
         async move {
             tell.send(()).expect("the test listens");
             let body = request.into_body().collect().await?;
-            Ok::<_, hyper::Error>(Response::new(Full::new(body.to_bytes())))
+            Ok::<_, std::io::Error>(Response::new(Full::new(body.to_bytes())))
         }
     });
     let server = server.expect("a server");

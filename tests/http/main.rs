@@ -1,6 +1,7 @@
 //! The HTTP server, from outside: what it answers, what it refuses, whom it lets go, how it ends.
 
 mod binding;
+mod cancels;
 mod drain;
 mod patience;
 mod peers;

@@ -321,7 +321,7 @@ fn a_client_that_vanishes_in_the_middle_of_its_request_harms_nobody() {
         async move {
             let body = request.into_body().collect().await?;
             count.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, hyper::Error>(Response::new(Full::new(body.to_bytes())))
+            Ok::<_, std::io::Error>(Response::new(Full::new(body.to_bytes())))
         }
     });
     let server = server.expect("a server");

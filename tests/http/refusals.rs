@@ -195,15 +195,16 @@ fn failing() -> Server {
 }
 
 #[test]
-fn a_handler_that_panics_costs_its_connection_only() {
+fn a_handler_that_panics_or_fails_costs_its_request_only() {
     let server = failing();
     // On the same core.
     let mut other = Client::connect(server.local_addr());
+    let mut client = Client::connect(server.local_addr());
     assert_eq!(other.get("/before").text(), "well, /before");
     for path in ["/panic", "/late", "/fail"] {
-        let mut client = Client::connect(server.local_addr());
-        client.ask("GET", path, "");
-        assert_eq!(client.until_cut(), 0, "{path}");
+        let failed = client.get(path);
+        assert_eq!((failed.status(), failed.text()), (500, ""), "{path}");
+        assert_eq!(client.get("/next").text(), "well, /next");
         assert_eq!(other.get("/after").text(), "well, /after");
     }
 }
@@ -216,7 +217,8 @@ fn a_handler_that_panics_costs_its_stream_only_in_http_2() {
         let (mut sender, _connection) = peers::http2::<Empty<Bytes>>(address).await;
         for path in ["/panic", "/late", "/fail"] {
             let answer = sender.send_request(get(address, path)).await;
-            let _ = answer.expect_err(path);
+            let failed = answer.expect("an answer");
+            assert_eq!(failed.status(), 500, "{path}");
             let next = sender.send_request(get(address, "/next")).await;
             assert_eq!(whole(next.expect("an answer")).await, "well, /next");
         }

@@ -35,7 +35,7 @@ fn this_core() -> usize {
 fn collecting_echo() -> Server {
     let echo = |request: Request<Incoming>| async move {
         let body = request.into_body().collect().await?.to_bytes();
-        Ok::<_, hyper::Error>(Response::new(Full::new(body)))
+        Ok::<_, std::io::Error>(Response::new(Full::new(body)))
     };
     one_core().serve(echo).expect("a server")
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use quoit::Cores;
 use quoit::fs::File;
@@ -25,7 +24,7 @@ use crate::support::{World, address, below, one_in, pause_up_to, size, some_text
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Any body, of a request or an answer.
-pub(crate) type AnyBody = UnsyncBoxBody<Bytes, Failure>;
+pub(crate) type AnyBody = Pin<Box<dyn Body<Data = Bytes, Error = Failure>>>;
 
 /// The files of the site: where each begins in the text, and how long it is.
 const FILES: [(usize, usize); 4] = [(0, 0), (77, 1), (1_234, 40_000), (500_000, 300_000)];
@@ -87,7 +86,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<AnyBody>, Failure
             number().ok_or("how much?")?,
         )),
         "echo" => whole(request.into_body().collect().await?.to_bytes()),
-        "through" => request.into_body().map_err(Failure::from).boxed_unsync(),
+        "through" => Box::pin(request.into_body().map_err(Failure::from)),
         "file" => match file(number().ok_or("which file?")?).await {
             Ok(bytes) => whole(bytes),
             Err(_) => {
@@ -120,9 +119,7 @@ async fn file(number: usize) -> io::Result<Bytes> {
 
 /// A body whose size is told beforehand.
 pub(crate) fn whole(bytes: impl Into<Bytes>) -> AnyBody {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Box::pin(Full::new(bytes.into()).map_err(|never| match never {}))
 }
 
 /// A body that is made piece by piece, with pauses, and does not say how long it is.
@@ -133,11 +130,10 @@ pub(crate) fn in_pieces(bytes: impl Into<Bytes>) -> AnyBody {
         let part = size().clamp(1, left.len());
         pieces.push_back(left.split_to(part));
     }
-    Pieces {
+    Box::pin(Pieces {
         left: pieces,
         pause: None,
-    }
-    .boxed_unsync()
+    })
 }
 
 struct Pieces {
@@ -250,7 +246,7 @@ pub(crate) enum Reader {
 
 /// Reads a body, sometimes slowly; `None` if it was left.
 pub(crate) async fn read(
-    mut body: Incoming,
+    mut body: hyper::body::Incoming,
     reader: Reader,
 ) -> Result<Option<Vec<u8>>, hyper::Error> {
     let mut bytes = Vec::new();

@@ -4,12 +4,15 @@
 //! arrive, whether an answer is stuck, and whether anything happens at all, is counted here.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+
+use super::BoxError;
 
 /// The counts of one connection.
 #[derive(Debug, Default)]
@@ -125,17 +128,18 @@ impl Drop for Answering {
 }
 
 pin_project! {
-    /// A body that is counted for as long as hyper has it.
+    /// A body that is counted for as long as hyper has it; `None` is an empty one. A panic in it is an
+    /// error of its answer, and of nothing else.
     #[derive(Debug)]
     pub(super) struct Counted<B> {
         #[pin]
-        body: B,
+        body: Option<B>,
         answering: Answering,
     }
 }
 
 impl<B> Counted<B> {
-    pub(super) fn new(body: B, activity: &Rc<Activity>, asked: Asked) -> Self {
+    pub(super) fn new(body: Option<B>, activity: &Rc<Activity>, asked: Asked) -> Self {
         activity.bodies.set(activity.bodies.get() + 1);
         let activity = Rc::clone(activity);
         Self {
@@ -145,28 +149,37 @@ impl<B> Counted<B> {
     }
 }
 
-impl<B: Body> Body for Counted<B> {
+impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let polled = this.body.poll_frame(cx);
-        if polled.is_ready() {
-            let answered = &this.answering.activity.answered;
-            answered.set(answered.get() + 1);
-        }
-        polled
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut this = self.project();
+        let Some(body) = this.body.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
+        let frame = match polled {
+            Ok(polled) => ready!(polled).map(|frame| frame.map_err(Into::into)),
+            Err(payload) => {
+                drop(payload);
+                Some(Err("the body of the answer panicked".into()))
+            }
+        };
+        let answered = &this.answering.activity.answered;
+        answered.set(answered.get() + 1);
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let empty = || SizeHint::with_exact(0);
+        self.body.as_ref().map_or_else(empty, Body::size_hint)
     }
 }

@@ -7,45 +7,75 @@ use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::{self, Future};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{CONNECTION, DATE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
-use hyper::body::Incoming;
+use hyper::body;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use quoit::buf::Chunk;
 use quoit::sync::Event;
 use quoit::time::sleep;
-use quoit::{Cancelled, CarriesCancelled, Scope};
+use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 
 use super::activity::{Activity, Asked, Counted};
-use super::{Executor, Io, Timer};
+use super::executor::InGroup;
+use super::incoming::Fate;
+use super::request::{self, Outcome};
+use super::trouble::{Listener, Trouble};
+use super::{BoxError, Incoming, Io, Timer};
 use crate::tcp::TcpStream;
 
 /// What a connection may ask of the server.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(super) struct Limits {
     pub(super) head_timeout: Duration,
+    pub(super) body_timeout: Duration,
     pub(super) stall_timeout: Duration,
+    pub(super) handler_timeout: Option<Duration>,
     pub(super) max_head: usize,
+    pub(super) max_body: u64,
+}
+
+/// Whose a request is: in the extensions of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The client's address.
+    pub address: SocketAddr,
+    /// The core that has the connection.
+    pub core: CoreId,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             head_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
+            handler_timeout: None,
             max_head: 64 * 1024,
+            max_body: 16 * 1024 * 1024,
         }
     }
 }
 
-/// What the connections of a core share: whether the server drains, and what time it is.
+/// What the connections of a core share.
+#[derive(Debug)]
+pub(super) struct Site<H> {
+    pub(super) handler: H,
+    pub(super) limits: Limits,
+    pub(super) listener: Listener,
+    pub(super) draining: Draining,
+}
+
+/// Whether the server drains, and what time it is.
 #[derive(Debug, Default)]
 pub(super) struct Draining {
     begun: Event,
@@ -98,57 +128,99 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection until it ends; once `draining` is set, it answers what was asked and ends.
+///
+/// The connection is a group: requests are its children, and what hyper starts for it are daemons.
 pub(super) async fn serve<H, F, B, E>(
     stream: TcpStream,
-    handler: H,
-    limits: Limits,
-    draining: Rc<Draining>,
-) -> Result<(), Box<dyn Error + Send + Sync>>
+    peer: SocketAddr,
+    site: Rc<Site<H>>,
+) -> Result<(), BoxError>
 where
-    H: Fn(Request<Incoming>) -> F,
+    H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Result<Response<B>, E>> + 'static,
-    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
-    E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    B: Body<Error: Into<BoxError>> + 'static,
+    E: Into<BoxError> + 'static,
 {
     let sniffed = Scope::new()
-        .timeout(limits.head_timeout)
-        .run(sniff(&stream, &draining))
+        .timeout(site.limits.head_timeout)
+        .run(sniff(&stream, &site.draining))
         .await?;
     // Nothing came in time, or the server stops and nothing had come.
-    let Some(Some(Sniffed {
+    let Some(Some(sniffed)) = sniffed else {
+        return Ok(());
+    };
+    let served = isolating_group(async |group| Ok(speak(group, stream, peer, sniffed, site).await));
+    match served.await {
+        Ok(served) => served.unwrap_or(Ok(())),
+        Err(error) => Err(Cancelled::from(error).into()),
+    }
+}
+
+async fn speak<H, F, B, E>(
+    group: Group<Cancelled>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    sniffed: Sniffed,
+    site: Rc<Site<H>>,
+) -> Result<(), BoxError>
+where
+    H: Fn(Request<Incoming>) -> F + 'static,
+    F: Future<Output = Result<Response<B>, E>> + 'static,
+    B: Body<Error: Into<BoxError>> + 'static,
+    E: Into<BoxError> + 'static,
+{
+    let limits = site.limits;
+    let Sniffed {
         protocol,
         early,
         rest,
-    })) = sniffed
-    else {
-        return Ok(());
+    } = sniffed;
+    let peer = Peer {
+        address: peer,
+        core: CoreId::current().expect("a connection is on a core"),
     };
     let io = Io::with_early_bytes(stream, early, rest).stall_timeout(limits.stall_timeout);
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|request: Request<body::Incoming>| {
         let asked = if request.body().is_end_stream() {
             Asked::Head
         } else {
             Asked::HeadAndBody
         };
-        let (answer, handling) = (handler(request), activity.handling(asked));
-        let (activity, draining) = (Rc::clone(&activity), Rc::clone(&draining));
+        let handling = activity.handling(asked);
+        let pending = admit(request, &limits, peer)
+            .map(|(request, fate)| request::start(group, &site, request, fate, handling));
+        let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
         async move {
-            let mut answer = answer.await?;
-            drop(handling);
+            let outcome = match pending {
+                Ok(pending) => pending.await,
+                Err(status) => Outcome::Refused(status),
+            };
+            let mut answer = match outcome {
+                Outcome::Answer(answer) => answer.map(Some),
+                Outcome::Failed(error) => {
+                    let (peer, error) = (peer.address, &error);
+                    site.listener.tell(&Trouble::Request { peer, error });
+                    refusal(StatusCode::INTERNAL_SERVER_ERROR)
+                }
+                Outcome::Refused(status) => refusal(status),
+                Outcome::Nobody(error) => return Err(error),
+            };
             // hyper's own would read a clock of its own.
             answer
                 .headers_mut()
                 .entry(DATE)
-                .or_insert_with(|| draining.date.now());
-            if protocol == Protocol::Http1 && draining.is_set() {
-                // Told with its last answer, a client does not send another request after it.
+                .or_insert_with(|| site.draining.date.now());
+            let unread = answer.body().is_none() && asked == Asked::HeadAndBody;
+            if protocol == Protocol::Http1 && (site.draining.is_set() || unread) {
+                // Told with its last answer, a client does not send another request after it. Nor
+                // does it after a body that nobody will read.
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
-            Ok::<_, E>(answer.map(|body| Counted::new(body, &activity, asked)))
+            Ok::<_, BoxError>(answer.map(|body| Counted::new(body, &activity, asked)))
         }
     });
     let finish = Cell::new(false);
@@ -163,7 +235,7 @@ where
                 .header_read_timeout(limits.head_timeout)
                 .max_header_size(limits.max_head);
             let connection = pin!(builder.serve_connection(io, service));
-            let watch = last_call(&activity, &draining, &finish);
+            let watch = last_call(&activity, &site.draining, &finish);
             drive(
                 connection,
                 http1::Connection::graceful_shutdown,
@@ -173,13 +245,13 @@ where
             .await?;
         }
         Protocol::Http2 => {
-            let mut builder = http2::Builder::new(Executor);
+            let mut builder = http2::Builder::new(InGroup(group));
             builder
                 .timer(Timer)
                 .auto_date_header(false)
                 .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
             let connection = pin!(builder.serve_connection(io, service));
-            let watch = watch_streams(&activity, limits, &draining, &finish);
+            let watch = watch_streams(&activity, limits, &site.draining, &finish);
             drive(
                 connection,
                 http2::Connection::graceful_shutdown,
@@ -190,6 +262,32 @@ where
         }
     }
     Ok(())
+}
+
+/// Takes a request in, or says with which status it is refused.
+fn admit(
+    request: Request<body::Incoming>,
+    limits: &Limits,
+    peer: Peer,
+) -> Result<(Request<Incoming>, Fate), StatusCode> {
+    // What is known to be too large is not begun.
+    if request.body().size_hint().lower() > limits.max_body {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    let fate = Fate::default();
+    let mut request = request.map(|body| {
+        let fate = fate.clone();
+        Incoming::new(body, limits.max_body, limits.body_timeout, fate)
+    });
+    request.extensions_mut().insert(peer);
+    Ok((request, fate))
+}
+
+/// An answer of the server's own, without a body.
+fn refusal<B>(status: StatusCode) -> Response<Option<B>> {
+    let mut answer = Response::new(None);
+    *answer.status_mut() = status;
+    answer
 }
 
 /// Polls a connection until it ends or `watch` says to cut it; tells it once when it shall finish

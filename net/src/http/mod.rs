@@ -9,13 +9,22 @@
 mod activity;
 mod connection;
 mod executor;
+mod incoming;
 mod io;
+mod request;
 mod server;
 mod timer;
+mod trouble;
 
-pub use connection::Limits;
+use std::error::Error;
+
+pub use connection::Peer;
 pub use executor::Executor;
-pub use hyper::body::Incoming;
+pub use incoming::Incoming;
 pub use io::Io;
 pub use server::{Builder, Report, Server};
 pub use timer::Timer;
+pub use trouble::Trouble;
+
+/// Whatever a handler or a body fails with.
+type BoxError = Box<dyn Error + Send + Sync>;

@@ -8,7 +8,6 @@
 //! ```
 
 use std::cell::Cell;
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -19,14 +18,15 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{
     CancelHandle, CarriesCancelled, CoreId, CoreMetrics, Cores, RemoteHandle, Runtime, Scope,
 };
 
-use super::connection::{self, Draining, Limits};
+use super::connection::{self, Draining, Limits, Site};
+use super::trouble::{Listener, Trouble};
+use super::{BoxError, Incoming};
 use crate::sharded::ShardedListener;
 use crate::tcp::{TcpListener, TcpOptions, TcpStream};
 
@@ -139,6 +139,7 @@ pub struct Builder<A> {
     cores: Cores,
     limits: Limits,
     options: TcpOptions,
+    listener: Listener,
 }
 
 impl Server {
@@ -149,6 +150,7 @@ impl Server {
             cores: Cores::All,
             limits: Limits::default(),
             options: TcpOptions::new(),
+            listener: Listener::default(),
         }
     }
 
@@ -253,6 +255,40 @@ impl<A: ToSocketAddrs> Builder<A> {
         self
     }
 
+    /// How long a client may send nothing of a request's body that a handler waits for; the handler's
+    /// read fails then, and the answer is 408. Default 30 s, as for a head: a connection that is alive
+    /// sends something in that time.
+    #[must_use]
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.body_timeout = timeout;
+        self
+    }
+
+    /// How long a handler may take to make an answer, reading the request's body included; then it is
+    /// cancelled, and if it ends with that the client is answered with 503. Default: as long as it
+    /// takes, since only you know what it does.
+    #[must_use]
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.handler_timeout = Some(timeout);
+        self
+    }
+
+    /// How many bytes the body of a request may have; more is answered with 413. A body takes memory
+    /// only as it is read, so this is for handlers that gather it. Default 16 MiB.
+    #[must_use]
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.limits.max_body = bytes;
+        self
+    }
+
+    /// Tells this of what no client can be told. On the core where it happens: it is not to wait.
+    /// Default: a line on standard error.
+    #[must_use]
+    pub fn on_trouble(mut self, listener: impl Fn(&Trouble<'_>) + Send + Sync + 'static) -> Self {
+        self.listener = Listener::new(listener);
+        self
+    }
+
     /// How many bytes the head of a request may have; more is answered with 431. Default 64 KiB.
     #[must_use]
     pub fn max_head(mut self, bytes: usize) -> Self {
@@ -278,8 +314,8 @@ impl<A: ToSocketAddrs> Builder<A> {
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Result<Response<B>, E>> + 'static,
-        B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+        B: Body<Error: Into<BoxError>> + 'static,
+        E: Into<BoxError> + 'static,
     {
         self.serve_with(move |_| {
             let handler = handler.clone();
@@ -296,10 +332,10 @@ impl<A: ToSocketAddrs> Builder<A> {
     where
         M: Fn(CoreId) -> P + Clone + Send + 'static,
         P: Future<Output = io::Result<H>> + 'static,
-        H: Fn(Request<Incoming>) -> F + Clone + 'static,
+        H: Fn(Request<Incoming>) -> F + 'static,
         F: Future<Output = Result<Response<B>, E>> + 'static,
-        B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
-        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+        B: Body<Error: Into<BoxError>> + 'static,
+        E: Into<BoxError> + 'static,
     {
         let runtime = Runtime::builder().cores(self.cores).build()?;
         let cores = runtime.handle();
@@ -308,8 +344,8 @@ impl<A: ToSocketAddrs> Builder<A> {
         let mut made = Vec::new();
         let mut mains = Vec::new();
         for core in cores.cores() {
-            let (make, port, shared, limits) =
-                (make.clone(), port.clone(), Arc::clone(&shared), self.limits);
+            let (make, port, shared) = (make.clone(), port.clone(), Arc::clone(&shared));
+            let (limits, trouble) = (self.limits, self.listener.clone());
             let (tell, told) = RemoteHandle::<io::Result<()>>::channel();
             let main = cores.spawn(core, move || async move {
                 let ready = match make(core).await {
@@ -320,7 +356,7 @@ impl<A: ToSocketAddrs> Builder<A> {
                     Ok((handler, listener)) => {
                         tell.send(Ok(()));
                         drop(port);
-                        serve_core(listener, handler, limits, &shared).await
+                        serve_core(listener, handler, limits, trouble, &shared).await
                     }
                     Err(error) => {
                         tell.send(Err(error));
@@ -371,7 +407,7 @@ fn bind_first(
 #[derive(Debug, Default)]
 struct Connections {
     open: Cell<u64>,
-    draining: Rc<Draining>,
+    draining: Cell<bool>,
     /// Set when the last has ended after `draining`.
     none_left: Event,
 }
@@ -390,7 +426,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let open = self.0.open.get() - 1;
         self.0.open.set(open);
-        if open == 0 && self.0.draining.is_set() {
+        if open == 0 && self.0.draining.get() {
             self.0.none_left.set();
         }
     }
@@ -401,35 +437,48 @@ async fn serve_core<H, F, B, E>(
     listener: TcpListener,
     handler: H,
     limits: Limits,
+    trouble: Listener,
     shared: &Shared,
 ) -> io::Result<Report>
 where
-    H: Fn(Request<Incoming>) -> F + Clone + 'static,
+    H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Result<Response<B>, E>> + 'static,
-    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
-    E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    B: Body<Error: Into<BoxError>> + 'static,
+    E: Into<BoxError> + 'static,
 {
     let connections = Rc::new(Connections::default());
+    let site = Rc::new(Site {
+        handler,
+        limits,
+        listener: trouble,
+        draining: Draining::default(),
+    });
     let begin = |stream: TcpStream| {
-        let (open, handler) = (Open::new(&connections), handler.clone());
+        let (open, site) = (Open::new(&connections), Rc::clone(&site));
         drop(quoit::spawn(async move {
-            if let Err(error) =
-                connection::serve(stream, handler, limits, Rc::clone(&open.0.draining)).await
+            let _open = open;
+            // One that has gone already has no address, and nothing to be served.
+            let Ok(peer) = stream.peer_addr() else { return };
+            if let Err(error) = connection::serve(stream, peer, Rc::clone(&site)).await
                 && !connection::is_ordinary_end(&*error)
             {
-                eprintln!("quoit: a connection ended early: {error}");
+                let error = &error;
+                site.listener.tell(&Trouble::Connection { peer, error });
             }
         }));
     };
     let accepting = Scope::new();
     shared.accepting(accepting.handle());
-    accepting.run(accept(&listener, &begin)).await?;
+    accepting
+        .run(accept(&listener, &begin, &site.listener))
+        .await?;
     // Those that were made and not yet begun are answered as well.
     for stream in listener.finish().await {
         begin(stream);
     }
     let at_start = connections.open.get();
-    connections.draining.begin(shared.grace());
+    connections.draining.set(true);
+    site.draining.begin(shared.grace());
     if at_start > 0 {
         let _: Option<()> = Scope::new()
             .timeout(shared.grace())
@@ -443,7 +492,11 @@ where
     })
 }
 
-async fn accept(listener: &TcpListener, begin: &impl Fn(TcpStream)) -> io::Result<()> {
+async fn accept(
+    listener: &TcpListener,
+    begin: &impl Fn(TcpStream),
+    trouble: &Listener,
+) -> io::Result<()> {
     let mut pause = PAUSE;
     loop {
         match listener.accept().await {
@@ -455,7 +508,8 @@ async fn accept(listener: &TcpListener, begin: &impl Fn(TcpStream)) -> io::Resul
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 // No descriptor or no memory: connections wait in the kernel until there is.
-                eprintln!("quoit: cannot accept: {error}; waiting {pause:?}");
+                let error = &error;
+                trouble.tell(&Trouble::Accept { error, pause });
                 sleep(pause).await?;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

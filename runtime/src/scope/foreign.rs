@@ -43,8 +43,7 @@ pub fn run_until_cancelled<F: Future>(
 ) -> impl Future<Output = Result<F::Output, Cancelled>> {
     Foreign {
         future: Some(future),
-        park: Park::new(),
-        waits: false,
+        wait: ForeignWait::default(),
     }
 }
 
@@ -52,8 +51,7 @@ pin_project! {
     struct Foreign<F> {
         #[pin]
         future: Option<F>,
-        park: Park,
-        waits: bool,
+        wait: ForeignWait,
     }
 }
 
@@ -61,29 +59,70 @@ impl<F: Future> Future for Foreign<F> {
     type Output = Result<F::Output, Cancelled>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if !*this.waits {
+        let this = self.project();
+        let mut future = this.future;
+        let polled = ready!(this.wait.poll(cx, |cx| {
+            let future = future.as_mut().as_pin_mut();
+            future.expect("not polled after its end").poll(cx)
+        }));
+        if polled.is_err() {
+            future.set(None);
+        }
+        Poll::Ready(polled)
+    }
+}
+
+/// The same for what is polled by hand and is no future: a body, a stream of another library.
+///
+/// One wait at a time; once it has ended, the next may begin. Dropped, it waits no more.
+#[derive(Debug, Default)]
+pub struct ForeignWait {
+    park: Park,
+    waits: bool,
+}
+
+impl ForeignWait {
+    /// Calls `poll`, which may wait, unless the scope is cancelled; a cancel ends the wait, and it is
+    /// then for the caller to drop what waited, or to leave it.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`]: `poll` was not called, or is waiting no more for anybody.
+    ///
+    /// # Panics
+    ///
+    /// Off a core.
+    pub fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, Cancelled>> {
+        if !self.waits {
             ready!(current::with(|core| park::entry(core, cx.waker())))?;
         }
-        let future = this.future.as_mut().as_pin_mut();
-        if let Poll::Ready(output) = future.expect("not polled after its end").poll(cx) {
-            this.park.end();
+        if let Poll::Ready(output) = poll(cx) {
+            self.end();
             return Poll::Ready(Ok(output));
         }
         let look = current::with(|core| {
-            if !*this.waits {
-                *this.waits = true;
-                this.park
+            if !self.waits {
+                self.waits = true;
+                self.park
                     .register_memory(core, cx.waker(), Purpose::Foreign);
             }
-            this.park.look(core, cx.waker())
+            self.park.look(core, cx.waker())
         });
         match look {
             Look::Aborted(cancelled) => {
-                this.future.set(None);
+                self.end();
                 Poll::Ready(Err(cancelled))
             }
             Look::Waiting | Look::Ready => Poll::Pending,
         }
+    }
+
+    fn end(&mut self) {
+        self.park.end();
+        self.waits = false;
     }
 }

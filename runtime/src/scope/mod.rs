@@ -34,7 +34,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 pub use cancelled::{Cancelled, CarriesCancelled, Misuse, Reason};
-pub use foreign::run_until_cancelled;
+pub use foreign::{ForeignWait, run_until_cancelled};
 pub(crate) use group::GroupState;
 pub use group::{Group, GroupError, GroupPanic, group, isolating_group};
 pub use handle::{CancelHandle, Delivery};

@@ -1,0 +1,183 @@
+//! The body of a request, as its handler reads it.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+use quoit::time::{Alarm, Instant};
+use quoit::{CarriesCancelled, ForeignWait};
+
+/// The body of a request, which arrives while it is read.
+///
+/// The client is read from no faster than this is. Waiting for the next piece is an op: in a
+/// cancelled scope it fails with [`quoit::Cancelled`], carried by the [`io::Error`].
+///
+/// # Errors
+///
+/// - `FileTooLarge`: it is larger than the server takes ([`Builder::max_body`]).
+/// - `TimedOut`: nothing came for too long ([`Builder::body_timeout`]).
+/// - `UnexpectedEof`: the client went away before its end.
+/// - `InvalidInput`, `InvalidData`: what came is no body.
+/// - Those of a connection that was reset.
+///
+/// A handler that fails because of one of these need not make an answer of it: the server answers
+/// with 413, 408 or 400.
+///
+/// [`Builder::max_body`]: super::Builder::max_body
+/// [`Builder::body_timeout`]: super::Builder::body_timeout
+pub struct Incoming {
+    body: hyper::body::Incoming,
+    wait: ForeignWait,
+    patience: Duration,
+    given_up_at: Option<Alarm>,
+    /// How many bytes more it may have.
+    room: u64,
+    limit: u64,
+    fate: Fate,
+}
+
+/// What became of the body, for the case that the handler fails because of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fate(Rc<Cell<Option<Fault>>>);
+
+/// What was wrong with a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The client is told with this status.
+    Refused(StatusCode),
+    /// There is no client any more.
+    Gone,
+}
+
+impl Fate {
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.0.get()
+    }
+
+    fn refuse(&self, status: StatusCode) {
+        self.0.set(Some(Fault::Refused(status)));
+    }
+
+    fn gone(&self) {
+        self.0.set(Some(Fault::Gone));
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("size_hint", &self.body.size_hint())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
+    pub(super) fn new(
+        body: hyper::body::Incoming,
+        limit: u64,
+        patience: Duration,
+        fate: Fate,
+    ) -> Self {
+        Self {
+            body,
+            wait: ForeignWait::default(),
+            patience,
+            given_up_at: None,
+            room: limit,
+            limit,
+            fate,
+        }
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) -> io::Result<Frame<Bytes>> {
+        let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match self.room.checked_sub(size) {
+            Some(room) => {
+                self.room = room;
+                Ok(frame)
+            }
+            None => {
+                self.fate.refuse(StatusCode::PAYLOAD_TOO_LARGE);
+                Err(too_large(self.limit))
+            }
+        }
+    }
+
+    /// Says that nothing came, if that has been so for too long.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let patience = self.patience;
+        let alarm = self
+            .given_up_at
+            .get_or_insert_with(|| Alarm::at(Instant::now() + patience));
+        Pin::new(alarm).poll(cx).map(|()| {
+            self.fate.refuse(StatusCode::REQUEST_TIMEOUT);
+            let what = format!("nothing more of the request's body came for {patience:?}");
+            io::Error::new(io::ErrorKind::TimedOut, what)
+        })
+    }
+
+    fn explain(&self, error: hyper::Error) -> io::Error {
+        let mut sources = std::iter::successors(error.source(), |&error| error.source());
+        let cause = sources.find_map(|source| source.downcast_ref::<io::Error>());
+        if let Some(cancelled) = cause.and_then(CarriesCancelled::cancelled) {
+            return cancelled.into();
+        }
+        match cause.map(io::Error::kind) {
+            Some(kind @ (io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)) => {
+                self.fate.refuse(StatusCode::BAD_REQUEST);
+                io::Error::new(kind, error)
+            }
+            kind => {
+                self.fate.gone();
+                let kind = kind.unwrap_or(io::ErrorKind::UnexpectedEof);
+                let what = "the client went away before its request's body had come to an end";
+                io::Error::new(kind, format!("{what}: {error}"))
+            }
+        }
+    }
+}
+
+pub(super) fn too_large(limit: u64) -> io::Error {
+    let what = format!("the request's body is larger than the {limit} bytes that are taken here");
+    io::Error::new(io::ErrorKind::FileTooLarge, what)
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        let body = &mut this.body;
+        let polled = this.wait.poll(cx, |cx| Pin::new(body).poll_frame(cx));
+        if polled.is_ready() {
+            this.given_up_at = None;
+        }
+        match polled {
+            Poll::Pending => this.poll_patience(cx).map(|late| Some(Err(late))),
+            Poll::Ready(Err(cancelled)) => Poll::Ready(Some(Err(cancelled.into()))),
+            Poll::Ready(Ok(None)) => Poll::Ready(None),
+            Poll::Ready(Ok(Some(Ok(frame)))) => Poll::Ready(Some(this.take(frame))),
+            Poll::Ready(Ok(Some(Err(error)))) => Poll::Ready(Some(Err(this.explain(error)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,79 @@
+//! What a server cannot tell any client, and tells its owner.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::BoxError;
+
+/// Something went wrong, and the server goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Trouble<'a> {
+    /// No connection can be accepted now, for lack of descriptors or memory. They wait in the kernel
+    /// until it is tried again.
+    Accept {
+        /// What the kernel said.
+        error: &'a io::Error,
+        /// When it is tried again.
+        pause: Duration,
+    },
+    /// A connection ended early, and not because its client went away.
+    Connection {
+        /// Whose it was.
+        peer: SocketAddr,
+        /// What was wrong.
+        error: &'a BoxError,
+    },
+    /// A handler failed; its client was answered with 500.
+    Request {
+        /// Whose request it was.
+        peer: SocketAddr,
+        /// What it failed with.
+        error: &'a BoxError,
+    },
+}
+
+impl fmt::Display for Trouble<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept { error, pause } => {
+                write!(f, "cannot accept: {error}; waiting {pause:?}")
+            }
+            Self::Connection { peer, error } => {
+                write!(f, "the connection of {peer} ended early: {error}")
+            }
+            Self::Request { peer, error } => {
+                write!(f, "a request of {peer} failed: {error}")
+            }
+        }
+    }
+}
+
+/// Who is told.
+#[derive(Clone)]
+pub(super) struct Listener(Arc<dyn Fn(&Trouble<'_>) + Send + Sync>);
+
+impl Listener {
+    pub(super) fn new(listener: impl Fn(&Trouble<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+
+    pub(super) fn tell(&self, trouble: &Trouble<'_>) {
+        (self.0)(trouble);
+    }
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self::new(|trouble| eprintln!("quoit: {trouble}"))
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
+}

@@ -1,0 +1,270 @@
+//! What becomes of a request that nobody waits for any more: its handler is cancelled, its clean-up
+//! runs, and its work on other cores ends. And what a client is told whose request was refused.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use quoit::sync::Event;
+use quoit::time::sleep;
+use quoit::{CoreId, Cores, Handle, Scope, on, yield_now};
+use quoit_net::http::{Incoming, Peer, Server, Trouble};
+use tests::http_client::Client;
+use tests::on_ring;
+
+use crate::peers;
+use crate::support::{LONG, Text, one_core, text};
+
+/// Waits for something that never comes, and says why it ended; then cleans up behind a shield.
+async fn wait_in_vain(said: Sender<String>, who: &'static str) -> io::Result<()> {
+    let cancelled = Event::new().wait().await.expect_err("it never happens");
+    let goodbye = Scope::new().shielded();
+    let cleaned = goodbye.run(async { sleep(Duration::from_millis(1)).await });
+    assert_eq!(cleaned.await, Ok(Some(())), "a shield holds");
+    say(&said, &format!("{who}: {:?}", cancelled.reason()));
+    Err(cancelled.into())
+}
+
+fn say(said: &Sender<String>, what: &str) {
+    said.send(what.to_owned()).expect("a test listens");
+}
+
+/// Waits for what handlers say.
+fn hear(heard: &Receiver<String>, count: usize) -> Vec<String> {
+    let mut said: Vec<_> = heard.iter().take(count).collect();
+    said.sort();
+    said
+}
+
+/// Answers everything at once but `/wait`, whose handler waits on every core.
+fn waiting_everywhere() -> (Server, Receiver<String>) {
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .cores(Cores::Count(2))
+        .serve(move |request: Request<Incoming>| {
+            let said = said.clone();
+            async move {
+                if request.uri().path() == "/wait" {
+                    say(&said, "begun");
+                    let here = CoreId::current().expect("on a core");
+                    let cores = Handle::current().expect("on a core").cores();
+                    let there = cores.into_iter().find(|&core| core != here);
+                    let elsewhere = said.clone();
+                    let call = on(there.expect("two"), || wait_in_vain(elsewhere, "elsewhere"));
+                    let ended: io::Result<()> = call.await;
+                    ended.expect_err("it waits in vain");
+                    wait_in_vain(said, "here").await?;
+                }
+                Ok::<Text, io::Error>(Response::new(Full::new(Bytes::from("well"))))
+            }
+        });
+    (server.expect("a server"), heard)
+}
+
+const ALL_ENDED: [&str; 2] = ["elsewhere: Disconnected", "here: Disconnected"];
+
+#[test]
+fn a_handler_whose_client_closes_is_cancelled_on_every_core() {
+    let (server, heard) = waiting_everywhere();
+    let client = Client::connect(server.local_addr());
+    client.ask("GET", "/wait", "");
+    assert_eq!(hear(&heard, 1), ["begun"]);
+    drop(client);
+    assert_eq!(hear(&heard, 2), ALL_ENDED);
+}
+
+#[test]
+fn a_handler_whose_client_resets_is_cancelled_on_every_core() {
+    let (server, heard) = waiting_everywhere();
+    let client = Client::connect(server.local_addr());
+    client.ask("GET", "/wait", "");
+    assert_eq!(hear(&heard, 1), ["begun"]);
+    tests::reset(client.into_socket());
+    assert_eq!(hear(&heard, 2), ALL_ENDED);
+}
+
+#[test]
+fn a_handler_whose_stream_is_reset_is_cancelled_and_the_others_are_not() {
+    let (server, heard) = waiting_everywhere();
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let (mut sender, _connection) = peers::http2(address).await;
+        let mut waits = Box::pin(sender.send_request(peers::get(address, "/wait")));
+        // Until the handler has begun; the client's side is driven by what it asks besides.
+        while heard.try_recv().is_err() {
+            let polled = futures_poll(&mut waits).await;
+            assert!(polled.is_none(), "it is answered never");
+            yield_now().await.expect("not cancelled");
+        }
+        drop(waits);
+        let next = sender.send_request(peers::get(address, "/")).await;
+        assert_eq!(peers::whole(next.expect("an answer")).await, "well");
+        let mut said = Vec::new();
+        while said.len() < 2 {
+            said.extend(heard.try_recv());
+            sleep(Duration::from_millis(1))
+                .await
+                .expect("not cancelled");
+        }
+        said.sort();
+        assert_eq!(said, ALL_ENDED);
+    });
+}
+
+/// Polls once.
+async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    std::future::poll_fn(|cx| match std::pin::Pin::new(&mut *future).poll(cx) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
+#[test]
+fn a_handler_that_is_late_is_cancelled_and_its_client_told() {
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .handler_timeout(Duration::from_millis(20))
+        .serve(move |request: Request<Incoming>| {
+            let said = said.clone();
+            async move {
+                if request.uri().path() == "/wait" {
+                    wait_in_vain(said, "here").await?;
+                }
+                Ok::<Text, io::Error>(Response::new(Full::new(Bytes::from("well"))))
+            }
+        })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/wait").status(), 503);
+    assert_eq!(hear(&heard, 1), ["here: Deadline"]);
+    assert_eq!(client.get("/").text(), "well", "the connection lives on");
+}
+
+#[test]
+fn a_handler_that_outlives_the_grace_of_a_drain_is_cancelled() {
+    let (server, heard) = waiting_everywhere();
+    let client = Client::connect(server.local_addr());
+    client.ask("GET", "/wait", "");
+    assert_eq!(hear(&heard, 1), ["begun"]);
+    let report = server
+        .shutdown(Duration::from_millis(20))
+        .expect("it stops");
+    assert_eq!((report.finished, report.cut), (0, 1));
+    let said = hear(&heard, 2);
+    assert_eq!(said, ["elsewhere: Shutdown", "here: Shutdown"]);
+}
+
+/// Collects the body of a request; refuses large ones and slow ones.
+fn careful() -> Server {
+    let server = one_core()
+        .max_body(1000)
+        .body_timeout(Duration::from_millis(50))
+        .serve(|request: Request<Incoming>| async move {
+            let body = request.into_body().collect().await?;
+            Ok::<_, io::Error>(Response::new(Full::new(body.to_bytes())))
+        });
+    server.expect("a server")
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_whether_it_says_so_or_not() {
+    let server = careful();
+    let mut client = Client::connect(server.local_addr());
+    client.ask("POST", "/", "content-length: 1000\r\n");
+    client.send([b'x'; 1000]);
+    assert_eq!(client.answer().status(), 200);
+    client.ask("POST", "/", "content-length: 1001\r\n");
+    let refused = client.head();
+    assert_eq!((refused.status, refused.says_close()), (413, true));
+
+    let mut client = Client::connect(server.local_addr());
+    client.ask("POST", "/", "transfer-encoding: chunked\r\n");
+    client.send(format!("3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001)));
+    assert_eq!(client.head().status, 413);
+}
+
+#[test]
+fn a_body_of_which_nothing_comes_is_given_up() {
+    let server = careful();
+    let mut client = Client::connect(server.local_addr());
+    client.ask("POST", "/", "content-length: 10\r\n");
+    client.send("half ");
+    let refused = client.head();
+    assert_eq!((refused.status, refused.says_close()), (408, true));
+}
+
+#[test]
+fn a_body_that_is_none_is_refused() {
+    let server = careful();
+    let mut client = Client::connect(server.local_addr());
+    client.ask("POST", "/", "transfer-encoding: chunked\r\n");
+    client.send("no size\r\n");
+    assert_eq!(client.head().status, 400);
+}
+
+#[test]
+fn a_request_says_whose_it_is_and_on_which_core() {
+    let server = one_core().serve(|request: Request<Incoming>| async move {
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .expect("of every request");
+        assert_eq!(Some(peer.core), CoreId::current());
+        text(peer.address.to_string())
+    });
+    let server = server.expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    let ours = client.socket().local_addr().expect("connected");
+    assert_eq!(client.get("/").text(), ours.to_string());
+}
+
+#[test]
+fn a_handler_that_fails_is_told_of_with_its_client() {
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .head_timeout(LONG)
+        .on_trouble(move |trouble| match trouble {
+            Trouble::Request { peer, error } => say(&said, &format!("{peer}: {error}")),
+            other => panic!("{other}"),
+        })
+        .serve(|_| async { Err::<Text, _>("no luck today") })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    let ours = client.socket().local_addr().expect("connected");
+    assert_eq!(client.get("/").status(), 500);
+    assert_eq!(hear(&heard, 1), [format!("{ours}: no luck today")]);
+    drop(server);
+    assert_eq!(heard.iter().count(), 0, "and of nothing else");
+}
+
+#[test]
+fn a_panic_in_the_body_of_an_answer_costs_that_answer() {
+    let server = one_core().serve(|request: Request<Incoming>| async move {
+        let body = if request.uri().path() == "/panic" {
+            Full::new(Bytes::from("well"))
+                .map_frame(|_| panic!("a body panics"))
+                .boxed_unsync()
+        } else {
+            Full::new(Bytes::from("well")).boxed_unsync()
+        };
+        Ok::<_, Infallible>(Response::new(body))
+    });
+    let server = server.expect("a server");
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let (mut sender, _connection) = peers::http2(address).await;
+        let cut = sender.send_request(peers::get(address, "/panic")).await;
+        // The head may be lost with the body.
+        if let Ok(head) = cut {
+            let body = head.into_body().collect().await;
+            body.expect_err("it is not whole");
+        }
+        let next = sender.send_request(peers::get(address, "/")).await;
+        assert_eq!(peers::whole(next.expect("an answer")).await, "well");
+    });
+}
