@@ -91,8 +91,10 @@ where
 
 /// As [`group`], but a child that fails or panics does not cancel the others.
 ///
-/// The failure is told by the child's [`JoinHandle`]; if that is dropped, by the group at its end. A
-/// failing body cancels the children, as in any group. Also called a supervisor.
+/// The failure is told by the child's [`JoinHandle`], which keeps it from the moment the child ends:
+/// dropped after that, also after the group's end, it takes the failure with it. If it was dropped
+/// before, the group tells the failure at its end. A failing body cancels the children, as in any
+/// group. Also called a supervisor.
 ///
 /// # Errors
 ///
