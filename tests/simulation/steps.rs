@@ -10,7 +10,7 @@ use std::time::Duration;
 use quoit::fs::OpenOptions;
 use quoit::op;
 use quoit::time::{Instant, sleep};
-use quoit::{CarriesCancelled, Scope, spawn, yield_now};
+use quoit::{CarriesCancelled, Scope, on, spawn, yield_now};
 use quoit_net::tcp::TcpStream;
 use tests::poll_once;
 
@@ -146,6 +146,26 @@ pub(super) async fn on_another_core(here: &Here, dice: &mut Dice) -> io::Result<
         let held_up = here.plan.weather != Weather::Calm || !at_once;
         assert!(held_up, "an answer came only when the core was idle");
     }
+    Ok(())
+}
+
+/// A child on another core, which takes its time, and maybe a little more once it is cancelled.
+pub(super) async fn called_from_another_core(here: &Here, dice: &mut Dice) -> io::Result<()> {
+    let cores = here.runtime.cores();
+    let there = cores[dice.roll(cores.len() as u64) as usize];
+    let (pause, goodbye) = (dice.micros(600), dice.micros(200));
+    let patience = dice.micros(800);
+    let call = on(there, move || async move {
+        op::nop().await?;
+        let ended = sleep(pause).await;
+        if ended.is_err() {
+            Scope::new().shielded().run(sleep(goodbye)).await?;
+        }
+        Ok::<_, io::Error>(ended?)
+    });
+    let ended: Option<()> = Scope::new().timeout(patience).run(call).await?;
+    let in_time = ended.is_some() || pause >= patience || here.plan.weather != Weather::Calm;
+    assert!(in_time, "a child on another core was cancelled too early");
     Ok(())
 }
 

@@ -17,7 +17,8 @@ use quoit::op;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    CancelHandle, CarriesCancelled, CoreId, Cores, Handle, JoinError, Reason, Runtime, Scope, spawn,
+    CancelHandle, CarriesCancelled, CoreId, Cores, Group, Handle, JoinError, Reason, Runtime,
+    Scope, group, spawn,
 };
 use quoit_net::ShardedListener;
 use quoit_net::tcp::{TcpListener, TcpStream};
@@ -265,7 +266,7 @@ async fn serve(here: Rc<Here>, listener: TcpListener) -> io::Result<()> {
 /// An actor: some steps, one after the other, each drawn.
 async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
     for _ in 0..1 + dice.roll(5) {
-        let step = dice.roll(if depth < 3 { 20 } else { 15 });
+        let step = dice.roll(if depth < 3 { 23 } else { 15 });
         match step {
             0 => steps::lets_others_run(here, &mut dice).await?,
             1 => steps::sleeps(here, &mut dice).await?,
@@ -308,10 +309,26 @@ async fn act(here: &Rc<Here>, mut dice: Dice, depth: u32) -> io::Result<()> {
                 let waited: Option<()> = wait.run(never.wait()).await?;
                 assert!(waited.is_none(), "nobody sets this");
             }
+            18 => in_a_group(here, &mut dice, depth).await?,
+            19 => steps::called_from_another_core(here, &mut dice).await?,
             _ => in_a_scope(here, &mut dice, depth).await?,
         }
     }
     Ok(())
+}
+
+/// A group of actors: when one fails, all end.
+async fn in_a_group(here: &Rc<Here>, dice: &mut Dice, depth: u32) -> io::Result<()> {
+    let children = 1 + dice.roll(3);
+    let rest = here.plan.dice();
+    let ended = Box::pin(group(async |group: Group<io::Error>| {
+        for _ in 0..children {
+            let (child, rest) = (Rc::clone(here), here.plan.dice());
+            drop(group.spawn(async move { act(&child, rest, depth + 1).await }));
+        }
+        act(here, rest, depth + 1).await
+    }));
+    here.settle(ended.await.map(drop).map_err(io::Error::from))
 }
 
 /// A scope that may be cancelled by anybody, have a deadline, or be shielded.

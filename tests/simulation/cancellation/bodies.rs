@@ -5,10 +5,12 @@ use std::pin::Pin;
 
 use quoit::CarriesCancelled;
 
+use super::children::{self, Does};
 use super::failure::{Failure, Outcome};
-use super::groups::{self, Does, Joining, Panic};
+use super::joins::{self, Joining};
 use super::ops::{self, At};
-use super::scopes;
+use super::panics::Panic;
+use super::{calls, groups, pipes, scopes};
 use crate::workload::Dice;
 
 /// A body, whatever it is that it runs in.
@@ -63,8 +65,8 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
             at.here.set_an_event(dice);
             Ok(())
         }
-        8 => ops::read(at, dice).await,
-        9 => ops::write(at, dice).await,
+        8 => pipes::read(at, dice).await,
+        9 => pipes::write(at, dice).await,
         10 => ops::nop(at).await,
         11 => {
             ops::foreign(at).await;
@@ -88,19 +90,19 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
             Ok(())
         }
         18 => stubborn(at, dice).await,
-        19 => groups::with_a_child(at, joins, dice).await,
+        19 => joins::with_a_child(at, joins, dice).await,
         20..26 => scopes::scope(at, dice).await,
         26..30 => groups::in_a_group(at, dice).await,
         30 => scopes::racing(at, dice).await,
         31 => scopes::half_way(at, dice).await,
         32 => scopes::handed_over(at, dice).await,
-        33 | 34 => groups::on_another_core(at, dice).await,
+        33 | 34 => calls::on_another_core(at, dice).await,
         35 => match at.groups.last() {
-            Some(&group) => groups::start(at, group, dice).await,
+            Some(&group) => children::start(at, group, dice).await,
             None => Ok(()),
         },
         36 => match at.here.any_group(dice) {
-            Some(group) => groups::start(at, group, dice).await,
+            Some(group) => children::start(at, group, dice).await,
             None => Ok(()),
         },
         _ => {
@@ -108,7 +110,7 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
                 0 => at.here.any_group(dice),
                 _ => at.groups.last().copied(),
             };
-            joins.extend(group.and_then(|group| groups::spawn(at, group, false, Does::Anything)));
+            joins.extend(group.and_then(|group| children::spawn(at, group, false, Does::Anything)));
             Ok(())
         }
     }

@@ -6,20 +6,29 @@
 //! tree that is walked anew for each question, and says whether that was allowed.
 //!
 //! In reading order: [`truth`] and [`reference`] the rules, [`waits`] and [`books`] what is known of
-//! parked ops and of groups, [`model`] what is asked and told; [`failure`] what bodies fail with,
-//! [`plan`] what a program shares; then what programs are made of: [`ops`], [`scopes`], [`groups`],
+//! parked ops and of groups, [`model`] what is asked and told of ops,
+//! [`told_of_scopes`] of scopes and [`told_of_groups`] of groups; [`failure`] what bodies fail with,
+//! [`plan`] what a program shares; then what programs are made of: [`ops`] and [`pipes`], [`scopes`],
+//! [`groups`], [`children`], [`joins`], [`calls`], [`panics`],
 //! [`meddling`], [`bodies`]. Here is how one begins and ends.
 
 mod bodies;
 mod books;
+mod calls;
+mod children;
 mod failure;
 mod groups;
+mod joins;
 mod meddling;
 mod model;
 mod ops;
+mod panics;
+mod pipes;
 mod plan;
 mod reference;
 mod scopes;
+mod told_of_groups;
+mod told_of_scopes;
 mod truth;
 mod waits;
 
@@ -219,7 +228,7 @@ fn actor(here: &Rc<Here>) -> quoit::JoinHandle<()> {
         };
         let refusals = Rc::clone(&at.refusals);
         let ended = refusals
-            .of_task(groups::caught(bodies::body(at, rest)))
+            .of_task(panics::caught(bodies::body(at, rest)))
             .await;
         plan.with(|model| {
             model.nothing_waits_below(task);

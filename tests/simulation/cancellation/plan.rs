@@ -13,7 +13,7 @@ use quoit::{CancelHandle, CoreId, Group, Handle, Reason, Scope};
 
 use super::failure::Failure;
 use super::model::Model;
-use super::ops::Pipe;
+use super::pipes::Pipe;
 use super::reference::{Node, Time};
 use crate::workload::{Dice, Weather};
 

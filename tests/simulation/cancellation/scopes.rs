@@ -12,7 +12,8 @@ use quoit::{Reason, Scope, race, race_all};
 
 use super::bodies::body;
 use super::failure::{Failure, Outcome};
-use super::ops::{self, At, Pipe};
+use super::ops::{self, At};
+use super::pipes::Pipe;
 use super::plan::{Here, Plan};
 use super::reference::{Kind, Node, Seen, Shield};
 use super::truth::Truth;

@@ -64,7 +64,13 @@ impl Op {
 
     /// Looks whether its scope is cancelled by now.
     pub(super) fn review(&mut self, scopes: &Reference) {
-        if matches!(self.stands, Stands::Ready | Stands::Doomed(_)) {
+        let decided = match self.stands {
+            Stands::Ready => true,
+            // One that is held is told what holds by then.
+            Stands::Doomed(_) => !self.uncounted,
+            Stands::Waits | Stands::Either => false,
+        };
+        if decided {
             return;
         }
         let causes = scopes.causes(self.scope);
@@ -127,7 +133,7 @@ impl Op {
         match (self.stands, self.until) {
             (Stands::Ready, _) => Some("was cancelled after its result had come".to_owned()),
             (Stands::Doomed(_), Until::Far(_)) => None,
-            (Stands::Doomed(at), _) if now > at + slack => {
+            (Stands::Doomed(at), _) if now > at + slack && !self.uncounted => {
                 Some(format!("was told late of a cancel at {at}"))
             }
             (_, Until::Time(due)) if self.possible_since.is_some_and(|at| at > due + slack) => {

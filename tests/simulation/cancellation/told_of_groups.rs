@@ -1,0 +1,319 @@
+//! What the model is told of groups and tasks: who has begun, who has ended, and with what.
+
+use quoit::{Misuse, Reason, Remote};
+
+use super::books::{Book, Stage, Told};
+use super::failure::{Failure, Outcome, Parts};
+use super::model::{Model, task_number};
+use super::reference::{Kind, Node, Seen};
+use super::truth::Truth;
+
+impl Model {
+    /// Returns the scope of a group's daemons.
+    pub(super) fn daemons(&mut self, group: Node, core: usize) -> Node {
+        if let Some(daemons) = self.groups[&group].daemons {
+            return daemons;
+        }
+        let daemons = self.scopes.open(Some(group), Kind::Daemons, core);
+        let book = self.groups.get_mut(&group).expect("it is open");
+        book.daemons = Some(daemons);
+        daemons
+    }
+
+    /// The future of a group's child has ended, or panicked with this number.
+    pub(super) fn child_ends(&mut self, task: Node, outcome: Result<Outcome, u32>) {
+        let group = self.children[&task].group;
+        if self.children[&task].stage == Stage::Starting {
+            return self.starting_child_ends(task, outcome);
+        }
+        let told = match outcome {
+            Ok(Ok(value)) => Told::Value(value),
+            Ok(Err(failure)) => self.child_erred(task, group, &failure),
+            Err(panic) => {
+                let (keeps, book) = self.child_and_book(task, group);
+                if keeps {
+                    Told::Panicked(panic)
+                } else {
+                    book.panics.push(panic);
+                    self.group_fails(group, false);
+                    Told::Reported
+                }
+            }
+        };
+        let child = self.children.get_mut(&task).expect("it was started");
+        child.told = Some(told);
+        self.close(task);
+        self.told(task_number(task));
+        self.look_for_the_end(group);
+    }
+
+    /// A child has ended that had not come to its group.
+    fn starting_child_ends(&mut self, task: Node, outcome: Result<Outcome, u32>) {
+        let told = match outcome {
+            Ok(Ok(value)) => Told::Value(value),
+            Err(panic) => Told::Panicked(panic),
+            Ok(Err(failure)) => {
+                let parts = failure.parts();
+                let stray = self.scopes.refused(task) == Truth::No && parts.cancelled.is_some();
+                Told::Failed(match stray {
+                    true => parts.failure.unwrap_or(Failure::Misuse(Misuse::Stray)),
+                    false => failure,
+                })
+            }
+        };
+        let child = self.children.get_mut(&task).expect("it was started");
+        child.told = Some(told);
+        self.close(task);
+    }
+
+    /// A child reports that it has started; `refused`: in a scope that is cancelled.
+    pub(super) fn child_reports(&mut self, task: Node, refused: bool) {
+        let child = self.children.get_mut(&task).expect("it was started");
+        child.reported = true;
+        if child.stage == Stage::Starting && !refused {
+            child.stage = Stage::Child;
+            let group = child.group;
+            if self.groups[&group].open {
+                self.scopes.scopes[task].parent = Some(group);
+            } else {
+                // It was dropped meanwhile, and has no place for it: cancelled, as its other children
+                // were.
+                self.cancel(task, Reason::Dropped, None, None);
+            }
+            self.review();
+        }
+    }
+
+    /// A call of `start` has ended, or was dropped: it holds the group open no more.
+    pub(super) fn start_ends(&mut self, task: Node, dropped: bool) {
+        let child = self.children.get_mut(&task).expect("it was started");
+        let group = child.group;
+        if dropped && child.stage == Stage::Starting && child.told.is_none() {
+            child.stage = Stage::Unwanted;
+            self.cancel(task, Reason::Dropped, None, None);
+        }
+        let book = self.groups.get_mut(&group).expect("it is there");
+        book.promises -= 1;
+        self.look_for_the_end(group);
+    }
+
+    /// Compares what `start` has told with what its child did.
+    pub(super) fn start_told(&mut self, task: Node, told: &Result<u32, Failure>) {
+        let child = &self.children[&task];
+        let expected = match (&child.told, child.stage, child.reported) {
+            (_, Stage::Child, _) | (Some(Told::Value(_)), _, true) => Ok(task as u32),
+            (Some(Told::Value(_)), _, false) => Err(Failure::NotStarted),
+            (Some(Told::Failed(failure)), ..) => Err(failure.clone()),
+            (other, ..) => {
+                let text = format!("start told {told:?} of a child that came to {other:?}");
+                return self.violated(text);
+            }
+        };
+        if *told != expected {
+            self.violated(format!("start told {told:?}, expected {expected:?}"));
+        }
+    }
+
+    fn child_erred(&mut self, task: Node, group: Node, failure: &Failure) -> Told {
+        let parts = failure.parts();
+        let Some(cancelled) = parts.cancelled else {
+            return self.child_failed(task, group, failure.clone());
+        };
+        let refused = self.scopes.refused(task);
+        let daemons = self.groups[&group].daemons;
+        let own = self.scopes.absorbs(task);
+        let own = own.or(daemons.map_or(Truth::No, |daemons| self.scopes.absorbs(daemons)));
+        if refused == Truth::No {
+            let stray = Failure::Misuse(Misuse::Stray);
+            return self.child_failed(task, group, parts.failure.unwrap_or(stray));
+        }
+        let book = self.groups.get_mut(&group).expect("it is open");
+        if refused == Truth::Perhaps {
+            book.open_question = true;
+        }
+        book.passed_on = book.passed_on.or(own.not());
+        match parts.failure {
+            Some(rest) => self.child_failed(task, group, rest),
+            None => Told::Cancelled(cancelled.reason()),
+        }
+    }
+
+    fn child_failed(&mut self, task: Node, group: Node, failure: Failure) -> Told {
+        let (keeps, book) = self.child_and_book(task, group);
+        if keeps {
+            return Told::Failed(failure);
+        }
+        book.errors.push(failure);
+        self.group_fails(group, false);
+        Told::Reported
+    }
+
+    /// Whether a child's failure stays with its handle; and its group.
+    fn child_and_book(&mut self, task: Node, group: Node) -> (bool, &mut Book) {
+        let handle = self.children[&task].has_handle;
+        let book = self.groups.get_mut(&group).expect("it is open");
+        (book.isolating && handle, book)
+    }
+
+    /// Something of a group has failed: that cancels it, if it is one that fails as a whole.
+    fn group_fails(&mut self, group: Node, body: bool) {
+        if !self.groups[&group].isolating || body {
+            self.cancel(group, Reason::Failure, None, None);
+        }
+    }
+
+    /// Somebody drops the handle of a child without having asked it.
+    pub(super) fn handle_dropped(&mut self, task: Node) {
+        let child = self.children.get_mut(&task).expect("it was started");
+        child.has_handle = false;
+        let book = self.groups.get_mut(&child.group).expect("it is there");
+        match child.told.clone() {
+            Some(Told::Failed(failure)) => book.errors.push(failure),
+            Some(Told::Panicked(panic)) => book.panics.push(panic),
+            _ => {}
+        }
+    }
+
+    /// A handle has told what its child came to.
+    pub(super) fn handle_told(&mut self, task: Node, told: &Told) {
+        let child = self.children.get_mut(&task).expect("it was started");
+        child.has_handle = false;
+        if child.told.as_ref() != Some(told) {
+            let text = format!("the handle of task {task} told {told:?}: {child:?}");
+            self.violated(text);
+        }
+    }
+
+    /// The body of a group has ended.
+    pub(super) fn group_body_ends(&mut self, group: Node, outcome: Result<Outcome, u32>) {
+        let book = self.groups.get_mut(&group).expect("it is open");
+        let failed = !matches!(outcome, Ok(Ok(_)));
+        match &outcome {
+            Ok(Ok(_)) => {}
+            Ok(Err(failure)) => {
+                let parts = failure.parts();
+                if parts.cancelled.is_some() {
+                    book.passed_on = Truth::Yes;
+                }
+                book.errors.extend(parts.failure);
+            }
+            Err(panic) => book.panics.push(*panic),
+        }
+        book.body = Some(outcome);
+        if failed {
+            self.group_fails(group, true);
+        }
+        self.look_for_the_end(group);
+    }
+
+    /// Once body and children have ended, the daemons are cancelled.
+    pub(super) fn look_for_the_end(&mut self, group: Node) {
+        let book = &self.groups[&group];
+        let Some(daemons) = book.daemons else { return };
+        if book.body.is_none() || book.promises > 0 || self.has_children(group) {
+            return;
+        }
+        if self.scopes.own(daemons) == Truth::No {
+            self.scopes
+                .post(daemons, Reason::Finished, None, Seen::Quiet(group));
+            self.review();
+        }
+    }
+
+    /// Whether children live directly below a group, daemons aside.
+    fn has_children(&self, group: Node) -> bool {
+        let mut life = self.scopes.life_below(group);
+        let daemons = self.groups[&group].daemons;
+        life.any(|task| !daemons.is_some_and(|daemons| self.scopes.is_within(task, daemons)))
+    }
+
+    /// A group was dropped before its end: what it has started is cancelled.
+    pub(super) fn group_dropped(&mut self, group: Node) {
+        let book = self.groups.get_mut(&group).expect("it is open");
+        if !std::mem::take(&mut book.open) {
+            return;
+        }
+        if let Some(daemons) = book.daemons.take() {
+            self.cancel(daemons, Reason::Dropped, None, None);
+            self.cancel(group, Reason::Dropped, None, None);
+            self.close(daemons);
+        } else {
+            self.cancel(group, Reason::Dropped, None, None);
+        }
+    }
+
+    /// A task begins on another core, which its caller waits for here.
+    pub(super) fn far_begins(&mut self, caller: Node, here: usize, there: usize) -> Node {
+        // Whichever side comes second sends a cancel, and only that one.
+        self.counts.may_send[here] += 1;
+        if there != here {
+            self.counts.may_send[there] += 1;
+        }
+        // The roots are the first scopes.
+        let far = self.scopes.open(Some(there), Kind::Far, there);
+        self.scopes.scopes[far].caller = Some(caller);
+        far
+    }
+
+    /// A task on another core has ended: with this, or unheard.
+    pub(super) fn far_ends(&mut self, far: Node, outcome: Option<Result<Outcome, u32>>) {
+        if let Some(outcome) = outcome {
+            self.far.insert(far, (outcome, self.scopes.own(far)));
+        }
+        self.close(far);
+    }
+
+    /// Compares what a call of another core has told with what was done there.
+    pub(super) fn far_told(&mut self, far: Node, told: &Outcome) {
+        let Some((outcome, cancelled)) = self.far.get(&far) else {
+            if !matches!(told, Err(Failure::Cancelled(_))) {
+                self.violated(format!("a call told {told:?}, and nothing has run there"));
+            }
+            return;
+        };
+        let right = match outcome {
+            Ok(Ok(value)) => *told == Ok(*value),
+            Err(_) => matches!(told, Err(Failure::Remote(Remote::Panicked(_)))),
+            Ok(Err(failure)) => match failure.parts() {
+                Parts {
+                    failure: Some(rest),
+                    ..
+                } => *told == Err(rest),
+                Parts { failure: None, .. } => match told {
+                    Err(Failure::Cancelled(_)) => cancelled.allows(true),
+                    Err(Failure::Misuse(Misuse::Stray)) => cancelled.allows(false),
+                    _ => false,
+                },
+            },
+        };
+        if !right {
+            let text = format!("a call told {told:?}, and there it was {outcome:?}, {cancelled:?}");
+            self.violated(text);
+        }
+    }
+
+    /// A group has ended by itself, with a result or a panic.
+    pub(super) fn group_ends(
+        &mut self,
+        group: Node,
+        run: Result<&Result<Option<u32>, Failure>, (u32, usize, usize)>,
+    ) {
+        if let Some(daemons) = self.groups[&group].daemons {
+            self.close(daemons);
+        }
+        self.nothing_lives_below(group);
+        let absorbs = self.scopes.absorbs(group);
+        let book = self.groups.get_mut(&group).expect("it is open");
+        book.open = false;
+        if book.open_question {
+            self.counts.open_questions += 1;
+            return;
+        }
+        if let Some(wrong) = book.compare(absorbs, run) {
+            let text = format!("{wrong}: {book:?}, absorbs {absorbs:?}, came to {run:?}");
+            let path = self.scopes.path(group);
+            self.violated(format!("group {group}: {text}:{path}"));
+        }
+        self.counts.group_failures += u64::from(!self.groups[&group].errors.is_empty());
+    }
+}
