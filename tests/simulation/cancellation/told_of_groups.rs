@@ -127,6 +127,13 @@ impl Model {
             let stray = Failure::Misuse(Misuse::Stray);
             return self.child_failed(task, group, parts.failure.unwrap_or(stray));
         }
+        if self.children[&task].stage == Stage::Unwanted {
+            // It was cancelled where it ran, which is none of the group's.
+            return match parts.failure {
+                Some(rest) => self.child_failed(task, group, rest),
+                None => Told::Cancelled(cancelled.reason()),
+            };
+        }
         let book = self.groups.get_mut(&group).expect("it is open");
         if refused == Truth::Perhaps {
             book.open_question = true;
