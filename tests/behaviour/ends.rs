@@ -182,13 +182,17 @@ fn a_group_that_was_leaked_takes_no_child_after_its_task_has_ended() {
 }
 
 /// A body that waits in a future of another library, beside a child: the cancel wakes it, though the
-/// child is still there, or has gone meanwhile.
+/// child is still there, or has gone meanwhile, or is a daemon.
 #[test]
 fn a_group_s_body_in_a_foreign_wait_is_woken_by_its_cancel() {
     on_core(|_| async {
-        for child_lasts in [SHORT, LONG] {
+        for (child_lasts, is_daemon) in [(SHORT, false), (LONG, false), (LONG, true)] {
             let outcome = group(async |g: Group<Cancelled>| {
-                drop(g.spawn(async move { sleep(child_lasts).await }));
+                let child = async move { sleep(child_lasts).await };
+                drop(match is_daemon {
+                    true => g.spawn_daemon(child),
+                    false => g.spawn(child),
+                });
                 drop(g.spawn(async move {
                     sleep(2 * SHORT).await?;
                     g.cancel();

@@ -571,10 +571,10 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         if let Some(daemons) = self.daemons.get() {
             return daemons;
         }
-        let mut tree = core.tree.borrow_mut();
-        let daemons = tree.open(self.node, Kind::Scope, Shield::None);
-        tree.has_no_body(daemons);
-        drop(tree);
+        let daemons = core
+            .tree
+            .borrow_mut()
+            .open(self.node, Kind::Daemons, Shield::None);
         self.daemons.set(Some(daemons));
         daemons
     }

@@ -25,7 +25,8 @@ impl Tree {
         let above = self.node_mut(parent);
         match kind {
             Kind::Task(_) => above.tasks -= 1,
-            _ => above.bodies -= 1,
+            Kind::Scope | Kind::Group => above.bodies -= 1,
+            Kind::Root | Kind::Daemons => {}
         }
         let found = self.node_mut(link);
         debug_assert_eq!(found.tasks, 0, "tasks move outward before");
@@ -113,7 +114,7 @@ impl Tree {
             match node.kind() {
                 _ if node.ghost => {}
                 Kind::Group => return true,
-                Kind::Scope | Kind::Root => left.extend(node.first_child),
+                Kind::Scope | Kind::Daemons | Kind::Root => left.extend(node.first_child),
                 Kind::Task(_) => {}
             }
         }

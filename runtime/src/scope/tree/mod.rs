@@ -179,7 +179,8 @@ impl Tree {
         let next = above.first_child.replace(key.link());
         match kind {
             Kind::Task(_) => above.tasks += 1,
-            _ => above.bodies += 1,
+            Kind::Scope | Kind::Group => above.bodies += 1,
+            Kind::Root | Kind::Daemons => {}
         }
         let node = self.node_mut(key.link());
         node.parent = Some(parent);
@@ -410,19 +411,21 @@ impl Tree {
     fn relink(&mut self, link: Link, parent: Link) {
         let node = self.node(link);
         debug_assert!(!node.ghost, "a ghost stays where it is");
-        let is_task = node.is_task();
+        let kind = node.kind();
         let old = node.parent.expect("never the root");
-        if is_task {
-            self.node_mut(parent).tasks += 1;
-        } else {
-            self.node_mut(old).bodies -= 1;
-            self.node_mut(parent).bodies += 1;
+        match kind {
+            Kind::Task(_) => self.node_mut(parent).tasks += 1,
+            Kind::Scope | Kind::Group => {
+                self.node_mut(old).bodies -= 1;
+                self.node_mut(parent).bodies += 1;
+            }
+            Kind::Root | Kind::Daemons => {}
         }
         self.unlink(link);
         self.node_mut(link).parent = Some(parent);
         self.link(link, parent);
         self.refresh(link);
-        if is_task {
+        if matches!(kind, Kind::Task(_)) {
             self.task_left(old);
         }
     }
@@ -432,11 +435,6 @@ impl Tree {
         if let Some(found) = self.nodes.get_mut(node.0) {
             found.announced = true;
         }
-    }
-
-    /// Notes that a node has no body of its own: nobody is to be woken for it.
-    pub(crate) fn has_no_body(&mut self, node: NodeId) {
-        self.node_mut(node.0.link()).ending = true;
     }
 
     /// Says in which slot the task of a node lies.

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Scope,
     /// A body within a task, and tasks of its own below.
     Group,
+    /// The daemons of the group above: tasks, and no body.
+    Daemons,
     /// The task in this slot.
     Task(u32),
 }
@@ -84,6 +86,7 @@ enum Label {
     Root,
     Scope,
     Group,
+    Daemons,
     Task,
 }
 
@@ -139,6 +142,7 @@ impl Node {
             Label::Root => Kind::Root,
             Label::Scope => Kind::Scope,
             Label::Group => Kind::Group,
+            Label::Daemons => Kind::Daemons,
             Label::Task => Kind::Task(self.slot),
         }
     }
@@ -148,6 +152,7 @@ impl Node {
             Kind::Root => Label::Root,
             Kind::Scope => Label::Scope,
             Kind::Group => Label::Group,
+            Kind::Daemons => Label::Daemons,
             Kind::Task(slot) => {
                 self.slot = slot;
                 Label::Task
@@ -182,6 +187,7 @@ impl Node {
         self.first_park.is_none()
             && self.told == 0
             && self.bodies == 0
+            && self.kind != Label::Daemons
             && !self.ending
             && !self.ghost
     }
