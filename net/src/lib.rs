@@ -1,6 +1,7 @@
 //! Sockets and HTTP for the [`quoit`] runtime.
 //!
-//! In reading order: [`tcp`] listeners and streams; [`http`] a server, on hyper.
+//! In reading order: [`tcp`] listeners and streams; [`tls`] upon them, by rustls; [`http`] a server,
+//! on hyper.
 //!
 //! Everything here is built from the leaf ops of [`quoit::op`], stays on the core it was made on,
 //! and fails with [`quoit::Cancelled`] in a cancelled scope.
@@ -8,6 +9,7 @@
 pub mod http;
 mod sharded;
 pub mod tcp;
+pub mod tls;
 
 pub use sharded::ShardedListener;
 pub use tcp::{TcpListener, TcpStream};

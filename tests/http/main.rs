@@ -8,3 +8,4 @@ mod peers;
 mod refusals;
 mod serving;
 mod support;
+mod tls;

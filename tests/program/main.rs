@@ -4,3 +4,4 @@ mod command_line;
 mod files;
 mod program;
 mod signals;
+mod tls;

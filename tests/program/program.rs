@@ -95,7 +95,9 @@ impl Program {
         let mut said = BufReader::new(child.stdout.take().expect("it is a pipe"));
         let line = next_line(&mut said);
         let address = line
-            .strip_prefix("listening on http://")
+            .strip_prefix("listening on ")
+            .and_then(|url| url.split_once("://"))
+            .map(|(_, address)| address)
             .and_then(|address| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("{line:?} names no address"));
         Self {

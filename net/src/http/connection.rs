@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -19,7 +20,6 @@ use http_body::Body;
 use hyper::body;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use quoit::buf::Chunk;
 use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
@@ -31,6 +31,7 @@ use super::request::{self, Outcome};
 use super::trouble::{Listener, Trouble};
 use super::{BoxError, Incoming, Io, Timer};
 use crate::tcp::TcpStream;
+use crate::tls::{self, ServerTls, TlsInfo};
 
 /// What a connection may ask of the server.
 #[derive(Debug, Clone, Copy)]
@@ -44,13 +45,15 @@ pub(super) struct Limits {
 }
 
 /// Whose a request is: in the extensions of each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
     /// The client's address.
     pub address: SocketAddr,
     /// The core that has the connection.
     pub core: CoreId,
+    /// What the TLS handshake has come to; `None` without TLS.
+    pub tls: Option<Arc<TlsInfo>>,
 }
 
 impl Default for Limits {
@@ -71,6 +74,7 @@ impl Default for Limits {
 pub(super) struct Site<H> {
     pub(super) handler: H,
     pub(super) limits: Limits,
+    pub(super) tls: Option<ServerTls>,
     pub(super) listener: Listener,
     pub(super) draining: Draining,
 }
@@ -141,15 +145,15 @@ where
     B: Body<Error: Into<BoxError>> + 'static,
     E: Into<BoxError> + 'static,
 {
-    let sniffed = Scope::new()
+    let met = Scope::new()
         .timeout(site.limits.head_timeout)
-        .run(sniff(&stream, &site.draining))
+        .run(meet(stream, &site))
         .await?;
     // Nothing came in time, or the server stops and nothing had come.
-    let Some(Some(sniffed)) = sniffed else {
+    let Some(Some(met)) = met else {
         return Ok(());
     };
-    let served = isolating_group(async |group| Ok(speak(group, stream, peer, sniffed, site).await));
+    let served = isolating_group(async |group| Ok(speak(group, peer, met, site).await));
     match served.await {
         Ok(served) => served.unwrap_or(Ok(())),
         Err(error) => Err(Cancelled::from(error).into()),
@@ -158,9 +162,8 @@ where
 
 async fn speak<H, F, B, E>(
     group: Group<Cancelled>,
-    stream: TcpStream,
     peer: SocketAddr,
-    sniffed: Sniffed,
+    met: Met,
     site: Rc<Site<H>>,
 ) -> Result<(), BoxError>
 where
@@ -170,16 +173,13 @@ where
     E: Into<BoxError> + 'static,
 {
     let limits = site.limits;
-    let Sniffed {
-        protocol,
-        early,
-        rest,
-    } = sniffed;
+    let Met { protocol, io, tls } = met;
     let peer = Peer {
         address: peer,
         core: CoreId::current().expect("a connection is on a core"),
+        tls: tls.map(Arc::new),
     };
-    let io = Io::with_early_bytes(stream, early, rest).stall_timeout(limits.stall_timeout);
+    let io = io.stall_timeout(limits.stall_timeout);
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
@@ -190,9 +190,10 @@ where
             Asked::HeadAndBody
         };
         let handling = activity.handling(asked);
-        let pending = admit(request, &limits, peer)
+        let pending = admit(request, &limits, &peer)
             .map(|(request, fate)| request::start(group, &site, request, fate, handling));
         let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
+        let peer = peer.address;
         async move {
             let outcome = match pending {
                 Ok(pending) => pending.await,
@@ -201,7 +202,7 @@ where
             let mut answer = match outcome {
                 Outcome::Answer(answer) => answer.map(Some),
                 Outcome::Failed(error) => {
-                    let (peer, error) = (peer.address, &error);
+                    let error = &error;
                     site.listener.tell(&Trouble::Request { peer, error });
                     refusal(StatusCode::INTERNAL_SERVER_ERROR)
                 }
@@ -268,7 +269,7 @@ where
 fn admit(
     request: Request<body::Incoming>,
     limits: &Limits,
-    peer: Peer,
+    peer: &Peer,
 ) -> Result<(Request<Incoming>, Fate), StatusCode> {
     // What is known to be too large is not begun.
     if request.body().size_hint().lower() > limits.max_body {
@@ -279,7 +280,7 @@ fn admit(
         let fate = fate.clone();
         Incoming::new(body, limits.max_body, limits.body_timeout, fate)
     });
-    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(peer.clone());
     Ok((request, fate))
 }
 
@@ -385,15 +386,50 @@ enum Protocol {
     Http2,
 }
 
-struct Sniffed {
+/// A client, once it is known what it speaks.
+struct Met {
     protocol: Protocol,
-    early: Vec<u8>,
-    rest: Option<Chunk>,
+    io: Io,
+    tls: Option<TlsInfo>,
 }
 
-/// Reads until it is clear which protocol the peer speaks; `None` if it went away, or the server
-/// drains, before.
-async fn sniff(stream: &TcpStream, draining: &Draining) -> io::Result<Option<Sniffed>> {
+/// Learns what the client speaks; `None` if it went away, or the server drains, before it has said
+/// anything.
+async fn meet<H>(stream: TcpStream, site: &Site<H>) -> io::Result<Option<Met>> {
+    match &site.tls {
+        Some(tls) => shake_hands(stream, tls, &site.draining).await,
+        None => sniff(stream, &site.draining).await,
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &ServerTls,
+    draining: &Draining,
+) -> io::Result<Option<Met>> {
+    let Some(accepted) = until(tls::accept(tls, &stream), last_moment(draining)).await else {
+        return Ok(None);
+    };
+    let (session, rest) = accepted?;
+    // Who agrees on nothing speaks what everybody does.
+    let protocol = match session.protocol() {
+        Some(H2) => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    let info = session.info();
+    Ok(Some(Met {
+        protocol,
+        io: Io::encrypted(stream, session, rest),
+        tls: Some(info),
+    }))
+}
+
+/// What a server offers (RFC 9113, section 3.2; RFC 7301), the best first.
+pub(super) const OFFERED: [&[u8]; 2] = [H2, b"http/1.1"];
+const H2: &[u8] = b"h2";
+
+/// Reads until it is clear which protocol the peer speaks.
+async fn sniff(stream: TcpStream, draining: &Draining) -> io::Result<Option<Met>> {
     let mut early = Vec::new();
     loop {
         // Whoever has begun to speak is heard to the end of his sentence.
@@ -408,13 +444,10 @@ async fn sniff(stream: &TcpStream, draining: &Draining) -> io::Result<Option<Sni
         let Some(chunk) = received else {
             return Ok(None);
         };
-        let decided = protocol_of(&early, &chunk);
-        if let Some(protocol) = decided {
-            return Ok(Some(Sniffed {
-                protocol,
-                early,
-                rest: Some(chunk),
-            }));
+        if let Some(protocol) = protocol_of(&early, &chunk) {
+            let io = Io::with_early_bytes(stream, early, Some(chunk));
+            let tls = None;
+            return Ok(Some(Met { protocol, io, tls }));
         }
         early.extend_from_slice(&chunk);
     }

@@ -33,10 +33,13 @@ use quoit::time::{Alarm, Instant};
 
 use super::activity::Activity;
 use crate::tcp::TcpStream;
+use crate::tls::{Plain, Session, TlsStream};
 
-/// A TCP stream as hyper wants it.
+/// A TCP stream as hyper wants it, with TLS upon it or without.
 pub struct Io {
     stream: TcpStream,
+    /// What encrypts, behind a handshake.
+    tls: Option<Session>,
     wait: ReceiveWait,
     /// Bytes that were received before hyper came.
     early: Vec<u8>,
@@ -98,6 +101,7 @@ impl Io {
     pub(crate) fn with_early_bytes(stream: TcpStream, early: Vec<u8>, rest: Option<Chunk>) -> Self {
         Self {
             stream,
+            tls: None,
             wait: ReceiveWait::default(),
             early,
             rest,
@@ -111,6 +115,19 @@ impl Io {
             activity: Rc::default(),
             closing: Closing::No,
         }
+    }
+
+    /// Takes a TLS stream over, as [`Io::new`] does a plain one.
+    pub fn tls(stream: TlsStream) -> Self {
+        let (stream, session, rest) = stream.into_parts();
+        Self::encrypted(stream, session, rest)
+    }
+
+    /// Takes over a stream that is encrypted: the handshake is done, and `rest` came behind it.
+    pub(crate) fn encrypted(stream: TcpStream, session: Session, rest: Option<Chunk>) -> Self {
+        let mut io = Self::with_early_bytes(stream, Vec::new(), rest);
+        io.tls = Some(session);
+        io
     }
 
     /// How long a peer may take nothing of what is sent while hyper waits for it.
@@ -139,9 +156,14 @@ impl Io {
         }
         let mut taken = 0;
         for slice in slices {
-            let part = slice.len().min(GATHER - self.gathered.len());
-            self.gathered.extend_from_slice(&slice[..part]);
-            taken += part;
+            let part = &slice[..slice.len().min(GATHER.saturating_sub(self.gathered.len()))];
+            taken += match &mut self.tls {
+                None => {
+                    self.gathered.extend_from_slice(part);
+                    part.len()
+                }
+                Some(tls) => tls.send(part, &mut self.gathered)?,
+            };
         }
         Poll::Ready(Ok(taken))
     }
@@ -239,6 +261,9 @@ impl hyper::rt::Read for Io {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        if this.tls.is_some() {
+            return this.poll_read_encrypted(cx, buf);
+        }
         if !this.early.is_empty() {
             let part = this.early.len().min(buf.remaining());
             buf.put_slice(&this.early[..part]);
@@ -294,18 +319,66 @@ impl hyper::rt::Write for Io {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(tls) = &mut this.tls {
+            tls.say_goodbye(&mut this.gathered);
+        }
         loop {
-            ready!(self.poll_sent(cx))?;
-            if self.gathered.is_empty() {
+            ready!(this.poll_sent(cx))?;
+            if this.gathered.is_empty() {
                 break;
             }
-            self.begin_send(cx)?;
+            this.begin_send(cx)?;
         }
-        self.poll_close(cx)
+        this.poll_close(cx)
     }
 }
 
 impl Io {
+    fn poll_read_encrypted(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let tls = self.tls.as_mut().expect("it is encrypted");
+            let activity = &self.activity;
+            let found = tls.plain(|bytes| {
+                let part = &bytes[..bytes.len().min(buf.remaining())];
+                activity.note_received(part);
+                buf.put_slice(part);
+                part.len()
+            });
+            match found {
+                Ok(Plain::Taken) | Ok(Plain::End) => return Poll::Ready(Ok(())),
+                // HTTP knows by itself whether a message has come to its end.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(Plain::None) => {}
+            }
+            let received = match self.rest.take() {
+                Some(rest) => Some(rest),
+                None => ready!(self.stream.poll_recv(&mut self.wait, cx))?,
+            };
+            let Some(mut chunk) = received else {
+                tls.receive_end();
+                continue;
+            };
+            let fed = tls.receive(&mut chunk);
+            if !chunk.is_empty() && fed.is_ok() {
+                self.rest = Some(chunk);
+            }
+            // New keys, or why the peer was not understood: goes out with what is sent next.
+            tls.flush(&mut self.gathered);
+            if self.sending.is_none() {
+                self.begin_send(cx)?;
+            }
+            fed?;
+        }
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.closing {

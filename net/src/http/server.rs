@@ -29,6 +29,7 @@ use super::trouble::{Listener, Trouble};
 use super::{BoxError, Incoming};
 use crate::sharded::ShardedListener;
 use crate::tcp::{TcpListener, TcpOptions, TcpStream};
+use crate::tls::ServerTls;
 
 /// An HTTP server on cores of its own: HTTP/1.1, and HTTP/2 with prior knowledge, on one port.
 ///
@@ -139,6 +140,7 @@ pub struct Builder<A> {
     cores: Cores,
     limits: Limits,
     options: TcpOptions,
+    tls: Option<ServerTls>,
     listener: Listener,
 }
 
@@ -150,6 +152,7 @@ impl Server {
             cores: Cores::All,
             limits: Limits::default(),
             options: TcpOptions::new(),
+            tls: None,
             listener: Listener::default(),
         }
     }
@@ -281,6 +284,13 @@ impl<A: ToSocketAddrs> Builder<A> {
         self
     }
 
+    /// Speaks TLS and nothing else: HTTP/2 with clients that offer it, HTTP/1.1 with the others.
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Tells this of what no client can be told. On the core where it happens: it is not to wait.
     /// Default: a line on standard error.
     #[must_use]
@@ -338,6 +348,8 @@ impl<A: ToSocketAddrs> Builder<A> {
         E: Into<BoxError> + 'static,
     {
         let runtime = Runtime::builder().cores(self.cores).build()?;
+        let tls = self.tls.map(|tls| tls.protocols(&connection::OFFERED));
+        let tls = tls.transpose()?;
         let cores = runtime.handle();
         let port = bind_first(self.address, &cores, &self.options)?;
         let shared = Arc::new(Shared::default());
@@ -345,7 +357,7 @@ impl<A: ToSocketAddrs> Builder<A> {
         let mut mains = Vec::new();
         for core in cores.cores() {
             let (make, port, shared) = (make.clone(), port.clone(), Arc::clone(&shared));
-            let (limits, trouble) = (self.limits, self.listener.clone());
+            let (limits, tls, trouble) = (self.limits, tls.clone(), self.listener.clone());
             let (tell, told) = RemoteHandle::<io::Result<()>>::channel();
             let main = cores.spawn(core, move || async move {
                 let ready = match make(core).await {
@@ -356,7 +368,14 @@ impl<A: ToSocketAddrs> Builder<A> {
                     Ok((handler, listener)) => {
                         tell.send(Ok(()));
                         drop(port);
-                        serve_core(listener, handler, limits, trouble, &shared).await
+                        let site = Site {
+                            handler,
+                            limits,
+                            tls,
+                            listener: trouble,
+                            draining: Draining::default(),
+                        };
+                        serve_core(listener, Rc::new(site), &shared).await
                     }
                     Err(error) => {
                         tell.send(Err(error));
@@ -435,9 +454,7 @@ impl Drop for Open {
 /// One core of the server, from its first connection to its last.
 async fn serve_core<H, F, B, E>(
     listener: TcpListener,
-    handler: H,
-    limits: Limits,
-    trouble: Listener,
+    site: Rc<Site<H>>,
     shared: &Shared,
 ) -> io::Result<Report>
 where
@@ -447,12 +464,6 @@ where
     E: Into<BoxError> + 'static,
 {
     let connections = Rc::new(Connections::default());
-    let site = Rc::new(Site {
-        handler,
-        limits,
-        listener: trouble,
-        draining: Draining::default(),
-    });
     let begin = |stream: TcpStream| {
         let (open, site) = (Open::new(&connections), Rc::clone(&site));
         drop(quoit::spawn(async move {

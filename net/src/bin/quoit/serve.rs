@@ -11,6 +11,7 @@ use quoit::Cores;
 use quoit::fs::Folder;
 use quoit::signal::{Signal, Signals};
 use quoit_net::http::Server;
+use quoit_net::tls::{Identity, ServerTls};
 
 use crate::answer::answer;
 
@@ -35,6 +36,12 @@ pub(crate) struct Arguments {
     /// How many seconds a client may take nothing of an answer that waits for it
     #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stall_timeout: u64,
+    /// A certificate (PEM), with those that vouch for it; TLS is spoken then, and nothing else
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key (PEM) of the certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 }
 
 const LISTEN: &str = "127.0.0.1:8080";
@@ -51,6 +58,8 @@ impl Default for Arguments {
             grace: GRACE,
             head_timeout: PATIENCE,
             stall_timeout: PATIENCE,
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }
@@ -58,12 +67,20 @@ impl Default for Arguments {
 /// Serves until a signal, and then until what is open has finished.
 pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
     // Before any thread is started, so that all inherit it.
-    let signals = Signals::block(&[Signal::Interrupt, Signal::Terminate])?;
+    let tls = arguments.identity()?.map(ServerTls::new).transpose()?;
+    let mut awaited = vec![Signal::Interrupt, Signal::Terminate];
+    // Without a certificate to read again it means that the terminal went away.
+    awaited.extend(tls.as_ref().map(|_| Signal::HangUp));
+    let signals = Signals::block(&awaited)?;
     let root = existing_folder(&arguments.root)?;
-    let server = Server::bind(&*arguments.listen)
+    let mut server = Server::bind(&*arguments.listen)
         .cores(arguments.cores.clone())
         .head_timeout(Duration::from_secs(arguments.head_timeout))
-        .stall_timeout(Duration::from_secs(arguments.stall_timeout))
+        .stall_timeout(Duration::from_secs(arguments.stall_timeout));
+    if let Some(tls) = &tls {
+        server = server.tls(tls.clone());
+    }
+    let server = server
         .serve_with(move |_| {
             let root = root.clone();
             async move {
@@ -76,21 +93,54 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
             }
         })
         .map_err(|error| explain_address(&arguments.listen, error))?;
-    say(format_args!("listening on http://{}", server.local_addr()));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    say(format_args!(
+        "listening on {scheme}://{}",
+        server.local_addr()
+    ));
 
-    let signal = signals.wait()?;
+    let signal = loop {
+        match signals.wait()? {
+            Signal::HangUp => show_anew(arguments, tls.as_ref()),
+            signal => break signal,
+        }
+    };
     say(format_args!(
         "{signal}: finishing what is open, for {} s at most; once more to end at once",
         arguments.grace
     ));
     std::thread::spawn(move || {
-        if signals.wait().is_ok() {
-            std::process::exit(ENDED_AT_ONCE);
+        while let Ok(signal) = signals.wait() {
+            if signal != Signal::HangUp {
+                std::process::exit(ENDED_AT_ONCE);
+            }
         }
     });
     let report = server.shutdown(Duration::from_secs(arguments.grace))?;
     say(format_args!("{report}"));
     Ok(())
+}
+
+impl Arguments {
+    fn identity(&self) -> io::Result<Option<Identity>> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(certificates), Some(key)) => Identity::from_files(certificates, key).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Reads the certificate again, which may have been renewed. If it cannot be, the old one stays.
+fn show_anew(arguments: &Arguments, tls: Option<&ServerTls>) {
+    let Some(tls) = tls else { return };
+    let shown = match arguments.identity() {
+        Ok(identity) => tls.certificates().replace(identity.into_iter().collect()),
+        Err(error) => Err(error),
+    };
+    match shown {
+        Ok(()) => say(format_args!("the certificate was read again")),
+        Err(error) => eprintln!("quoit: the certificate stays as it was: {error}"),
+    }
 }
 
 /// What a shell calls a program that Ctrl-C ended.

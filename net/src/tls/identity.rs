@@ -1,0 +1,94 @@
+//! A certificate and its key.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use webpki::EndEntityCert;
+
+use super::{provider, refused};
+
+/// Who somebody is: a certificate, the chain that vouches for it, and its private key.
+#[derive(Clone)]
+pub struct Identity(Arc<CertifiedKey>);
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the key.
+        f.debug_struct("Identity")
+            .field("certificates", &self.0.cert.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Takes an identity from PEM: certificates with one's own first, and a private key (PKCS #8,
+    /// PKCS #1 or SEC 1).
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: what is wrong with which of the two, or that they do not belong together.
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> io::Result<Self> {
+        let chain = certificates_of(certificates)?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| refused(format_args!("the private key cannot be read: {error}")))?;
+        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| {
+            refused(format_args!(
+                "the certificate and the private key do not make an identity: {error}"
+            ))
+        })?;
+        Ok(Self(Arc::new(certified)))
+    }
+
+    /// As [`Identity::from_pem`], from two files; which may be one.
+    ///
+    /// Reads files as any program does: for the time before a core serves anything.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Identity::from_pem`] and those of reading, with the path in the message.
+    pub fn from_files(certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<Self> {
+        let (certificates, key) = (certificates.as_ref(), key.as_ref());
+        let read = |path: &Path| std::fs::read(path).map_err(|error| about(path, &error));
+        let (chain, secret) = (read(certificates)?, read(key)?);
+        Self::from_pem(&chain, &secret).map_err(|error| {
+            let what = format!("{} and {}: {error}", certificates.display(), key.display());
+            io::Error::new(error.kind(), what)
+        })
+    }
+
+    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0)
+    }
+
+    /// Returns whether the certificate is for a server of this name.
+    pub(super) fn is_for(&self, name: &ServerName<'_>) -> bool {
+        let own = self.0.cert.first();
+        own.and_then(|own| EndEntityCert::try_from(own).ok())
+            .is_some_and(|own| own.verify_is_valid_for_subject_name(name).is_ok())
+    }
+}
+
+fn about(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot read {}: {error}", path.display()),
+    )
+}
+
+/// Reads certificates; at least one.
+pub(super) fn certificates_of(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain =
+        chain.map_err(|error| refused(format_args!("a certificate cannot be read: {error}")))?;
+    if chain.is_empty() {
+        return Err(refused(
+            "there is no certificate: PEM with BEGIN CERTIFICATE is wanted",
+        ));
+    }
+    Ok(chain)
+}

@@ -1,0 +1,171 @@
+//! `TlsStream`: bytes both ways, encrypted on the way.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+
+use quoit::buf::Chunk;
+
+use super::TlsInfo;
+use super::session::{Plain, Session};
+use crate::tcp::TcpStream;
+
+/// A TLS connection on one core, of either side.
+///
+/// One task at a time may receive; writes of several tasks go out one after the other.
+#[derive(Debug)]
+pub struct TlsStream {
+    stream: TcpStream,
+    session: RefCell<Session>,
+    /// What was received and had no room in the session yet.
+    rest: RefCell<Option<Chunk>>,
+    /// A record was lost on its way out: nothing after it can be understood.
+    is_broken: Cell<bool>,
+}
+
+/// As much plain text as is encrypted for one send.
+const PIECE: usize = 64 * 1024;
+
+impl TlsStream {
+    pub(super) fn new(stream: TcpStream, session: Session, rest: Option<Chunk>) -> Self {
+        Self {
+            stream,
+            session: RefCell::new(session),
+            rest: RefCell::new(rest),
+            is_broken: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn into_parts(self) -> (TcpStream, Session, Option<Chunk>) {
+        (
+            self.stream,
+            self.session.into_inner(),
+            self.rest.into_inner(),
+        )
+    }
+
+    /// Returns what the handshake has come to.
+    pub fn info(&self) -> TlsInfo {
+        self.session.borrow().info()
+    }
+
+    /// Returns the peer's address.
+    ///
+    /// # Errors
+    ///
+    /// Those of `getpeername(2)`: the connection may be gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// Waits for bytes; none at the end of the stream, if the peer has said that it is the end.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof`: the connection ended without a word of the peer's, and what came may have
+    /// been cut off. `InvalidData` with the cause, a [`rustls::Error`]. Those of
+    /// [`TcpStream::recv`]. Cancelled, nothing is lost.
+    pub async fn recv(&self) -> io::Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        loop {
+            let found = self.session.borrow_mut().plain(|bytes| {
+                plain.extend_from_slice(bytes);
+                bytes.len()
+            })?;
+            match found {
+                Plain::Taken | Plain::End => return Ok(plain),
+                Plain::None => {}
+            }
+            let rest = self.rest.take();
+            let received = match rest {
+                Some(rest) => Some(rest),
+                None => self.stream.recv().await?,
+            };
+            let Some(mut chunk) = received else {
+                self.session.borrow_mut().receive_end();
+                continue;
+            };
+            let fed = self.session.borrow_mut().receive(&mut chunk);
+            if !chunk.is_empty() && fed.is_ok() {
+                self.rest.replace(Some(chunk));
+            }
+            // Tickets, new keys, or why the peer was not understood.
+            self.send_what_waits().await?;
+            fed?;
+        }
+    }
+
+    /// Writes all of these bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TcpStream::write_all`]. After a write that failed or was cancelled once it had begun
+    /// the stream is broken, and says so: a record without its end cannot be followed by another.
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            // As every op: what is refused was not encrypted.
+            quoit::check()?;
+            self.check_unbroken()?;
+            let piece = &left[..left.len().min(PIECE)];
+            let mut out = Vec::with_capacity(piece.len() + 512);
+            let taken = self.session.borrow_mut().send(piece, &mut out)?;
+            left = &left[taken..];
+            self.send(out).await?;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing comes any more (`close_notify`), and ends this side of the connection. In a
+    /// cancelled scope it is refused; say goodbye behind a shield.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TlsStream::write_all`], and those of `shutdown(2)`.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        quoit::check()?;
+        self.check_unbroken()?;
+        let mut out = Vec::new();
+        self.session.borrow_mut().say_goodbye(&mut out);
+        self.send(out).await?;
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    /// Sends what rustls wants to say by itself; later, where the scope is cancelled.
+    async fn send_what_waits(&self) -> io::Result<()> {
+        if quoit::is_cancelled() || self.is_broken.get() {
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        self.session.borrow_mut().flush(&mut out);
+        self.send(out).await
+    }
+
+    /// Sends records. They stand in line for the network before anybody else can encrypt: a write
+    /// takes its place when it is polled first, and no cancel comes in between.
+    async fn send(&self, records: Vec<u8>) -> io::Result<()> {
+        struct Breaks<'a>(Option<&'a Cell<bool>>);
+        impl Drop for Breaks<'_> {
+            fn drop(&mut self) {
+                if let Some(is_broken) = self.0 {
+                    is_broken.set(true);
+                }
+            }
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut breaks = Breaks(Some(&self.is_broken));
+        self.stream.write_all(records).await.0?;
+        breaks.0 = None;
+        Ok(())
+    }
+
+    fn check_unbroken(&self) -> io::Result<()> {
+        if self.is_broken.get() {
+            let what = "a write of this TLS stream was given up half-way: nothing can follow it";
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, what));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,441 @@
+//! TLS: streams of both sides, and a server that speaks HTTP upon it.
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{LazyLock, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::client::conn::{http1, http2};
+use quoit::{CarriesCancelled, Scope, spawn};
+use quoit_net::http::{Executor, Incoming, Io, Peer, Server, Trouble};
+use quoit_net::tls::{ClientTls, Identity, ServerTls, TlsInfo, TlsStream};
+use quoit_net::{TcpListener, TcpStream};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use tests::http_client::Client;
+use tests::{bytes, on_core, on_ring};
+
+use crate::peers;
+use crate::support::{Text, one_core, text};
+
+/// Somebody who vouches for others.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+        Self { issuer }
+    }
+
+    fn root(&self) -> Vec<u8> {
+        self.issuer.pem().into_bytes()
+    }
+
+    /// Vouches for somebody of this name.
+    fn identity(&self, name: &str) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let (certificate, key) = (certificate.pem(), key.serialize_pem());
+        Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("both belong together")
+    }
+
+    fn client(&self) -> ClientTls {
+        ClientTls::trusting(&self.root()).expect("a root")
+    }
+}
+
+/// Keys take a while.
+static OURS: LazyLock<Authority> = LazyLock::new(|| Authority::new("ours"));
+
+fn server_tls() -> ServerTls {
+    ServerTls::new(OURS.identity("site.test")).expect("an identity")
+}
+
+/// What both sides of a handshake got.
+type Both = (io::Result<TlsStream>, io::Result<TlsStream>);
+
+/// Shakes hands on this core; the server's outcome comes first.
+async fn shake(server: &ServerTls, client: &ClientTls, name: &str) -> Both {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr();
+    let server = server.clone();
+    let accepting = spawn(async move { server.accept(listener.accept().await?).await });
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    let connected = client.connect(name, stream).await;
+    (accepting.await.expect("no panic"), connected)
+}
+
+async fn pair(server: &ServerTls, client: &ClientTls) -> (TlsStream, TlsStream) {
+    let (ours, theirs) = shake(server, client, "site.test").await;
+    (ours.expect("shaken"), theirs.expect("shaken"))
+}
+
+async fn exactly(stream: &TlsStream, size: usize) -> Vec<u8> {
+    let mut read = Vec::new();
+    while read.len() < size {
+        let came = stream.recv().await.expect("more comes");
+        assert!(!came.is_empty(), "the end after {} bytes", read.len());
+        read.extend(came);
+    }
+    read
+}
+
+#[test]
+fn bytes_go_both_ways_and_each_side_hears_the_end() {
+    on_core(|_| async {
+        let (ours, theirs) = pair(&server_tls(), &OURS.client()).await;
+        let (ours, theirs) = (Rc::new(ours), Rc::new(theirs));
+        let sent = bytes(700_000, 1);
+        let (writer, all) = (Rc::clone(&theirs), sent.clone());
+        let writing = spawn(async move {
+            writer.write_all(&all).await?;
+            writer.shutdown().await
+        });
+        assert!(exactly(&ours, sent.len()).await == sent);
+        assert_eq!(ours.recv().await.expect("the end"), b"");
+        writing.await.expect("no panic").expect("all was taken");
+        ours.write_all(b"and back").await.expect("this way is open");
+        assert_eq!(exactly(&theirs, 8).await, b"and back");
+    });
+}
+
+#[test]
+fn an_end_that_nobody_has_said_is_no_end() {
+    on_core(|_| async {
+        let server = server_tls();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr();
+        let accepting = spawn(async move { server.accept(listener.accept().await?).await });
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let theirs = OURS
+            .client()
+            .connect("site.test", stream)
+            .await
+            .expect("shaken");
+        let ours = accepting.await.expect("no panic").expect("shaken");
+        theirs.write_all(b"half of").await.expect("sent");
+        drop(theirs);
+        assert_eq!(exactly(&ours, 7).await, b"half of");
+        let error = ours.recv().await.expect_err("it was cut off");
+        assert!(
+            matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            ),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn who_is_not_trusted_or_another_is_refused_with_the_cause() {
+    on_core(|_| async {
+        let strangers = Authority::new("strangers");
+        let (ours, theirs) = shake(&server_tls(), &strangers.client(), "site.test").await;
+        let error = theirs.expect_err("nobody vouches for it");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        assert!(
+            matches!(cause, Some(rustls::Error::InvalidCertificate(_))),
+            "{error}"
+        );
+        let told = ours.expect_err("the client went away");
+        let cause = told.get_ref().and_then(|cause| cause.downcast_ref());
+        assert!(
+            matches!(cause, Some(rustls::Error::AlertReceived(_))),
+            "{told}"
+        );
+
+        let (_, theirs) = shake(&server_tls(), &OURS.client(), "another.test").await;
+        let error = theirs.expect_err("its certificate is for another name");
+        assert!(error.to_string().contains("not valid for name"), "{error}");
+
+        let (_, theirs) = shake(&server_tls(), &OURS.client(), "no name").await;
+        let error = theirs.expect_err("a name has no space");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
+#[test]
+fn each_name_has_its_certificate_and_they_can_be_replaced() {
+    on_core(|_| async {
+        let server = server_tls().also(OURS.identity("other.test"));
+        let client = OURS.client();
+        for name in ["site.test", "other.test"] {
+            let (ours, theirs) = shake(&server, &client, name).await;
+            assert_eq!(
+                ours.expect("shaken").info().server_name.as_deref(),
+                Some(name)
+            );
+            theirs.expect("it is who it should be");
+        }
+        let (old, open) = pair(&server, &client).await;
+        let newer = OURS.identity("site.test");
+        let before = open.info().peer_certificates;
+        server
+            .certificates()
+            .replace(vec![newer])
+            .expect("one at least");
+        let fresh = OURS.client();
+        let (_, theirs) = shake(&server, &fresh, "site.test").await;
+        assert_ne!(theirs.expect("shaken").info().peer_certificates, before);
+        let (_, gone) = shake(&server, &fresh, "other.test").await;
+        gone.expect_err("there is none for this name any more");
+        open.write_all(b"still").await.expect("what is open stays");
+        assert_eq!(exactly(&old, 5).await, b"still");
+        let none = server.certificates().replace(Vec::new());
+        assert_eq!(none.expect_err("none").kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
+#[test]
+fn a_server_may_want_to_know_its_clients() {
+    on_core(|_| async {
+        let theirs = Authority::new("theirs");
+        let known = theirs.identity("client.test");
+        let wants = server_tls()
+            .require_client_certificates(&theirs.root())
+            .expect("a root");
+        let (ours, shaken) =
+            shake(&wants, &OURS.client().identity(known.clone()), "site.test").await;
+        assert_eq!(ours.expect("it is known").info().peer_certificates.len(), 1);
+        shaken.expect("so is the server");
+
+        let (ours, _) = shake(&wants, &OURS.client(), "site.test").await;
+        let error = ours.expect_err("it shows none");
+        assert!(error.to_string().contains("no certificates"), "{error}");
+        let unknown = OURS.identity("client.test");
+        let (ours, _) = shake(&wants, &OURS.client().identity(unknown), "site.test").await;
+        ours.expect_err("nobody vouches for it");
+
+        let asks = server_tls()
+            .request_client_certificates(&theirs.root())
+            .expect("a root");
+        let (ours, _) = shake(&asks, &OURS.client(), "site.test").await;
+        assert!(
+            ours.expect("none is fine")
+                .info()
+                .peer_certificates
+                .is_empty()
+        );
+    });
+}
+
+#[test]
+fn a_session_is_resumed() {
+    on_core(|_| async {
+        let (server, client) = (server_tls(), OURS.client());
+        let mut resumed = Vec::new();
+        for _ in 0..2 {
+            let (ours, theirs) = pair(&server, &client).await;
+            resumed.push((ours.info().is_resumed, theirs.info().is_resumed));
+            // The ticket comes with the first bytes.
+            ours.write_all(b"hello").await.expect("sent");
+            exactly(&theirs, 5).await;
+        }
+        assert_eq!(resumed, [(false, false), (true, true)]);
+    });
+}
+
+#[test]
+fn a_write_that_is_given_up_half_way_is_the_last() {
+    on_core(|_| async {
+        let (ours, _theirs) = pair(&server_tls(), &OURS.client()).await;
+        let scope = Scope::new().timeout(Duration::from_millis(20));
+        let body = async {
+            loop {
+                // Nobody reads it.
+                ours.write_all(&[7; 500_000]).await?;
+            }
+        };
+        let outcome: io::Result<Option<()>> = scope.run(body).await;
+        assert!(outcome.expect("it is the deadline's").is_none());
+        let error = ours
+            .write_all(b"more")
+            .await
+            .expect_err("it cannot be understood");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_cancelled_scope_loses_no_record() {
+    on_core(|_| async {
+        let (ours, theirs) = pair(&server_tls(), &OURS.client()).await;
+        let scope = Scope::new();
+        scope.cancel();
+        let body = async {
+            let refused = ours.write_all(b"lost").await.expect_err("it is cancelled");
+            assert!(refused.cancelled().is_some());
+            let refused = ours.recv().await.expect_err("it is cancelled");
+            assert!(refused.cancelled().is_some());
+            ours.shutdown().await
+        };
+        assert!(scope.run(body).await.expect("it is the scope's").is_none());
+        ours.write_all(b"kept")
+            .await
+            .expect("as if nothing had been");
+        assert_eq!(exactly(&theirs, 4).await, b"kept");
+    });
+}
+
+// --- HTTP ---
+
+/// Says by which protocol it was asked.
+fn site(tls: ServerTls) -> Server {
+    let server = one_core()
+        .tls(tls)
+        .serve(|request: Request<Incoming>| async move {
+            let peer = request
+                .extensions()
+                .get::<Peer>()
+                .expect("of every request");
+            let tls: &TlsInfo = peer.tls.as_ref().expect("it is encrypted");
+            text(format!(
+                "{:?} {} {:?}",
+                request.version(),
+                tls.version,
+                tls.server_name
+            ))
+        });
+    server.expect("a server")
+}
+
+async fn connect(address: SocketAddr, protocols: &[&[u8]]) -> io::Result<TlsStream> {
+    let client = OURS.client().protocols(protocols);
+    client
+        .connect("site.test", TcpStream::connect(address).await?)
+        .await
+}
+
+#[test]
+fn a_client_speaks_what_it_offers() {
+    let server = site(server_tls());
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        for protocols in [&[b"http/1.1" as &[u8]][..], &[]] {
+            let stream = connect(address, protocols).await.expect("shaken");
+            let (mut sender, connection) = http1::handshake(Io::tls(stream))
+                .await
+                .expect("no bytes yet");
+            let _connection = spawn(connection);
+            for _ in 0..3 {
+                let answer = sender.send_request(peers::get(address, "/")).await;
+                let text = peers::whole(answer.expect("an answer")).await;
+                assert_eq!(text, "HTTP/1.1 TLSv1.3 Some(\"site.test\")");
+            }
+        }
+        let stream = connect(address, &[b"h2", b"http/1.1"])
+            .await
+            .expect("shaken");
+        assert_eq!(stream.info().protocol.as_deref(), Some(&b"h2"[..]));
+        let (mut sender, connection) = http2::handshake(Executor, Io::tls(stream))
+            .await
+            .expect("a preface can be sent");
+        let _connection = spawn(connection);
+        let answer = sender.send_request(peers::get(address, "/")).await;
+        let text = peers::whole(answer.expect("an answer")).await;
+        assert_eq!(text, "HTTP/2.0 TLSv1.3 Some(\"site.test\")");
+        let error = connect(address, &[b"spdy/3"])
+            .await
+            .expect_err("nobody speaks that");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    });
+}
+
+#[test]
+fn a_large_answer_and_a_large_request_are_whole() {
+    let server = one_core()
+        .tls(server_tls())
+        .serve(|request: Request<Incoming>| async move {
+            let body = request.into_body().collect().await?;
+            Ok::<Text, io::Error>(http::Response::new(body.to_bytes().into()))
+        });
+    let server = server.expect("a server");
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let sent = Bytes::from(bytes(3_000_000, 9));
+        for protocol in [&b"http/1.1"[..], b"h2"] {
+            let stream = Io::tls(connect(address, &[protocol]).await.expect("shaken"));
+            let body = http_body_util::Full::new(sent.clone());
+            let request = peers::request(address, "/", body);
+            let answer = if protocol == b"h2" {
+                let (mut sender, connection) =
+                    http2::handshake(Executor, stream).await.expect("a preface");
+                drop(spawn(connection));
+                sender.send_request(request).await
+            } else {
+                let (mut sender, connection) = http1::handshake(stream).await.expect("no bytes");
+                drop(spawn(connection));
+                sender.send_request(request).await
+            };
+            assert!(peers::whole(answer.expect("an answer")).await == sent);
+        }
+    });
+}
+
+#[test]
+fn who_does_not_speak_tls_is_let_go_and_the_owner_told() {
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .tls(server_tls())
+        .on_trouble(move |trouble| match trouble {
+            Trouble::Connection { error, .. } => said.send(error.to_string()).expect("heard"),
+            other => panic!("{other}"),
+        })
+        .serve(|_| async { text("well") })
+        .expect("a server");
+    let client = Client::connect(server.local_addr());
+    client.ask("GET", "/", "");
+    let mut alert = Vec::new();
+    // Or the bytes that it had no use for make the kernel reset the connection.
+    let _ = client.into_socket().read_to_end(&mut alert);
+    let what = heard.recv().expect("it is told");
+    assert!(what.contains("corrupt message"), "{what}");
+}
+
+#[test]
+fn a_handshake_that_never_comes_is_waited_for_no_longer_than_a_head() {
+    let server = one_core()
+        .tls(server_tls())
+        .head_timeout(Duration::from_millis(50))
+        .serve(|_| async { text("well") })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    client.ends();
+}
+
+#[test]
+fn a_server_with_tls_drains() {
+    let server = site(server_tls());
+    let address = server.local_addr();
+    let report = on_ring(move |_| async move {
+        let stream = connect(address, &[b"http/1.1"]).await.expect("shaken");
+        let (mut sender, connection) = http1::handshake(Io::tls(stream))
+            .await
+            .expect("no bytes yet");
+        let connection = spawn(connection);
+        let answer = sender.send_request(peers::get(address, "/")).await;
+        assert_eq!(answer.expect("an answer").status(), 200);
+        let report = quoit::blocking::run(move |_| server.shutdown(Duration::from_secs(5)));
+        let report = report.await.expect("it ran").expect("it stops");
+        connection
+            .await
+            .expect("no panic")
+            .expect("it was closed in order");
+        report
+    });
+    assert_eq!((report.finished, report.cut), (1, 0));
+}
