@@ -177,7 +177,7 @@ async fn scope_of(
         .await;
     let cancelled = scope.cancelled().map(quoit::Cancelled::reason);
     plan.with(|model| {
-        model.own_is(node, cancelled);
+        model.own_was(node, cancelled);
         model.scope_ends(node, ended.take(), &run, scope.absorbed());
         if pipe.is_some_and(|pipe| !pipe.is_out_of_use()) {
             model.violated(format!(

@@ -72,6 +72,12 @@ impl Model {
     /// A scope was asked what it was cancelled for itself.
     pub(super) fn own_is(&mut self, node: Node, told: Option<Reason>) {
         self.notice_deadline(node);
+        self.own_was(node, told);
+    }
+
+    /// The same of one whose run has ended: it looks at no clock any more, and a deadline may have
+    /// passed in its last turn that nobody has noticed.
+    pub(super) fn own_was(&mut self, node: Node, told: Option<Reason>) {
         let own = self.scopes.own(node);
         let causes = &self.scopes.scopes[node].causes;
         let right = match told {
