@@ -10,7 +10,7 @@ use super::failure::{Failure, Outcome};
 use super::joins::{self, Joining};
 use super::ops::{self, At};
 use super::panics::Panic;
-use super::{calls, groups, pipes, scopes};
+use super::{calls, foreign, groups, pipes, scopes};
 use crate::workload::Dice;
 
 /// A body, whatever it is that it runs in.
@@ -69,7 +69,7 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
         9 => pipes::write(at, dice).await,
         10 => ops::nop(at).await,
         11 => {
-            ops::foreign(at).await;
+            foreign::foreign(at).await;
             Ok(())
         }
         12 => ops::foreign_until_cancelled(at).await,

@@ -89,9 +89,12 @@ impl Drop for OpenGroup {
     }
 }
 
-/// More children than one cancel reaches at once.
+/// So many waits that what their cancel wants done is not done in one turn.
+const CROWD: u32 = 1_100;
+
+/// A group with more children than one turn of its core reaches by a cancel.
 async fn crowd(at: &At, group: (Group<Failure>, Node)) -> Result<(), Failure> {
-    for _ in 0..300 {
+    for _ in 0..CROWD {
         drop(spawn(at, group, false, Does::Waits(UNTIL)));
     }
     ops::yields(at).await?;

@@ -8,8 +8,8 @@
 //! In reading order: [`truth`] and [`reference`] the rules, [`waits`] and [`books`] what is known of
 //! parked ops and of groups, [`model`] what is asked and told of ops,
 //! [`told_of_scopes`] of scopes and [`told_of_groups`] of groups; [`failure`] what bodies fail with,
-//! [`plan`] what a program shares; then what programs are made of: [`ops`] and [`pipes`], [`scopes`],
-//! [`groups`], [`children`], [`joins`], [`calls`], [`panics`],
+//! [`plan`] what a program shares; then what programs are made of: [`ops`], [`pipes`] and
+//! [`foreign`] waits, [`scopes`], [`groups`], [`children`], [`joins`], [`calls`], [`panics`],
 //! [`meddling`], [`bodies`]. Here is how one begins and ends.
 
 mod bodies;
@@ -17,6 +17,7 @@ mod books;
 mod calls;
 mod children;
 mod failure;
+mod foreign;
 mod groups;
 mod joins;
 mod meddling;

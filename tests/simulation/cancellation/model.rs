@@ -10,6 +10,7 @@ use quoit::{Cancelled, Reason};
 
 use super::books::{Book, Child};
 use super::failure::Outcome;
+use super::foreign::Foreign;
 use super::ops::Held;
 use super::reference::{Kind, Node, Reference, Seen, Time};
 use super::truth::Truth;
@@ -21,6 +22,7 @@ pub(super) struct Model {
     pub(super) scopes: Reference,
     pub(super) ops: BTreeMap<OpId, Op>,
     next_op: OpId,
+    pub(super) foreign: Foreign,
     pub(super) groups: BTreeMap<Node, Book>,
     pub(super) children: BTreeMap<Node, Child>,
     /// What tasks on other cores came to, and whether they were cancelled then.
@@ -28,6 +30,8 @@ pub(super) struct Model {
     /// How many turns each core has begun, as it was last said.
     pub(super) turns: Vec<u64>,
     pub(super) violations: Vec<String>,
+    /// Whether so many wait that the cancel of all takes a core several turns.
+    pub(super) crowded: bool,
     /// Whether every change is written into the trace.
     pub(super) talks: bool,
     pub(super) counts: Counts,
@@ -117,6 +121,7 @@ impl Model {
     /// Looks at every parked op, after a change, until nothing is passed on to another core.
     pub(super) fn review(&mut self) {
         while self.review_once() {}
+        self.foreign.review(&self.scopes);
     }
 
     fn review_once(&mut self) -> bool {
@@ -153,9 +158,15 @@ impl Model {
             }
         }
         let now = self.scopes.now;
+        let seen = if self.crowded {
+            // It may be sent only in a turn to come.
+            Seen::InTime
+        } else {
+            Seen::LaterTurn(turns)
+        };
         for cause in &mut self.scopes.scopes[far].causes {
             if certain && cause.seen == Seen::Unknown {
-                (cause.seen, cause.posted) = (Seen::LaterTurn(turns), now);
+                (cause.seen, cause.posted) = (seen, now);
             }
         }
         news
@@ -204,11 +215,26 @@ impl Model {
                 self.next_op += 1;
                 // It may have been refused, and held.
                 let uncounted = refused == Truth::Perhaps && held != Held::Not;
-                self.ops.insert(id, Op { uncounted, ..op });
+                let until = match op.until {
+                    // It had to pause before it began, longer than it was to last.
+                    Until::Time(due) => Until::Time(due.max(self.scopes.now)),
+                    until => until,
+                };
+                self.ops.insert(
+                    id,
+                    Op {
+                        until,
+                        uncounted,
+                        ..op
+                    },
+                );
                 self.review();
                 match uncounted {
                     true => Begun::ParkedOrHeld(id),
-                    false => Begun::Parked(id),
+                    false => {
+                        self.foreign.is_over(scope);
+                        Begun::Parked(id)
+                    }
                 }
             }
             // The others have a turn, or it has to pause, before it is told.

@@ -253,9 +253,6 @@ pub(super) async fn event(at: &At) -> Result<(), Failure> {
     .await
 }
 
-/// Wakes that are spent on one wait in something foreign.
-const FOREIGN_WAKES: u64 = 8;
-
 /// Lets others have a turn, whatever is cancelled.
 pub(super) async fn yields_uncancellable(at: &At) {
     let core = at.here.index();
@@ -263,15 +260,7 @@ pub(super) async fn yields_uncancellable(at: &At) {
     quoit::yield_uncancellable().await;
 }
 
-/// Waits for something that the runtime does not know, and that no cancel ends.
-pub(super) async fn foreign(at: &At) {
-    let core = at.here.index();
-    at.plan()
-        .with(|model| model.counts.may_wake[core] += FOREIGN_WAKES);
-    new_foreign(at).wait().await;
-}
-
-/// The same, but a cancel drops it.
+/// Waits for something that the runtime does not know, and that a cancel drops.
 pub(super) async fn foreign_until_cancelled(at: &At) -> Result<(), Failure> {
     let foreign = new_foreign(at);
     watched(at, "foreign", Until::Unseen, async {
@@ -280,7 +269,7 @@ pub(super) async fn foreign_until_cancelled(at: &At) -> Result<(), Failure> {
     .await
 }
 
-fn new_foreign(at: &At) -> Rc<Foreign> {
+pub(super) fn new_foreign(at: &At) -> Rc<Foreign> {
     let foreign = Rc::new(Foreign::default());
     if at.plan().is_over() {
         foreign.end();

@@ -33,7 +33,7 @@ pub(super) struct Plan {
     next_dice: AtomicU64,
     /// How many bodies may still begin.
     budget: AtomicI64,
-    /// One group has more children than one cancel reaches at once.
+    /// One group has more children than one turn reaches by a cancel.
     crowd: AtomicBool,
     /// All that is waited for has come.
     pub(super) over: AtomicBool,
@@ -51,6 +51,8 @@ impl Plan {
         };
         let mut model = Model::new(cores, slack);
         model.talks = std::env::var_os("QUOIT_SIM_SEED").is_some();
+        model.crowded = dice.roll(200) == 0;
+        let crowded = model.crowded;
         Self {
             weather,
             panics: dice.roll(8) == 0,
@@ -61,7 +63,7 @@ impl Plan {
             next: AtomicU32::new(1),
             next_dice: AtomicU64::new(1),
             budget: AtomicI64::new(10 + dice.roll(60) as i64),
-            crowd: AtomicBool::new(dice.roll(40) == 0),
+            crowd: AtomicBool::new(crowded),
             over: AtomicBool::new(false),
             handles: Mutex::default(),
             acting: AtomicUsize::new(cores),
