@@ -23,7 +23,7 @@ use crate::core_state::Core;
 use crate::driver::Wait;
 use crate::kernel_op::request::{RegionMut, Request};
 use crate::kernel_op::slab::{About, Reaction, WAKE, WAKE_CANCEL};
-use crate::scope::tree::NodeId;
+use crate::scope::tree::{NodeId, ParkId};
 use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
@@ -559,7 +559,11 @@ impl Core {
                 // 0: found, its own completion follows; ENOENT, EALREADY: it follows all the same.
                 About::CancelOf(_) | About::Nothing => {}
                 About::Op(op) => {
-                    let reaction = self.ops.borrow_mut().on_completion(op, completion);
+                    let mut reaction = self.ops.borrow_mut().on_completion(op, completion);
+                    if let Reaction::Unused { closer, rest } = reaction {
+                        self.complete(ParkId::from_token(closer));
+                        reaction = *rest;
+                    }
                     match reaction {
                         Reaction::None => {}
                         Reaction::Tell(notify) => self.tell(notify),
@@ -570,6 +574,7 @@ impl Core {
                             self.contain(|| drop(leftover));
                             self.orphan_ended(account);
                         }
+                        Reaction::Unused { .. } => unreachable!("taken apart just above"),
                     }
                 }
             }

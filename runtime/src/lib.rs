@@ -55,6 +55,7 @@ mod task;
 pub mod time;
 
 pub use config::{BuildError, Builder, Cores, ParseCoresError, RingFeature};
+pub use kernel_op::fd::Closed;
 pub use metrics::CoreMetrics;
 pub use metrics::dump::ScopeDump;
 pub use random::random;

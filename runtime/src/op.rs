@@ -2,14 +2,14 @@
 //!
 //! Use `quoit-net` for sockets and [`crate::fs`] for files; come here to build something of your
 //! own. Every op takes its buffers by value and gives them back, fails with
-//! [`Cancelled`](crate::Cancelled) in a cancelled scope, and panics off a core. The kernel's part is
-//! in the man page that each names.
+//! [`Cancelled`](crate::Cancelled) in a cancelled scope and with [`Closed`] once its descriptor was
+//! closed for all its owners, and panics off a core. The kernel's part is in the man page that each names.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -19,9 +19,11 @@ use socket2::SockAddr;
 pub use crate::driver::socket::{Socket, SocketOption};
 pub use crate::kernel_op::fd::SharedFd;
 
+use crate::Closed;
 use crate::buf::{BufResult, Chunk, Interrupted, IoBuf, IoBufMut, SliceExt};
 use crate::driver::{socket, sys};
 use crate::kernel_op::KernelOp;
+use crate::kernel_op::closing::Closing;
 use crate::kernel_op::fd::Descriptor;
 use crate::kernel_op::multishot::{Multishot, NextWait, Queue};
 use crate::kernel_op::ops;
@@ -126,20 +128,25 @@ pub async fn poll(fd: &SharedFd, events: u32) -> io::Result<u32> {
     KernelOp::new(ops::PollFor(events), Some(fd.clone())).await
 }
 
-/// Closes a descriptor by way of the ring, where the kernel may take its time, and reports its
-/// error. Closes it in every case: also in a cancelled scope, and when the future is dropped.
+/// Closes a descriptor for all its owners, by way of the ring, where the kernel may take its time, and
+/// reports its error. Closes it in every case: also in a cancelled scope, and when the future is dropped.
+/// (Dropping a [`SharedFd`] is different: there is one owner less.)
 ///
-/// While an op still uses the descriptor, or another owner has it, it is closed when they are done.
+/// From the first poll on, or the drop, what other owners begin on the descriptor fails with [`Closed`].
+/// Ops that are under way, whoever waits for them, are asked to end, and end with [`Closed`] as well; one
+/// that has a result by then gives that, and bytes that a stream had received come before its [`Closed`].
+/// The number is free, and this future ends, when the kernel is done with them all: it waits as long as
+/// an op on a file takes that cannot be stopped.
 ///
 /// # Errors
 ///
-/// Those of `close(2)`.
-pub async fn close(fd: SharedFd) -> io::Result<()> {
-    match fd.try_into_raw() {
-        Ok(raw) => KernelOp::release(ops::Close::new(raw), None).await,
-        Err(shared) => {
-            drop(shared);
-            Ok(())
+/// Those of `close(2)`; [`Closed`] if another owner has closed it before.
+pub fn close(fd: SharedFd) -> impl Future<Output = io::Result<()>> {
+    let mut closing = Closing::new(fd);
+    async move {
+        match poll_fn(|cx| closing.poll_unused(cx)).await? {
+            Some(descriptor) => KernelOp::release(ops::Close::new(descriptor), None).await,
+            None => Ok(()),
         }
     }
 }
@@ -413,15 +420,16 @@ impl Stream {
     ///
     /// Those of `shutdown(2)`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        socket::shutdown(self.fd().as_raw_fd(), how)
+        socket::shutdown(self.number()?, how)
     }
 
     /// Closes the socket and waits until that is done; what was received and not taken is lost.
-    /// Happens also in a cancelled scope. Dropping the stream closes it as well.
+    /// Happens also in a cancelled scope. Dropping the stream closes it as well, but not for those
+    /// who have its descriptor from [`Stream::fd`].
     ///
     /// # Errors
     ///
-    /// Those of `close(2)`.
+    /// As for [`close`].
     pub async fn close(self) -> io::Result<()> {
         drop(self.received.stop().await);
         let fd = self.fd();
@@ -436,7 +444,7 @@ impl Stream {
     ///
     /// Those of `getsockopt(2)`; `Unsupported` if the kernel does not say.
     pub fn bytes_acknowledged(&self) -> io::Result<u64> {
-        sys::bytes_acknowledged(self.fd().as_raw_fd())
+        sys::bytes_acknowledged(self.number()?)
     }
 
     /// Tells the socket something. `setsockopt(2)`.
@@ -445,7 +453,7 @@ impl Stream {
     ///
     /// Those of `setsockopt(2)`.
     pub fn set(&self, option: SocketOption) -> io::Result<()> {
-        socket::set(self.fd().as_raw_fd(), option)
+        socket::set(self.number()?, option)
     }
 
     /// Returns the address of this end. `getsockname(2)`.
@@ -454,7 +462,7 @@ impl Stream {
     ///
     /// Those of `getsockname(2)`; and if it is no internet address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        socket::local_addr(self.fd().as_raw_fd())
+        socket::local_addr(self.number()?)
     }
 
     /// Returns the peer's address. `getpeername(2)`.
@@ -463,7 +471,7 @@ impl Stream {
     ///
     /// Those of `getpeername(2)`: the connection may be gone; and if it is no internet address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        socket::peer_addr(self.fd().as_raw_fd())
+        socket::peer_addr(self.number()?)
     }
 
     /// Runs `f` on the socket: for options of other kinds, and addresses of other families.
@@ -472,12 +480,19 @@ impl Stream {
     ///
     /// `Unsupported` in a simulation, whose sockets the real kernel does not know.
     pub fn with_socket<R>(&self, f: impl FnOnce(&socket2::Socket) -> R) -> io::Result<R> {
-        socket::with(self.fd().as_raw_fd(), f)
+        // `f` may close it: the number stays ours until it is done.
+        let fd = self.fd();
+        let hold = fd.hold()?;
+        socket::with(hold.as_raw_fd(), f)
     }
 
     /// Returns the descriptor.
     pub fn fd(&self) -> SharedFd {
         self.received.fd().clone()
+    }
+
+    fn number(&self) -> Result<RawFd, Closed> {
+        self.received.fd().open_number()
     }
 
     async fn send_op<B: IoBuf>(
@@ -629,7 +644,9 @@ impl Listener {
             left.extend(std::iter::from_fn(|| queue.pop()));
         }
         // Those that the kernel has made and nobody has accepted.
-        left.extend(socket::accept_waiting(self.accepted.fd().as_raw_fd()));
+        if let Ok(number) = self.accepted.fd().open_number() {
+            left.extend(socket::accept_waiting(number));
+        }
         left
     }
 
@@ -639,7 +656,12 @@ impl Listener {
     ///
     /// Those of `getsockname(2)`; and if it is no internet address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        socket::local_addr(self.accepted.fd().as_raw_fd())
+        socket::local_addr(self.accepted.fd().open_number()?)
+    }
+
+    /// Returns the descriptor.
+    pub fn fd(&self) -> SharedFd {
+        self.accepted.fd().clone()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -927,28 +927,6 @@ fn c167_connect_that_is_cancelled_leaves_no_socket() {
                 accepted.peer_addr().expect("connected")
             );
         });
-    });
-}
-
-#[test]
-fn c168_number_of_a_descriptor_is_not_used_again_while_an_op_has_it() {
-    conform(|_| async {
-        let (reader, writer) = pipe();
-        let number = reader.as_raw_fd();
-        let (_, task) = waiting(one_byte(reader.clone())).await;
-        op::close(reader).await.expect("the read has it");
-        let others: Vec<_> = (0..20).map(|_| pipe()).collect();
-        let taken = |(reader, writer): &(SharedFd, SharedFd)| {
-            [reader.as_raw_fd(), writer.as_raw_fd()].contains(&number)
-        };
-        assert!(!others.iter().any(taken), "{number} was used again");
-        op::write(&writer, "!").await.0.expect("somebody reads");
-        let outcome = task.await.expect("it ended");
-        assert!(matches!(outcome, Ok(Some(b'!'))), "{outcome:?}");
-        // Now it is closed.
-        let (refused, _) = op::write(&writer, "?").await;
-        let refused = refused.map_err(|error| error.kind());
-        assert_eq!(refused, Err(io::ErrorKind::BrokenPipe));
     });
 }
 

@@ -9,6 +9,7 @@ mod across_programs;
 mod across_sync;
 mod blocking;
 mod blocking_programs;
+mod closing;
 mod deadlines;
 mod entry;
 mod exit;

@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -94,7 +93,7 @@ impl Folder {
         let mut entries = Vec::new();
         let mut slice = vec![0; 32 * 1024];
         loop {
-            let filled = sys::read_folder(own.fd().as_raw_fd(), &mut slice)?;
+            let filled = sys::read_folder(own.fd().open_number()?, &mut slice)?;
             if filled == 0 {
                 return Ok(entries);
             }

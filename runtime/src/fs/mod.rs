@@ -9,7 +9,6 @@ mod metadata;
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -260,17 +259,17 @@ impl File {
     ///
     /// Those of `statx(2)`, and [`Cancelled`](crate::Cancelled).
     pub fn metadata(&self) -> io::Result<Metadata> {
-        sys::status(self.fd.as_raw_fd()).map(Metadata::new)
+        sys::status(self.fd.open_number()?).map(Metadata::new)
     }
 
-    /// Closes the file by way of the ring, where the kernel may take its time, and reports its
-    /// error; see [`op::close`].
+    /// Closes the file, for all who have it, by way of the ring, where the kernel may take its time, and
+    /// reports its error; see [`op::close`].
     ///
     /// # Errors
     ///
-    /// Those of `close(2)`.
-    pub async fn close(self) -> io::Result<()> {
-        op::close(self.fd).await
+    /// As for [`op::close`].
+    pub fn close(self) -> impl Future<Output = io::Result<()>> {
+        op::close(self.fd)
     }
 
     /// Returns the descriptor.

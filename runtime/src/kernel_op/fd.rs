@@ -1,12 +1,41 @@
 //! A descriptor stays open while an op uses it.
 //!
 //! Dropping the last owner closes it, at once. An op's slot is an owner until the kernel's final
-//! completion, so a number is never reused while an op that names it is alive.
+//! completion, so a number is never reused while an op that names it is alive. Whoever closes it for all
+//! its owners (`closing.rs`) waits for those ops.
 
+use std::cell::Cell;
+use std::fmt;
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use crate::driver::sys;
+
+/// The descriptor was closed while it was used, by another of its owners, with
+/// [`op::close`](crate::op::close).
+///
+/// An op that waited on it ends with this error, and one that begins later fails with it. It comes
+/// inside an [`io::Error`] of the kind `NotConnected`, where `error.get_ref()` finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the descriptor was closed by another of its owners: open it anew, or close it when all \
+             have done with it",
+        )
+    }
+}
+
+impl std::error::Error for Closed {}
+
+impl From<Closed> for io::Error {
+    fn from(closed: Closed) -> Self {
+        Self::new(io::ErrorKind::NotConnected, closed)
+    }
+}
 
 /// A descriptor with one owner, closed when dropped.
 #[derive(Debug)]
@@ -43,13 +72,42 @@ impl Drop for Descriptor {
     }
 }
 
-/// A descriptor with several owners on one core: closed when the last is gone.
+/// A descriptor with several owners on one core: closed when the last is gone, or, for all of them,
+/// by [`op::close`](crate::op::close).
 #[derive(Debug, Clone)]
-pub struct SharedFd(Rc<Descriptor>);
+pub struct SharedFd(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// `GONE` once it was closed.
+    number: Cell<RawFd>,
+    closed: Cell<bool>,
+    /// Ops that have not ended, and calls that work on the number.
+    uses: Cell<u32>,
+    closer: Cell<Closer>,
+}
+
+/// Who closes a descriptor that was closed for all, once nothing uses it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Closer {
+    /// Whatever used it last.
+    LastUse,
+    /// A close that looks for itself.
+    Looks,
+    /// A close that waits, and is told by this number of the core's.
+    Waits(u64),
+}
 
 impl SharedFd {
-    pub(crate) fn new(descriptor: Descriptor) -> Self {
-        Self(Rc::new(descriptor))
+    pub(crate) fn new(mut descriptor: Descriptor) -> Self {
+        let number = Cell::new(descriptor.0);
+        descriptor.let_go();
+        Self(Rc::new(Shared {
+            number,
+            closed: Cell::new(false),
+            uses: Cell::new(0),
+            closer: Cell::new(Closer::LastUse),
+        }))
     }
 
     /// Returns whether nobody else owns it, be it a clone or an op in the kernel.
@@ -57,19 +115,93 @@ impl SharedFd {
         Rc::strong_count(&self.0) == 1
     }
 
-    /// Gives the number out of our hands, if nobody else (no op) uses it.
-    pub(crate) fn try_into_raw(self) -> Result<RawFd, Self> {
-        Rc::try_unwrap(self.0).map_err(Self).map(|mut descriptor| {
-            let fd = descriptor.0;
-            descriptor.let_go();
-            fd
-        })
+    /// Returns whether it was closed for all its owners.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.get()
+    }
+
+    /// Returns the number, for a call that is over before anything else happens.
+    pub(crate) fn open_number(&self) -> Result<RawFd, Closed> {
+        if self.is_closed() {
+            return Err(Closed);
+        }
+        Ok(self.0.number.get())
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Keeps the number from being closed while foreign code works on it.
+    pub(crate) fn hold(&self) -> Result<Hold<'_>, Closed> {
+        if self.is_closed() {
+            return Err(Closed);
+        }
+        self.begin_use();
+        Ok(Hold(self))
+    }
+
+    /// Counts an op that begins.
+    pub(crate) fn begin_use(&self) {
+        self.0.uses.set(self.0.uses.get() + 1);
+    }
+
+    /// Counts an op that has ended. If it was the last on a closed descriptor, that is closed here, or
+    /// the number of the close that waits for this comes back.
+    pub(crate) fn end_use(&self) -> Option<u64> {
+        let uses = self.0.uses.get() - 1;
+        self.0.uses.set(uses);
+        if uses > 0 || !self.is_closed() {
+            return None;
+        }
+        match self.0.closer.get() {
+            Closer::LastUse => {
+                drop(self.take());
+                None
+            }
+            Closer::Looks => None,
+            Closer::Waits(token) => Some(token),
+        }
+    }
+
+    /// Returns whether no op and no call uses the number.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.0.uses.get() == 0
+    }
+
+    /// Marks it closed for all; false if it was before.
+    pub(crate) fn mark_closed(&self) -> bool {
+        let first = !self.0.closed.replace(true);
+        if first {
+            self.set_closer(Closer::Looks);
+        }
+        first
+    }
+
+    pub(crate) fn set_closer(&self, closer: Closer) {
+        self.0.closer.set(closer);
+    }
+
+    /// Takes the number out of everybody's hands: it is whoever asks that closes it.
+    pub(crate) fn take(&self) -> Option<Descriptor> {
+        let number = self.0.number.replace(GONE);
+        (number != GONE).then(|| Descriptor::new(number))
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let number = self.number.get();
+        if number != GONE {
+            sys::close(number);
+        }
+    }
+}
+
+/// The number, once it was closed by [`op::close`](crate::op::close), is -1.
 impl AsRawFd for SharedFd {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.0
+        self.0.number.get()
     }
 }
 
@@ -79,8 +211,8 @@ impl From<OwnedFd> for SharedFd {
     }
 }
 
-/// Fails while somebody else owns it, and with a simulated descriptor, whose number means something
-/// else to the real kernel, or nothing.
+/// Fails while somebody else owns it, once it is closed, and with a simulated descriptor, whose number
+/// means something else to the real kernel, or nothing.
 impl TryFrom<SharedFd> for OwnedFd {
     type Error = SharedFd;
 
@@ -89,8 +221,92 @@ impl TryFrom<SharedFd> for OwnedFd {
         if crate::sim::is_simulated(shared.as_raw_fd()) {
             return Err(shared);
         }
-        let fd = shared.try_into_raw()?;
+        if !shared.is_unique() || shared.is_closed() {
+            return Err(shared);
+        }
+        let fd = shared.0.number.replace(GONE);
         // SAFETY: the number was ours alone, and we have just let go of it.
         Ok(unsafe { Self::from_raw_fd(fd) })
+    }
+}
+
+/// A use of the number by foreign code; see [`SharedFd::hold`].
+pub(crate) struct Hold<'a>(&'a SharedFd);
+
+impl AsRawFd for Hold<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let waits = self.0.end_use();
+        debug_assert!(
+            waits.is_none(),
+            "a call is over before a close on the same thread waits for it"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipe() -> [SharedFd; 2] {
+        let ends = sys::pipe().expect("a pipe");
+        ends.map(|fd| SharedFd::new(Descriptor::new(fd)))
+    }
+
+    fn is_open(fd: RawFd) -> bool {
+        sys::status(fd).is_ok()
+    }
+
+    #[test]
+    fn whoever_uses_a_closed_descriptor_last_closes_it() {
+        let [reader, _writer] = pipe();
+        let number = reader.as_raw_fd();
+        reader.begin_use();
+        let other = reader.clone();
+        assert!(reader.mark_closed() && !other.mark_closed());
+        assert_eq!(other.open_number(), Err(Closed));
+        // The close has gone away.
+        reader.set_closer(Closer::LastUse);
+        assert_eq!(other.as_raw_fd(), number);
+        assert_eq!(reader.end_use(), None);
+        assert_eq!(other.as_raw_fd(), GONE);
+    }
+
+    #[test]
+    fn close_that_waits_is_told_of_the_last_use_alone() {
+        let [reader, _writer] = pipe();
+        reader.begin_use();
+        reader.begin_use();
+        assert!(reader.mark_closed());
+        reader.set_closer(Closer::Waits(7));
+        assert_eq!(reader.end_use(), None);
+        assert_eq!(reader.end_use(), Some(7));
+        let descriptor = reader.take().expect("nobody has closed it");
+        assert!(is_open(descriptor.as_raw_fd()));
+        assert!(reader.take().is_none());
+    }
+
+    #[test]
+    fn foreign_code_keeps_the_number_it_works_on() {
+        let [reader, _writer] = pipe();
+        let hold = reader.hold().expect("open");
+        assert!(reader.mark_closed());
+        reader.set_closer(Closer::LastUse);
+        assert!(is_open(hold.as_raw_fd()));
+        drop(hold);
+        assert_eq!(reader.as_raw_fd(), GONE);
+        assert!(reader.hold().is_err());
+    }
+
+    #[test]
+    fn closed_descriptor_cannot_be_taken_out() {
+        let [reader, _writer] = pipe();
+        assert!(reader.mark_closed());
+        assert!(OwnedFd::try_from(reader).is_err());
     }
 }

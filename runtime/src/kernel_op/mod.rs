@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`state`] is the life of an op as a pure state machine, [`request`] every op
 //! as plain data, [`payload`] what an op keeps in its slot, [`slab`] the slots, [`fd`] descriptors
-//! that stay open while ops use them, [`ops`] each kind of op, [`multishot`] one submission with
+//! that stay open while ops use them, [`closing`] how one is closed under them, [`ops`] each kind of op, [`multishot`] one submission with
 //! many completions, [`turn`] whose turn it is to send. `KernelOp`, here, is the future of an op with one completion.
 //!
 //! Invariants:
@@ -12,6 +12,7 @@
 
 #![expect(unsafe_code, reason = "one of the four folders that may")]
 
+pub(crate) mod closing;
 pub(crate) mod fd;
 pub(crate) mod multishot;
 pub(crate) mod ops;
@@ -29,7 +30,7 @@ use std::task::{Context, Poll};
 
 use crate::scope::park::{self, Park};
 use crate::task::current;
-use fd::SharedFd;
+use fd::{Closed, SharedFd};
 use payload::{Operation, Outcome};
 use slab::{Notify, OpId};
 use state::Asker;
@@ -184,6 +185,9 @@ impl<O: Operation> Future for KernelOp<O> {
                                 operation.finish(Outcome::Failed(cancelled.into())),
                             );
                         }
+                        if fd.as_ref().is_some_and(SharedFd::is_closed) {
+                            return Poll::Ready(operation.finish(Outcome::Failed(Closed.into())));
+                        }
                         self.start(core, cx, operation, fd, entry);
                         return Poll::Pending;
                     }
@@ -269,16 +273,18 @@ impl<O: Operation> KernelOp<O> {
 }
 
 /// Names a final completion: a result is a result, whoever asked for the end; an op that ended
-/// because its scope asked was cancelled; anything else is what the kernel says.
+/// because its scope asked was cancelled, or because of a close was closed; anything else is what the
+/// kernel says.
 fn outcome(result: i32, asked: Option<Asker>, cause: impl FnOnce() -> crate::Cancelled) -> Outcome {
     if result >= 0 {
         return Outcome::Done(result as u32);
     }
     let ended_early = matches!(-result, libc::ECANCELED | libc::EINTR);
-    if ended_early && asked == Some(Asker::Scope) {
-        return Outcome::Failed(cause().into());
-    }
-    Outcome::Failed(io::Error::from_raw_os_error(-result))
+    Outcome::Failed(match asked {
+        Some(Asker::Scope) if ended_early => cause().into(),
+        Some(Asker::Close) if ended_early => Closed.into(),
+        _ => io::Error::from_raw_os_error(-result),
+    })
 }
 
 #[cfg(test)]
@@ -305,5 +311,20 @@ mod tests {
         assert_eq!(is_cancelled(-libc::EINTR, None), Some(false));
         assert_eq!(is_cancelled(-libc::EPIPE, Some(Asker::Scope)), Some(false));
         assert_eq!(is_cancelled(7, Some(Asker::Scope)), None);
+    }
+
+    #[test]
+    fn only_an_end_that_a_close_asked_for_is_called_closed() {
+        let is_closed = |result, asked| match outcome(result, asked, Cancelled::requested) {
+            Outcome::Done(_) => None,
+            Outcome::Failed(error) => {
+                Some(error.get_ref().is_some_and(|inner| inner.is::<Closed>()))
+            }
+        };
+        assert_eq!(is_closed(-libc::ECANCELED, Some(Asker::Close)), Some(true));
+        assert_eq!(is_closed(-libc::EINTR, Some(Asker::Close)), Some(true));
+        assert_eq!(is_closed(-libc::EPIPE, Some(Asker::Close)), Some(false));
+        assert_eq!(is_closed(-libc::ECANCELED, Some(Asker::Scope)), Some(false));
+        assert_eq!(is_closed(7, Some(Asker::Close)), None);
     }
 }

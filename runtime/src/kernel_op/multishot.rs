@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, ready};
 
 use super::Ticket;
-use super::fd::SharedFd;
+use super::fd::{Closed, SharedFd};
 use super::payload::Operation;
 use super::slab::{Notify, OpId};
 use super::state::Asker;
@@ -132,7 +132,7 @@ impl<Q: Queue> Multishot<Q> {
                 // now is a new one, under a scope that may have been cancelled meanwhile.
                 ready!(park::entry(core, cx.waker()))?;
             }
-            self.arm(core);
+            self.arm(core)?;
             self.begin_wait(core, wait, cx);
             Poll::Pending
         })
@@ -210,7 +210,7 @@ impl<Q: Queue> Multishot<Q> {
             return Poll::Pending;
         }
         match end.unwrap_or(End::Again) {
-            End::Starved if core.buffers.provided() == 0 => {
+            End::Starved if core.buffers.provided() == 0 && !self.fd.is_closed() => {
                 core.buffers.wake_when_provided(cx.waker());
                 Poll::Pending
             }
@@ -231,12 +231,16 @@ impl<Q: Queue> Multishot<Q> {
     }
 
     /// Starts the op, unless it is in the kernel or waits for buffers.
-    fn arm(&self, core: &Core) {
+    fn arm(&self, core: &Core) -> Result<(), Closed> {
         if self.op(core).is_none() {
+            if self.fd.is_closed() {
+                return Err(Closed);
+            }
             let id = core.start(Q::new(core), Some(self.fd.clone()));
             let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
             debug_assert!(old.is_none(), "looked at just above");
         }
+        Ok(())
     }
 
     /// Frees the slot of an op that has ended; returns its queue.

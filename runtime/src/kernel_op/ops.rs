@@ -349,8 +349,8 @@ impl Operation for Connect {
 pub(crate) struct Close(Descriptor);
 
 impl Close {
-    pub(crate) fn new(fd: RawFd) -> Self {
-        Self(Descriptor::new(fd))
+    pub(crate) fn new(descriptor: Descriptor) -> Self {
+        Self(descriptor)
     }
 }
 

@@ -10,6 +10,8 @@
 //!   stranger and does nothing.
 //! - Cancel requests and ops that found the submission queue full wait in line here, linked through
 //!   the slots themselves: neither can be lost for lack of room, and neither allocates.
+//! - An op counts as a use of its descriptor from its start to its end: until then nobody closes the
+//!   number.
 //! - No waker is woken and no payload dropped here: both come back as values.
 
 use std::os::fd::{AsRawFd, RawFd};
@@ -130,6 +132,9 @@ pub(crate) enum Reaction {
     Tell(Notify),
     /// An orphan ended; this account had been charged for it.
     OrphanEnded { account: u64, leftover: Leftover },
+    /// Nothing uses a descriptor any more that somebody waits to close: complete that wait, and do
+    /// the rest.
+    Unused { closer: u64, rest: Box<Self> },
 }
 
 /// An op as it is told to people.
@@ -221,6 +226,10 @@ impl OpSlab {
         operation: O,
         fd: Option<SharedFd>,
     ) -> OpId {
+        if let Some(fd) = &fd {
+            debug_assert!(!fd.is_closed(), "looked at when the op began");
+            fd.begin_use();
+        }
         let index = self.vacant_index();
         let slot = self.slot_mut(index);
         slot.state = Some(OpState::Queued);
@@ -276,12 +285,13 @@ impl OpSlab {
         }
         let (next, effect) = state.on_completion(completion.result, more);
         slot.state = next;
+        let closer = if more { None } else { slot.end_use() };
         if !more {
             self.in_kernel -= 1;
             // A cancel request that has not been sent yet has nothing left to cancel.
             self.leave(id.index());
         }
-        match effect {
+        let reaction = match effect {
             Effect::None => Reaction::None,
             Effect::Wake => {
                 let notify = std::mem::take(&mut self.slot_mut(id.index()).notify);
@@ -299,6 +309,13 @@ impl OpSlab {
             Effect::RequestCancel | Effect::LeaveBacklog => {
                 unreachable!("a completion asks for no cancel")
             }
+        };
+        match closer {
+            None => reaction,
+            Some(closer) => Reaction::Unused {
+                closer,
+                rest: Box::new(reaction),
+            },
         }
     }
 
@@ -316,12 +333,46 @@ impl OpSlab {
                 Notify::Nobody
             }
             Effect::LeaveBacklog => {
+                let closer = slot.end_use();
+                debug_assert!(
+                    closer.is_none(),
+                    "nothing stands in line while a close waits"
+                );
                 self.leave(id.index());
                 std::mem::take(&mut self.slot_mut(id.index()).notify)
             }
             Effect::None => Notify::Nobody,
             Effect::Wake | Effect::Free { .. } => unreachable!("a cancel completes nothing"),
         }
+    }
+
+    /// Asks every op on a descriptor to end, because it is being closed. Returns whom to tell: those
+    /// whose op ended at once, and those who wait to start one again. And whether the kernel holds any.
+    #[cold]
+    pub(crate) fn close(&mut self, fd: &SharedFd) -> (Vec<Notify>, bool) {
+        let on_it = |(index, slot): (usize, &Slot)| {
+            let of_it = slot.fd.as_ref().is_some_and(|other| other.is_same(fd));
+            of_it.then(|| OpId::new(index as u32, slot.generation))
+        };
+        let ops: Vec<OpId> = self
+            .chunks
+            .iter()
+            .flat_map(|chunk| chunk.iter())
+            .enumerate()
+            .filter_map(on_it)
+            .collect();
+        let mut told = Vec::new();
+        let mut kernel_holds = false;
+        for id in ops {
+            told.push(self.cancel(id, Asker::Close));
+            let slot = self.slot_mut(id.index());
+            if slot.state.is_some_and(OpState::kernel_holds) {
+                kernel_holds = true;
+            } else {
+                told.push(std::mem::take(&mut slot.notify));
+            }
+        }
+        (told, kernel_holds)
     }
 
     /// Gives an op up: nobody wants its answer. `charge` says which account waits for the kernel
@@ -341,6 +392,11 @@ impl OpSlab {
                 None
             }
             Effect::LeaveBacklog => {
+                let closer = self.slot(id.index()).end_use();
+                debug_assert!(
+                    closer.is_none(),
+                    "nothing stands in line while a close waits"
+                );
                 self.leave(id.index());
                 Some(self.vacate(id.index(), None))
             }
@@ -594,6 +650,11 @@ impl OpSlab {
 }
 
 impl Slot {
+    /// Counts the op's descriptor as used no more; see [`SharedFd::end_use`].
+    fn end_use(&self) -> Option<u64> {
+        self.fd.as_ref().and_then(SharedFd::end_use)
+    }
+
     fn view(&self) -> Option<OpView> {
         Some(OpView {
             name: self.payload.name(),

@@ -26,6 +26,8 @@ pub(crate) enum Asker {
     Scope,
     /// The owner has enough for now and will ask again: a full queue of a multishot op.
     Pause,
+    /// The descriptor is being closed for all its owners: the answer is `Closed`.
+    Close,
 }
 
 /// The state of one occupied slot.

@@ -55,6 +55,8 @@ pub(crate) enum Purpose {
     Remote,
     /// The end of a job on a thread of its own.
     Job,
+    /// The last op on a descriptor that is being closed.
+    Close,
 }
 
 impl std::fmt::Display for Purpose {
@@ -68,6 +70,7 @@ impl std::fmt::Display for Purpose {
             Self::Start => "a child to report that it has started",
             Self::Remote => "another core",
             Self::Job => "a blocking job",
+            Self::Close => "the last op on what it closes",
         })
     }
 }

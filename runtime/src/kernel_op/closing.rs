@@ -1,0 +1,104 @@
+//! Closing a descriptor for all its owners, whatever they are doing with it.
+//!
+//! From its first poll, or from its drop, nobody begins anything on the descriptor; each op that this core
+//! has on it is asked to end, and the number is free when the last of them has had its final completion.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use super::fd::{Closed, Closer, Descriptor, SharedFd};
+use crate::core_state::Core;
+use crate::scope::park::{Look, Park};
+use crate::scope::tree::Purpose;
+use crate::task::current;
+
+/// The right to close a descriptor. Dropped, it is closed all the same, by whatever uses it last.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    fd: SharedFd,
+    stage: Stage,
+    park: Park,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Waits,
+    /// The number is not ours to close: it is somebody else's, or is closed already.
+    Over,
+}
+
+impl Closing {
+    pub(crate) fn new(fd: SharedFd) -> Self {
+        Self {
+            fd,
+            stage: Stage::New,
+            park: Park::new(),
+        }
+    }
+
+    /// Waits until nothing uses the descriptor, and takes it. `None`: what uses it is no op of this
+    /// core, and closes it when it ends. A cancel does not end this wait.
+    pub(crate) fn poll_unused(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Descriptor>>> {
+        current::with(|core| {
+            match self.stage {
+                Stage::New => {
+                    if !self.fd.mark_closed() {
+                        self.stage = Stage::Over;
+                        return Poll::Ready(Err(Closed.into()));
+                    }
+                    self.stage = Stage::Waits;
+                    let ours = end_ops(core, &self.fd);
+                    if !self.fd.is_unused() && ours {
+                        self.park.register_deaf(core, cx.waker(), Purpose::Close);
+                        let token = self.park.token().expect("registered just above");
+                        self.fd.set_closer(Closer::Waits(token));
+                        return Poll::Pending;
+                    }
+                }
+                Stage::Waits => match self.park.look(core, cx.waker()) {
+                    Look::Ready => self.park.end(),
+                    Look::Waiting | Look::Aborted(_) => return Poll::Pending,
+                },
+                Stage::Over => panic!("a close was polled after it had ended"),
+            }
+            if !self.fd.is_unused() {
+                return Poll::Ready(Ok(None));
+            }
+            self.stage = Stage::Over;
+            Poll::Ready(Ok(self.fd.take()))
+        })
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if self.stage == Stage::New {
+            if !self.fd.mark_closed() {
+                return;
+            }
+            current::try_with(|core| end_ops(core, &self.fd));
+        } else if self.stage == Stage::Over {
+            return;
+        }
+        self.fd.set_closer(Closer::LastUse);
+        if self.fd.is_unused() {
+            drop(self.fd.take());
+        }
+    }
+}
+
+/// Asks what this core has in hand on a descriptor to end; true if some of it takes its time.
+fn end_ops(core: &Core, fd: &SharedFd) -> bool {
+    if fd.is_unique() {
+        return false;
+    }
+    let (told, kernel_holds) = core.ops.borrow_mut().close(fd);
+    for notify in told {
+        core.tell(notify);
+    }
+    kernel_holds
+}
