@@ -334,8 +334,8 @@ fn c179_shutdown_waits_for_an_operation_on_a_file() {
     }
 }
 
-/// A loop of the runtime's own cannot be made to panic; that a core ends under its children is the same
-/// to who waits elsewhere.
+/// That a core ends under its children is the same to who waits elsewhere as that its loop panics, which
+/// `runtime/src/driver/loss_tests.rs` sees to.
 #[test]
 fn c180_child_on_a_core_that_ends_is_gone() {
     conform(|_| async {

@@ -29,6 +29,8 @@ macro_rules! simulated {
 mod encode;
 #[cfg(test)]
 mod handler_tests;
+#[cfg(test)]
+mod loss_tests;
 pub(crate) mod probe;
 pub(crate) mod refusal;
 pub(crate) mod socket;
@@ -114,6 +116,16 @@ impl Driver {
             return SimRing::new(world, options).map(Self::Simulated);
         }
         Uring::new(options).map(Self::Ring)
+    }
+
+    /// Returns the number of the ring's descriptor.
+    #[cfg(test)]
+    fn ring_number(&self) -> i32 {
+        match self {
+            Self::Ring(ring) => ring.number(),
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => unreachable!("the test runs on the real kernel"),
+        }
     }
 
     /// Returns whether the kernel may still write to memory that it was given.

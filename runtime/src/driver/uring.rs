@@ -37,6 +37,8 @@ pub(crate) struct Uring {
     ring: NonNull<IoUring>,
     features: RingFeatures,
     registered: bool,
+    #[cfg(test)]
+    number: i32,
 }
 
 impl std::fmt::Debug for Uring {
@@ -59,6 +61,8 @@ impl Uring {
         // has it. The views made from this reference are dropped before the box is freed (`Drop`),
         // and no other reference to the ring is made before that.
         let borrowed: &'static mut IoUring = unsafe { &mut *ring.as_ptr() };
+        #[cfg(test)]
+        let number = std::os::fd::AsRawFd::as_raw_fd(borrowed);
         let no_iowait = borrowed.params().is_feature_no_iowait();
         let (submitter, submissions, completions) = borrowed.split();
         let mut uring = Self {
@@ -68,12 +72,19 @@ impl Uring {
             ring,
             features: options.features,
             registered: false,
+            #[cfg(test)]
+            number,
         };
         uring.features.no_iowait &= no_iowait;
         if uring.features.registered_ring {
             uring.registered = uring.submitter.register_ring_fd().is_ok();
         }
         Ok(uring)
+    }
+
+    #[cfg(test)]
+    pub(super) fn number(&self) -> i32 {
+        self.number
     }
 
     pub(super) fn push(&mut self, request: &Request, user_data: u64) -> Result<(), Full> {
