@@ -24,8 +24,8 @@ use tests::{
 };
 
 use crate::support::{
-    Answer, LONG, SHORT, after_exactly, all_ways, at_once, cancels_sent, reason, some_turns,
-    until_parked, waiting, watched,
+    Answer, LONG, SHORT, after_exactly, all_ways, at_once, cancels_sent, reason, repetitions,
+    some_turns, until_parked, waiting, watched,
 };
 
 fn two_cores() -> Builder {
@@ -131,8 +131,8 @@ fn c106_no_cancel_is_slept_over_in_the_last_moment() {
 // On the real ring: two threads race.
 #[test]
 fn c106_no_cancel_is_slept_over() {
-    const ROUNDS: u32 = 5_000;
-    quietly_of(two_cores(), |handle| async move {
+    let rounds = repetitions(50_000, 1_000_000);
+    quietly_of(two_cores(), move |handle| async move {
         let (tell, told) = mpsc::channel::<(CancelHandle, u32)>();
         let other = Answer::on(&handle, handle.cores()[1], move || async move {
             let mut cancelled = 0;
@@ -151,7 +151,7 @@ fn c106_no_cancel_is_slept_over() {
             }
         });
         let mut state = 1_u32;
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let scope = Scope::new();
             tell.send((scope.handle(), state >> 24))
@@ -159,9 +159,9 @@ fn c106_no_cancel_is_slept_over() {
             assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
         }
         drop(tell);
-        assert_eq!(other.get().await, ROUNDS);
+        assert_eq!(other.get().await, rounds);
         let counters = gauges(&handle).await;
-        assert_eq!(counters.remote_cancels, u64::from(ROUNDS));
+        assert_eq!(counters.remote_cancels, u64::from(rounds));
         assert!(counters.aborts > 0, "no wait was ever parked");
     });
 }
@@ -478,7 +478,9 @@ fn c114_what_belongs_to_a_core_does_not_travel() {
 
 /// A waker that cancels the next scope, and so runs where a cancel is delivered.
 struct Passes {
-    told: AtomicBool,
+    /// Which wait it is, of those that lie in `told` to be polled.
+    place: usize,
+    told: Arc<Mutex<Vec<usize>>>,
     next: Option<CancelHandle>,
     /// Polls the task that waits.
     then: Waker,
@@ -489,7 +491,9 @@ impl Wake for Passes {
         if let Some(next) = self.next {
             let _ = next.cancel();
         }
-        self.told.store(true, Ordering::Release);
+        let mut told = self.told.lock().expect("nobody panics with it");
+        told.push(self.place);
+        drop(told);
         self.then.wake_by_ref();
     }
 }
@@ -513,37 +517,38 @@ async fn pass_on(
         }
     };
     let mut waits = Vec::new();
+    // A real core may have been cancelled by the other already: each is polled once.
+    let told = Arc::new(Mutex::new((0..count).collect::<Vec<usize>>()));
     let mut ended = 0;
     poll_fn(|cx| {
-        if waits.is_empty() && ended == 0 {
-            for (index, scope) in scopes.iter().enumerate() {
+        if waits.is_empty() {
+            for (place, scope) in scopes.iter().enumerate() {
                 let passes = Arc::new(Passes {
-                    // A real core may have been cancelled by the other already.
-                    told: AtomicBool::new(true),
-                    next: others.get(index + ahead).copied(),
+                    place,
+                    told: Arc::clone(&told),
+                    next: others.get(place + ahead).copied(),
                     then: cx.waker().clone(),
                 });
-                waits.push((Box::pin(scope.run(sleep(LONG))), passes));
+                waits.push(Some((Box::pin(scope.run(sleep(LONG))), passes)));
             }
             let _ = handles[start].cancel();
         }
-        waits.retain_mut(|(run, passes)| {
-            if !passes.told.swap(false, Ordering::Acquire) {
-                return true;
-            }
+        let polled = std::mem::take(&mut *told.lock().expect("nobody panics with it"));
+        for place in polled {
+            let Some((run, passes)) = &mut waits[place] else {
+                continue;
+            };
             let waker = Waker::from(Arc::clone(passes));
-            match run.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Pending => true,
-                Poll::Ready(outcome) => {
-                    assert_eq!(outcome, Ok(None));
-                    // One that was refused at its first poll was told by nobody.
-                    Arc::clone(passes).wake();
-                    ended += 1;
-                    false
-                }
+            if let Poll::Ready(outcome) = run.as_mut().poll(&mut Context::from_waker(&waker)) {
+                assert_eq!(outcome, Ok(None));
+                // One that was refused at its first poll was told by nobody.
+                let passes = Arc::clone(passes);
+                waits[place] = None;
+                passes.wake();
+                ended += 1;
             }
-        });
-        if waits.is_empty() {
+        }
+        if ended == count {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -561,7 +566,7 @@ fn c115_cancels_that_cancel_each_other_across_cores_all_arrive() {
         let count = if Kernel::here().is_simulated() {
             100
         } else {
-            5_000
+            100_000
         };
         let (tell_there, told_there) = mpsc::channel();
         let (tell_here, told_here) = mpsc::channel();
@@ -746,5 +751,48 @@ fn c172_cancel_whose_wake_failed_is_delivered_all_the_same() {
             })
         });
         assert_eq!((outcome.value, outcome.came(Fault::WakeFails)), (1, 1));
+    });
+}
+
+/// Each wake is tried three times, all in vain; the sender remembers whom it has not woken, and tries again
+/// in its next turn.
+#[test]
+fn c172_cores_whose_wakes_failed_are_all_woken_later() {
+    for_seeds(0..20, |sim| {
+        let failing = (0..6).fold(sim, |sim, _| sim.force_at("wake", Fault::WakeFails));
+        let outcome = failing.run(|| {
+            let three = Runtime::builder().cores(Cores::Count(3));
+            quietly_of(three, |handle| async move {
+                let began = Instant::now();
+                let (tell, told) = mpsc::channel();
+                let there = handle.clone();
+                let sleeper = Answer::on(&handle, handle.cores()[2], move || async move {
+                    let scope = Scope::new();
+                    let parks = there.metrics()[2].parks;
+                    tell.send((scope.handle(), parks)).expect("it listens");
+                    scope.run(sleep(LONG)).await
+                });
+                let scope = Scope::new();
+                let cancel = scope.handle();
+                let (inner, parks) = (handle.clone(), handle.metrics()[0].parks);
+                let canceller = Answer::on(&handle, handle.cores()[1], move || async move {
+                    let (other, its_parks) = loop {
+                        match told.try_recv() {
+                            Ok(found) => break found,
+                            Err(_) => yield_now().await.expect("nobody cancels"),
+                        }
+                    };
+                    until_parked(&inner, 0, parks).await;
+                    until_parked(&inner, 2, its_parks).await;
+                    point("wake");
+                    [cancel.cancel(), other.cancel()]
+                });
+                assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
+                assert_eq!(sleeper.get().await, Ok(None));
+                assert!(began.elapsed() < LONG, "a cancel was slept over");
+                assert_eq!(canceller.get().await, [Delivery::Delivered; 2]);
+            });
+        });
+        assert_eq!(outcome.came(Fault::WakeFails), 6);
     });
 }

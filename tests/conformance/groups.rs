@@ -174,6 +174,73 @@ fn c078_failures_of_nested_groups_are_all_told() {
     });
 }
 
+/// An error that keeps what a group within failed with as it is.
+#[derive(Debug)]
+enum Failure {
+    Named(&'static str),
+    Within(GroupError<Self>),
+    Cancelled(Cancelled),
+}
+
+impl From<Cancelled> for Failure {
+    fn from(cancelled: Cancelled) -> Self {
+        Self::Cancelled(cancelled)
+    }
+}
+
+impl CarriesCancelled for Failure {
+    fn cancelled(&self) -> Option<Cancelled> {
+        match self {
+            Self::Named(_) => None,
+            Self::Within(group) => group.cancelled(),
+            Self::Cancelled(cancelled) => Some(*cancelled),
+        }
+    }
+
+    fn rest(self) -> Result<Self, Self> {
+        match self {
+            Self::Named(_) => Ok(self),
+            Self::Within(group) => group.rest().map(Self::Within).map_err(Self::Within),
+            Self::Cancelled(_) => Err(self),
+        }
+    }
+}
+
+#[test]
+fn c078_group_that_failed_within_is_told_as_a_group() {
+    conform(|_| async {
+        let go = Rc::new(Event::new());
+        let fails = |name: &'static str| {
+            let go = Rc::clone(&go);
+            async move {
+                go.wait().await?;
+                Err::<(), _>(Failure::Named(name))
+            }
+        };
+        let trigger = Rc::clone(&go);
+        let trigger = spawn(async move {
+            some_turns(3).await;
+            trigger.set();
+        });
+        let outcome = group(async |outer: Group<Failure>| {
+            outer.spawn(fails("E1"));
+            let within = group(async |inner: Group<Failure>| {
+                inner.spawn(fails("E2"));
+                Ok(sleep(LONG).await?)
+            });
+            within.await.map_err(Failure::Within)
+        })
+        .await;
+        let error = outcome.expect_err("both failed");
+        let [Failure::Named("E1"), Failure::Within(within)] = error.errors() else {
+            panic!("{error:?}");
+        };
+        assert!(matches!(within.errors(), [Failure::Named("E2")]));
+        assert_eq!((error.cancelled(), within.cancelled()), (None, None));
+        trigger.await.expect("it ended");
+    });
+}
+
 #[test]
 fn c079_scope_that_takes_a_cancellation_passes_the_failures_on() {
     conform(|_| async {

@@ -22,7 +22,8 @@ use tests::{
 };
 
 use crate::support::{
-    Either, SHORT, all_ways, either, kernel_is_done, pipe, reason, some_turns, waiting, watched,
+    Either, SHORT, all_ways, either, kernel_is_done, pipe, reason, repetitions, some_turns,
+    waiting, watched,
 };
 
 /// Reads one byte, and returns it.
@@ -252,7 +253,7 @@ fn c154_cancel_at_any_moment_loses_no_byte() {
         let rounds: u32 = if Kernel::here().is_simulated() {
             200
         } else {
-            20_000
+            repetitions(20_000, 100_000)
         };
         let (reader, writer) = pipe();
         let (mut received, mut cancelled) = (0, 0);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -270,6 +270,46 @@ fn c178_shutdown_waits_for_goodbyes_and_not_for_ever() {
         }
         assert!(said.load(Ordering::Acquire));
         assert_eq!((drops.alive(), drops.dropped()), (0, 1));
+    });
+}
+
+/// A second stop that has less grace takes the rest from the first: grace shields end, and what they hold
+/// is told before it is dropped.
+#[test]
+fn c178_second_stop_with_less_grace_ends_the_grace_of_the_first() {
+    on_both(|| {
+        let runtime = one_core().build().expect("tests need io_uring");
+        let handle = runtime.handle();
+        let told = Arc::new(Mutex::new(None));
+        let (inner, tell) = (handle.clone(), Arc::clone(&told));
+        let started = handle.spawn(handle.cores()[0], move || async move {
+            drop(spawn(async move {
+                let began = Instant::now();
+                let shield = Scope::new().grace_shielded();
+                let outcome = shield.run(sleep(Duration::MAX)).await;
+                *tell.lock().expect("nobody panics with it") =
+                    Some((began.elapsed(), reason(&outcome)));
+            }));
+            drop(spawn(async move {
+                let shield = Scope::new().shielded();
+                let stop = async {
+                    inner.shutdown_within(LONG);
+                    sleep(20 * SHORT).await?;
+                    inner.shutdown_within(40 * SHORT);
+                    sleep(Duration::MAX).await
+                };
+                shield.run(stop).await
+            }));
+        });
+        started.expect("room").wait().expect("it ended");
+        runtime.shutdown(LONG);
+        let told = told.lock().expect("nobody panics with it").take();
+        let (took, why) = told.expect("it was not dropped unheard");
+        assert_eq!(why, Some(Reason::Shutdown));
+        assert!(took >= 60 * SHORT, "{took:?}");
+        if Kernel::here() == Kernel::Simulated {
+            assert_eq!(took, 60 * SHORT);
+        }
     });
 }
 

@@ -20,8 +20,8 @@ use quoit::{
 use tests::{Drops, Kernel, conform, conform_in, conform_on, gauges, poll_once, quietly};
 
 use crate::support::{
-    Branches, LONG, SHORT, after_exactly, all_ways, at_once, cancels_sent, join_anyway, pipe,
-    reason, some_turns, waiting, watched,
+    Branches, Either, LONG, SHORT, after_exactly, all_ways, at_once, cancels_sent, either,
+    join_anyway, pipe, reason, some_turns, waiting, watched,
 };
 
 #[test]
@@ -595,6 +595,41 @@ fn c019_foreign_wait_is_woken_a_few_times_and_then_left_alone() {
         assert_eq!(foreign.polls.borrow().len(), 9);
         foreign.ring();
         assert_eq!(task.await.expect("it ended"), Ok(None));
+    });
+}
+
+/// A set of futures polls the branch that is told, and no other: beside one that yields in the same poll, in
+/// either order, a body that begins to wait in something foreign is told all the same.
+#[test]
+fn c019_foreign_wait_that_begins_while_its_task_yields_is_woken() {
+    conform(|_| async {
+        for yields_first in [true, false] {
+            let scope = Scope::new();
+            let cancel = scope.handle();
+            // It looks when it is polled, and wakes nobody.
+            let foreign = poll_fn(|_| match check() {
+                Ok(()) => Poll::Pending,
+                Err(cancelled) => Poll::Ready(Err::<(), _>(cancelled)),
+            });
+            let waits: Pin<Box<dyn Future<Output = _>>> = Box::pin(scope.run(foreign));
+            let yields: Pin<Box<dyn Future<Output = _>>> =
+                Box::pin(async { yield_now().await.map(Some) });
+            let mut set = Branches::new(if yields_first {
+                [yields, waits]
+            } else {
+                [waits, yields]
+            });
+            assert_eq!(set.next().await.1, Ok(Some(())));
+            let canceller = spawn(async move {
+                some_turns(2).await;
+                cancel.cancel();
+            });
+            let Either::First((_, ended)) = either(set.next(), sleep(200 * SHORT)).await else {
+                panic!("nobody told it, yields first: {yields_first}");
+            };
+            assert_eq!(ended, Ok(None));
+            canceller.await.expect("it ended");
+        }
     });
 }
 

@@ -228,6 +228,15 @@ pub(crate) async fn some_turns(count: u32) {
     }
 }
 
+/// How often something is tried: a few times, or as often as its scenario says if `QUOIT_LONG` is set.
+pub(crate) fn repetitions(few: u32, all: u32) -> u32 {
+    if std::env::var_os("QUOIT_LONG").is_some() {
+        all
+    } else {
+        few
+    }
+}
+
 /// Returns how many cancels cores have sent to each other: one that is passed on to a child elsewhere is
 /// sent by the caller's core, or by the child's if the child had not begun by then.
 pub(crate) fn cancels_sent(handle: &Handle) -> u64 {

@@ -164,6 +164,22 @@ fn a_closed_scope_stays_until_its_orphans_have_ended() {
 }
 
 #[test]
+fn a_closed_scope_that_waits_for_its_orphans_is_moved_nowhere() {
+    let mut tree = Tree::new(0);
+    let outer = open_below_root(&mut tree, false);
+    let inner = open(&mut tree, outer, false);
+    let elsewhere = open_below_root(&mut tree, false);
+    let account = tree.orphan_started(inner);
+    tree.close(inner);
+    tree.move_under(inner, elsewhere);
+    assert!(tree.is_done(elsewhere, Waker::noop()).0);
+    assert!(!tree.is_done(outer, Waker::noop()).0);
+    tree.orphan_ended(account);
+    assert!(tree.is_done(outer, Waker::noop()).0);
+    assert_eq!(tree.node_count(), 3);
+}
+
+#[test]
 fn a_dropped_scope_hands_its_orphans_outward() {
     let mut tree = Tree::new(0);
     let outer = open_below_root(&mut tree, false);
