@@ -184,19 +184,26 @@ fn drained_aside(server: Server, grace: Duration) -> thread::JoinHandle<quoit_ne
 #[test]
 fn a_request_in_progress_is_answered_as_the_last() {
     let (tell, told): Begun = mpsc::channel();
+    let drains = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&drains);
     let server = one_core().serve(move |_| {
-        let tell = tell.clone();
+        let (tell, seen) = (tell.clone(), Arc::clone(&seen));
         async move {
             tell.send(()).expect("the test listens");
-            sleep(Duration::from_millis(200)).await?;
+            while !seen.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(1)).await?;
+            }
             Ok::<_, quoit::Cancelled>(Response::new("the last".to_owned()))
         }
     });
     let server = server.expect("a server");
-    let mut client = Client::connect(server.local_addr());
+    let address = server.local_addr();
+    let mut client = Client::connect(address);
     client.ask("GET", "/", "");
     told.recv().expect("the handler begins");
     let draining = drained_aside(server, LONG);
+    until(|| nobody_listens(address));
+    drains.store(true, Ordering::Relaxed);
     let answer = client.answer();
     assert_eq!(answer.text(), "the last");
     assert!(answer.head.says_close());
@@ -591,7 +598,10 @@ fn connections_made_before_the_drain_are_answered() {
         for client in &mut clients {
             assert_eq!(client.answer().text(), "answered");
         }
-        drop((holding, clients));
+        // It is the drain that ends them: who left before it would not be counted.
+        for mut client in clients.into_iter().chain([holding]) {
+            client.ends();
+        }
         let report = draining.join().expect("no panic");
         assert_eq!((report.finished, report.cut), (COUNT as u64 + 1, 0));
     }
