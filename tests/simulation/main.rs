@@ -6,6 +6,7 @@ mod drain;
 mod echo;
 mod failures;
 mod faults;
+mod given_up;
 mod http;
 mod http2;
 mod idle;
