@@ -286,7 +286,11 @@ fn c109_child_that_was_cancelled_on_its_way_is_refused_its_first_op() {
                     Ok::<_, io::Error>(())
                 }));
                 // The message is in its mailbox, and the cancel behind it.
-                assert!(tests::poll_once(child.as_mut()).await.is_pending());
+                if let Poll::Ready(ended) = tests::poll_once(child.as_mut()).await {
+                    // A real core may do all of it meanwhile.
+                    assert!(!Kernel::here().is_simulated());
+                    return ended;
+                }
                 scope.cancel();
                 child.await
             })
