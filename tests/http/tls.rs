@@ -44,8 +44,14 @@ impl Authority {
 
     /// Vouches for somebody of this name.
     fn identity(&self, name: &str) -> Identity {
+        self.identity_of([name.to_owned()])
+    }
+
+    /// Vouches for somebody of these names.
+    fn identity_of(&self, names: impl IntoIterator<Item = String>) -> Identity {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let names: Vec<String> = names.into_iter().collect();
+        let params = CertificateParams::new(names).expect("names");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let (certificate, key) = (certificate.pem(), key.serialize_pem());
         Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("both belong together")
@@ -438,4 +444,24 @@ fn a_server_with_tls_drains() {
         report
     });
     assert_eq!((report.finished, report.cut), (1, 0));
+}
+
+#[test]
+fn a_handshake_whose_flight_is_larger_than_one_read_of_it_is_whole_before_it_is_told() {
+    on_core(|_| async {
+        let names = (0..200).map(|n| format!("number-{n}-of-very-many.site.test"));
+        let identity = OURS.identity_of(std::iter::once("site.test".to_owned()).chain(names));
+        let server = ServerTls::new(identity).expect("an identity");
+        // It trusts somebody else: nothing may come of this.
+        let stranger = Authority::new("theirs").client();
+        let (_, connected) = shake(&server, &stranger, "site.test").await;
+        let error = connected.expect_err("nobody it knows has vouched for the server");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        let (ours, theirs) = pair(&server, &OURS.client()).await;
+        assert_eq!(ours.info().version, theirs.info().version);
+        assert_eq!(theirs.info().peer_certificates.len(), 1);
+        // Its own bytes go out, though it reads nothing.
+        theirs.write_all(b"hello").await.expect("sent");
+        assert_eq!(exactly(&ours, 5).await, b"hello");
+    });
 }

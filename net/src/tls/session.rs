@@ -185,6 +185,8 @@ pub(super) async fn shake_hands(
     session: &mut Session,
     stream: &TcpStream,
 ) -> io::Result<Option<Chunk>> {
+    // rustls takes nothing while it has something to say: the rest of a chunk waits for that.
+    let mut rest: Option<Chunk> = None;
     loop {
         let mut said = Vec::new();
         session.flush(&mut said);
@@ -192,12 +194,16 @@ pub(super) async fn shake_hands(
             stream.write_all(said).await.0?;
         }
         if !session.is_handshaking() {
-            return Ok(None);
+            return Ok(rest);
         }
-        let Some(mut chunk) = stream.recv().await? else {
-            let what = "the other side went away before the handshake was over";
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        let received = match rest.take() {
+            Some(rest) => Some(rest),
+            None => stream.recv().await?,
         };
+        let Some(mut chunk) = received else {
+            return Err(gone());
+        };
+        let before = chunk.len();
         if let Err(error) = session.receive(&mut chunk) {
             // It is told why.
             let mut alert = Vec::new();
@@ -207,13 +213,15 @@ pub(super) async fn shake_hands(
             }
             return Err(error);
         }
-        if !chunk.is_empty() {
-            let mut said = Vec::new();
-            session.flush(&mut said);
-            if !said.is_empty() {
-                stream.write_all(said).await.0?;
-            }
-            return Ok(Some(chunk));
+        if chunk.len() == before {
+            // All was said, and still it takes nothing: the other side has said goodbye.
+            return Err(gone());
         }
+        rest = (!chunk.is_empty()).then_some(chunk);
     }
+}
+
+fn gone() -> io::Error {
+    let what = "the other side went away before the handshake was over";
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
 }
