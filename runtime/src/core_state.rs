@@ -377,7 +377,27 @@ impl Core {
 
     /// Ends a scope, group or task of the tree.
     pub(crate) fn close_node(&self, node: NodeId) {
-        let announced = self.tree.borrow_mut().close(node);
+        let mut tree = self.tree.borrow_mut();
+        let announced = tree.close(node);
+        let abandoned = tree.next_abandoned();
+        drop(tree);
+        self.forget_node(node, announced);
+        if let Some((group, announced)) = abandoned {
+            self.forget_abandoned(group, announced);
+        }
+        self.carry_out();
+    }
+
+    #[cold]
+    fn forget_abandoned(&self, first: NodeId, announced: bool) {
+        let mut next = Some((first, announced));
+        while let Some((node, announced)) = next {
+            self.forget_node(node, announced);
+            next = self.tree.borrow_mut().next_abandoned();
+        }
+    }
+
+    fn forget_node(&self, node: NodeId, announced: bool) {
         if announced {
             self.shared.cancels.retire(node.to_parts().0);
         }
@@ -385,7 +405,6 @@ impl Core {
             let forgotten = self.patience.borrow_mut().forget_node(node);
             self.let_go(forgotten);
         }
-        self.carry_out();
     }
 
     /// Forgets how patient it was with a task that has ended.

@@ -16,7 +16,7 @@ use quoit::{
     Cancelled, Delivery, Group, Reason, Scope, Started, blocking, group, run_until_cancelled,
     spawn, yield_now,
 };
-use tests::{on_core, on_ring, poll_once};
+use tests::{gauges, on_core, on_ring, poll_once};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(5);
@@ -206,5 +206,35 @@ fn a_group_s_body_in_a_foreign_wait_is_woken_by_its_cancel() {
             });
             assert!(matches!(outcome.await, Ok(None)));
         }
+    });
+}
+
+#[test]
+fn a_daemon_of_a_group_that_was_leaked_is_cancelled_as_its_children_are() {
+    on_core(|handle| async move {
+        let before = gauges(&handle).await.scopes;
+        let refused = Rc::new(Cell::new(None));
+        let place = Rc::new(Cell::new(None));
+        let (told, heard) = (Rc::clone(&refused), Rc::clone(&place));
+        let opener = spawn(async move {
+            let mut leaked = Box::pin(group(async move |g: Group<Cancelled>| {
+                heard.set(g.handle());
+                // It is polled only when the group is gone.
+                drop(g.spawn_daemon(async move {
+                    let outcome = sleep(SHORT).await;
+                    told.set(Some(outcome.is_err()));
+                    outcome
+                }));
+                pending::<Result<(), Cancelled>>().await
+            }));
+            assert!(poll_once(leaked.as_mut()).await.is_pending());
+            std::mem::forget(leaked);
+        });
+        assert!(opener.await.is_err(), "it has left a group behind");
+        sleep(2 * SHORT).await.expect("not cancelled");
+        assert_eq!(refused.get(), Some(true), "its group is cancelled");
+        let group = place.take().expect("it ran");
+        assert_eq!(group.cancel(), Delivery::Gone);
+        assert_eq!(gauges(&handle).await.scopes, before, "no node stays");
     });
 }

@@ -65,16 +65,28 @@ impl Tree {
                     }
                     self.relink(at, parent);
                 }
-                Kind::Group if is_task => {
-                    let group = NodeId(self.nodes.key(at));
-                    self.cancel(group, Cancelled::new(Reason::Abandoned), false);
-                    self.close(group);
-                    // Its tasks have come to us, behind those we have seen.
-                    child = self.node(link).first_child;
-                }
+                // Those of a group that was leaked are its own as well.
+                Kind::Group if is_task => child = self.abandon(at, link),
+                Kind::Daemons => child = self.abandon(at, link),
                 _ => self.relink(at, parent),
             }
         }
+    }
+
+    /// Cancels and closes what a group that was leaked has left. Its tasks come to `parent`, behind
+    /// those that were seen there: the first child of all comes back.
+    #[cold]
+    fn abandon(&mut self, left: Link, parent: Link) -> Option<Link> {
+        let left = NodeId(self.nodes.key(left));
+        self.cancel(left, Cancelled::new(Reason::Abandoned), false);
+        let announced = self.close(left);
+        self.abandoned.push((left, announced));
+        self.node(parent).first_child
+    }
+
+    /// Returns the next node that was closed with another, and whether others have a handle of it.
+    pub(crate) fn next_abandoned(&mut self) -> Option<(NodeId, bool)> {
+        self.abandoned.pop()
     }
 
     /// Lets go of what few nodes have.

@@ -115,6 +115,8 @@ pub(crate) struct Tree {
     effects: VecDeque<Effect>,
     /// Timers of nodes that are gone or need them no more, to be disarmed.
     idle_timers: Vec<TimerId>,
+    /// Nodes that were closed with another, since their owner had leaked them.
+    abandoned: Vec<(NodeId, bool)>,
     /// When the core's turn began: since then a park is parked.
     now: Instant,
     /// How many cancels have changed something.
@@ -135,6 +137,7 @@ impl Tree {
             root: root.link(),
             effects: VecDeque::new(),
             idle_timers: Vec::new(),
+            abandoned: Vec::new(),
             now: Instant::from_nanos(0),
             deliveries: 0,
         }
