@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -236,5 +237,31 @@ fn a_daemon_of_a_group_that_was_leaked_is_cancelled_as_its_children_are() {
         let group = place.take().expect("it ran");
         assert_eq!(group.cancel(), Delivery::Gone);
         assert_eq!(gauges(&handle).await.scopes, before, "no node stays");
+    });
+}
+
+#[test]
+fn a_scope_whose_body_panics_as_it_is_dropped_has_ended() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            panic!("a destructor panics");
+        }
+    }
+    on_core(|handle| async move {
+        let before = gauges(&handle).await.scopes;
+        let scope = Scope::new();
+        let named = scope.handle();
+        {
+            let mut run = Box::pin(scope.run(async {
+                let _bad = Bad;
+                sleep(LONG).await
+            }));
+            assert!(poll_once(run.as_mut()).await.is_pending());
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(run)));
+            assert!(dropped.is_err(), "the panic is the caller's");
+        }
+        assert_eq!(gauges(&handle).await.scopes, before, "its node is gone");
+        assert_eq!(named.cancel(), Delivery::Gone);
     });
 }

@@ -163,14 +163,21 @@ impl Active {
 
     /// Drops what is left of a body, and ends the scope.
     fn give_up<F>(&self, scope: &Scope, mut body: Pin<&mut Option<F>>) {
+        /// Also where the body's destructor panics.
+        struct End<'a>(&'a Active, &'a Core, &'a Scope);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.end(self.1, self.2);
+            }
+        }
         let given_up = current::try_with(|core| {
+            let _end = End(self, core, scope);
             self.inside(core, || body.set(None));
-            self.end(core, scope);
         });
         if given_up.is_none() {
-            body.set(None);
             scope.ended.set(true);
             scope.entered.set(None);
+            body.set(None);
         }
     }
 }
