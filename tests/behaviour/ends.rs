@@ -14,7 +14,7 @@ use std::time::Duration;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, Delivery, Group, Reason, Scope, Started, blocking, group, run_until_cancelled,
+    Cancelled, Delivery, Group, Reason, Scope, Started, blocking, group, op, run_until_cancelled,
     spawn, yield_now,
 };
 use tests::{gauges, on_core, on_ring, poll_once};
@@ -263,5 +263,47 @@ fn a_scope_whose_body_panics_as_it_is_dropped_has_ended() {
         }
         assert_eq!(gauges(&handle).await.scopes, before, "its node is gone");
         assert_eq!(named.cancel(), Delivery::Gone);
+    });
+}
+
+#[test]
+fn a_child_that_reports_to_a_group_that_was_dropped_is_cancelled_and_not_misused() {
+    on_core(|_| async {
+        let heard = Rc::new(Cell::new(None));
+        let told = Rc::clone(&heard);
+        let (reader, _writer) = op::pipe().expect("a pipe");
+        let starting = Rc::new(Cell::new(None));
+        let go = Rc::new(Event::new());
+        let may = Rc::clone(&go);
+        let place = Rc::clone(&starting);
+        let mut dropped = Box::pin(group(async move |g: Group<Cancelled>| {
+            place.set(Some(g));
+            // An op in the kernel, whose future goes before the group does.
+            let mut read = Box::pin(op::read(&reader, vec![0; 1]));
+            assert!(poll_once(read.as_mut()).await.is_pending());
+            drop(read);
+            pending::<Result<(), Cancelled>>().await
+        }));
+        assert!(poll_once(dropped.as_mut()).await.is_pending());
+        let g = starting.take().expect("it ran");
+        let mut start = Box::pin(g.start(async move |started: Started<()>| {
+            may.wait().await?;
+            started.report(()).expect("once");
+            let outcome = sleep(LONG).await;
+            told.set(Some(outcome));
+            outcome
+        }));
+        assert!(poll_once(start.as_mut()).await.is_pending());
+        go.set();
+        drop(dropped);
+        assert!(start.await.is_ok());
+        while heard.get().is_none() {
+            yield_now().await.expect("not cancelled");
+        }
+        let cancelled = heard
+            .take()
+            .expect("it ran")
+            .expect_err("its group is gone");
+        assert_eq!(cancelled.reason(), Reason::Dropped);
     });
 }

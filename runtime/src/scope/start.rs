@@ -387,11 +387,12 @@ impl<V, E: CarriesCancelled + 'static> Report<V> for Shared<V, E> {
         self.stage.set(Stage::Moved);
         current::with(|core| {
             let group = self.group.node;
-            core.tree.borrow_mut().move_under(child, group);
-            core.carry_out();
-            let dropped = !core.tree.borrow().has_owner(group);
-            if dropped {
-                // As its other children were.
+            let is_open = core.tree.borrow().has_owner(group);
+            if is_open {
+                core.tree.borrow_mut().move_under(child, group);
+                core.carry_out();
+            } else {
+                // The group was dropped: as its other children were.
                 core.cancel(child, Cancelled::new(Reason::Dropped), None);
             }
         });
