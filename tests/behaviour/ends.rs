@@ -307,3 +307,29 @@ fn a_child_that_reports_to_a_group_that_was_dropped_is_cancelled_and_not_misused
         assert_eq!(cancelled.reason(), Reason::Dropped);
     });
 }
+
+#[test]
+fn a_scope_that_a_child_leaked_keeps_no_wake_from_its_group_s_body() {
+    on_core(|_| async {
+        let outcome = group(async |g: Group<Cancelled>| {
+            let leaks = g.spawn(async {
+                let mut run = Box::pin(async { Scope::new().run(sleep(LONG)).await });
+                assert!(poll_once(run.as_mut()).await.is_pending());
+                std::mem::forget(run);
+                Ok(())
+            });
+            leaks.await.expect("it ended");
+            drop(g.spawn(async move {
+                sleep(SHORT).await?;
+                g.cancel();
+                Ok(())
+            }));
+            poll_fn(|_| match quoit::check() {
+                Ok(()) => Poll::Pending,
+                Err(cancelled) => Poll::Ready(Err::<(), _>(cancelled)),
+            })
+            .await
+        });
+        assert!(matches!(outcome.await, Ok(None)));
+    });
+}

@@ -15,7 +15,7 @@ impl Tree {
         let Some(found) = self.nodes.get(node.0).filter(|found| !found.ghost) else {
             return false;
         };
-        let (kind, announced) = (found.kind(), found.announced);
+        let (kind, announced, stray) = (found.kind(), found.announced, found.stray);
         let parent = found.parent.expect("the root is never closed");
         let link = node.0.link();
         if found.first_park.is_some() || found.first_child.is_some() {
@@ -25,7 +25,7 @@ impl Tree {
         let above = self.node_mut(parent);
         match kind {
             Kind::Task(_) => above.tasks -= 1,
-            Kind::Scope | Kind::Group => above.bodies -= 1,
+            Kind::Scope | Kind::Group => above.bodies -= u32::from(!stray),
             Kind::Root | Kind::Daemons => {}
         }
         let found = self.node_mut(link);
@@ -68,7 +68,13 @@ impl Tree {
                 // Those of a group that was leaked are its own as well.
                 Kind::Group if is_task => child = self.abandon(at, link),
                 Kind::Daemons => child = self.abandon(at, link),
-                _ => self.relink(at, parent),
+                _ => {
+                    if is_task && !below.stray {
+                        self.node_mut(at).stray = true;
+                        self.node_mut(link).bodies -= 1;
+                    }
+                    self.relink(at, parent);
+                }
             }
         }
     }

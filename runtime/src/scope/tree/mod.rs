@@ -414,13 +414,13 @@ impl Tree {
     fn relink(&mut self, link: Link, parent: Link) {
         let node = self.node(link);
         debug_assert!(!node.ghost, "a ghost stays where it is");
-        let kind = node.kind();
+        let (kind, counts) = (node.kind(), u32::from(!node.stray));
         let old = node.parent.expect("never the root");
         match kind {
             Kind::Task(_) => self.node_mut(parent).tasks += 1,
             Kind::Scope | Kind::Group => {
-                self.node_mut(old).bodies -= 1;
-                self.node_mut(parent).bodies += 1;
+                self.node_mut(old).bodies -= counts;
+                self.node_mut(parent).bodies += counts;
             }
             Kind::Root | Kind::Daemons => {}
         }

@@ -78,6 +78,8 @@ pub(super) struct Node {
     pub(super) announced: bool,
     /// The body has ended, and its end waits for what is left below.
     pub(super) ending: bool,
+    /// The task has ended whose body it was: it is none of the parent's, which waits in it no more.
+    pub(super) stray: bool,
 }
 
 /// A [`Kind`] without its slot: a byte.
@@ -135,6 +137,7 @@ impl Node {
         ghost: false,
         announced: false,
         ending: false,
+        stray: false,
     };
 
     pub(super) fn kind(&self) -> Kind {
