@@ -64,7 +64,8 @@ impl TlsStream {
     ///
     /// `UnexpectedEof`: the connection ended without a word of the peer's, and what came may have
     /// been cut off. `InvalidData` with the cause, a [`rustls::Error`]. Those of
-    /// [`TcpStream::recv`]. Cancelled, nothing is lost.
+    /// [`TcpStream::recv`]. Cancelled, nothing that came is lost. Where the peer demands new keys, this
+    /// sends as well; cancelled in the middle of that, it breaks the way out.
     pub async fn recv(&self) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
         loop {
@@ -157,6 +158,8 @@ impl TlsStream {
         }
         let mut breaks = Breaks(Some(&self.is_broken));
         self.stream.write_all(records).await.0?;
+        // Somebody before us in the line may have given up meanwhile.
+        self.check_unbroken()?;
         breaks.0 = None;
         Ok(())
     }
