@@ -160,20 +160,19 @@ fn a_handler_that_outlives_the_grace_of_a_drain_is_cancelled() {
 }
 
 /// Collects the body of a request; refuses large ones and slow ones.
-fn careful() -> Server {
-    let server = one_core()
-        .max_body(1000)
-        .body_timeout(Duration::from_millis(50))
-        .serve(|request: Request<Incoming>| async move {
+fn careful(patience: Duration) -> Server {
+    let server = one_core().max_body(1000).body_timeout(patience).serve(
+        |request: Request<Incoming>| async move {
             let body = request.into_body().collect().await?;
             Ok::<_, io::Error>(Response::new(Full::new(body.to_bytes())))
-        });
+        },
+    );
     server.expect("a server")
 }
 
 #[test]
 fn a_body_that_is_too_large_is_refused_whether_it_says_so_or_not() {
-    let server = careful();
+    let server = careful(LONG);
     let mut client = Client::connect(server.local_addr());
     client.ask("POST", "/", "content-length: 1000\r\n");
     client.send([b'x'; 1000]);
@@ -190,7 +189,7 @@ fn a_body_that_is_too_large_is_refused_whether_it_says_so_or_not() {
 
 #[test]
 fn a_body_of_which_nothing_comes_is_given_up() {
-    let server = careful();
+    let server = careful(Duration::from_millis(50));
     let mut client = Client::connect(server.local_addr());
     client.ask("POST", "/", "content-length: 10\r\n");
     client.send("half ");
@@ -200,7 +199,7 @@ fn a_body_of_which_nothing_comes_is_given_up() {
 
 #[test]
 fn a_body_that_is_none_is_refused() {
-    let server = careful();
+    let server = careful(LONG);
     let mut client = Client::connect(server.local_addr());
     client.ask("POST", "/", "transfer-encoding: chunked\r\n");
     client.send("no size\r\n");
