@@ -201,11 +201,20 @@ impl Core {
         F: Future<Output: 'static> + 'static,
     {
         let object: TaskBox = Box::pin(TaskCell::Running(future));
+        self.counters().spawned.add(1);
+        self.add_task(parent, |tasks, node| tasks.insert(object, node))
+    }
+
+    /// Opens a node for a task, and lets `insert` put that into the table.
+    fn add_task(
+        &self,
+        parent: NodeId,
+        insert: impl FnOnce(&mut TaskTable, NodeId) -> TaskId,
+    ) -> (TaskId, NodeId) {
         let mut tree = self.tree.borrow_mut();
         let node = tree.open(parent, Kind::Task(0), Shield::None);
-        let task = self.tasks.borrow_mut().insert(object, node);
+        let task = insert(&mut self.tasks.borrow_mut(), node);
         tree.name_task(node, task.slot());
-        self.counters().spawned.add(1);
         (task, node)
     }
 
@@ -215,12 +224,8 @@ impl Core {
         F: Future<Output: 'static> + 'static,
     {
         let object: TaskBox = Box::pin(TaskCell::Running(future));
-        let mut tree = self.tree.borrow_mut();
-        let node = tree.open(parent, Kind::Task(0), Shield::None);
-        let task = self.tasks.borrow_mut().insert_running(node);
-        tree.name_task(node, task.slot());
-        drop(tree);
         self.counters().spawned.add(1);
+        let (task, node) = self.add_task(parent, TaskTable::insert_running);
         self.poll_at_once(task, node, object);
         (task, node)
     }
@@ -639,12 +644,8 @@ impl Core {
 
     /// Opens a node for the future of `block_on`.
     pub(crate) fn add_main(&self) -> (TaskId, NodeId) {
-        let mut tree = self.tree.borrow_mut();
-        let root = tree.root();
-        let node = tree.open(root, Kind::Task(0), Shield::None);
-        let task = self.tasks.borrow_mut().insert_main(node);
-        tree.name_task(node, task.slot());
-        (task, node)
+        let root = self.tree.borrow().root();
+        self.add_task(root, TaskTable::insert_main)
     }
 
     /// Keeps for ever what the kernel may still write to.

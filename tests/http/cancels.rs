@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use quoit::sync::Event;
 use quoit::time::sleep;
-use quoit::{CoreId, Cores, Handle, Scope, on, yield_now};
+use quoit::{Cancelled, CoreId, Cores, Handle, Scope, on, yield_now};
 use quoit_net::http::{Incoming, Peer, Server, Trouble};
 use tests::http_client::Client;
 use tests::on_ring;
@@ -239,6 +239,33 @@ fn a_handler_that_fails_is_told_of_with_its_client() {
     assert_eq!(hear(&heard, 1), [format!("{ours}: no luck today")]);
     drop(server);
     assert_eq!(heard.iter().count(), 0, "and of nothing else");
+}
+
+/// It is a failure like any other, where nobody is cancelled: the client waits, and is told.
+#[test]
+fn a_cancellation_that_a_handler_makes_up_leaves_nobody_without_an_answer() {
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .on_trouble(move |trouble| say(&said, &trouble.to_string()))
+        .serve(|request: Request<Incoming>| async move {
+            if request.uri().path() == "/" {
+                return Ok(Response::new(Full::new(Bytes::from("well"))));
+            }
+            let scope = Scope::new();
+            scope.cancel();
+            let mut kept = None;
+            let body = async {
+                kept = yield_now().await.err();
+                Ok::<_, Cancelled>(())
+            };
+            scope.run(body).await?;
+            Err::<Text, io::Error>(kept.expect("it was refused").into())
+        })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/kept").status(), 500);
+    assert!(hear(&heard, 1)[0].contains("cancelled"));
+    assert_eq!(client.get("/").text(), "well", "the connection lives on");
 }
 
 #[test]

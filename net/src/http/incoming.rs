@@ -145,7 +145,7 @@ impl Incoming {
     }
 }
 
-pub(super) fn too_large(limit: u64) -> io::Error {
+fn too_large(limit: u64) -> io::Error {
     let what = format!("the request's body is larger than the {limit} bytes that are taken here");
     io::Error::new(io::ErrorKind::FileTooLarge, what)
 }

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 
 use http::{Request, Response, StatusCode};
 use http_body::Body;
-use quoit::{Cancelled, CarriesCancelled, Group, JoinError, JoinHandle, Reason, Scope};
+use quoit::{Cancelled, Group, JoinError, JoinHandle, Reason, Scope};
 
 use super::activity::Handling;
 use super::connection::Site;
@@ -101,7 +101,8 @@ impl<B> Future for Pending<B> {
             Ok(Err(Failure::Error(error))) => match this.fate.fault() {
                 Some(Fault::Refused(status)) => Outcome::Refused(status),
                 Some(Fault::Gone) => Outcome::Nobody(error),
-                None if error.cancelled().is_some() => Outcome::Nobody(error),
+                // Whoever asks is there still, whatever the error says, unless he is cancelled himself.
+                None if quoit::is_cancelled() => Outcome::Nobody(error),
                 None => Outcome::Failed(error),
             },
             Err(JoinError::Cancelled(cancelled)) => {

@@ -284,7 +284,8 @@ impl<A: ToSocketAddrs> Builder<A> {
         self
     }
 
-    /// Speaks TLS and nothing else: HTTP/2 with clients that offer it, HTTP/1.1 with the others.
+    /// Speaks TLS and nothing else: HTTP/2 with clients that offer it, HTTP/1.1 with the others. A
+    /// client may take as long for the handshake as for the head of a request.
     #[must_use]
     pub fn tls(mut self, tls: ServerTls) -> Self {
         self.tls = Some(tls);
