@@ -27,7 +27,7 @@ use crate::scope::tree::{NodeId, ParkId};
 use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
-use crate::task::table::{Left, Ready, TaskBox};
+use crate::task::table::{Left, Probe, Ready, TaskBox};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -207,6 +207,10 @@ impl Core {
         }
         self.counters().parks.add(1);
         self.publish_gauges();
+        self.tasks.borrow_mut().plan_probe();
+        let now = self.read_clock();
+        self.shared.parked.begin(now);
+        self.parked_at.set(now);
         let deadline = self.timers.borrow().next_deadline();
         let deadline = match (deadline, self.stop_at.get()) {
             (Some(timer), Some(stop)) => Some(timer.min(stop)),
@@ -219,6 +223,11 @@ impl Core {
     fn end_park(&self) {
         self.shared.park.withdraw();
         self.clock_is_old.set(true);
+        let now = self.fresh_time();
+        self.shared.parked.end(now);
+        if let Some(sent) = self.shared.take_woken_at(self.parked_at.get()) {
+            self.shared.latencies.wake.record_one(now - sent);
+        }
         self.reap();
         self.wake_starved();
     }
@@ -284,14 +293,19 @@ impl Core {
     // --- timers ---
 
     fn look_at_the_clock(&self) {
-        if self.clock_is_old.replace(false) {
-            let now = Instant::now();
-            // What parks from here on is said to have done so now.
-            self.tree.borrow_mut().set_now(now);
-            if self.timers.borrow().len() > 0 {
-                self.fire_timers(now);
-            }
+        let now = self.fresh_time();
+        if self.time_is_new.replace(false) && self.timers.borrow().len() > 0 {
+            self.fire_timers(now);
         }
+    }
+
+    /// Returns what time it is, read since the last task was polled.
+    fn fresh_time(&self) -> Instant {
+        if self.clock_is_old.replace(false) {
+            self.time_is_new.set(true);
+            self.read_clock();
+        }
+        self.now.get()
     }
 
     // --- tasks ---
@@ -303,7 +317,11 @@ impl Core {
             let first = self.first_of_ready();
             let next = self.tasks.borrow_mut().next_ready(first);
             let Some(ready) = next else { break };
-            let ended_main = self.poll(ready, main);
+            let probe = self.tasks.borrow_mut().take_probe(&ready);
+            let ended_main = match probe {
+                None => self.poll(ready, main),
+                Some(probe) => self.poll_measured(ready, probe, main),
+            };
             polls += 1;
             if ended_main || polls >= POLLS_PER_TURN {
                 break;
@@ -332,6 +350,21 @@ impl Core {
             return ring.choose(self.tasks.borrow().ready());
         }
         0
+    }
+
+    /// Polls the task that stands for others: how long it was ready, and how long its poll takes, is
+    /// noted for all that became ready since the last such.
+    #[cold]
+    fn poll_measured(&self, ready: Ready, probe: Probe, main: MainPoll<'_>) -> bool {
+        let latencies = &self.shared.latencies;
+        let begun = Instant::now();
+        latencies
+            .run_delay
+            .record_for(begun - probe.ready, probe.weight);
+        let ended_main = self.poll(ready, main);
+        let took = Instant::now() - begun;
+        latencies.poll.record_for(took, probe.weight);
+        ended_main
     }
 
     /// Polls one task. True if it was the future of `block_on` and it has ended.
@@ -477,6 +510,10 @@ impl Core {
     }
 
     fn enter_once(&self, wait: Wait) -> Entered {
+        if self.ops.borrow().has_pushed() {
+            let now = self.read_clock();
+            self.ops.borrow_mut().submit_at(now);
+        }
         let mut driver = self.driver.borrow_mut();
         if driver.overflowed() {
             self.counters().overflows.add(1);
@@ -486,6 +523,7 @@ impl Core {
         let after = driver.unsubmitted();
         drop(driver);
         self.count_entry(before, after);
+        self.clock_is_old.set(true);
         match entered {
             Ok(()) if after == 0 => Entered::Submitted,
             Ok(()) if after < before => Entered::Submitted,
@@ -559,7 +597,8 @@ impl Core {
                 // 0: found, its own completion follows; ENOENT, EALREADY: it follows all the same.
                 About::CancelOf(_) | About::Nothing => {}
                 About::Op(op) => {
-                    let mut reaction = self.ops.borrow_mut().on_completion(op, completion);
+                    let now = self.fresh_time();
+                    let mut reaction = self.ops.borrow_mut().on_completion(op, completion, now);
                     if let Reaction::Unused { closer, rest } = reaction {
                         self.complete(ParkId::from_token(closer));
                         reaction = *rest;

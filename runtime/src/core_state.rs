@@ -109,8 +109,14 @@ pub(crate) struct Core {
     pub(crate) scratch: RefCell<Vec<u32>>,
     /// One moment on both clocks.
     pub(crate) clock_base: (std::time::Instant, Instant),
+    /// When the clock was last read.
+    pub(crate) now: Cell<Instant>,
     /// A turn has run that may have made timers due since the clock was last read.
     pub(crate) clock_is_old: Cell<bool>,
+    /// When the last park began.
+    pub(crate) parked_at: Cell<Instant>,
+    /// It was read since timers were last looked at.
+    pub(crate) time_is_new: Cell<bool>,
 }
 
 impl Core {
@@ -130,6 +136,8 @@ impl Core {
         place.join_simulation();
         let shared = place.shared;
         shared.counters.reset();
+        shared.latencies.reset();
+        shared.parked.reset();
         let tree = Tree::new(shared.incarnation());
         let root = tree.root();
         let closures = Arc::new(ClosureQueue::new(config.mailbox_capacity));
@@ -139,7 +147,7 @@ impl Core {
             shared,
             place: RefCell::new(place),
             driver: RefCell::new(driver),
-            ops: RefCell::new(OpSlab::new()),
+            ops: RefCell::new(OpSlab::new(&shared.latencies)),
             buffers,
             tasks: RefCell::new(TaskTable::new(shared)),
             tree: RefCell::new(tree),
@@ -164,7 +172,10 @@ impl Core {
             wake_armed: Cell::new(false),
             scratch: RefCell::default(),
             clock_base: crate::driver::clock_base(),
+            now: Cell::new(Instant::now()),
             clock_is_old: Cell::new(true),
+            parked_at: Cell::new(Instant::NEVER),
+            time_is_new: Cell::new(false),
         })
     }
 
@@ -183,6 +194,14 @@ impl Core {
 
     pub(crate) fn counters(&self) -> &'static Counters {
         &self.shared.counters
+    }
+
+    /// Reads the clock, for all who want to know what time it is now, more or less.
+    pub(crate) fn read_clock(&self) -> Instant {
+        let now = Instant::now();
+        self.now.set(now);
+        self.tree.borrow_mut().set_now(now);
+        now
     }
 
     /// Starts a task under the root scope.
@@ -337,6 +356,7 @@ impl Core {
     pub(crate) fn cancel(&self, node: NodeId, cause: Cancelled, grace: Option<Duration>) -> bool {
         let grace = grace.unwrap_or_else(|| self.tree.borrow().grace_period(node));
         let has_grace = grace > Duration::ZERO;
+        self.read_clock();
         let first = self.tree.borrow_mut().cancel(node, cause, has_grace);
         if first && has_grace {
             self.end_grace_at(node, Instant::now() + grace);
@@ -385,7 +405,12 @@ impl Core {
         let mut tree = self.tree.borrow_mut();
         let announced = tree.close(node);
         let abandoned = tree.next_abandoned();
+        let cancelled_at = tree.take_acknowledged();
         drop(tree);
+        if let Some(at) = cancelled_at {
+            let took = Instant::now() - at;
+            self.shared.latencies.cancel.record_one(took);
+        }
         self.forget_node(node, announced);
         if let Some((group, announced)) = abandoned {
             self.forget_abandoned(group, announced);
@@ -650,7 +675,7 @@ impl Core {
 
     /// Keeps for ever what the kernel may still write to.
     fn quarantine(&self) {
-        let ops = self.ops.replace(OpSlab::new());
+        let ops = self.ops.replace(OpSlab::new(&self.shared.latencies));
         self.counters().quarantined.add(u64::from(ops.in_kernel()));
         std::mem::forget(ops);
         std::mem::forget(Rc::clone(&self.buffers));

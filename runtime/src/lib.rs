@@ -18,7 +18,7 @@
 //! - [`Scope`], [`Cancelled`], [`CancelHandle`], [`check`]: what is cancelled as a unit.
 //! - [`group`], [`race`], [`timeout`], [`run_until_cancelled`]: what is made of scopes.
 //! - [`cancellation`]: the guide to all of that, with programs.
-//! - [`CoreMetrics`], [`ScopeDump`]: what has happened, and who waits for what now.
+//! - [`metrics`]: what has happened, in numbers and histograms; [`ScopeDump`]: who waits for what now.
 //! - Deadlines: [`time`].
 //! - Memory that the kernel may write to: [`buf`].
 //! - Work that cannot wait politely, on threads: [`blocking`].
@@ -40,7 +40,7 @@ mod driver;
 pub mod fs;
 mod kernel_op;
 mod mailbox;
-mod metrics;
+pub mod metrics;
 pub mod op;
 mod panics;
 mod random;

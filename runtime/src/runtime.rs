@@ -21,7 +21,7 @@ use crate::core_state::Core;
 use crate::driver::sys;
 use crate::mailbox::CoreShared;
 use crate::mailbox::closures::{ClosureQueue, Job, Refused};
-use crate::metrics::CoreMetrics;
+use crate::metrics::{CoreMetrics, Snapshot};
 #[cfg(feature = "sim")]
 use crate::panics::caught;
 use crate::panics::{guarded, text_of};
@@ -627,6 +627,12 @@ impl Handle {
             .iter()
             .map(|core| core.shared.counters.snapshot())
             .collect()
+    }
+
+    /// Returns everything that the cores have counted and measured so far, from any thread and without
+    /// asking them. A core that has ended says zero or is another's.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self.cores.iter().map(|core| core.shared))
     }
 
     /// Puts a closure into the mailbox of a core.

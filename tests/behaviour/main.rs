@@ -10,6 +10,7 @@ mod eager;
 mod ends;
 mod features;
 mod foreign_code;
+mod latencies;
 mod lives;
 mod requests;
 mod runtime;

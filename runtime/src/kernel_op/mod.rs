@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`state`] is the life of an op as a pure state machine, [`request`] every op
 //! as plain data, [`payload`] what an op keeps in its slot, [`slab`] the slots, [`fd`] descriptors
-//! that stay open while ops use them, [`closing`] how one is closed under them, [`ops`] each kind of op, [`multishot`] one submission with
-//! many completions, [`turn`] whose turn it is to send. `KernelOp`, here, is the future of an op with one completion.
+//! that stay open while ops use them, [`closing`] how one is closed under them, [`ops`] each kind of op,
+//! [`kind`] what they are called and counted as, [`multishot`] one submission with many completions,
+//! [`turn`] whose turn it is to send. `KernelOp`, here, is the future of an op with one completion.
 //!
 //! Invariants:
 //! - The slot, not the future, owns the memory and keeps the descriptor open.
@@ -14,6 +15,7 @@
 
 pub(crate) mod closing;
 pub(crate) mod fd;
+pub(crate) mod kind;
 pub(crate) mod multishot;
 pub(crate) mod ops;
 pub(crate) mod payload;

@@ -12,6 +12,7 @@ use io_uring::types::OpenHow;
 use socket2::SockAddr;
 
 use super::fd::{Descriptor, SharedFd};
+use super::kind::OpKind;
 use super::multishot::{End, Queue};
 use super::payload::{Operation, Outcome};
 use super::request::{Region, RegionMut, Request};
@@ -72,7 +73,7 @@ pub(crate) struct Nop;
 
 impl Operation for Nop {
     type Output = io::Result<()>;
-    const NAME: &'static str = "nop";
+    const KIND: OpKind = OpKind::Nop;
 
     fn request(&mut self, _: RawFd) -> Request {
         Request::Nop
@@ -89,7 +90,7 @@ pub(crate) struct Receive<B>(pub(crate) B);
 
 impl<B: IoBufMut> Operation for Receive<B> {
     type Output = BufResult<usize, B>;
-    const NAME: &'static str = "receive";
+    const KIND: OpKind = OpKind::Receive;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Receive {
@@ -114,7 +115,7 @@ pub(crate) struct Send<B> {
 
 impl<B: IoBuf> Operation for Send<B> {
     type Output = (io::Result<usize>, B, SendTurn);
-    const NAME: &'static str = "send";
+    const KIND: OpKind = OpKind::Send;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Send {
@@ -153,7 +154,7 @@ impl<B: IoBuf> SendZeroCopy<B> {
 
 impl<B: IoBuf> Operation for SendZeroCopy<B> {
     type Output = BufResult<usize, B>;
-    const NAME: &'static str = "zero-copy send";
+    const KIND: OpKind = OpKind::SendZeroCopy;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::SendZeroCopy {
@@ -213,7 +214,7 @@ impl<B: IoBuf> SendVectored<B> {
 
 impl<B: IoBuf> Operation for SendVectored<B> {
     type Output = (io::Result<usize>, Vec<B>, SendTurn);
-    const NAME: &'static str = "send of several buffers";
+    const KIND: OpKind = OpKind::SendVectored;
 
     fn request(&mut self, fd: RawFd) -> Request {
         // Made here, where the buffers have their final place.
@@ -256,7 +257,7 @@ pub(crate) struct Read<B> {
 
 impl<B: IoBufMut> Operation for Read<B> {
     type Output = BufResult<usize, B>;
-    const NAME: &'static str = "read";
+    const KIND: OpKind = OpKind::Read;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Read {
@@ -280,7 +281,7 @@ pub(crate) struct Write<B> {
 
 impl<B: IoBuf> Operation for Write<B> {
     type Output = BufResult<usize, B>;
-    const NAME: &'static str = "write";
+    const KIND: OpKind = OpKind::Write;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Write {
@@ -303,7 +304,7 @@ pub(crate) struct Sync {
 
 impl Operation for Sync {
     type Output = io::Result<()>;
-    const NAME: &'static str = "sync";
+    const KIND: OpKind = OpKind::Sync;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Sync {
@@ -323,7 +324,7 @@ pub(crate) struct Connect(pub(crate) SockAddr);
 
 impl Operation for Connect {
     type Output = io::Result<()>;
-    const NAME: &'static str = "connect";
+    const KIND: OpKind = OpKind::Connect;
 
     fn request(&mut self, fd: RawFd) -> Request {
         let address = Region {
@@ -356,7 +357,7 @@ impl Close {
 
 impl Operation for Close {
     type Output = io::Result<()>;
-    const NAME: &'static str = "close";
+    const KIND: OpKind = OpKind::Close;
 
     fn request(&mut self, _: RawFd) -> Request {
         Request::Close {
@@ -401,7 +402,7 @@ pub(crate) struct Open {
 
 impl Operation for Open {
     type Output = io::Result<SharedFd>;
-    const NAME: &'static str = "open";
+    const KIND: OpKind = OpKind::Open;
 
     fn request(&mut self, directory: RawFd) -> Request {
         Request::Open {
@@ -438,7 +439,7 @@ impl Status {
 
 impl Operation for Status {
     type Output = io::Result<Box<libc::statx>>;
-    const NAME: &'static str = "status";
+    const KIND: OpKind = OpKind::Status;
 
     fn request(&mut self, directory: RawFd) -> Request {
         Request::Status {
@@ -461,7 +462,7 @@ pub(crate) struct PollFor(pub(crate) u32);
 
 impl Operation for PollFor {
     type Output = io::Result<u32>;
-    const NAME: &'static str = "poll";
+    const KIND: OpKind = OpKind::Poll;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Poll { fd, events: self.0 }
@@ -491,7 +492,7 @@ const MAX_ACCEPTED: usize = 128;
 
 impl Operation for Accepted {
     type Output = ();
-    const NAME: &'static str = "accept";
+    const KIND: OpKind = OpKind::Accept;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::AcceptMulti { fd }
@@ -549,7 +550,7 @@ const LEAST: usize = 512;
 
 impl Operation for Received {
     type Output = ();
-    const NAME: &'static str = "multishot receive";
+    const KIND: OpKind = OpKind::ReceiveMulti;
 
     fn request(&mut self, fd: RawFd) -> Request {
         Request::ReceiveMulti { fd, group: GROUP }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::RawFd;
 
+use super::kind::OpKind;
 use super::request::Request;
 use super::state::Asker;
 use super::turn::SendTurn;
@@ -19,8 +20,8 @@ pub(crate) trait Operation: 'static {
     /// What the op's future gives.
     type Output;
 
-    /// What people call it.
-    const NAME: &'static str;
+    /// What it is called and counted as.
+    const KIND: OpKind;
 
     /// Makes the request. Addresses in it may point into `self`, which stays in place until the
     /// final completion.
@@ -74,7 +75,7 @@ const WORDS: usize = 12;
 
 struct Kind {
     type_id: fn() -> TypeId,
-    name: &'static str,
+    op: OpKind,
     multishot: bool,
     request: unsafe fn(*mut u8, RawFd) -> Request,
     deliver: unsafe fn(*mut u8, Completion) -> Option<Asker>,
@@ -152,9 +153,10 @@ impl Payload {
         unsafe { (kind.request)(self.words.get().cast(), fd) }
     }
 
-    /// Returns what people call the op. Looks at nothing that the kernel may be using.
-    pub(crate) fn name(&self) -> &'static str {
-        self.kind.map_or("nothing", |kind| kind.name)
+    /// Returns what the op is called and counted as; a slot that is in use has one. Looks at nothing
+    /// that the kernel may be using.
+    pub(crate) fn kind(&self) -> OpKind {
+        self.kind.expect("a slot that is in use has a payload").op
     }
 
     pub(crate) fn is_multishot(&self) -> bool {
@@ -196,7 +198,7 @@ struct Boxed<O>(Box<O>);
 
 impl<O: Operation> Operation for Boxed<O> {
     type Output = O::Output;
-    const NAME: &'static str = O::NAME;
+    const KIND: OpKind = O::KIND;
 
     fn request(&mut self, fd: RawFd) -> Request {
         self.0.request(fd)
@@ -261,7 +263,7 @@ impl Kind {
         }
         Self {
             type_id: TypeId::of::<O>,
-            name: O::NAME,
+            op: O::KIND,
             multishot: O::MULTISHOT,
             request: request::<O>,
             deliver: deliver::<O>,
@@ -285,7 +287,7 @@ mod tests {
 
     impl<const N: usize> Operation for Counted<N> {
         type Output = Rc<()>;
-        const NAME: &'static str = "nop";
+        const KIND: OpKind = OpKind::Nop;
 
         fn request(&mut self, _: RawFd) -> Request {
             Request::Nop

@@ -8,6 +8,9 @@
 
 use std::os::fd::RawFd;
 
+#[cfg(feature = "sim")]
+use super::kind::OpKind;
+
 /// Memory the kernel reads from: the address and length of bytes that an op's slot owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Region {
@@ -106,25 +109,25 @@ impl Request {
         }
     }
 
-    /// Returns what people call it.
-    pub(crate) fn name(&self) -> &'static str {
+    /// Returns what it is called.
+    pub(crate) fn kind(&self) -> OpKind {
         match self {
-            Self::Nop => "nop",
-            Self::AcceptMulti { .. } => "accept",
-            Self::Connect { .. } => "connect",
-            Self::Receive { .. } => "receive",
-            Self::ReceiveMulti { .. } => "multishot receive",
-            Self::Send { .. } => "send",
-            Self::SendZeroCopy { .. } => "zero-copy send",
-            Self::SendMessage { .. } => "send of several buffers",
-            Self::Read { .. } => "read",
-            Self::Write { .. } => "write",
-            Self::Sync { .. } => "sync",
-            Self::Open { .. } => "open",
-            Self::Status { .. } => "status",
-            Self::Close { .. } => "close",
-            Self::Poll { .. } => "poll",
-            Self::Cancel { .. } => "cancel",
+            Self::Nop => OpKind::Nop,
+            Self::AcceptMulti { .. } => OpKind::Accept,
+            Self::Connect { .. } => OpKind::Connect,
+            Self::Receive { .. } => OpKind::Receive,
+            Self::ReceiveMulti { .. } => OpKind::ReceiveMulti,
+            Self::Send { .. } => OpKind::Send,
+            Self::SendZeroCopy { .. } => OpKind::SendZeroCopy,
+            Self::SendMessage { .. } => OpKind::SendVectored,
+            Self::Read { .. } => OpKind::Read,
+            Self::Write { .. } => OpKind::Write,
+            Self::Sync { .. } => OpKind::Sync,
+            Self::Open { .. } => OpKind::Open,
+            Self::Status { .. } => OpKind::Status,
+            Self::Close { .. } => OpKind::Close,
+            Self::Poll { .. } => OpKind::Poll,
+            Self::Cancel { .. } => OpKind::Cancel,
         }
     }
 }

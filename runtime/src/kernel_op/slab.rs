@@ -23,7 +23,9 @@ use super::request::Request;
 use super::state::{Asker, Effect, OpState};
 use super::turn::SendTurn;
 use crate::driver::{Completion, Driver};
+use crate::metrics::Latencies;
 use crate::slab::LowestFree;
+use crate::time::Instant;
 
 /// The address of an op: its `user_data`.
 ///
@@ -168,6 +170,8 @@ struct Slot {
     line: Line,
     previous: u32,
     next: u32,
+    /// When the kernel was told of it.
+    submitted: Instant,
 }
 
 /// In which line a slot stands.
@@ -204,10 +208,13 @@ pub(crate) struct OpSlab {
     in_kernel: u32,
     orphans: u32,
     cancel_requests: u64,
+    /// Ops that were pushed since the kernel was last entered.
+    pushed: Vec<u32>,
+    latencies: &'static Latencies,
 }
 
 impl OpSlab {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(latencies: &'static Latencies) -> Self {
         Self {
             chunks: Vec::new(),
             free: LowestFree::default(),
@@ -216,6 +223,8 @@ impl OpSlab {
             in_kernel: 0,
             orphans: 0,
             cancel_requests: 0,
+            pushed: Vec::new(),
+            latencies,
         }
     }
 
@@ -272,8 +281,26 @@ impl OpSlab {
         self.cancels.first != NOBODY || self.backlog.first != NOBODY
     }
 
-    /// Takes a completion in.
-    pub(crate) fn on_completion(&mut self, id: OpId, completion: Completion) -> Reaction {
+    /// Returns whether ops were pushed that the kernel has not been told of.
+    pub(crate) fn has_pushed(&self) -> bool {
+        !self.pushed.is_empty()
+    }
+
+    /// Notes that the kernel is told now of what was pushed.
+    pub(crate) fn submit_at(&mut self, now: Instant) {
+        while let Some(index) = self.pushed.pop() {
+            self.slot_mut(index).submitted = now;
+        }
+    }
+
+    /// Takes a completion in, which was seen `now`.
+    pub(crate) fn on_completion(
+        &mut self,
+        id: OpId,
+        completion: Completion,
+        now: Instant,
+    ) -> Reaction {
+        let latencies = self.latencies;
         let Some(slot) = self.find(id) else {
             return Reaction::None;
         };
@@ -287,6 +314,11 @@ impl OpSlab {
         slot.state = next;
         let closer = if more { None } else { slot.end_use() };
         if !more {
+            // How long something took that was cut short says nothing of how long it takes.
+            if !slot.payload.is_multishot() && completion.result != -libc::ECANCELED {
+                let took = now - slot.submitted;
+                latencies.op(slot.payload.kind()).record_one(took);
+            }
             self.in_kernel -= 1;
             // A cancel request that has not been sent yet has nothing left to cancel.
             self.leave(id.index());
@@ -547,12 +579,16 @@ impl OpSlab {
         let fd: RawFd = slot.fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
         let request = slot.payload.request(fd);
         #[cfg(feature = "sim")]
-        debug_assert_eq!(slot.payload.name(), request.name());
+        debug_assert_eq!(slot.payload.kind(), request.kind());
         if driver.push(&request, id.user_data()).is_err() {
             return false;
         }
         slot.state = slot.state.map(OpState::on_push);
+        let is_measured = !slot.payload.is_multishot();
         self.in_kernel += 1;
+        if is_measured {
+            self.pushed.push(index);
+        }
         true
     }
 
@@ -657,9 +693,9 @@ impl Slot {
 
     fn view(&self) -> Option<OpView> {
         Some(OpView {
-            name: self.payload.name(),
-            fd: self.fd.as_ref().map(AsRawFd::as_raw_fd),
             state: self.state?,
+            name: self.payload.kind().name(),
+            fd: self.fd.as_ref().map(AsRawFd::as_raw_fd),
         })
     }
 
@@ -674,6 +710,7 @@ impl Slot {
             line: Line::None,
             previous: NOBODY,
             next: NOBODY,
+            submitted: Instant::from_nanos(0),
         }
     }
 }

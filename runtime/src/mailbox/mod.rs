@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::driver::sys;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Latencies, ParkedTime};
 use crate::task::current;
 use crate::time::Instant;
 pub(crate) use cells::{Cancel, Sent};
@@ -57,6 +57,10 @@ pub(crate) struct CoreShared {
     /// Where the kernel puts the eventfd's count. Never read: the completion is the message.
     wake_word: AtomicU64,
     pub(crate) counters: Counters,
+    pub(crate) latencies: Latencies,
+    pub(crate) parked: ParkedTime,
+    /// When a sender last went to wake the core; 0 if the core has seen that.
+    woken_at: AtomicU64,
 }
 
 static TABLE: [OnceLock<Box<CoreShared>>; MAX_CORES] = [const { OnceLock::new() }; MAX_CORES];
@@ -179,6 +183,9 @@ impl CoreShared {
             eventfd: AtomicI32::new(-1),
             wake_word: AtomicU64::new(0),
             counters: Counters::default(),
+            latencies: Latencies::default(),
+            parked: ParkedTime::default(),
+            woken_at: AtomicU64::new(0),
         }
     }
 
@@ -306,6 +313,8 @@ impl CoreShared {
         if !self.park.must_wake() {
             return;
         }
+        let now = Instant::now().as_nanos();
+        self.woken_at.store(now, Ordering::Relaxed);
         for _ in 0..WAKE_ATTEMPTS {
             self.counters.wake_calls.add_shared(1);
             if sys::eventfd_add_one(self.eventfd.load(Ordering::Acquire)).is_ok() {
@@ -319,6 +328,17 @@ impl CoreShared {
             sender.shared.unwoken[self.number as usize / 64].fetch_or(bit, Ordering::Relaxed);
             sender.shared.any_unwoken.store(true, Ordering::Relaxed);
         });
+    }
+
+    /// Returns when a sender went to wake the core that has parked at `parked`, if one did. Owner only.
+    pub(crate) fn take_woken_at(&self, parked: Instant) -> Option<Instant> {
+        if self.woken_at.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        // What a sender writes in this moment is lost: a measurement, and no message.
+        let at = Instant::from_nanos(self.woken_at.swap(0, Ordering::Relaxed));
+        // An older one was for a park that ended by itself.
+        (at >= parked).then_some(at)
     }
 
     /// Wakes the cores that this one has tried in vain to wake. Owner only.

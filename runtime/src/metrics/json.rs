@@ -138,34 +138,34 @@ fn shield(shield: Shield) -> &'static str {
 }
 
 /// An object that is being written.
-struct Object(String);
+pub(super) struct Object(String);
 
-fn object(fill: impl FnOnce(&mut Object)) -> String {
+pub(super) fn object(fill: impl FnOnce(&mut Object)) -> String {
     let mut object = Object(String::from("{"));
     fill(&mut object);
     object.0 + "}"
 }
 
 impl Object {
-    fn raw(&mut self, key: &str, value: &str) {
+    pub(super) fn raw(&mut self, key: &str, value: &str) {
         let comma = if self.0.len() > 1 { "," } else { "" };
         let _ = write!(self.0, "{comma}\"{key}\":{value}");
     }
 
-    fn number(&mut self, key: &str, value: impl ToString) {
+    pub(super) fn number(&mut self, key: &str, value: impl ToString) {
         self.raw(key, &value.to_string());
     }
 
-    fn words(&mut self, key: &str, value: Option<&str>) {
+    pub(super) fn words(&mut self, key: &str, value: Option<&str>) {
         self.raw(key, &value.map_or_else(|| "null".to_owned(), quoted));
     }
 
-    fn nanos(&mut self, key: &str, value: Option<Duration>) {
+    pub(super) fn nanos(&mut self, key: &str, value: Option<Duration>) {
         self.raw(key, &or_null(value.map(|time| time.as_nanos())));
     }
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     let items: Vec<String> = items.collect();
     format!("[{}]", items.join(","))
 }

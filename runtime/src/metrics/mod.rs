@@ -1,16 +1,28 @@
-//! What happened on a core, in numbers, and what goes on there now.
+//! What happened on each core, in numbers.
 //!
-//! In reading order: the counters, here; [`dump`] the live scope trees, [`text`] and [`json`] how
-//! they are told.
+//! [`CoreMetrics`] are the counters of a core; [`Snapshot`] is everything a runtime counts and
+//! measures at one moment, for people ([`Histogram::percentile`]), for scrapers
+//! ([`Snapshot::to_prometheus`]), for programs ([`Snapshot::to_json`]) and for HdrHistogram's tools
+//! ([`HdrLog`]). A program measures its own with a [`Recorder`].
 //!
 //! Counters have one writer, their core, which adds with a plain load and store; anybody may read
 //! them at any time. The few that other threads add to say so. All count from the core's start.
 
 pub(crate) mod dump;
+mod exposition;
+mod hdr_log;
+mod histogram;
 mod json;
+pub(crate) mod latencies;
+mod snapshot;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use hdr_log::HdrLog;
+pub use histogram::{Bucket, Histogram, Reader, Recorder};
+pub(crate) use latencies::{Latencies, ParkedTime};
+pub use snapshot::{CoreSnapshot, Count, CountKind, Latency, Snapshot};
 
 /// A number that only grows, and only its core adds to.
 #[derive(Debug, Default)]
@@ -39,7 +51,7 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $kind:ident $name:ident,)+) => {
         /// The counters of one core, as it writes them.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
@@ -70,83 +82,93 @@ macro_rules! counters {
             pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }
+
+            /// Returns each as it is told to scrapers.
+            pub(crate) fn counts(&self) -> Vec<Count> {
+                vec![$(Count::new(
+                    stringify!($name),
+                    concat!($($doc),+),
+                    CountKind::$kind,
+                    self.$name,
+                ),)+]
+            }
         }
     };
 }
 
 counters! {
     /// Turns of the core's loop.
-    turns,
+    Counter turns,
     /// Polls of tasks.
-    polls,
+    Counter polls,
     /// Tasks started.
-    spawned,
+    Counter spawned,
     /// Tasks that live now.
-    tasks,
+    Gauge tasks,
     /// Panics caught at a task's boundary.
-    panics,
+    Counter panics,
     /// Times the core entered the kernel, parks included.
-    enters,
+    Counter enters,
     /// Times it did so to wait.
-    parks,
+    Counter parks,
     /// Times it found the kernel too busy to take more, and came back for completions first.
-    busy_enters,
+    Counter busy_enters,
     /// Requests that were put into the submission queue.
-    submitted,
+    Counter submitted,
     /// Completions that were taken.
-    completions,
+    Counter completions,
     /// Times completions had overflowed their queue; the kernel keeps them, none is lost.
-    overflows,
+    Counter overflows,
     /// Cancel requests sent to the kernel.
-    cancel_requests,
+    Counter cancel_requests,
     /// Kernel ops in flight now.
-    in_flight,
+    Gauge in_flight,
     /// Of these, ops whose future is gone and which the kernel has yet to end.
-    orphans,
+    Gauge orphans,
     /// Orphans that ended with EFAULT: a late write found its memory unreadable. Always zero.
-    orphan_faults,
+    Counter orphan_faults,
     /// Slots of kernel ops that are occupied now.
-    op_slots,
+    Gauge op_slots,
     /// Scopes that are open now: the core's root, one per task, and those of the program.
-    scopes,
+    Gauge scopes,
     /// Ops that are parked now.
-    parked,
+    Gauge parked,
     /// Timers that are armed now.
-    timers,
+    Gauge timers,
     /// Timers that fired.
-    timers_fired,
+    Counter timers_fired,
     /// Scopes whose deadline passed.
-    deadlines,
+    Counter deadlines,
     /// Cancels that changed something: the first of each scope.
-    deliveries,
+    Counter deliveries,
     /// Parked ops that a cancel reached. Each is reached once.
-    aborts,
+    Counter aborts,
     /// Wakes of cancelled bodies that wait in something the runtime does not know.
-    foreign_wakes,
+    Counter foreign_wakes,
     /// Pauses that tasks were made to take which ask again and again though they are cancelled.
-    pauses,
+    Counter pauses,
     /// Tasks that have to pause now, for having been refused too often.
-    swallowing,
+    Gauge swallowing,
     /// Cancelled bodies that were woken in vain and are left alone now.
-    unresponsive,
+    Gauge unresponsive,
     /// Groups that were dropped before their end, and whose tasks the scope around has taken over.
-    adopted_groups,
+    Counter adopted_groups,
     /// Scopes cancelled through a handle.
-    remote_cancels,
+    Counter remote_cancels,
     /// Cancels that tasks of this core sent through handles.
-    cancels_sent,
+    Counter cancels_sent,
     /// Of these, those that found their scope gone.
-    cancels_gone,
+    Counter cancels_gone,
     /// Tasks woken by other threads.
-    remote_wakes,
+    Counter remote_wakes,
     /// System calls that other threads made to wake this core. Added to by them.
-    wake_calls,
+    Counter wake_calls,
     /// Such calls that failed. Added to by other threads.
-    failed_wakes,
+    Counter failed_wakes,
     /// Closures sent to this core that it ran.
-    closures,
+    Counter closures,
     /// Received messages that were copied out because half of the provided buffers were lent.
-    copied_chunks,
+    Counter copied_chunks,
     /// Ops that the kernel still held when the grace period was over: their memory is kept for ever.
-    quarantined,
+    Gauge quarantined,
 }

@@ -38,7 +38,7 @@ pub(super) fn by_an_end(ring: &Ring) -> Left {
         op.user_data != crate::kernel_op::slab::WAKE && op.stage == Stage::Armed && !op.asked
     });
     if let Some(op) = unasked {
-        let name = op.request.name();
+        let name = op.request.kind().name();
         let what = format!("a core has ended, and nobody has asked its {name} to end");
         return Some(("ops", what));
     }

@@ -12,6 +12,7 @@
 pub(crate) mod cell;
 pub(crate) mod current;
 pub(crate) mod join;
+mod probe;
 pub(crate) mod table;
 pub(crate) mod waker;
 

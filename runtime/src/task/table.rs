@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 
 use super::cell::TaskObject;
+pub(crate) use super::probe::Probe;
+use super::probe::Probing;
 use super::waker::{GENERATIONS, MAX_TASKS};
 use crate::mailbox::CoreShared;
 use crate::scope::tree::{NodeId, ParkId};
@@ -58,6 +60,8 @@ struct Slot {
     generation: u32,
     state: State,
     queued: bool,
+    /// It is measured, of those that are queued.
+    measured: bool,
     /// Somebody has a handle and may still want the output.
     wanted: bool,
     joiner: Option<ParkId>,
@@ -102,6 +106,7 @@ pub(crate) struct TaskTable {
     free: LowestFree,
     ready: VecDeque<u32>,
     live: u32,
+    probing: Probing,
 }
 
 impl std::fmt::Debug for TaskTable {
@@ -121,6 +126,7 @@ impl TaskTable {
             free: LowestFree::default(),
             ready: VecDeque::new(),
             live: 0,
+            probing: Probing::default(),
         }
     }
 
@@ -161,6 +167,7 @@ impl TaskTable {
         if wakes {
             found.queued = true;
             self.ready.push_back(slot);
+            found.measured = self.probing.note(slot);
         }
         wakes
     }
@@ -227,7 +234,12 @@ impl TaskTable {
                     });
                 }
                 // It ended while it stood in the queue.
-                State::Ended => self.free_if_done(index),
+                State::Ended => {
+                    if std::mem::take(&mut slot.measured) {
+                        self.probing.take(index);
+                    }
+                    self.free_if_done(index);
+                }
                 State::Running | State::Vacant => {
                     unreachable!(
                         "a task that runs has left the queue, and a vacant slot never joins it"
@@ -235,6 +247,21 @@ impl TaskTable {
                 }
             }
         }
+    }
+
+    /// Returns what is to be measured of the task that is about to be polled, if anything is.
+    #[inline]
+    pub(crate) fn take_probe(&mut self, ready: &Ready) -> Option<Probe> {
+        let (Ready::Main { id, .. } | Ready::Task { id, .. }) = ready;
+        let slot = &mut self.slots[id.slot() as usize];
+        std::mem::take(&mut slot.measured)
+            .then(|| self.probing.take(id.slot()))
+            .flatten()
+    }
+
+    /// Chooses which of the tasks that will become ready after a park is measured.
+    pub(crate) fn plan_probe(&mut self) {
+        self.probing.park();
     }
 
     /// Puts a polled task back.
@@ -355,6 +382,7 @@ impl TaskTable {
                     generation: slot.generation,
                     state,
                     queued,
+                    measured: false,
                     wanted,
                     joiner: None,
                 };
@@ -371,6 +399,7 @@ impl TaskTable {
                     generation,
                     state,
                     queued,
+                    measured: false,
                     wanted,
                     joiner: None,
                 });
@@ -379,6 +408,7 @@ impl TaskTable {
         };
         if queued {
             self.ready.push_back(index);
+            self.slots[index as usize].measured = self.probing.note(index);
         }
         TaskId::new(index, self.slots[index as usize].generation)
     }

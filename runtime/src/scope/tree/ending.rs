@@ -4,6 +4,7 @@ use std::task::Waker;
 
 use super::{Cancelled, Effect, Extra, Kind, Node, NodeId, Own, Reason, Shield, Tree};
 use crate::slab::Link;
+use crate::time::Instant;
 
 impl Tree {
     /// Removes a node whose owner is done with it. Returns whether others have a handle.
@@ -95,6 +96,11 @@ impl Tree {
         self.abandoned.pop()
     }
 
+    /// Returns since when the node was cancelled that was closed last, if it was and nobody has asked.
+    pub(crate) fn take_acknowledged(&mut self) -> Option<Instant> {
+        self.acknowledged.take()
+    }
+
     /// Lets go of what few nodes have.
     fn drop_extra(&mut self, node: Link) {
         let Some(link) = self.node_mut(node).extra.take() else {
@@ -104,6 +110,9 @@ impl Tree {
         let (deadline, grace) = (extra.deadline.take(), extra.grace.take());
         let wakers = [extra.foreign.take(), extra.end_waiter.take()];
         let promises = extra.promises;
+        if let Some((_, since)) = extra.cause {
+            self.acknowledged = Some(since);
+        }
         self.extras.clear(link);
         self.disarm(deadline.map(|(_, timer)| timer));
         self.disarm(grace);

@@ -117,8 +117,10 @@ pub(crate) struct Tree {
     idle_timers: Vec<TimerId>,
     /// Nodes that were closed with another, since their owner had leaked them.
     abandoned: Vec<(NodeId, bool)>,
-    /// When the core's turn began: since then a park is parked.
+    /// When the core last looked at the clock: since then a park is parked.
     now: Instant,
+    /// Since when the node was cancelled that was closed last.
+    acknowledged: Option<Instant>,
     /// How many cancels have changed something.
     deliveries: u64,
 }
@@ -139,6 +141,7 @@ impl Tree {
             idle_timers: Vec::new(),
             abandoned: Vec::new(),
             now: Instant::from_nanos(0),
+            acknowledged: None,
             deliveries: 0,
         }
     }

@@ -17,7 +17,7 @@ impl Kernel {
             return;
         };
         let op = self.ring(id).in_flight.get_mut(&key).expect("just found");
-        let (stage, name) = (op.stage, op.request.name());
+        let (stage, name) = (op.stage, op.request.kind().name());
         if std::mem::replace(&mut op.asked, true) {
             self.violated("cancel", format!("a {name} was asked to end twice"));
         }

@@ -181,7 +181,7 @@ impl Ring {
             .find(|request| {
                 request.descriptor() == Some(fd) && !matches!(request, Request::Close { .. })
             })
-            .map(Request::name)
+            .map(|request| request.kind().name())
     }
 
     /// Puts a completion where the core finds it. False if it overflowed.

@@ -41,7 +41,7 @@ impl Kernel {
         self.next_op += 1;
         self.counts.submitted += 1;
         self.record(What::Submit {
-            request: request.name(),
+            request: request.kind().name(),
             descriptor: request
                 .descriptor()
                 .map_or(-1, |fd| if fd >= FIRST_FD { fd - FIRST_FD } else { -1 }),
@@ -53,13 +53,16 @@ impl Kernel {
         }
         let ring = self.rings[id].as_mut().expect("a ring that enters");
         if ring.find(user_data).is_some() {
-            let what = format!("a {} got the number of a request in flight", request.name());
+            let what = format!(
+                "a {} got the number of a request in flight",
+                request.kind().name()
+            );
             return self.violated("one op per slot", what);
         }
         if ring.is_used_again(user_data) {
             let what = format!(
                 "a {} got the number of the request before it",
-                request.name()
+                request.kind().name()
             );
             return self.violated("one op per slot", what);
         }
@@ -193,7 +196,7 @@ impl Kernel {
             if !self.is_sound(user_data, &request) {
                 let what = format!(
                     "the slot of a {} was emptied, or its memory given away, while the kernel had it",
-                    request.name()
+                    request.kind().name()
                 );
                 self.violated("memory", what);
                 self.forget(id, key);
@@ -269,7 +272,7 @@ impl Kernel {
                 "memory",
                 format!(
                     "the slot of a {} was emptied before its last completion",
-                    request.name()
+                    request.kind().name()
                 ),
             );
         }
@@ -300,7 +303,7 @@ impl Kernel {
         flags: u32,
     ) -> bool {
         self.record(What::Complete {
-            request: request.name(),
+            request: request.kind().name(),
             number,
             // A descriptor is told without what tells it from a real one.
             result: if result >= FIRST_FD {

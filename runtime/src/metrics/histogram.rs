@@ -1,0 +1,454 @@
+//! Latencies: written by one thread in a few nanoseconds, read by any.
+//!
+//! Buckets are log-linear, as HdrHistogram's with two significant digits: 128 to each power of two.
+//! They come in chunks of one power each, made when the first value falls there: what a core never
+//! sees takes no memory, and once it has seen its usual values it allocates nothing.
+//!
+//! ```text
+//!   value < 128 ns                    chunk 0, a bucket per nanosecond
+//!   128 << (k-1) ≤ value < 128 << k   chunk k, a bucket per 1 << (k-1) nanoseconds
+//! ```
+//!
+//! Invariants:
+//! - A bucket, the sum and the maximum have one writer, which adds with a plain load and store. A
+//!   reader may see the three out of step by the values of a moment.
+//! - Buckets only grow: the difference of two snapshots is what came between them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Buckets in a chunk.
+const PER_CHUNK: usize = 128;
+
+/// Values up to 2^44 ns, which is close to five hours; larger ones count as that.
+const CHUNKS: usize = 38;
+
+/// The largest value that has a bucket of its own.
+const LARGEST: u64 = (PER_CHUNK as u64) << (CHUNKS - 1);
+
+type Chunk = Box<[AtomicU64; PER_CHUNK]>;
+
+/// The place of a value: its chunk, and the bucket there.
+fn place_of(nanos: u64) -> (usize, usize) {
+    let nanos = nanos.min(LARGEST - 1);
+    let bits = u64::BITS - nanos.leading_zeros();
+    match bits.saturating_sub(7) as usize {
+        0 => (0, nanos as usize),
+        chunk => (chunk, (nanos >> (chunk - 1)) as usize - PER_CHUNK),
+    }
+}
+
+/// The largest value of a bucket, in nanoseconds.
+fn end_of(bucket: u32) -> u64 {
+    let (chunk, offset) = (bucket as usize / PER_CHUNK, bucket as usize % PER_CHUNK);
+    match chunk {
+        0 => offset as u64,
+        _ => ((PER_CHUNK + offset + 1) as u64) << (chunk - 1) as u64,
+    }
+    .saturating_sub(u64::from(chunk > 0))
+}
+
+/// The smallest value of a bucket, in nanoseconds.
+fn start_of(bucket: u32) -> u64 {
+    match bucket {
+        0 => 0,
+        _ => end_of(bucket - 1) + 1,
+    }
+}
+
+/// A histogram as its one writer writes it.
+#[derive(Debug)]
+pub(crate) struct Cells {
+    chunks: [OnceLock<Chunk>; CHUNKS],
+    sum: AtomicU64,
+    max: AtomicU64,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            sum: AtomicU64::new(0),
+            max: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Cells {
+    /// Adds a value that stands for `weight` of its kind. One thread at a time.
+    pub(crate) fn record(&self, nanos: u64, weight: u64) {
+        let (chunk, offset) = place_of(nanos);
+        let chunk =
+            self.chunks[chunk].get_or_init(|| Box::new([const { AtomicU64::new(0) }; PER_CHUNK]));
+        add(&chunk[offset], weight);
+        add(&self.sum, nanos.saturating_mul(weight));
+        if nanos > self.max.load(Ordering::Relaxed) {
+            self.max.store(nanos, Ordering::Relaxed);
+        }
+    }
+
+    /// Starts from zero, for a new writer.
+    pub(crate) fn reset(&self) {
+        for chunk in self.chunks.iter().filter_map(OnceLock::get) {
+            for bucket in chunk.iter() {
+                bucket.store(0, Ordering::Relaxed);
+            }
+        }
+        self.sum.store(0, Ordering::Relaxed);
+        self.max.store(0, Ordering::Relaxed);
+    }
+
+    /// Reads all.
+    pub(crate) fn snapshot(&self) -> Histogram {
+        let mut counts = BTreeMap::new();
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            let Some(chunk) = chunk.get() else { continue };
+            for (offset, bucket) in chunk.iter().enumerate() {
+                let count = bucket.load(Ordering::Relaxed);
+                if count > 0 {
+                    counts.insert((index * PER_CHUNK + offset) as u32, count);
+                }
+            }
+        }
+        Histogram {
+            counts,
+            sum: self.sum.load(Ordering::Relaxed),
+            max: self.max.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn add(cell: &AtomicU64, count: u64) {
+    let sum = cell.load(Ordering::Relaxed).wrapping_add(count);
+    cell.store(sum, Ordering::Relaxed);
+}
+
+/// Writes down how long something took, for a [`Reader`] on any thread: for latencies of a program's
+/// own, one recorder on each core.
+///
+/// To record costs a few nanoseconds, without a lock; a value beyond five hours counts as five hours.
+///
+/// ```
+/// use std::time::Duration;
+/// use quoit::metrics::Recorder;
+///
+/// let (recorder, reader) = Recorder::new();
+/// recorder.record(Duration::from_micros(250));
+/// let so_far = reader.read();
+/// assert_eq!(so_far.count(), 1);
+/// assert!(so_far.percentile(99.0) >= Duration::from_micros(250));
+/// ```
+#[derive(Debug)]
+pub struct Recorder {
+    cells: Arc<Cells>,
+    /// One thread at a time: it may move, and is not shared.
+    _one_writer: std::marker::PhantomData<std::cell::Cell<()>>,
+}
+
+impl Recorder {
+    /// Makes a recorder, and the reader of what it records.
+    pub fn new() -> (Self, Reader) {
+        let cells = Arc::new(Cells::default());
+        let reader = Reader {
+            cells: Arc::clone(&cells),
+        };
+        let recorder = Self {
+            cells,
+            _one_writer: std::marker::PhantomData,
+        };
+        (recorder, reader)
+    }
+
+    /// Adds one value.
+    pub fn record(&self, took: Duration) {
+        self.cells.record(nanos(took), 1);
+    }
+}
+
+/// Reads what a [`Recorder`] has recorded, on any thread and at any time.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    cells: Arc<Cells>,
+}
+
+impl Reader {
+    /// Returns everything that was recorded so far. Values that are being recorded just then may be
+    /// in the count and not yet in the sum.
+    pub fn read(&self) -> Histogram {
+        self.cells.snapshot()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How long things took, as it was at one moment.
+///
+/// Values are kept to within 0.8 %. Histograms add up ([`merge`](Self::merge)), and the difference of
+/// two moments ([`since`](Self::since)) is what came between them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// How many values each bucket has that has any.
+    counts: BTreeMap<u32, u64>,
+    sum: u64,
+    max: u64,
+}
+
+/// A part of a [`Histogram`]: values of nearly the same size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Bucket {
+    /// The smallest value that would be in it.
+    pub from: Duration,
+    /// The largest.
+    pub to: Duration,
+    /// How many are.
+    pub count: u64,
+}
+
+impl Histogram {
+    /// Returns how many values there are.
+    pub fn count(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// Returns the sum of all values.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum)
+    }
+
+    /// Returns the mean; zero if there is no value.
+    pub fn mean(&self) -> Duration {
+        Duration::from_nanos(self.sum.checked_div(self.count()).unwrap_or(0))
+    }
+
+    /// Returns the largest value; zero if there is none. Of an interval, to within a bucket.
+    pub fn max(&self) -> Duration {
+        Duration::from_nanos(self.max)
+    }
+
+    /// Returns the value that this share of all, in percent, does not exceed; zero if there is no
+    /// value. What lies outside of 0 to 100 counts as 0 or 100.
+    pub fn percentile(&self, percent: f64) -> Duration {
+        let count = self.count();
+        let share = (percent / 100.0).clamp(0.0, 1.0);
+        let rank = ((share * count as f64).ceil() as u64).max(1);
+        let mut seen = 0;
+        for (&bucket, count) in &self.counts {
+            seen += count;
+            if seen >= rank {
+                return Duration::from_nanos(end_of(bucket).min(self.max));
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// Returns how many values are at most this large, to within a bucket.
+    pub fn count_to(&self, limit: Duration) -> u64 {
+        let limit = nanos(limit);
+        self.counts
+            .iter()
+            .take_while(|&(&bucket, _)| start_of(bucket) <= limit)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// Returns the buckets that have values, the smallest first.
+    pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
+        self.counts.iter().map(|(&bucket, &count)| Bucket {
+            from: Duration::from_nanos(start_of(bucket)),
+            to: Duration::from_nanos(end_of(bucket)),
+            count,
+        })
+    }
+
+    /// Adds the values of another: of another core, say.
+    pub fn merge(&mut self, other: &Self) {
+        for (&bucket, &count) in &other.counts {
+            *self.counts.entry(bucket).or_default() += count;
+        }
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.max = self.max.max(other.max);
+    }
+
+    /// Returns what came after `earlier`, which is an earlier reading of the same. One that is none, as
+    /// after a restart, counts as empty.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let is_earlier = earlier
+            .counts
+            .iter()
+            .all(|(bucket, count)| self.counts.get(bucket).is_some_and(|now| now >= count));
+        if !is_earlier {
+            return self.clone();
+        }
+        let counts: BTreeMap<_, _> = self
+            .counts
+            .iter()
+            .map(|(&bucket, &count)| {
+                let before = earlier.counts.get(&bucket).copied().unwrap_or(0);
+                (bucket, count - before)
+            })
+            .filter(|&(_, count)| count > 0)
+            .collect();
+        let largest = counts.keys().next_back().copied().map_or(0, end_of);
+        Self {
+            counts,
+            sum: self.sum.wrapping_sub(earlier.sum),
+            max: largest.min(self.max),
+        }
+    }
+
+    /// Returns the same as a histogram of the crate `hdrhistogram`, in nanoseconds and with two
+    /// significant digits: each value as the largest of its bucket.
+    pub fn to_hdr(&self) -> hdrhistogram::Histogram<u64> {
+        let mut hdr = hdrhistogram::Histogram::new_with_bounds(1, LARGEST, 2)
+            .expect("the bounds are in order, and two digits are allowed");
+        for (&bucket, &count) in &self.counts {
+            let value = end_of(bucket).min(self.max).max(1);
+            hdr.record_n(value, count)
+                .expect("no bucket lies outside of the bounds");
+        }
+        hdr
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Histogram")
+            .field("count", &self.count())
+            .field("p50", &self.percentile(50.0))
+            .field("p99", &self.percentile(99.0))
+            .field("max", &self.max())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[u64]) -> Histogram {
+        let cells = Cells::default();
+        for &value in values {
+            cells.record(value, 1);
+        }
+        cells.snapshot()
+    }
+
+    #[test]
+    fn every_value_lies_in_its_bucket() {
+        let edges = (0..44).flat_map(|bit| {
+            let power = 1_u64 << bit;
+            [power - 1, power, power + 1, power + power / 3]
+        });
+        for value in edges.chain([LARGEST - 1]) {
+            let (chunk, offset) = place_of(value);
+            let bucket = (chunk * PER_CHUNK + offset) as u32;
+            let (from, to) = (start_of(bucket), end_of(bucket));
+            assert!(
+                (from..=to).contains(&value),
+                "{value} is not in {from}..={to}"
+            );
+            assert!(
+                (to - from) as f64 <= value as f64 / 128.0,
+                "{value}: {from}..={to}"
+            );
+        }
+    }
+
+    #[test]
+    fn buckets_leave_no_gap() {
+        for bucket in 1..(CHUNKS * PER_CHUNK) as u32 {
+            assert_eq!(start_of(bucket), end_of(bucket - 1) + 1);
+            let (chunk, offset) = place_of(start_of(bucket));
+            assert_eq!((chunk * PER_CHUNK + offset) as u32, bucket);
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_counts_as_the_largest() {
+        let most = of(&[u64::MAX, LARGEST]);
+        assert_eq!(most.count(), 2);
+        assert_eq!(most.buckets().count(), 1);
+        assert_eq!(most.to_hdr().len(), 2);
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_values() {
+        let values: Vec<u64> = (1..=1000).map(|n| n * 1000).collect();
+        let histogram = of(&values);
+        for percent in [0.1, 1.0, 50.0, 90.0, 99.0, 99.9, 100.0] {
+            let exact = (percent / 100.0 * 1000.0_f64).ceil() * 1000.0;
+            let found = histogram.percentile(percent).as_nanos() as f64;
+            assert!(
+                found >= exact && found <= exact * 1.008,
+                "p{percent}: {found} for {exact}"
+            );
+        }
+        assert_eq!(histogram.percentile(100.0), Duration::from_nanos(1_000_000));
+        assert_eq!(histogram.max(), Duration::from_nanos(1_000_000));
+        assert_eq!(histogram.mean(), Duration::from_nanos(500_500));
+        assert_eq!(histogram.percentile(-3.0), histogram.percentile(0.0));
+    }
+
+    #[test]
+    fn nothing_has_neither_mean_nor_percentile() {
+        let nothing = of(&[]);
+        assert!(nothing.is_empty());
+        assert_eq!(nothing.mean(), Duration::ZERO);
+        assert_eq!(nothing.percentile(99.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_difference_of_two_readings_is_what_came_between() {
+        let cells = Cells::default();
+        cells.record(5_000_000, 1);
+        cells.record(70, 2);
+        let earlier = cells.snapshot();
+        cells.record(70, 3);
+        cells.record(900, 1);
+        let between = cells.snapshot().since(&earlier);
+        assert_eq!(between.count(), 4);
+        assert_eq!(between.sum(), Duration::from_nanos(3 * 70 + 900));
+        let max = between.max().as_nanos() as u64;
+        assert!((900..908).contains(&max), "{max}");
+        // A stranger's: a core that began anew.
+        assert_eq!(of(&[1]).since(&earlier), of(&[1]));
+    }
+
+    #[test]
+    fn cores_add_up() {
+        let mut both = of(&[10, 20]);
+        both.merge(&of(&[20, 3_000_000]));
+        assert_eq!(both, of(&[10, 20, 20, 3_000_000]));
+    }
+
+    #[test]
+    fn the_hdr_form_has_every_value_within_two_digits() {
+        let values = [3, 999, 12_345, 8_000_000, 61_000_000_000];
+        let hdr = of(&values).to_hdr();
+        assert_eq!(hdr.len(), values.len() as u64);
+        for value in values {
+            let near = hdr.count_between(value - value / 100, value + value / 100 + 1);
+            assert_eq!(near, 1, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_reset_leaves_nothing() {
+        let cells = Cells::default();
+        cells.record(1_000, 7);
+        cells.reset();
+        assert_eq!(cells.snapshot(), Histogram::default());
+    }
+}
