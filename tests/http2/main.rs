@@ -9,6 +9,7 @@ mod connect;
 mod continuation;
 mod data;
 mod extensions;
+mod floods;
 mod framing;
 mod goaway;
 mod headers;

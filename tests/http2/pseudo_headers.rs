@@ -21,6 +21,8 @@ cases! {
     "8.3.1" s8_3_1_empty_path: |c| c.fields(END_STREAM, 1, &get_but(":path", "")) => resets(1, PROTOCOL_ERROR);
     "8.3.1" s8_3_1_empty_method: |c| c.fields(END_STREAM, 1, &get_but(":method", "")) => resets_or_ends(1, PROTOCOL_ERROR);
     "8.3.1" s8_3_1_method_with_a_space: |c| c.fields(END_STREAM, 1, &get_but(":method", "GET /")) => resets_or_ends(1, PROTOCOL_ERROR);
+    // A server may answer a malformed request before it is done with it (section 8.1.1).
+    "8.3.1" s8_3_1_empty_scheme: |c| c.fields(END_STREAM, 1, &get_but(":scheme", "")) => answers(1, 400);
     "8.3.1" s8_3_1_path_with_a_line_feed: |c| c.fields(END_STREAM, 1, &get_but(":path", "/a\nb")) => resets(1, PROTOCOL_ERROR);
     "8.3.1" s8_3_1_path_with_a_space: |c| c.fields(END_STREAM, 1, &get_but(":path", "/a b")) => resets(1, PROTOCOL_ERROR);
     "8.3.1" s8_3_1_method_twice: |c| c.fields(END_STREAM, 1, &with(&[(":method", "GET")], &GET)) => resets(1, PROTOCOL_ERROR);

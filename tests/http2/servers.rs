@@ -1,6 +1,5 @@
 //! The servers that the cases ask: on the real ring, one of a kind for all cases of a process.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use quoit::time::sleep;
 use quoit_net::http::{Builder, Incoming, Server};
 
 /// How many streams a client of the shared server may have open.
-pub(crate) const STREAMS: u32 = 200;
+pub(crate) const STREAMS: u32 = 100;
 
 /// How large the answer to `/large` is.
 pub(crate) const LARGE: usize = 200_000;
@@ -28,6 +27,7 @@ pub(crate) fn patient() -> Builder<&'static str> {
         .head_timeout(LONG)
         .body_timeout(LONG)
         .stall_timeout(LONG)
+        .max_concurrent_streams(STREAMS)
         // Cases end connections on purpose.
         .on_trouble(|_| {})
 }
@@ -60,9 +60,4 @@ pub(crate) fn shared() -> SocketAddr {
     static SERVER: OnceLock<Server> = OnceLock::new();
     let server = SERVER.get_or_init(|| patient().serve(answer).expect("a server"));
     server.local_addr()
-}
-
-/// Answers everything at once, and with little.
-pub(crate) async fn brief(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
-    Ok(Response::new("brief".to_owned()))
 }

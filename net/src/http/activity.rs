@@ -30,6 +30,8 @@ pub(super) struct Activity {
     bodies: Cell<u32>,
     /// Pieces of answers that hyper took.
     answered: Cell<u64>,
+    /// The client was turned away for what it sent.
+    flooded: Cell<bool>,
 }
 
 impl Activity {
@@ -48,6 +50,21 @@ impl Activity {
     /// Notes that something was sent.
     pub(super) fn note_sent(&self) {
         self.transfers.set(self.transfers.get() + 1);
+    }
+
+    /// Returns how many pieces of answers hyper took.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.get()
+    }
+
+    /// Notes that the client sends too much that asks for nothing.
+    pub(super) fn note_flood(&self) {
+        self.flooded.set(true);
+    }
+
+    /// Returns whether that was noted.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded.get()
     }
 
     /// Returns what changes as long as the connection gets on: while answers are under way, only

@@ -25,7 +25,6 @@ use quoit::time::sleep;
 use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 
 use super::activity::{Activity, Asked, Counted};
-use super::executor::InGroup;
 use super::incoming::Fate;
 use super::request::{self, Outcome};
 use super::trouble::{Listener, Trouble};
@@ -42,6 +41,7 @@ pub(super) struct Limits {
     pub(super) handler_timeout: Option<Duration>,
     pub(super) max_head: usize,
     pub(super) max_body: u64,
+    pub(super) max_concurrent_streams: u32,
 }
 
 /// Whose a request is: in the extensions of each request.
@@ -65,6 +65,7 @@ impl Default for Limits {
             handler_timeout: None,
             max_head: 64 * 1024,
             max_body: 16 * 1024 * 1024,
+            max_concurrent_streams: super::http2::MAX_CONCURRENT_STREAMS,
         }
     }
 }
@@ -179,7 +180,10 @@ where
         core: CoreId::current().expect("a connection is on a core"),
         tls: tls.map(Arc::new),
     };
-    let io = io.stall_timeout(limits.stall_timeout);
+    let mut io = io.stall_timeout(limits.stall_timeout);
+    if protocol == Protocol::Http2 {
+        io.follow_frames();
+    }
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
@@ -190,8 +194,12 @@ where
             Asked::HeadAndBody
         };
         let handling = activity.handling(asked);
-        let pending = admit(request, &limits, &peer)
-            .map(|(request, fate)| request::start(group, &site, request, fate, handling));
+        let admitted = match protocol {
+            Protocol::Http2 if super::http2::is_malformed(&request) => Err(StatusCode::BAD_REQUEST),
+            _ => admit(request, &limits, &peer),
+        };
+        let pending =
+            admitted.map(|(request, fate)| request::start(group, &site, request, fate, handling));
         let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
         let peer = peer.address;
         async move {
@@ -246,11 +254,7 @@ where
             .await?;
         }
         Protocol::Http2 => {
-            let mut builder = http2::Builder::new(InGroup(group));
-            builder
-                .timer(Timer)
-                .auto_date_header(false)
-                .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
+            let builder = super::http2::builder(group, &limits);
             let connection = pin!(builder.serve_connection(io, service));
             let watch = watch_streams(&activity, limits, &site.draining, &finish);
             drive(
@@ -259,7 +263,11 @@ where
                 &finish,
                 watch,
             )
-            .await?;
+            .await
+            .map_err(|error| match activity.is_flooded() {
+                true => BoxError::from("the client sent too many frames that ask for nothing"),
+                false => error.into(),
+            })?;
         }
     }
     Ok(())

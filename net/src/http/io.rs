@@ -32,6 +32,7 @@ use quoit::op::{PendingSend, ReceiveWait};
 use quoit::time::{Alarm, Instant};
 
 use super::activity::Activity;
+use super::frames::Frames;
 use crate::tcp::TcpStream;
 use crate::tls::{Plain, Session, TlsStream};
 
@@ -55,6 +56,8 @@ pub struct Io {
     /// What the peer had acknowledged when the stall timeout was armed.
     acknowledged: Option<u64>,
     activity: Rc<Activity>,
+    /// What the client sends, in HTTP/2.
+    frames: Option<Frames>,
     closing: Closing,
 }
 
@@ -113,6 +116,7 @@ impl Io {
             stalled_at: None,
             acknowledged: None,
             activity: Rc::default(),
+            frames: None,
             closing: Closing::No,
         }
     }
@@ -135,6 +139,12 @@ impl Io {
     pub fn stall_timeout(mut self, stall: Duration) -> Self {
         self.stall = stall;
         self
+    }
+
+    /// Bounds what the client may send without asking for anything: it speaks HTTP/2, and hyper has
+    /// read nothing yet.
+    pub(super) fn follow_frames(&mut self) {
+        self.frames = Some(Frames::new(Instant::now()));
     }
 
     /// Returns what can be seen of the connection from outside while hyper has it.
@@ -164,6 +174,9 @@ impl Io {
                 }
                 Some(tls) => tls.send(part, &mut self.gathered)?,
             };
+        }
+        if let Some(frames) = &mut self.frames {
+            frames.note_sent(taken);
         }
         Poll::Ready(Ok(taken))
     }
@@ -261,11 +274,18 @@ impl hyper::rt::Read for Io {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        if let Some(frames) = &mut this.frames
+            && frames.is_over()
+        {
+            this.activity.note_flood();
+            return Poll::Ready(frames.turn_away(&mut buf));
+        }
         if this.tls.is_some() {
             return this.poll_read_encrypted(cx, buf);
         }
         if !this.early.is_empty() {
             let part = this.early.len().min(buf.remaining());
+            let part = allowed(&mut this.frames, &this.activity, &this.early[..part]);
             buf.put_slice(&this.early[..part]);
             this.early.drain(..part);
             return Poll::Ready(Ok(()));
@@ -279,6 +299,7 @@ impl hyper::rt::Read for Io {
         };
         this.activity.note_received(&chunk);
         let part = chunk.len().min(buf.remaining());
+        let part = allowed(&mut this.frames, &this.activity, &chunk[..part]);
         buf.put_slice(&chunk[..part]);
         chunk.advance(part);
         if !chunk.is_empty() {
@@ -334,6 +355,14 @@ impl hyper::rt::Write for Io {
     }
 }
 
+/// How many of these bytes hyper may read: at least one of any, unless the client is past its budget.
+fn allowed(frames: &mut Option<Frames>, activity: &Activity, bytes: &[u8]) -> usize {
+    match frames {
+        Some(frames) => frames.follow(bytes, activity.answered()),
+        None => bytes.len(),
+    }
+}
+
 impl Io {
     fn poll_read_encrypted(
         &mut self,
@@ -342,9 +371,10 @@ impl Io {
     ) -> Poll<io::Result<()>> {
         loop {
             let tls = self.tls.as_mut().expect("it is encrypted");
-            let activity = &self.activity;
+            let (frames, activity) = (&mut self.frames, &self.activity);
             let found = tls.plain(|bytes| {
                 let part = &bytes[..bytes.len().min(buf.remaining())];
+                let part = &part[..allowed(frames, activity, part)];
                 activity.note_received(part);
                 buf.put_slice(part);
                 part.len()

@@ -9,6 +9,8 @@
 mod activity;
 mod connection;
 mod executor;
+mod frames;
+mod http2;
 mod incoming;
 mod io;
 mod request;

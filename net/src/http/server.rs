@@ -307,6 +307,20 @@ impl<A: ToSocketAddrs> Builder<A> {
         self
     }
 
+    /// How many requests a client may have open at a time on a connection of HTTP/2; one more is refused,
+    /// and the client may try it again. Default 128: RFC 9113 recommends no fewer than 100, and each may
+    /// keep a handler busy and 64 KiB of an answer in memory.
+    ///
+    /// What else a client of HTTP/2 may make us keep is fixed: 512 KiB of a body and 1 MiB of all bodies
+    /// that no handler has read. Frames that ask for nothing (PING, SETTINGS, RST_STREAM and the like)
+    /// are bounded too: a thousand at once, 64 per second, and two more for each request and each piece
+    /// of an answer. A client past that is told ENHANCE_YOUR_CALM and its connection ends.
+    #[must_use]
+    pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
+        self.limits.max_concurrent_streams = streams;
+        self
+    }
+
     /// Options of the listening sockets.
     #[must_use]
     pub fn options(mut self, options: TcpOptions) -> Self {
@@ -320,7 +334,8 @@ impl<A: ToSocketAddrs> Builder<A> {
     ///
     /// # Errors
     ///
-    /// Those of `bind(2)`, with the address in the message; [`quoit::BuildError`].
+    /// Those of `bind(2)`, with the address in the message; [`quoit::BuildError`]; `InvalidInput` if
+    /// [`Builder::max_concurrent_streams`] is 0, with which HTTP/2 could ask for nothing.
     pub fn serve<H, F, B, E>(self, handler: H) -> io::Result<Server>
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -348,6 +363,11 @@ impl<A: ToSocketAddrs> Builder<A> {
         B: Body<Error: Into<BoxError>> + 'static,
         E: Into<BoxError> + 'static,
     {
+        if self.limits.max_concurrent_streams == 0 {
+            let what =
+                "max_concurrent_streams is 0, with which no request could be made: set 1 or more";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         let runtime = Runtime::builder().cores(self.cores).build()?;
         let tls = self.tls.map(|tls| tls.protocols(&connection::OFFERED));
         let tls = tls.transpose()?;
