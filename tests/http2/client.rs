@@ -94,6 +94,11 @@ impl Client {
     /// Connects, and says nothing.
     pub(crate) fn silent(address: SocketAddr, section: &'static str) -> Self {
         let wire = TcpStream::connect(address).expect("it listens");
+        Self::over_tcp(wire, section)
+    }
+
+    /// Speaks over a socket.
+    pub(crate) fn over_tcp(wire: TcpStream, section: &'static str) -> Self {
         wire.set_nodelay(true).expect("an option");
         wire.set_read_timeout(Some(PATIENCE)).expect("an option");
         wire.set_write_timeout(Some(PATIENCE)).expect("an option");
@@ -140,11 +145,16 @@ impl Client {
             )
             .expect("a string grows");
         }
-        let sent = self.wire.write_all(bytes).and_then(|()| self.wire.flush());
-        if let Err(error) = sent {
+        if let Err(error) = self.try_raw(bytes) {
             assert!(is_hang_up(&error), "{self:?}: sending failed: {error}");
         }
         self
+    }
+
+    /// Sends bytes as they are, and says how that went.
+    pub(crate) fn try_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.wire.write_all(bytes)?;
+        self.wire.flush()
     }
 
     /// Sends one frame.
@@ -465,7 +475,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// The other side has ended the connection, in order or not.
-fn is_hang_up(error: &io::Error) -> bool {
+pub(crate) fn is_hang_up(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe

@@ -18,7 +18,7 @@ const BATCH: usize = 100;
 
 impl Client {
     /// Sends what `next` makes, as often as the server allows.
-    fn flood(&mut self, mut next: impl FnMut() -> Vec<u8>) {
+    pub(crate) fn flood(&mut self, mut next: impl FnMut() -> Vec<u8>) {
         for _ in 0..MOST / BATCH {
             let batch: Vec<u8> = (0..BATCH).flat_map(|_| next()).collect();
             self.raw(&batch).settle();

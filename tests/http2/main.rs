@@ -8,6 +8,7 @@ mod compression;
 mod connect;
 mod continuation;
 mod data;
+mod encrypted;
 mod extensions;
 mod floods;
 mod framing;
@@ -25,6 +26,7 @@ mod servers;
 mod settings;
 mod states;
 mod streams;
+mod unread;
 mod window_update;
 
 /// Cases that are one exchange: a section, a name, what is sent, and what must come of it.
