@@ -32,6 +32,25 @@ pub(super) struct Activity {
     answered: Cell<u64>,
     /// The client was turned away for what it sent.
     flooded: Cell<bool>,
+    /// The request line of the next request, as far as it came.
+    line: Cell<Line>,
+}
+
+/// A request line that comes in.
+#[derive(Debug, Clone, Copy)]
+enum Line {
+    /// There is a request that was not answered to its end.
+    Asked,
+    /// So many bytes came, and no line end.
+    Coming(usize),
+    /// It was so long.
+    Ended(usize),
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::Coming(0)
+    }
 }
 
 impl Activity {
@@ -41,6 +60,42 @@ impl Activity {
             self.received.set(self.received.get() + 1);
         }
         self.transfers.set(self.transfers.get() + 1);
+    }
+
+    /// Notes what is handed to hyper, for the length of the request line that may be in it.
+    pub(super) fn note_line(&self, bytes: &[u8]) {
+        if let Line::Coming(before) = self.line.get() {
+            // Line ends before it are none of its own.
+            let skipped = bytes
+                .iter()
+                .take_while(|&&byte| before == 0 && matches!(byte, b'\r' | b'\n'));
+            let bytes = &bytes[skipped.count()..];
+            self.line
+                .set(match bytes.iter().position(|&byte| byte == b'\n') {
+                    None => Line::Coming(before + bytes.len()),
+                    Some(end) => Line::Ended(before + end),
+                });
+        }
+    }
+
+    /// Notes that hyper has handed over all that it had to say. If nobody is to be answered, what it says
+    /// next, before it asks for an answer, is its own.
+    pub(super) fn note_flushed(&self) {
+        if self.handlers.get() == 0
+            && !self.is_answering()
+            && matches!(self.line.get(), Line::Asked)
+        {
+            self.line.set(Line::default());
+        }
+    }
+
+    /// Returns how long the request line is that hyper answers on its own, as far as it came; `None` if it
+    /// is an answer of ours that it sends. Several requests sent at once may hide the beginning of the line.
+    pub(super) fn unasked_line(&self) -> Option<usize> {
+        match self.line.get() {
+            Line::Asked => None,
+            Line::Coming(length) | Line::Ended(length) => Some(length),
+        }
     }
 
     fn note_end_of_request(&self) {
@@ -99,6 +154,7 @@ impl Activity {
     /// Counts a handler for as long as the guard lives.
     pub(super) fn handling(self: &Rc<Self>, asked: Asked) -> Handling {
         self.handlers.set(self.handlers.get() + 1);
+        self.line.set(Line::Asked);
         if asked == Asked::Head {
             self.note_end_of_request();
         }

@@ -26,7 +26,9 @@ use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 
 use super::activity::{Activity, Asked, Counted};
 use super::incoming::Fate;
+use super::own_answer::OwnAnswers;
 use super::request::{self, Outcome};
+use super::strict::{self, Strictness};
 use super::trouble::{Listener, Trouble};
 use super::{BoxError, Incoming, Io, Timer};
 use crate::tcp::TcpStream;
@@ -42,6 +44,7 @@ pub(super) struct Limits {
     pub(super) max_head: usize,
     pub(super) max_body: u64,
     pub(super) max_concurrent_streams: u32,
+    pub(super) strictness: Strictness,
 }
 
 /// Whose a request is: in the extensions of each request.
@@ -66,6 +69,7 @@ impl Default for Limits {
             max_head: 64 * 1024,
             max_body: 16 * 1024 * 1024,
             max_concurrent_streams: super::http2::MAX_CONCURRENT_STREAMS,
+            strictness: Strictness::Strict,
         }
     }
 }
@@ -85,15 +89,15 @@ pub(super) struct Site<H> {
 pub(super) struct Draining {
     begun: Event,
     last_call: Cell<Duration>,
-    date: Date,
+    date: Rc<Date>,
 }
 
 /// What the answers of a core are dated with, written anew each second.
 #[derive(Debug, Default)]
-struct Date(RefCell<Option<(u64, HeaderValue)>>);
+pub(super) struct Date(RefCell<Option<(u64, HeaderValue)>>);
 
 impl Date {
-    fn now(&self) -> HeaderValue {
+    pub(super) fn now(&self) -> HeaderValue {
         let now = quoit::time::wall_clock();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut written = self.0.borrow_mut();
@@ -187,19 +191,21 @@ where
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
-    let service = service_fn(|request: Request<body::Incoming>| {
+    let service = service_fn(|mut request: Request<body::Incoming>| {
         let asked = if request.body().is_end_stream() {
             Asked::Head
         } else {
             Asked::HeadAndBody
         };
         let handling = activity.handling(asked);
-        let admitted = match protocol {
+        let checked = match protocol {
             Protocol::Http2 if super::http2::is_malformed(&request) => Err(StatusCode::BAD_REQUEST),
-            _ => admit(request, &limits, &peer),
+            _ => strict::check(&mut request, limits.strictness),
         };
-        let pending =
-            admitted.map(|(request, fate)| request::start(group, &site, request, fate, handling));
+        let malformed = checked.is_err();
+        let pending = checked
+            .and_then(|()| admit(request, &limits, &peer))
+            .map(|(request, fate)| request::start(group, &site, request, fate, handling));
         let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
         let peer = peer.address;
         async move {
@@ -217,15 +223,17 @@ where
                 Outcome::Refused(status) => refusal(status),
                 Outcome::Nobody(error) => return Err(error),
             };
+            strict::complete(&mut answer);
             // hyper's own would read a clock of its own.
             answer
                 .headers_mut()
                 .entry(DATE)
                 .or_insert_with(|| site.draining.date.now());
             let unread = answer.body().is_none() && asked == Asked::HeadAndBody;
-            if protocol == Protocol::Http1 && (site.draining.is_set() || unread) {
+            let last = site.draining.is_set() || unread || malformed;
+            if protocol == Protocol::Http1 && last {
                 // Told with its last answer, a client does not send another request after it. Nor
-                // does it after a body that nobody will read.
+                // does it after a body that nobody will read, or what could not be understood.
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
@@ -237,6 +245,8 @@ where
         Protocol::Http1 => {
             // Not `pipeline_flush`: it leaves the answer to a malformed request unsent. `Io` gathers
             // the answers to pipelined requests by itself.
+            let own = OwnAnswers::new(Rc::clone(&site.draining.date), limits.max_head);
+            let io = io.own_answers(own);
             let mut builder = http1::Builder::new();
             builder
                 .timer(Timer)

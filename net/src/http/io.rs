@@ -33,6 +33,7 @@ use quoit::time::{Alarm, Instant};
 
 use super::activity::Activity;
 use super::frames::Frames;
+use super::own_answer::OwnAnswers;
 use crate::tcp::TcpStream;
 use crate::tls::{Plain, Session, TlsStream};
 
@@ -58,6 +59,8 @@ pub struct Io {
     activity: Rc<Activity>,
     /// What the client sends, in HTTP/2.
     frames: Option<Frames>,
+    /// What becomes of the answers that hyper makes on its own.
+    own_answers: Option<OwnAnswers>,
     closing: Closing,
 }
 
@@ -117,6 +120,7 @@ impl Io {
             acknowledged: None,
             activity: Rc::default(),
             frames: None,
+            own_answers: None,
             closing: Closing::No,
         }
     }
@@ -147,6 +151,12 @@ impl Io {
         self.frames = Some(Frames::new(Instant::now()));
     }
 
+    /// Completes the answers of HTTP/1 that hyper makes on its own.
+    pub(super) fn own_answers(mut self, own_answers: OwnAnswers) -> Self {
+        self.own_answers = Some(own_answers);
+        self
+    }
+
     /// Returns what can be seen of the connection from outside while hyper has it.
     pub(super) fn activity(&self) -> Rc<Activity> {
         Rc::clone(&self.activity)
@@ -166,6 +176,18 @@ impl Io {
         }
         let mut taken = 0;
         for slice in slices {
+            if let Some(own) = &self.own_answers
+                && let Some(line) = self.activity.unasked_line()
+                && let Some(answer) = own.complete(slice, line)
+            {
+                // Little, and the last of its connection: there is room.
+                match &mut self.tls {
+                    None => self.gathered.extend_from_slice(&answer),
+                    Some(tls) => drop(tls.send(&answer, &mut self.gathered)?),
+                }
+                taken += slice.len();
+                continue;
+            }
             let part = &slice[..slice.len().min(GATHER.saturating_sub(self.gathered.len()))];
             taken += match &mut self.tls {
                 None => {
@@ -286,6 +308,7 @@ impl hyper::rt::Read for Io {
         if !this.early.is_empty() {
             let part = this.early.len().min(buf.remaining());
             let part = allowed(&mut this.frames, &this.activity, &this.early[..part]);
+            this.activity.note_line(&this.early[..part]);
             buf.put_slice(&this.early[..part]);
             this.early.drain(..part);
             return Poll::Ready(Ok(()));
@@ -300,6 +323,7 @@ impl hyper::rt::Read for Io {
         this.activity.note_received(&chunk);
         let part = chunk.len().min(buf.remaining());
         let part = allowed(&mut this.frames, &this.activity, &chunk[..part]);
+        this.activity.note_line(&chunk[..part]);
         buf.put_slice(&chunk[..part]);
         chunk.advance(part);
         if !chunk.is_empty() {
@@ -331,6 +355,7 @@ impl hyper::rt::Write for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.activity.note_flushed();
         self.look_at_send(cx)?;
         if !self.gathered.is_empty() {
             ready!(self.poll_sent(cx))?;
@@ -376,6 +401,7 @@ impl Io {
                 let part = &bytes[..bytes.len().min(buf.remaining())];
                 let part = &part[..allowed(frames, activity, part)];
                 activity.note_received(part);
+                activity.note_line(part);
                 buf.put_slice(part);
                 part.len()
             });

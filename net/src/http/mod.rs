@@ -13,8 +13,10 @@ mod frames;
 mod http2;
 mod incoming;
 mod io;
+mod own_answer;
 mod request;
 mod server;
+mod strict;
 mod timer;
 mod trouble;
 
@@ -25,6 +27,7 @@ pub use executor::Executor;
 pub use incoming::Incoming;
 pub use io::Io;
 pub use server::{Builder, Report, Server};
+pub use strict::Strictness;
 pub use timer::Timer;
 pub use trouble::Trouble;
 

@@ -25,6 +25,7 @@ use quoit::{
 };
 
 use super::connection::{self, Draining, Limits, Site};
+use super::strict::Strictness;
 use super::trouble::{Listener, Trouble};
 use super::{BoxError, Incoming};
 use crate::sharded::ShardedListener;
@@ -318,6 +319,16 @@ impl<A: ToSocketAddrs> Builder<A> {
     #[must_use]
     pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
         self.limits.max_concurrent_streams = streams;
+        self
+    }
+
+    /// What is refused of requests that do not say, once and clearly, for whom they are. Default:
+    /// [`Strictness::Strict`], whatever the RFCs want refused; whoever stands before the server (a proxy, a
+    /// cache, a filter) may have understood such a request in another way. A refusal is an answer with 400
+    /// and, in HTTP/1, the end of the connection; the handler does not see the request.
+    #[must_use]
+    pub fn strictness(mut self, strictness: Strictness) -> Self {
+        self.limits.strictness = strictness;
         self
     }
 
