@@ -1,5 +1,6 @@
 //! The HTTP server, from outside: what it answers, what it refuses, whom it lets go, how it ends.
 
+mod authority;
 mod binding;
 mod cancels;
 mod drain;

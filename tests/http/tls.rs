@@ -465,3 +465,26 @@ fn a_handshake_whose_flight_is_larger_than_one_read_of_it_is_whole_before_it_is_
         assert_eq!(exactly(&ours, 5).await, b"hello");
     });
 }
+
+#[test]
+fn what_is_not_understood_is_answered_with_a_date() {
+    let server = site(server_tls());
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let stream = connect(address, &[b"http/1.1"]).await.expect("shaken");
+        let sent = stream.write_all(b"GET / HTTP/1.1\r\nno colon\r\n\r\n");
+        sent.await.expect("it is taken");
+        let mut answer = Vec::new();
+        loop {
+            let came = stream.recv().await.expect("an orderly end");
+            if came.is_empty() {
+                break;
+            }
+            answer.extend(came);
+        }
+        let answer = String::from_utf8(answer).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.ends_with(" GMT\r\n\r\n"), "{answer}");
+        assert_eq!(answer.matches("\r\ndate: ").count(), 1, "{answer}");
+    });
+}

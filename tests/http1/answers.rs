@@ -39,18 +39,24 @@ cases! {
     "RFC 9112, 6.1" a_coding_of_the_handler_is_said_once:
         get("/coded") => ok(PIECES).has("transfer-encoding", "chunked").and_more();
 
+    "RFC 9110, 6.5.1" trailers_for_who_takes_them:
+        "GET /trailing HTTP/1.1\r\nhost: test\r\nte: trailers\r\nconnection: te\r\n\r\n"
+        => ok(PIECES).trailer("x-trailer: last").and_more();
+    "RFC 9110, 6.5.1" no_trailers_for_who_may_not_take_them: get("/trailing") => ok(PIECES).and_more();
+    "RFC 9112, 7.1.2" no_trailers_in_1_0: get_1_0("/trailing") => ok(PIECES).lacks("trailer").and_end();
+
     // --- HEAD ---
 
     "RFC 9110, 9.3.2" an_answer_to_head_has_no_body:
-        head("/a") => all([ok("").to_head().has("content-length", "10"), after()]);
+        head("/a") => all([ok("").without_body().has("content-length", "10"), after()]);
     "RFC 9110, 9.3.2" an_answer_to_head_without_a_length:
-        head("/unmeasured") => all([ok("").to_head(), after()]);
+        head("/unmeasured") => all([ok("").without_body(), after()]);
     "RFC 9110, 9.3.2" an_answer_to_head_that_is_none:
-        head("/status/404") => all([status(&[404]).to_head(), after()]);
+        head("/status/404") => all([status(&[404]).without_body(), after()]);
     "RFC 9110, 9.3.2" a_refusal_of_head_has_no_body:
-        "HEAD / HTTP/1.1\r\n\r\n" => status(&[400]).to_head().and_end();
+        "HEAD / HTTP/1.1\r\n\r\n" => status(&[400]).without_body().and_end();
     "RFC 9110, 9.3.2" a_failure_at_head_has_no_body:
-        head("/fails") => all([status(&[500]).to_head(), after()]);
+        head("/fails") => all([status(&[500]).without_body(), after()]);
 
     // --- answers without a body ---
 

@@ -54,6 +54,7 @@ pub(crate) struct Want {
     body: Option<String>,
     has: Vec<(&'static str, &'static str)>,
     lacks: Vec<&'static str>,
+    trailers: Vec<String>,
     to_head: bool,
 }
 
@@ -89,8 +90,14 @@ impl Want {
         self
     }
 
+    /// Behind its body comes this line.
+    pub(crate) fn trailer(mut self, line: &str) -> Self {
+        self.trailers.push(line.to_owned());
+        self
+    }
+
     /// It answers HEAD.
-    pub(crate) fn to_head(mut self) -> Self {
+    pub(crate) fn without_body(mut self) -> Self {
         self.to_head = true;
         self
     }
@@ -144,7 +151,7 @@ impl Expected {
     }
 
     /// The client ends its side after what it has sent.
-    pub(crate) fn to_half_closed(mut self) -> Self {
+    pub(crate) fn half_closed(mut self) -> Self {
         self.ends_first = true;
         self
     }
@@ -167,6 +174,7 @@ struct Came {
     status: u16,
     fields: Vec<(String, String)>,
     body: Vec<u8>,
+    trailers: Vec<String>,
 }
 
 impl Came {
@@ -245,6 +253,12 @@ impl Wire {
                 self.fail(format_args!("there is a field {name}"));
             }
         }
+        if came.trailers != want.trailers {
+            let (came, wanted) = (&came.trailers, &want.trailers);
+            self.fail(format_args!(
+                "the trailers are {came:?} instead of {wanted:?}"
+            ));
+        }
         self.check_every(&came);
     }
 
@@ -305,39 +319,50 @@ impl Wire {
             status,
             fields,
             body: Vec::new(),
+            trailers: Vec::new(),
         };
-        came.body = self.body(&came, to_head);
+        self.read_body(&mut came, to_head);
         came
     }
 
-    fn body(&mut self, came: &Came, to_head: bool) -> Vec<u8> {
+    fn read_body(&mut self, came: &mut Came, to_head: bool) {
         if to_head || matches!(came.status, 100..=199 | 204 | 304) {
-            return Vec::new();
+            return;
         }
         if came.all("transfer-encoding") == ["chunked"] {
-            let mut body = Vec::new();
-            loop {
-                let line = self.line();
-                let Ok(size) = usize::from_str_radix(&line, 16) else {
-                    self.fail(format_args!("{line:?} begins no chunk"));
-                };
-                body.extend(self.take(size));
-                if !self.line().is_empty() {
-                    self.fail(format_args!("a chunk is longer than it says"));
-                }
-                if size == 0 {
-                    return body;
-                }
-            }
-        }
-        if let [length] = came.all("content-length")[..] {
+            self.read_chunks(came);
+        } else if let [length] = came.all("content-length")[..] {
             let Ok(length) = length.parse() else {
                 self.fail(format_args!("{length:?} is no length"));
             };
-            return self.take(length);
+            came.body = self.take(length);
+        } else {
+            while self.fill() {}
+            came.body = self.take(self.came.len() - self.read);
         }
-        while self.fill() {}
-        self.take(self.came.len() - self.read)
+    }
+
+    fn read_chunks(&mut self, came: &mut Came) {
+        loop {
+            let line = self.line();
+            let Ok(size) = usize::from_str_radix(&line, 16) else {
+                self.fail(format_args!("{line:?} begins no chunk"));
+            };
+            if size == 0 {
+                break;
+            }
+            came.body.extend(self.take(size));
+            if !self.line().is_empty() {
+                self.fail(format_args!("a chunk is longer than it says"));
+            }
+        }
+        loop {
+            let line = self.line();
+            if line.is_empty() {
+                return;
+            }
+            came.trailers.push(line);
+        }
     }
 
     fn line(&mut self) -> String {

@@ -84,10 +84,10 @@ cases! {
 
     // --- the end ---
 
-    "RFC 9112, 8" no_last_chunk: chunks("5\r\nhello\r\n") => silence().to_half_closed();
-    "RFC 9112, 8" half_a_chunk: chunks("5\r\nhel") => silence().to_half_closed();
+    "RFC 9112, 8" no_last_chunk: chunks("5\r\nhello\r\n") => silence().half_closed();
+    "RFC 9112, 8" half_a_chunk: chunks("5\r\nhel") => silence().half_closed();
     "RFC 9112, 8" no_line_after_the_last_chunk:
-        chunks("5\r\nhello\r\n0\r\n") => silence().to_half_closed();
+        chunks("5\r\nhello\r\n0\r\n") => silence().half_closed();
 
     // --- trailers ---
 

@@ -81,7 +81,7 @@ cases! {
     "RFC 9112, 6.3" a_length_below_2_to_the_64: length("18446744073709551615") => refused(&[400, 413, 431]);
     "RFC 9112, 6.3" a_length_of_forty_digits: length(&"9".repeat(40)) => refused(&[400, 413]);
     "RFC 9112, 8" a_body_that_is_cut_short:
-        post("content-length: 50", "hello") => silence().to_half_closed();
+        post("content-length: 50", "hello") => silence().half_closed();
 
     // --- codings ---
 

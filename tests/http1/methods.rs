@@ -14,7 +14,7 @@ cases! {
     "RFC 9110, 9.3" delete: method("DELETE") => answered("DELETE /a []");
     "RFC 5789, 2" patch: method("PATCH") => answered("PATCH /a []");
     "RFC 9110, 9.3.8" trace: method("TRACE") => answered("TRACE /a []");
-    "RFC 9110, 9.3.2" head: method("HEAD") => ok("").to_head().and_more();
+    "RFC 9110, 9.3.2" head: method("HEAD") => ok("").without_body().and_more();
     "RFC 9110, 9.1" a_method_in_small_letters_is_another: method("get") => answered("get /a []");
     "RFC 9110, 9.1" a_method_in_mixed_letters_is_another: method("Head") => answered("Head /a []");
     "RFC 9110, 9.1" a_method_that_nobody_knows: method("BREW") => answered("BREW /a []");

@@ -33,6 +33,8 @@ cases! {
         => ok(ANSWER).and_end();
     "RFC 9112, 9.6" close_at_the_end_of_a_list:
         with("HTTP/1.1", "connection: x-field, close\r\n") => ok(ANSWER).and_end();
+    "RFC 9110, 5.6.1" close_among_empty_elements:
+        with("HTTP/1.1", "connection: , ,close,\r\n") => ok(ANSWER).and_end();
     "RFC 9112, 9.6" close_on_another_line:
         with("HTTP/1.1", "connection: x-field\r\nconnection: close\r\n") => ok(ANSWER).and_end();
     "RFC 9112, 9.6" close_is_stronger_than_keep_alive:

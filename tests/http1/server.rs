@@ -2,19 +2,18 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::OnceLock;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, DATE, HOST, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Either, Full};
 use quoit::Cores;
 use quoit_net::http::{Builder, Incoming, Server, Strictness};
-
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 /// How many bytes a head may have.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
@@ -79,9 +78,15 @@ pub(crate) async fn answer(request: Request<Incoming>) -> std::io::Result<Answer
             request.headers().get_all(HOST).iter().collect::<Vec<_>>()
         )),
         "/field" => text(format!("{:?}", request.headers().get("x-field"))),
-        "/unmeasured" => Response::new(Either::Right(Unmeasured(3))),
+        "/unmeasured" => Response::new(Either::Right(Unmeasured::new())),
+        "/trailing" => {
+            let mut answer = Response::new(Either::Right(Unmeasured::before_a_trailer()));
+            let named = HeaderValue::from_static("x-trailer");
+            answer.headers_mut().insert(TRAILER, named);
+            answer
+        }
         "/coded" => {
-            let mut answer = Response::new(Either::Right(Unmeasured(3)));
+            let mut answer = Response::new(Either::Right(Unmeasured::new()));
             let chunked = HeaderValue::from_static("chunked");
             answer.headers_mut().insert(TRANSFER_ENCODING, chunked);
             answer
@@ -114,10 +119,7 @@ pub(crate) async fn answer(request: Request<Incoming>) -> std::io::Result<Answer
         "/fails" => return Err(std::io::Error::other("the handler fails")),
         "/trailers" => {
             let collected = request.into_body().collect().await?;
-            text(format!(
-                "{:?}",
-                collected.trailers().map(http::HeaderMap::len)
-            ))
+            text(format!("{:?}", collected.trailers().map(HeaderMap::len)))
         }
         _ => {
             let (head, body) = request.into_parts();
@@ -132,9 +134,30 @@ fn text(text: impl Into<Bytes>) -> Answer {
     Response::new(Either::Left(Full::new(text.into())))
 }
 
-/// A body of some pieces that does not say how long it is.
+/// A body of three pieces that does not say how long it is.
 #[derive(Debug)]
-pub(crate) struct Unmeasured(u8);
+pub(crate) struct Unmeasured {
+    left: u8,
+    trailers: Option<HeaderMap>,
+}
+
+impl Unmeasured {
+    fn new() -> Self {
+        Self {
+            left: 3,
+            trailers: None,
+        }
+    }
+
+    fn before_a_trailer() -> Self {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-trailer", HeaderValue::from_static("last"));
+        Self {
+            left: 3,
+            trailers: Some(trailers),
+        }
+    }
+}
 
 impl Body for Unmeasured {
     type Data = Bytes;
@@ -144,11 +167,14 @@ impl Body for Unmeasured {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.0 == 0 {
-            return Poll::Ready(None);
-        }
-        self.0 -= 1;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"piece ")))))
+        let frame = match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Some(Frame::data(Bytes::from_static(b"piece ")))
+            }
+            None => self.trailers.take().map(Frame::trailers),
+        };
+        Poll::Ready(frame.map(Ok))
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -80,7 +80,7 @@ async fn handle(request: Request<Incoming>, book: Arc<Book>) -> io::Result<Respo
 fn ask() -> Request<Empty<Bytes>> {
     Request::builder()
         .uri(format!("http://{}/work", address()))
-        .header("host", "site")
+        .header("host", address().to_string())
         .body(Empty::new())
         .expect("a well-formed request")
 }

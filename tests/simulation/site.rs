@@ -214,7 +214,7 @@ impl Ask {
         Request::builder()
             .method(self.method.clone())
             .uri(format!("http://{}{}", address(), self.path))
-            .header("host", "site")
+            .header("host", address().to_string())
             .body(body)
             .expect("a well-formed request")
     }

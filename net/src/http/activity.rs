@@ -256,3 +256,38 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
         self.body.as_ref().map_or_else(empty, Body::size_hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_line_is_as_long_as_it_is_in_whatever_pieces() {
+        let line = b"\r\n\r\nGET / HTTP/1.1\r\nhost: test\r\n";
+        for size in 1..line.len() {
+            let activity = Activity::default();
+            for piece in line.chunks(size) {
+                activity.note_line(piece);
+            }
+            assert_eq!(activity.unasked_line(), Some(15), "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_after_an_answer_is_an_answer_to_nobody() {
+        let activity = Rc::new(Activity::default());
+        activity.note_line(b"GET / HTTP/1.1\r\n");
+        let handling = activity.handling(Asked::Head);
+        assert_eq!(activity.unasked_line(), None);
+        activity.note_flushed();
+        assert_eq!(activity.unasked_line(), None, "a handler works");
+        let answer = Counted::<String>::new(None, &activity, Asked::Head);
+        drop(handling);
+        activity.note_flushed();
+        assert_eq!(activity.unasked_line(), None, "hyper has the answer");
+        drop(answer);
+        assert_eq!(activity.unasked_line(), None, "it has not handed over all");
+        activity.note_flushed();
+        assert_eq!(activity.unasked_line(), Some(0));
+    }
+}
