@@ -1,6 +1,6 @@
 //! Sockets and HTTP for the [`quoit`] runtime.
 //!
-//! In reading order: [`tcp`] listeners and streams; [`tls`] upon them, by rustls; [`http`] a server,
+//! In reading order: [`tcp`] and [`unix`] listeners and streams; [`tls`] upon them, by rustls; [`http`] a server,
 //! on hyper.
 //!
 //! Everything here is built from the leaf ops of [`quoit::op`], stays on the core it was made on,
@@ -10,6 +10,8 @@ pub mod http;
 mod sharded;
 pub mod tcp;
 pub mod tls;
+pub mod unix;
 
 pub use sharded::ShardedListener;
 pub use tcp::{TcpListener, TcpStream};
+pub use unix::{UnixListener, UnixStream};

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 
 use socket2::SockAddr;
 
-pub use crate::driver::socket::{Socket, SocketOption};
+pub use crate::driver::socket::{Credentials, Socket, SocketOption};
 pub use crate::kernel_op::fd::SharedFd;
 
 use crate::Closed;
@@ -447,6 +447,32 @@ impl Stream {
         sys::bytes_acknowledged(self.number()?)
     }
 
+    /// Returns how many bytes were sent that the other side has yet to take; for families that
+    /// do not acknowledge. On a Unix stream what the kernel keeps for them counts as well, and
+    /// a message counts until it was taken as a whole. `SIOCOUTQ`, `unix(7)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `ioctl(2)`; `Unsupported` in a simulation.
+    pub fn bytes_untaken(&self) -> io::Result<u64> {
+        sys::bytes_untaken(self.number()?)
+    }
+
+    /// Returns who made the other end of a Unix stream: the one who connected, or who listened.
+    /// `SO_PEERCRED`, `unix(7)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `getsockopt(2)`; `Unsupported` in a simulation.
+    pub fn peer_credentials(&self) -> io::Result<Credentials> {
+        let found = sys::peer_credentials(self.number()?)?;
+        Ok(Credentials {
+            pid: u32::try_from(found.pid).unwrap_or(0),
+            uid: found.uid,
+            gid: found.gid,
+        })
+    }
+
     /// Tells the socket something. `setsockopt(2)`.
     ///
     /// # Errors
@@ -612,14 +638,34 @@ pub async fn receive_into<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize
 /// A listening stream socket, of any family.
 #[derive(Debug)]
 pub struct Listener {
-    accepted: Multishot<ops::Accepted>,
+    accepted: Accepting,
+}
+
+#[derive(Debug)]
+enum Accepting {
+    /// All that come.
+    Alone(Multishot<ops::Accepted<false>>),
+    /// One, and then the next: whoever waits for one stands at the end of the kernel's line again.
+    InTurn(Multishot<ops::Accepted<true>>),
 }
 
 impl Listener {
     /// Takes over a listening socket.
     pub fn new(socket: Socket) -> Self {
         Self {
-            accepted: Multishot::new(socket.into_shared()),
+            accepted: Accepting::Alone(Multishot::new(socket.into_shared())),
+        }
+    }
+
+    /// Takes over one descriptor of a listening socket that others accept from as well, such as other
+    /// cores: see [`Socket::try_clone`]. The kernel gives each connection to one of those who wait, in
+    /// turn, and wakes nobody else.
+    ///
+    /// Each connection is asked for anew, where [`Listener::new`] asks once for all of them: of several
+    /// who did that, the kernel would give everything to the first.
+    pub fn in_turn(socket: Socket) -> Self {
+        Self {
+            accepted: Accepting::InTurn(Multishot::new(socket.into_shared())),
         }
     }
 
@@ -636,15 +682,22 @@ impl Listener {
         }
     }
 
+    /// Takes no more connections from the kernel until the next [`Listener::accept`]: they wait in
+    /// its queue. Returns those that had been taken and given to nobody. Happens also in a cancelled
+    /// scope. Not while a task waits for one.
+    pub async fn pause(&self) -> Vec<SharedFd> {
+        match &self.accepted {
+            Accepting::Alone(accepted) => rest(accepted.stop().await),
+            Accepting::InTurn(accepted) => rest(accepted.stop().await),
+        }
+    }
+
     /// Stops listening, and returns every connection that had been made and not yet taken: for a
     /// server that stops, and answers those before it goes. Happens also in a cancelled scope.
     pub async fn finish(self) -> Vec<SharedFd> {
-        let mut left = Vec::new();
-        if let Some(mut queue) = self.accepted.stop().await {
-            left.extend(std::iter::from_fn(|| queue.pop()));
-        }
+        let mut left = self.pause().await;
         // Those that the kernel has made and nobody has accepted.
-        if let Ok(number) = self.accepted.fd().open_number() {
+        if let Ok(number) = self.descriptor().open_number() {
             left.extend(socket::accept_waiting(number));
         }
         left
@@ -656,13 +709,27 @@ impl Listener {
     ///
     /// Those of `getsockname(2)`; and if it is no internet address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        socket::local_addr(self.accepted.fd().open_number()?)
+        socket::local_addr(self.descriptor().open_number()?)
     }
 
     /// Returns the descriptor.
     pub fn fd(&self) -> SharedFd {
-        self.accepted.fd().clone()
+        self.descriptor().clone()
     }
+
+    fn descriptor(&self) -> &SharedFd {
+        match &self.accepted {
+            Accepting::Alone(accepted) => accepted.fd(),
+            Accepting::InTurn(accepted) => accepted.fd(),
+        }
+    }
+}
+
+/// Returns what lay in a queue.
+fn rest<Q: Queue>(queue: Option<Q>) -> Vec<Q::Item> {
+    queue.map_or_else(Vec::new, |mut queue| {
+        std::iter::from_fn(|| queue.pop()).collect()
+    })
 }
 
 struct AcceptNext<'a> {
@@ -675,7 +742,10 @@ impl Future for AcceptNext<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let next = this.listener.accepted.poll_next(&mut this.wait, cx);
+        let next = match &this.listener.accepted {
+            Accepting::Alone(accepted) => accepted.poll_next(&mut this.wait, cx),
+            Accepting::InTurn(accepted) => accepted.poll_next(&mut this.wait, cx),
+        };
         next.map(|accepted| match accepted {
             Ok(Some(fd)) => Ok(fd),
             Ok(None) => unreachable!("a listener has no end"),
@@ -686,6 +756,9 @@ impl Future for AcceptNext<'_> {
 
 impl Drop for AcceptNext<'_> {
     fn drop(&mut self) {
-        self.listener.accepted.end_wait(&mut self.wait);
+        match &self.listener.accepted {
+            Accepting::Alone(accepted) => accepted.end_wait(&mut self.wait),
+            Accepting::InTurn(accepted) => accepted.end_wait(&mut self.wait),
+        }
     }
 }

@@ -15,4 +15,5 @@ mod lives;
 mod requests;
 mod runtime;
 mod sockets;
+mod unix;
 mod wakes;

@@ -35,6 +35,56 @@ fn big() -> usize {
     }
 }
 
+// --- accepting ---
+
+#[test]
+fn a_listener_that_pauses_hands_over_what_it_has_taken_and_takes_no_more() {
+    on_core(|_| async {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let socket = TcpOptions::new().listen(address).expect("a free port");
+        let address = socket.local_addr().expect("bound");
+        let listener = op::Listener::new(socket);
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            clients.push(TcpStream::connect(address).await.expect("it listens"));
+        }
+        let mut accepted = vec![listener.accept().await.expect("five wait")];
+        accepted.extend(listener.pause().await);
+        clients.push(TcpStream::connect(address).await.expect("it waits"));
+        sleep(Duration::from_millis(5))
+            .await
+            .expect("not cancelled");
+        let more = listener.pause().await.len();
+        assert_eq!(more, 0, "taken from the kernel though nobody waits");
+        while accepted.len() < 6 {
+            accepted.push(listener.accept().await.expect("one waits"));
+        }
+    });
+}
+
+#[test]
+fn a_listener_in_turn_takes_one_connection_for_one_who_waits() {
+    on_core(|_| async {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let socket = TcpOptions::new().listen(address).expect("a free port");
+        let address = socket.local_addr().expect("bound");
+        let listener = op::Listener::in_turn(socket);
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            clients.push(TcpStream::connect(address).await.expect("it listens"));
+        }
+        for _ in 0..4 {
+            drop(listener.accept().await.expect("some wait"));
+            sleep(Duration::from_millis(5))
+                .await
+                .expect("not cancelled");
+            let more = listener.pause().await.len();
+            assert_eq!(more, 0, "taken though nobody waits");
+        }
+        assert_eq!(listener.finish().await.len(), 1, "the fifth waits");
+    });
+}
+
 // --- connecting ---
 
 #[test]

@@ -8,6 +8,12 @@ use crate::kernel_op::request::{Region, RegionMut, Request};
 pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
     let entry = match *request {
         Request::Nop => opcode::Nop::new().build(),
+        Request::Accept { fd } => {
+            let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+            opcode::Accept::new(types::Fd(fd), address, length)
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+        }
         Request::AcceptMulti { fd } => opcode::AcceptMulti::new(types::Fd(fd))
             .flags(libc::SOCK_CLOEXEC)
             .build(),

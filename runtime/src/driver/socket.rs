@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 
 use super::sys;
 use crate::kernel_op::fd::{Descriptor, SharedFd};
@@ -19,6 +19,18 @@ use crate::kernel_op::fd::{Descriptor, SharedFd};
 /// It belongs to no core yet and may be sent to one. Dropped, it is closed.
 #[derive(Debug)]
 pub struct Socket(Descriptor);
+
+/// Who made the other end of a Unix stream, as the kernel noted it then. `unix(7)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// The process; 0 if it is in a place that ours cannot see.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
 
 /// Something a socket can be told. `socket(7)`, `tcp(7)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +65,29 @@ impl Socket {
         socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map(Self::from)
     }
 
+    /// Makes a Unix stream socket. `unix(7)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `socket(2)`; `Unsupported` in a simulation, whose kernel knows none.
+    pub fn unix() -> io::Result<Self> {
+        #[cfg(feature = "sim")]
+        if crate::sim::world().is_some() {
+            let what = "the simulated kernel knows no Unix sockets: use TCP there";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
+        socket2::Socket::new(Domain::UNIX, Type::STREAM, None).map(Self::from)
+    }
+
+    /// Returns another descriptor of the same socket. `dup(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `dup(2)`; `Unsupported` in a simulation.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        with(self.as_raw_fd(), |socket| socket.try_clone())?.map(Self::from)
+    }
+
     /// Tells the socket something. `setsockopt(2)`.
     ///
     /// # Errors
@@ -71,6 +106,15 @@ impl Socket {
         simulated!(self.as_raw_fd(), |world| world
             .bind(self.as_raw_fd(), address));
         sys::with_socket(self.as_raw_fd(), |socket| socket.bind(&address.into()))
+    }
+
+    /// Gives the socket an address of another family. `bind(2)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `bind(2)`; `Unsupported` in a simulation.
+    pub fn bind_to(&self, address: &SockAddr) -> io::Result<()> {
+        with(self.as_raw_fd(), |socket| socket.bind(address))?
     }
 
     /// Lets others connect; at most `backlog` of them wait to be accepted. `listen(2)`.

@@ -241,6 +241,38 @@ pub(crate) fn bytes_acknowledged(fd: RawFd) -> io::Result<u64> {
         .ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
+/// Returns how many bytes of a socket the other side has yet to take. `SIOCOUTQ`, `tcp(7)`, `unix(7)`.
+pub(crate) fn bytes_untaken(fd: RawFd) -> io::Result<u64> {
+    simulated!(fd, |_world| Err(io::ErrorKind::Unsupported.into()));
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one `int` to `count`.
+    check(unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut count) })?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Returns who made the other end of a Unix stream. `SO_PEERCRED`, `unix(7)`.
+pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
+    simulated!(fd, |_world| Err(io::ErrorKind::Unsupported.into()));
+    let mut found = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    let into = (&raw mut found).cast();
+    // SAFETY: the kernel writes at most `length` bytes to `found`, of which every pattern is valid.
+    check(unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            into,
+            &raw mut length,
+        )
+    })?;
+    Ok(found)
+}
+
 /// Runs `f` on the socket behind a number that somebody else owns.
 pub(crate) fn with_socket<R>(fd: RawFd, f: impl FnOnce(&socket2::Socket) -> R) -> R {
     /// Lets go of the number even if `f` panics: it is not ours to close.

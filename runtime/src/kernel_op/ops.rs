@@ -479,9 +479,10 @@ fn close_unread(result: i32) {
     }
 }
 
-/// Multishot accept: connections wait here for somebody to take them.
+/// Accepts: connections wait here for somebody to take them. Armed once it takes all that come, or with
+/// `ONE` the next one.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct Accepted<const ONE: bool> {
     ready: VecDeque<Descriptor>,
     end: Option<End>,
 }
@@ -490,12 +491,16 @@ pub(crate) struct Accepted {
 /// kernel's own accept queue.
 const MAX_ACCEPTED: usize = 128;
 
-impl Operation for Accepted {
+impl<const ONE: bool> Operation for Accepted<ONE> {
     type Output = ();
     const KIND: OpKind = OpKind::Accept;
 
     fn request(&mut self, fd: RawFd) -> Request {
-        Request::AcceptMulti { fd }
+        if ONE {
+            Request::Accept { fd }
+        } else {
+            Request::AcceptMulti { fd }
+        }
     }
 
     fn finish(self, _: Outcome) {}
@@ -511,7 +516,7 @@ impl Operation for Accepted {
     const MULTISHOT: bool = true;
 }
 
-impl Queue for Accepted {
+impl<const ONE: bool> Queue for Accepted<ONE> {
     type Item = SharedFd;
 
     fn new(_: &Core) -> Self {

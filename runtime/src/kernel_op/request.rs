@@ -30,6 +30,9 @@ pub(crate) struct RegionMut {
 pub(crate) enum Request {
     /// Does nothing and completes with 0.
     Nop,
+    /// Accepts one connection. Of those who wait on one socket the kernel wakes whoever came first.
+    /// `accept4(2)`.
+    Accept { fd: RawFd },
     /// Accepts connections until cancelled or failed: a completion with a descriptor each.
     /// `accept4(2)`; kernel 5.19.
     AcceptMulti { fd: RawFd },
@@ -92,7 +95,8 @@ impl Request {
     /// Returns the descriptor that the kernel works on.
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         match *self {
-            Self::AcceptMulti { fd }
+            Self::Accept { fd }
+            | Self::AcceptMulti { fd }
             | Self::Connect { fd, .. }
             | Self::Receive { fd, .. }
             | Self::ReceiveMulti { fd, .. }
@@ -113,7 +117,7 @@ impl Request {
     pub(crate) fn kind(&self) -> OpKind {
         match self {
             Self::Nop => OpKind::Nop,
-            Self::AcceptMulti { .. } => OpKind::Accept,
+            Self::Accept { .. } | Self::AcceptMulti { .. } => OpKind::Accept,
             Self::Connect { .. } => OpKind::Connect,
             Self::Receive { .. } => OpKind::Receive,
             Self::ReceiveMulti { .. } => OpKind::ReceiveMulti,

@@ -71,6 +71,10 @@ impl Kernel {
         };
         match request {
             Request::Nop | Request::Cancel { .. } => unreachable!("names no descriptor"),
+            Request::Accept { .. } => match self.try_accept(object) {
+                Tried::More { result, .. } => Tried::Done { result, flags: 0 },
+                tried => tried,
+            },
             Request::AcceptMulti { .. } => self.try_accept(object),
             Request::Connect { address, .. } => {
                 let Some(address) = door::address(address) else {
@@ -460,7 +464,8 @@ impl Kernel {
 fn may_be_interrupted(request: &Request) -> bool {
     matches!(
         request,
-        Request::AcceptMulti { .. }
+        Request::Accept { .. }
+            | Request::AcceptMulti { .. }
             | Request::Receive { .. }
             | Request::ReceiveMulti { .. }
             | Request::Send { .. }

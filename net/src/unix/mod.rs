@@ -1,0 +1,18 @@
+//! Unix sockets: [`UnixListener`] accepts, [`UnixStream`] carries bytes, [`UnixAddress`] says where,
+//! [`UnixOptions`] how.
+//!
+//! Real sockets only: the simulated kernel knows none, and says so.
+
+mod address;
+mod listener;
+mod options;
+mod stream;
+
+pub use address::UnixAddress;
+pub use listener::UnixListener;
+pub use options::UnixOptions;
+
+pub use stream::UnixStream;
+
+pub use quoit::buf::Chunk;
+pub use quoit::op::Credentials;

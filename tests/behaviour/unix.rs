@@ -1,0 +1,277 @@
+//! Unix sockets, end to end. On the real ring alone: the simulated kernel knows none, and says so.
+
+use std::fs;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quoit::op::{Listener, Socket};
+use quoit::sim::Sim;
+use quoit::{Cores, Runtime, Scope, spawn};
+use quoit_net::unix::{UnixAddress, UnixListener, UnixOptions, UnixStream};
+use tests::http_client::until;
+use tests::{bytes, quietly};
+
+/// A folder of this test's own, and a path in it.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("socket");
+    (folder, path)
+}
+
+fn name(test: &str) -> UnixAddress {
+    UnixAddress::abstract_name(format!("quoit-{}-{test}", process::id()))
+}
+
+async fn both_ends(listener: &UnixListener) -> (UnixStream, UnixStream) {
+    let ours = UnixStream::connect(listener.local_addr().clone()).await;
+    let theirs = listener.accept().await;
+    (ours.expect("it listens"), theirs.expect("one connects"))
+}
+
+#[test]
+fn bytes_go_both_ways_and_end() {
+    quietly(|_| async {
+        let (_folder, path) = place();
+        let listener = UnixListener::bind(&*path).expect("a free path");
+        let (ours, theirs) = both_ends(&listener).await;
+        // More than the sockets take.
+        let much = bytes(4 << 20, 7);
+        let sent = much.clone();
+        let sending = spawn(async move {
+            ours.write_all(sent).await.0.expect("it is taken");
+            ours.shutdown(Shutdown::Write).expect("connected");
+            ours
+        });
+        let mut came = Vec::new();
+        while let Some(chunk) = theirs.recv().await.expect("no error") {
+            came.extend_from_slice(&chunk);
+        }
+        assert!(came == much, "other bytes came");
+        let ours = sending.await.expect("no panic");
+        theirs.write_all("thanks").await.0.expect("it is taken");
+        let (read, buf) = ours.read_exact(vec![0; 6]).await;
+        read.expect("it came");
+        assert_eq!(buf, b"thanks");
+    });
+}
+
+#[test]
+fn both_ends_know_where_and_whose_they_are() {
+    quietly(|_| async {
+        let (_folder, path) = place();
+        for address in [UnixAddress::path(&*path), name("ends")] {
+            let listener = UnixListener::bind(address.clone()).expect("a free address");
+            assert_eq!(*listener.local_addr(), address);
+            let (ours, theirs) = both_ends(&listener).await;
+            assert_eq!(ours.peer_addr().expect("connected"), address);
+            assert_eq!(theirs.local_addr().expect("connected"), address);
+            assert!(theirs.peer_addr().expect("connected").is_unnamed());
+            let whose = theirs.peer_credentials().expect("the kernel knows");
+            assert_eq!(whose.pid, process::id());
+            assert_eq!(whose, ours.peer_credentials().expect("the kernel knows"));
+        }
+    });
+}
+
+#[test]
+fn the_file_goes_with_its_listener() {
+    quietly(|_| async {
+        let (_folder, path) = place();
+        let listener = UnixListener::bind(&*path).expect("a free path");
+        assert!(
+            fs::metadata(&path)
+                .expect("it is there")
+                .file_type()
+                .is_socket()
+        );
+        drop(listener);
+        assert!(!path.exists());
+        let listener = UnixListener::bind(&*path).expect("free again");
+        let waiting = UnixStream::connect(&*path).await.expect("it listens");
+        let left = listener.finish().await;
+        assert_eq!(left.len(), 1, "the one that waits");
+        assert!(!path.exists());
+        left[0].write_all("late").await.0.expect("it is taken");
+        assert_eq!(
+            &*waiting.recv().await.expect("no error").expect("bytes"),
+            b"late"
+        );
+    });
+}
+
+#[test]
+fn a_file_that_another_has_put_in_place_stays() {
+    quietly(|_| async {
+        let (_folder, path) = place();
+        let listener = UnixListener::bind(&*path).expect("a free path");
+        fs::remove_file(&path).expect("it is there");
+        fs::write(&path, "another's").expect("a file");
+        drop(listener);
+        assert_eq!(fs::read_to_string(&path).expect("it stays"), "another's");
+    });
+}
+
+#[test]
+fn a_socket_that_nobody_listens_on_is_replaced() {
+    quietly(|_| async {
+        let (_folder, path) = place();
+        // Closed without a word, as when its process is killed.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+        assert!(path.exists());
+        let listener = UnixListener::bind(&*path).expect("it is stale");
+        let _ends = both_ends(&listener).await;
+    });
+}
+
+#[test]
+fn a_socket_that_somebody_listens_on_is_left_to_him() {
+    quietly(|_| async {
+        let (_folder, path) = place();
+        let theirs = std::os::unix::net::UnixListener::bind(&path).expect("a free path");
+        let error = UnixListener::bind(&*path).expect_err("somebody listens");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let said = error.to_string();
+        let begin = format!("cannot listen on {}: ", path.display());
+        assert!(said.starts_with(&begin), "{said}");
+        assert!(said.contains("another program listens there"), "{said}");
+        // Looking has taken nothing from him but a connection that ended at once.
+        let client = std::os::unix::net::UnixStream::connect(&path).expect("he listens");
+        drop((client, theirs));
+
+        let ours = UnixListener::bind(name("taken")).expect("a free name");
+        let error = UnixListener::bind(name("taken")).expect_err("we listen");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(ours);
+    });
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    quietly(|_| async {
+        let (folder, path) = place();
+        fs::write(&path, "precious").expect("a file");
+        let error = UnixListener::bind(&*path).expect_err("a file is there");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("no socket is there"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("it stays"), "precious");
+
+        let nowhere = folder.path().join("none/socket");
+        let error = UnixListener::bind(&*nowhere).expect_err("no such folder");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("has to be there"), "{error}");
+        let error = UnixStream::connect(&*nowhere).await.expect_err("nobody");
+        let begin = format!("cannot connect to {}: ", nowhere.display());
+        assert!(error.to_string().starts_with(&begin), "{error}");
+    });
+}
+
+#[test]
+fn the_file_has_the_mode_that_was_asked_for() {
+    quietly(|_| async {
+        for mode in [0o600, 0o666] {
+            let (_folder, path) = place();
+            let options = UnixOptions::new().mode(mode);
+            let _listener = UnixListener::bind_with(&*path, &options).expect("a free path");
+            let found = fs::metadata(&path).expect("it is there").permissions();
+            assert_eq!(found.mode() & 0o777, mode);
+        }
+    });
+}
+
+/// The kernel blocks whoever connects to a full queue; here it is a wait like any other.
+#[test]
+fn a_connect_that_waits_for_room_is_cancelled() {
+    quietly(|_| async {
+        let options = UnixOptions::new().backlog(0);
+        let listener = UnixListener::bind_with(name("full"), &options).expect("a free name");
+        let _first = UnixStream::connect(name("full"))
+            .await
+            .expect("there is room for one");
+        let second = Scope::new()
+            .timeout(Duration::from_millis(20))
+            .run(UnixStream::connect(name("full")))
+            .await;
+        assert!(second.expect("no error").is_none(), "nobody accepts");
+        let _accepted = listener.accept().await.expect("the first waits");
+        let _third = UnixStream::connect(name("full"))
+            .await
+            .expect("there is room");
+    });
+}
+
+#[test]
+fn a_cancelled_accept_loses_no_connection() {
+    quietly(|_| async {
+        let listener = UnixListener::bind(name("accept")).expect("a free name");
+        let none = Scope::new()
+            .timeout(Duration::from_millis(5))
+            .run(listener.accept())
+            .await;
+        assert!(none.expect("no error").is_none(), "nobody connects");
+        let _ours = UnixStream::connect(name("accept"))
+            .await
+            .expect("it listens");
+        let _theirs = listener.accept().await.expect("it was taken meanwhile");
+    });
+}
+
+/// Two cores wait on one socket: the kernel wakes one of them for each connection, in turn. Each turn is
+/// one connection's, so nobody is woken in vain.
+#[test]
+fn cores_that_share_a_socket_are_woken_in_turn() {
+    const COUNT: u64 = 200;
+    let (_folder, path) = place();
+    let listening = std::os::unix::net::UnixListener::bind(&path).expect("a free path");
+    let socket = Socket::from(OwnedFd::from(listening));
+    let runtime = Runtime::builder().cores(Cores::Count(2)).build();
+    let runtime = runtime.expect("two cores");
+    let handle = runtime.handle();
+    let accepted: Arc<[AtomicU64; 2]> = Arc::default();
+    for core in handle.cores() {
+        let socket = socket.try_clone().expect("a descriptor");
+        let counts = Arc::clone(&accepted);
+        let task = handle.spawn(core, move || async move {
+            let listener = Listener::in_turn(socket);
+            while listener.accept().await.is_ok() {
+                counts[core.index()].fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        drop(task.expect("room in the mailbox"));
+    }
+    let parks = || -> Vec<u64> { handle.metrics().iter().map(|core| core.parks).collect() };
+    let count = |core: usize| accepted[core].load(Ordering::Relaxed);
+    until(|| handle.metrics().iter().all(|core| core.in_flight > 0));
+    let before = parks();
+    for done in 1..=COUNT {
+        let client = std::os::unix::net::UnixStream::connect(&path);
+        drop(client.expect("it listens"));
+        until(|| count(0) + count(1) == done);
+    }
+    // A core counts, and then parks: the last ones may yet have to.
+    until(|| (0..2).all(|core| parks()[core] - before[core] >= count(core)));
+    let after = parks();
+    for core in 0..2 {
+        assert!(count(core) > COUNT / 4, "core {core} got {}", count(core));
+        assert_eq!(after[core] - before[core], count(core), "woken in vain");
+    }
+}
+
+#[test]
+fn a_simulation_says_that_it_has_none() {
+    let outcome = Sim::with_seed(0).block_on(async {
+        let bound = UnixListener::bind(name("sim")).map(drop);
+        let connected = UnixStream::connect(name("sim")).await.map(drop);
+        [bound, connected].map(|outcome| outcome.expect_err("there are none"))
+    });
+    for error in outcome.value {
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("use TCP there"), "{error}");
+    }
+}
