@@ -6,12 +6,14 @@
 //! Everything here is built from the leaf ops of [`quoit::op`], stays on the core it was made on,
 //! and fails with [`quoit::Cancelled`] in a cancelled scope.
 
+mod address;
 pub mod http;
 mod sharded;
 pub mod tcp;
 pub mod tls;
 pub mod unix;
 
+pub use address::Address;
 pub use sharded::ShardedListener;
 pub use tcp::{TcpListener, TcpStream};
 pub use unix::{UnixListener, UnixStream};

@@ -4,6 +4,7 @@ mod authority;
 mod binding;
 mod cancels;
 mod drain;
+mod listening;
 mod patience;
 mod peers;
 mod refusals;

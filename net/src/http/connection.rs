@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::{self, Future};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use http_body::Body;
 use hyper::body;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use quoit::op::{Credentials, Stream};
 use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
@@ -31,7 +31,7 @@ use super::request::{self, Outcome};
 use super::strict::{self, Strictness};
 use super::trouble::{Listener, Trouble};
 use super::{BoxError, Incoming, Io, Timer};
-use crate::tcp::TcpStream;
+use crate::Address;
 use crate::tls::{self, ServerTls, TlsInfo};
 
 /// What a connection may ask of the server.
@@ -52,11 +52,20 @@ pub(super) struct Limits {
 #[non_exhaustive]
 pub struct Peer {
     /// The client's address.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// Who the client is, on a Unix socket.
+    pub credentials: Option<Credentials>,
     /// The core that has the connection.
     pub core: CoreId,
     /// What the TLS handshake has come to; `None` without TLS.
     pub tls: Option<Arc<TlsInfo>>,
+}
+
+/// Whose a connection is, as the kernel says.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) address: Address,
+    pub(super) credentials: Option<Credentials>,
 }
 
 impl Default for Limits {
@@ -140,8 +149,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 ///
 /// The connection is a group: requests are its children, and what hyper starts for it are daemons.
 pub(super) async fn serve<H, F, B, E>(
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Stream,
+    client: Client,
     site: Rc<Site<H>>,
 ) -> Result<(), BoxError>
 where
@@ -158,7 +167,7 @@ where
     let Some(Some(met)) = met else {
         return Ok(());
     };
-    let served = isolating_group(async |group| Ok(speak(group, peer, met, site).await));
+    let served = isolating_group(async |group| Ok(speak(group, client, met, site).await));
     match served.await {
         Ok(served) => served.unwrap_or(Ok(())),
         Err(error) => Err(Cancelled::from(error).into()),
@@ -167,7 +176,7 @@ where
 
 async fn speak<H, F, B, E>(
     group: Group<Cancelled>,
-    peer: SocketAddr,
+    client: Client,
     met: Met,
     site: Rc<Site<H>>,
 ) -> Result<(), BoxError>
@@ -180,7 +189,8 @@ where
     let limits = site.limits;
     let Met { protocol, io, tls } = met;
     let peer = Peer {
-        address: peer,
+        address: client.address,
+        credentials: client.credentials,
         core: CoreId::current().expect("a connection is on a core"),
         tls: tls.map(Arc::new),
     };
@@ -207,7 +217,7 @@ where
             .and_then(|()| admit(request, &limits, &peer))
             .map(|(request, fate)| request::start(group, &site, request, fate, handling));
         let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
-        let peer = peer.address;
+        let peer = peer.address.clone();
         async move {
             let outcome = match pending {
                 Ok(pending) => pending.await,
@@ -216,7 +226,7 @@ where
             let mut answer = match outcome {
                 Outcome::Answer(answer) => answer.map(Some),
                 Outcome::Failed(error) => {
-                    let error = &error;
+                    let (peer, error) = (&peer, &error);
                     site.listener.tell(&Trouble::Request { peer, error });
                     refusal(StatusCode::INTERNAL_SERVER_ERROR)
                 }
@@ -413,7 +423,7 @@ struct Met {
 
 /// Learns what the client speaks; `None` if it went away, or the server drains, before it has said
 /// anything.
-async fn meet<H>(stream: TcpStream, site: &Site<H>) -> io::Result<Option<Met>> {
+async fn meet<H>(stream: Stream, site: &Site<H>) -> io::Result<Option<Met>> {
     match &site.tls {
         Some(tls) => shake_hands(stream, tls, &site.draining).await,
         None => sniff(stream, &site.draining).await,
@@ -421,7 +431,7 @@ async fn meet<H>(stream: TcpStream, site: &Site<H>) -> io::Result<Option<Met>> {
 }
 
 async fn shake_hands(
-    stream: TcpStream,
+    stream: Stream,
     tls: &ServerTls,
     draining: &Draining,
 ) -> io::Result<Option<Met>> {
@@ -447,17 +457,17 @@ pub(super) const OFFERED: [&[u8]; 2] = [H2, b"http/1.1"];
 const H2: &[u8] = b"h2";
 
 /// Reads until it is clear which protocol the peer speaks.
-async fn sniff(stream: TcpStream, draining: &Draining) -> io::Result<Option<Met>> {
+async fn sniff(stream: Stream, draining: &Draining) -> io::Result<Option<Met>> {
     let mut early = Vec::new();
     loop {
         // Whoever has begun to speak is heard to the end of his sentence.
         let received = if early.is_empty() {
-            until(stream.recv(), last_moment(draining))
+            until(stream.receive(), last_moment(draining))
                 .await
                 .transpose()?
                 .flatten()
         } else {
-            stream.recv().await?
+            stream.receive().await?
         };
         let Some(chunk) = received else {
             return Ok(None);

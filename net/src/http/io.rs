@@ -28,18 +28,17 @@ use std::time::Duration;
 
 use hyper::rt::ReadBufCursor;
 use quoit::buf::Chunk;
-use quoit::op::{PendingSend, ReceiveWait};
+use quoit::op::{PendingSend, ReceiveWait, Stream};
 use quoit::time::{Alarm, Instant};
 
 use super::activity::Activity;
 use super::frames::Frames;
 use super::own_answer::OwnAnswers;
-use crate::tcp::TcpStream;
 use crate::tls::{Plain, Session, TlsStream};
 
-/// A TCP stream as hyper wants it, with TLS upon it or without.
+/// A stream, of TCP or Unix, as hyper wants it, with TLS upon it or without.
 pub struct Io {
-    stream: TcpStream,
+    stream: Stream,
     /// What encrypts, behind a handshake.
     tls: Option<Session>,
     wait: ReceiveWait,
@@ -99,12 +98,12 @@ impl fmt::Debug for Io {
 impl Io {
     /// Takes a stream over. A peer that takes nothing for 30 s, while hyper waits for it, is given
     /// up; see [`Io::stall_timeout`].
-    pub fn new(stream: TcpStream) -> Self {
-        Self::with_early_bytes(stream, Vec::new(), None)
+    pub fn new(stream: impl Into<Stream>) -> Self {
+        Self::with_early_bytes(stream.into(), Vec::new(), None)
     }
 
     /// Takes a stream over of which `early` and then `rest` were received already.
-    pub(crate) fn with_early_bytes(stream: TcpStream, early: Vec<u8>, rest: Option<Chunk>) -> Self {
+    pub(crate) fn with_early_bytes(stream: Stream, early: Vec<u8>, rest: Option<Chunk>) -> Self {
         Self {
             stream,
             tls: None,
@@ -132,7 +131,7 @@ impl Io {
     }
 
     /// Takes over a stream that is encrypted: the handshake is done, and `rest` came behind it.
-    pub(crate) fn encrypted(stream: TcpStream, session: Session, rest: Option<Chunk>) -> Self {
+    pub(crate) fn encrypted(stream: Stream, session: Session, rest: Option<Chunk>) -> Self {
         let mut io = Self::with_early_bytes(stream, Vec::new(), rest);
         io.tls = Some(session);
         io
@@ -219,20 +218,28 @@ impl Io {
         while self.sending.is_some() && self.poll_send(cx).is_pending() {
             if self.stalled_at.is_none() {
                 self.stalled_at = Some(Alarm::at(Instant::now() + self.stall));
-                self.acknowledged = self.stream.bytes_acknowledged().ok();
+                self.acknowledged = self.taken();
             }
             if let Some(alarm) = &mut self.stalled_at {
                 ready!(Pin::new(alarm).poll(cx));
             }
             self.stalled_at = None;
             // A send may take long and yet get on: a peer that takes something is not given up.
-            if self.acknowledged == self.stream.bytes_acknowledged().ok() {
+            if self.acknowledged == self.taken() {
                 self.sending = None;
                 let what = "the peer took nothing of what was sent for too long";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
             }
         }
         Poll::Ready(self.failed.take().map_or(Ok(()), Err))
+    }
+
+    /// Returns what changes as the peer takes something. A Unix stream acknowledges nothing, but while a
+    /// send waits it only gets emptier: what is gathered fits into its buffer as soon as the kernel says
+    /// that there is room.
+    fn taken(&self) -> Option<u64> {
+        let acknowledged = self.stream.bytes_acknowledged();
+        acknowledged.or_else(|_| self.stream.bytes_untaken()).ok()
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -315,7 +322,7 @@ impl hyper::rt::Read for Io {
         }
         let mut chunk = match this.rest.take() {
             Some(chunk) => chunk,
-            None => match ready!(this.stream.poll_recv(&mut this.wait, cx))? {
+            None => match ready!(this.stream.poll_receive(&mut this.wait, cx))? {
                 Some(chunk) => chunk,
                 None => return Poll::Ready(Ok(())),
             },
@@ -416,7 +423,7 @@ impl Io {
             }
             let received = match self.rest.take() {
                 Some(rest) => Some(rest),
-                None => ready!(self.stream.poll_recv(&mut self.wait, cx))?,
+                None => ready!(self.stream.poll_receive(&mut self.wait, cx))?,
             };
             let Some(mut chunk) = received else {
                 tls.receive_end();
@@ -448,7 +455,7 @@ impl Io {
                 }
                 Closing::Theirs { until, discarded } => match self
                     .stream
-                    .poll_recv(&mut self.wait, cx)
+                    .poll_receive(&mut self.wait, cx)
                 {
                     Poll::Ready(Ok(Some(chunk))) if *discarded + chunk.len() < MAX_DISCARDED => {
                         *discarded += chunk.len();

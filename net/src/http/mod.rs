@@ -8,11 +8,13 @@
 
 mod activity;
 mod connection;
+mod core;
 mod executor;
 mod frames;
 mod http2;
 mod incoming;
 mod io;
+mod listen;
 mod own_answer;
 mod request;
 mod server;
@@ -26,6 +28,7 @@ pub use connection::Peer;
 pub use executor::Executor;
 pub use incoming::Incoming;
 pub use io::Io;
+pub use listen::Listen;
 pub use server::{Builder, Report, Server};
 pub use strict::Strictness;
 pub use timer::Timer;

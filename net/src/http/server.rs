@@ -7,30 +7,27 @@
 //!                         stopped: what was left is cancelled
 //! ```
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
-use quoit::sync::Event;
-use quoit::time::sleep;
-use quoit::{
-    CancelHandle, CarriesCancelled, CoreId, CoreMetrics, Cores, RemoteHandle, Runtime, Scope,
-};
+use quoit::{CancelHandle, CoreId, CoreMetrics, Cores, RemoteHandle, Runtime};
 
 use super::connection::{self, Draining, Limits, Site};
+use super::listen::{Named, Options, Port};
 use super::strict::Strictness;
 use super::trouble::{Listener, Trouble};
-use super::{BoxError, Incoming};
-use crate::sharded::ShardedListener;
-use crate::tcp::{TcpListener, TcpOptions, TcpStream};
+use super::{BoxError, Incoming, Listen, core};
+use crate::Address;
+use crate::tcp::TcpOptions;
 use crate::tls::ServerTls;
+use crate::unix::UnixOptions;
 
 /// An HTTP server on cores of its own: HTTP/1.1, and HTTP/2 with prior knowledge, on one port.
 ///
@@ -53,7 +50,7 @@ use crate::tls::ServerTls;
 /// Dropped, it shuts down with a grace period of 5 s.
 #[derive(Debug)]
 pub struct Server {
-    local: SocketAddr,
+    local: Vec<Address>,
     shared: Arc<Shared>,
     /// Present until the server has been stopped.
     running: Option<Running>,
@@ -87,7 +84,7 @@ impl fmt::Display for Report {
 
 /// What the cores and the outside share.
 #[derive(Debug, Default)]
-struct Shared(Mutex<Phase>);
+pub(super) struct Shared(Mutex<Phase>);
 
 #[derive(Debug)]
 enum Phase {
@@ -110,7 +107,7 @@ impl Shared {
     }
 
     /// Notes how this core's accept loop is ended; does it at once if the server drains already.
-    fn accepting(&self, handle: CancelHandle) {
+    pub(super) fn accepting(&self, handle: CancelHandle) {
         match &mut *self.phase() {
             Phase::Serving(handles) => handles.push(handle),
             Phase::Draining { .. } => drop(handle.cancel()),
@@ -126,7 +123,7 @@ impl Shared {
         }
     }
 
-    fn grace(&self) -> Duration {
+    pub(super) fn grace(&self) -> Duration {
         match *self.phase() {
             Phase::Serving(_) => Duration::ZERO,
             Phase::Draining { grace } => grace,
@@ -138,29 +135,44 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub struct Builder<A> {
     address: A,
+    also: Vec<Named>,
     cores: Cores,
     limits: Limits,
-    options: TcpOptions,
+    options: Options,
     tls: Option<ServerTls>,
     listener: Listener,
 }
 
 impl Server {
-    /// Begins to say how a server shall be. Several addresses of a name: the first that works.
-    pub fn bind<A: ToSocketAddrs>(address: A) -> Builder<A> {
+    /// Begins to say how a server shall be: on an internet address, or a [`UnixAddress`]. Several
+    /// addresses of a name: the first that works.
+    ///
+    /// [`UnixAddress`]: crate::unix::UnixAddress
+    pub fn bind<A: Listen>(address: A) -> Builder<A> {
         Builder {
             address,
+            also: Vec::new(),
             cores: Cores::All,
             limits: Limits::default(),
-            options: TcpOptions::new(),
+            options: Options::default(),
             tls: None,
             listener: Listener::default(),
         }
     }
 
-    /// Returns the address it listens on, with the port that the kernel chose.
+    /// Returns the first internet address it listens on, with the port that the kernel chose.
+    ///
+    /// # Panics
+    ///
+    /// If it listens on Unix sockets alone: then ask [`Server::local_addrs`].
     pub fn local_addr(&self) -> SocketAddr {
-        self.local
+        let first = self.local.iter().find_map(Address::as_tcp);
+        first.expect("this server listens on no internet address: ask local_addrs")
+    }
+
+    /// Returns all addresses it listens on, in the order in which they were given.
+    pub fn local_addrs(&self) -> &[Address] {
+        &self.local
     }
 
     /// Returns what each core has done so far.
@@ -236,7 +248,31 @@ const DROP_GRACE: Duration = Duration::from_secs(5);
 /// How long connections that were cut may take to notice.
 const LAST_GRACE: Duration = Duration::from_millis(500);
 
-impl<A: ToSocketAddrs> Builder<A> {
+impl<A: Listen> Builder<A> {
+    /// Listens here as well; as often as you like. All of them serve the same, and are bound together or
+    /// not at all.
+    ///
+    /// ```no_run
+    /// use std::convert::Infallible;
+    /// use http::Response;
+    /// use quoit_net::http::Server;
+    /// use quoit_net::unix::UnixAddress;
+    ///
+    /// let server = Server::bind("127.0.0.1:8080")
+    ///     .also("[::1]:8080")
+    ///     .also(UnixAddress::path("/run/site.sock"))
+    ///     .serve(|_| async { Ok::<_, Infallible>(Response::new("hello\n".to_owned())) })?;
+    /// for address in server.local_addrs() {
+    ///     println!("listening on {address}");
+    /// }
+    /// # Ok::<_, std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn also(mut self, address: impl Listen + fmt::Debug) -> Self {
+        self.also.push(Named::new(&address));
+        self
+    }
+
     /// Which cores to use. Default: all that the process may use.
     #[must_use]
     pub fn cores(mut self, cores: Cores) -> Self {
@@ -332,10 +368,17 @@ impl<A: ToSocketAddrs> Builder<A> {
         self
     }
 
-    /// Options of the listening sockets.
+    /// Options of the listening TCP sockets.
     #[must_use]
     pub fn options(mut self, options: TcpOptions) -> Self {
-        self.options = options;
+        self.options.tcp = options;
+        self
+    }
+
+    /// Options of the listening Unix sockets.
+    #[must_use]
+    pub fn unix_options(mut self, options: UnixOptions) -> Self {
+        self.options.unix = options;
         self
     }
 
@@ -346,7 +389,8 @@ impl<A: ToSocketAddrs> Builder<A> {
     /// # Errors
     ///
     /// Those of `bind(2)`, with the address in the message; [`quoit::BuildError`]; `InvalidInput` if
-    /// [`Builder::max_concurrent_streams`] is 0, with which HTTP/2 could ask for nothing.
+    /// [`Builder::max_concurrent_streams`] is 0, with which HTTP/2 could ask for nothing. Nothing stays
+    /// bound then.
     pub fn serve<H, F, B, E>(self, handler: H) -> io::Result<Server>
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -383,23 +427,32 @@ impl<A: ToSocketAddrs> Builder<A> {
         let tls = self.tls.map(|tls| tls.protocols(&connection::OFFERED));
         let tls = tls.transpose()?;
         let cores = runtime.handle();
-        let port = bind_first(self.address, &cores, &self.options)?;
+        let mut ports = vec![Port::bind_first(
+            self.address.addresses()?,
+            &cores,
+            &self.options,
+        )?];
+        ports.extend(Port::bind_all(self.also, &cores, &self.options)?);
         let shared = Arc::new(Shared::default());
         let mut made = Vec::new();
         let mut mains = Vec::new();
         for core in cores.cores() {
-            let (make, port, shared) = (make.clone(), port.clone(), Arc::clone(&shared));
+            let (make, ports, shared) = (make.clone(), ports.clone(), Arc::clone(&shared));
             let (limits, tls, trouble) = (self.limits, tls.clone(), self.listener.clone());
             let (tell, told) = RemoteHandle::<io::Result<()>>::channel();
             let main = cores.spawn(core, move || async move {
                 let ready = match make(core).await {
-                    Ok(handler) => port.take(core).map(|listener| (handler, listener)),
+                    Ok(handler) => {
+                        let doors: io::Result<Vec<_>> =
+                            ports.iter().map(|port| port.take(core)).collect();
+                        doors.map(|doors| (handler, doors))
+                    }
                     Err(error) => Err(error),
                 };
                 match ready {
-                    Ok((handler, listener)) => {
+                    Ok((handler, doors)) => {
                         tell.send(Ok(()));
-                        drop(port);
+                        drop(ports);
                         let site = Site {
                             handler,
                             limits,
@@ -407,7 +460,7 @@ impl<A: ToSocketAddrs> Builder<A> {
                             listener: trouble,
                             draining: Draining::default(),
                         };
-                        serve_core(listener, Rc::new(site), &shared).await
+                        core::serve(doors, Rc::new(site), &shared).await
                     }
                     Err(error) => {
                         tell.send(Err(error));
@@ -421,7 +474,7 @@ impl<A: ToSocketAddrs> Builder<A> {
             made.push(told);
         }
         let server = Server {
-            local: port.local_addr(),
+            local: ports.iter().map(Port::local_addr).collect(),
             shared,
             running: Some(Running { runtime, mains }),
         };
@@ -432,151 +485,4 @@ impl<A: ToSocketAddrs> Builder<A> {
         }
         Ok(server)
     }
-}
-
-fn bind_first(
-    addresses: impl ToSocketAddrs,
-    cores: &quoit::Handle,
-    options: &TcpOptions,
-) -> io::Result<ShardedListener> {
-    let mut failure = None;
-    for address in addresses.to_socket_addrs()? {
-        match ShardedListener::bind_with(address, cores, options) {
-            Ok(port) => return Ok(port),
-            Err(error) => failure = Some(error),
-        }
-    }
-    Err(failure.unwrap_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the name stands for no address to listen on",
-        )
-    }))
-}
-
-/// The connections of one core.
-#[derive(Debug, Default)]
-struct Connections {
-    open: Cell<u64>,
-    draining: Cell<bool>,
-    /// Set when the last has ended after `draining`.
-    none_left: Event,
-}
-
-/// Counts one connection as long as it is open.
-struct Open(Rc<Connections>);
-
-impl Open {
-    fn new(connections: &Rc<Connections>) -> Self {
-        connections.open.set(connections.open.get() + 1);
-        Self(Rc::clone(connections))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let open = self.0.open.get() - 1;
-        self.0.open.set(open);
-        if open == 0 && self.0.draining.get() {
-            self.0.none_left.set();
-        }
-    }
-}
-
-/// One core of the server, from its first connection to its last.
-async fn serve_core<H, F, B, E>(
-    listener: TcpListener,
-    site: Rc<Site<H>>,
-    shared: &Shared,
-) -> io::Result<Report>
-where
-    H: Fn(Request<Incoming>) -> F + 'static,
-    F: Future<Output = Result<Response<B>, E>> + 'static,
-    B: Body<Error: Into<BoxError>> + 'static,
-    E: Into<BoxError> + 'static,
-{
-    let connections = Rc::new(Connections::default());
-    let begin = |stream: TcpStream| {
-        let (open, site) = (Open::new(&connections), Rc::clone(&site));
-        drop(quoit::spawn(async move {
-            let _open = open;
-            // One that has gone already has no address, and nothing to be served.
-            let Ok(peer) = stream.peer_addr() else { return };
-            if let Err(error) = connection::serve(stream, peer, Rc::clone(&site)).await
-                && !connection::is_ordinary_end(&*error)
-            {
-                let error = &error;
-                site.listener.tell(&Trouble::Connection { peer, error });
-            }
-        }));
-    };
-    let accepting = Scope::new();
-    shared.accepting(accepting.handle());
-    accepting
-        .run(accept(&listener, &begin, &site.listener))
-        .await?;
-    // Those that were made and not yet begun are answered as well.
-    for stream in listener.finish().await {
-        begin(stream);
-    }
-    let at_start = connections.open.get();
-    connections.draining.set(true);
-    site.draining.begin(shared.grace());
-    if at_start > 0 {
-        let _: Option<()> = Scope::new()
-            .timeout(shared.grace())
-            .run(connections.none_left.wait())
-            .await?;
-    }
-    let cut = connections.open.get();
-    Ok(Report {
-        finished: at_start - cut.min(at_start),
-        cut,
-    })
-}
-
-async fn accept(
-    listener: &TcpListener,
-    begin: &impl Fn(TcpStream),
-    trouble: &Listener,
-) -> io::Result<()> {
-    let mut pause = PAUSE;
-    loop {
-        match listener.accept().await {
-            Ok(stream) => {
-                pause = PAUSE;
-                begin(stream);
-            }
-            Err(error) if error.cancelled().is_some() => return Err(error),
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => {
-                // No descriptor or no memory: connections wait in the kernel until there is.
-                let error = &error;
-                trouble.tell(&Trouble::Accept { error, pause });
-                sleep(pause).await?;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
-}
-
-const PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// An error of the connection that was accepted, and not of accepting (`accept(2)`).
-fn is_about_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
-    )
 }

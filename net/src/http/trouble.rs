@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::BoxError;
+use crate::Address;
 
 /// Something went wrong, and the server goes on.
 #[derive(Debug)]
@@ -23,14 +23,14 @@ pub enum Trouble<'a> {
     /// A connection ended early, and not because its client went away.
     Connection {
         /// Whose it was.
-        peer: SocketAddr,
+        peer: &'a Address,
         /// What was wrong.
         error: &'a BoxError,
     },
     /// A handler failed; its client was answered with 500.
     Request {
         /// Whose request it was.
-        peer: SocketAddr,
+        peer: &'a Address,
         /// What it failed with.
         error: &'a BoxError,
     },

@@ -116,6 +116,11 @@ impl TcpListener {
             .collect()
     }
 
+    /// Gives the socket back, for whoever takes connections of any kind.
+    pub(crate) fn into_op(self) -> Listener {
+        self.listener
+    }
+
     /// Returns the address it listens on, with the port that the kernel chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.local

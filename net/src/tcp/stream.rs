@@ -2,10 +2,9 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::task::{Context, Poll};
 
 use quoit::buf::{BufResult, Chunk, IoBuf, IoBufMut};
-use quoit::op::{PendingSend, ReceiveWait, SocketOption, Stream};
+use quoit::op::{SocketOption, Stream};
 
 use super::TcpOptions;
 
@@ -171,20 +170,10 @@ impl TcpStream {
     pub fn set_no_delay(&self, on: bool) -> io::Result<()> {
         self.stream.set(SocketOption::NoDelay(on))
     }
+}
 
-    pub(crate) fn poll_recv(
-        &self,
-        wait: &mut ReceiveWait,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<Option<Chunk>>> {
-        self.stream.poll_receive(wait, cx)
-    }
-
-    pub(crate) fn bytes_acknowledged(&self) -> io::Result<u64> {
-        self.stream.bytes_acknowledged()
-    }
-
-    pub(crate) fn start_send(&self, buf: Vec<u8>) -> PendingSend {
-        self.stream.start_send(buf)
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        stream.stream
     }
 }

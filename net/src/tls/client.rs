@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use quoit::op::Stream;
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 
 use super::server::roots_of;
 use super::session::{Session, shake_hands};
 use super::{Identity, TlsStream, provider, refused};
-use crate::tcp::TcpStream;
 
 /// How the TLS of a client shall be: whom it trusts, and who it is. Cheap to clone; clones share the
 /// sessions that can be resumed.
@@ -58,7 +58,7 @@ impl ClientTls {
     /// `InvalidInput` if `name` is none. `InvalidData` with the cause, a [`rustls::Error`], if the
     /// server is not who it should be, or does not speak TLS. `UnexpectedEof` if it went away.
     /// [`quoit::Cancelled`].
-    pub async fn connect(&self, name: &str, stream: TcpStream) -> io::Result<TlsStream> {
+    pub async fn connect(&self, name: &str, stream: impl Into<Stream>) -> io::Result<TlsStream> {
         let named = ServerName::try_from(name.to_owned()).map_err(|error| {
             refused(format_args!(
                 "{name:?} is no name that a server can have: {error}"
@@ -66,6 +66,7 @@ impl ClientTls {
         })?;
         let client = ClientConnection::new(Arc::clone(&self.config), named).map_err(refused)?;
         let mut session = Session::new(client.into());
+        let stream = stream.into();
         let rest = shake_hands(&mut session, &stream).await?;
         Ok(TlsStream::new(stream, session, rest))
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use quoit::op::Stream;
 use rustls::RootCertStore;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
@@ -13,7 +14,6 @@ use rustls_pki_types::ServerName;
 
 use super::identity::certificates_of;
 use super::{Identity, TlsStream, accept, provider, refused};
-use crate::tcp::TcpStream;
 
 /// How the TLS of a server shall be: TLS 1.2 and 1.3, sessions resumed.
 ///
@@ -94,7 +94,8 @@ impl ServerTls {
     ///
     /// `InvalidData` with the cause, a [`rustls::Error`], if the client does not speak TLS or not
     /// ours: it was told. `UnexpectedEof` if it went away. [`quoit::Cancelled`].
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream> {
+    pub async fn accept(&self, stream: impl Into<Stream>) -> io::Result<TlsStream> {
+        let stream = stream.into();
         let (session, rest) = accept(self, &stream).await?;
         Ok(TlsStream::new(stream, session, rest))
     }

@@ -5,11 +5,11 @@ use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
 use quoit::buf::Chunk;
+use quoit::op::Stream;
 use rustls::{Connection, ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
 
 use super::ServerTls;
-use crate::tcp::TcpStream;
 
 /// One side of a TLS connection, without the network.
 pub(crate) struct Session {
@@ -171,7 +171,7 @@ fn der_of(certificate: &CertificateDer<'_>) -> Vec<u8> {
 /// Shakes hands as a server. What came behind the handshake comes back.
 pub(crate) async fn accept(
     tls: &ServerTls,
-    stream: &TcpStream,
+    stream: &Stream,
 ) -> io::Result<(Session, Option<Chunk>)> {
     let server = ServerConnection::new(Arc::clone(&tls.config()))
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
@@ -183,7 +183,7 @@ pub(crate) async fn accept(
 /// Shakes hands. What came behind the handshake comes back.
 pub(super) async fn shake_hands(
     session: &mut Session,
-    stream: &TcpStream,
+    stream: &Stream,
 ) -> io::Result<Option<Chunk>> {
     // rustls takes nothing while it has something to say: the rest of a chunk waits for that.
     let mut rest: Option<Chunk> = None;
@@ -191,14 +191,14 @@ pub(super) async fn shake_hands(
         let mut said = Vec::new();
         session.flush(&mut said);
         if !said.is_empty() {
-            stream.write_all(said).await.0?;
+            stream.send_all(said).await.0?;
         }
         if !session.is_handshaking() {
             return Ok(rest);
         }
         let received = match rest.take() {
             Some(rest) => Some(rest),
-            None => stream.recv().await?,
+            None => stream.receive().await?,
         };
         let Some(mut chunk) = received else {
             return Err(gone());
@@ -209,7 +209,7 @@ pub(super) async fn shake_hands(
             let mut alert = Vec::new();
             session.flush(&mut alert);
             if !alert.is_empty() {
-                let _ = stream.write_all(alert).await;
+                let _ = stream.send_all(alert).await;
             }
             return Err(error);
         }

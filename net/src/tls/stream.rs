@@ -5,17 +5,17 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 
 use quoit::buf::Chunk;
+use quoit::op::Stream;
 
 use super::TlsInfo;
 use super::session::{Plain, Session};
-use crate::tcp::TcpStream;
 
 /// A TLS connection on one core, of either side.
 ///
 /// One task at a time may receive; writes of several tasks go out one after the other.
 #[derive(Debug)]
 pub struct TlsStream {
-    stream: TcpStream,
+    stream: Stream,
     session: RefCell<Session>,
     /// What was received and had no room in the session yet.
     rest: RefCell<Option<Chunk>>,
@@ -27,7 +27,7 @@ pub struct TlsStream {
 const PIECE: usize = 64 * 1024;
 
 impl TlsStream {
-    pub(super) fn new(stream: TcpStream, session: Session, rest: Option<Chunk>) -> Self {
+    pub(crate) fn new(stream: Stream, session: Session, rest: Option<Chunk>) -> Self {
         Self {
             stream,
             session: RefCell::new(session),
@@ -36,7 +36,7 @@ impl TlsStream {
         }
     }
 
-    pub(crate) fn into_parts(self) -> (TcpStream, Session, Option<Chunk>) {
+    pub(crate) fn into_parts(self) -> (Stream, Session, Option<Chunk>) {
         (
             self.stream,
             self.session.into_inner(),
@@ -64,7 +64,7 @@ impl TlsStream {
     ///
     /// `UnexpectedEof`: the connection ended without a word of the peer's, and what came may have
     /// been cut off. `InvalidData` with the cause, a [`rustls::Error`]. Those of
-    /// [`TcpStream::recv`]. Cancelled, nothing that came is lost. Where the peer demands new keys, this
+    /// [`TcpStream::recv`](crate::TcpStream::recv). Cancelled, nothing that came is lost. Where the peer demands new keys, this
     /// sends as well; cancelled in the middle of that, it breaks the way out.
     pub async fn recv(&self) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
@@ -80,7 +80,7 @@ impl TlsStream {
             let rest = self.rest.take();
             let received = match rest {
                 Some(rest) => Some(rest),
-                None => self.stream.recv().await?,
+                None => self.stream.receive().await?,
             };
             let Some(mut chunk) = received else {
                 self.session.borrow_mut().receive_end();
@@ -100,7 +100,7 @@ impl TlsStream {
     ///
     /// # Errors
     ///
-    /// Those of [`TcpStream::write_all`]. After a write that failed or was cancelled once it had begun
+    /// Those of [`TcpStream::write_all`](crate::TcpStream::write_all). After a write that failed or was cancelled once it had begun
     /// the stream is broken, and says so: a record without its end cannot be followed by another.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         let mut left = bytes;
@@ -157,7 +157,7 @@ impl TlsStream {
             return Ok(());
         }
         let mut breaks = Breaks(Some(&self.is_broken));
-        self.stream.write_all(records).await.0?;
+        self.stream.send_all(records).await.0?;
         // Somebody before us in the line may have given up meanwhile.
         self.check_unbroken()?;
         breaks.0 = None;

@@ -32,7 +32,7 @@ use super::{UnixAddress, UnixOptions, UnixStream};
 pub struct UnixListener {
     listener: Listener,
     local: UnixAddress,
-    _place: Place,
+    place: Place,
 }
 
 impl UnixListener {
@@ -63,7 +63,7 @@ impl UnixListener {
         Ok(Self {
             listener: Listener::new(socket),
             local,
-            _place: place,
+            place,
         })
     }
 
@@ -81,6 +81,7 @@ impl UnixListener {
     /// Stops listening, removes the file, and returns every connection that had been made and not yet
     /// taken: for a server that stops, and answers those before it goes.
     pub async fn finish(self) -> Vec<UnixStream> {
+        self.place.remove();
         let left = self.listener.finish().await;
         left.into_iter()
             .map(|fd| UnixStream::from_stream(Stream::new(fd)))

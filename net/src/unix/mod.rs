@@ -6,13 +6,17 @@
 mod address;
 mod listener;
 mod options;
+mod shared;
 mod stream;
 
 pub use address::UnixAddress;
 pub use listener::UnixListener;
 pub use options::UnixOptions;
 
+pub(crate) use options::Place;
+pub(crate) use shared::SharedUnix;
 pub use stream::UnixStream;
+pub(crate) use stream::peer_addr;
 
 pub use quoit::buf::Chunk;
 pub use quoit::op::Credentials;

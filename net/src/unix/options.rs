@@ -3,7 +3,8 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use quoit::op::Socket;
 
@@ -32,10 +33,11 @@ pub(crate) struct Bound {
     pub(crate) place: Place,
 }
 
-/// The file of a listener, removed when this is dropped, if it is still ours.
+/// The file of a listener, removed when this is dropped at the latest, if it is still ours.
 #[derive(Debug)]
 pub(crate) struct Place {
-    file: Option<(PathBuf, (u64, u64))>,
+    /// With its device and inode; `None` for an abstract name, and when it was removed.
+    file: Mutex<Option<(PathBuf, (u64, u64))>>,
 }
 
 impl UnixOptions {
@@ -111,7 +113,7 @@ fn remove_if_stale(address: &UnixAddress) -> io::Result<()> {
 }
 
 /// Returns why a connection is refused, if it is.
-fn probe(path: &std::path::Path) -> Option<i32> {
+fn probe(path: &Path) -> Option<i32> {
     let probe = || {
         let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
@@ -133,13 +135,19 @@ impl Place {
             }
             None => None,
         };
-        Ok(Self { file })
+        Ok(Self {
+            file: Mutex::new(file),
+        })
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some((path, ours)) = self.file.take() else {
+    /// Removes the file: nobody finds the socket any more.
+    pub(crate) fn remove(&self) {
+        let file = self
+            .file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some((path, ours)) = file else {
             return;
         };
         // Somebody may have put another in its place.
@@ -148,6 +156,12 @@ impl Drop for Place {
             // It may be gone in this moment; nobody is there to be told.
             let _ = fs::remove_file(&path);
         }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

@@ -1,0 +1,50 @@
+//! One Unix listener for several cores.
+
+use std::io;
+use std::sync::Arc;
+
+use quoit::op::{Listener, Socket};
+
+use super::options::{Bound, Place};
+use super::{UnixAddress, UnixOptions};
+
+/// A Unix socket that every core of a runtime accepts from.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedUnix {
+    socket: Arc<Socket>,
+    place: Arc<Place>,
+    local: UnixAddress,
+    cores: usize,
+}
+
+impl SharedUnix {
+    /// Listens, for so many cores.
+    pub(crate) fn bind(
+        address: &UnixAddress,
+        options: &UnixOptions,
+        cores: usize,
+    ) -> io::Result<Self> {
+        let Bound { socket, place } = options.listen(address)?;
+        Ok(Self {
+            socket: Arc::new(socket),
+            place: Arc::new(place),
+            local: address.clone(),
+            cores,
+        })
+    }
+
+    /// Makes the listener of a core; call it there.
+    pub(crate) fn take(&self) -> io::Result<(Listener, Arc<Place>)> {
+        let socket = self.socket.try_clone()?;
+        let listener = if self.cores == 1 {
+            Listener::new(socket)
+        } else {
+            Listener::in_turn(socket)
+        };
+        Ok((listener, Arc::clone(&self.place)))
+    }
+
+    pub(crate) fn local_addr(&self) -> &UnixAddress {
+        &self.local
+    }
+}
