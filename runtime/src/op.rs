@@ -638,38 +638,24 @@ pub async fn receive_into<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize
 /// A listening stream socket, of any family.
 #[derive(Debug)]
 pub struct Listener {
-    accepted: Accepting,
-}
-
-#[derive(Debug)]
-enum Accepting {
-    /// All that come.
-    Alone(Multishot<ops::Accepted<false>>),
-    /// One, and then the next: whoever waits for one stands at the end of the kernel's line again.
-    InTurn(Multishot<ops::Accepted<true>>),
+    /// Takes all that come.
+    all: Multishot<ops::Accepted<false>>,
+    /// Takes one, and then the next: whoever waits for one stands at the end of the kernel's line again.
+    one: Multishot<ops::Accepted<true>>,
 }
 
 impl Listener {
     /// Takes over a listening socket.
     pub fn new(socket: Socket) -> Self {
+        let fd = socket.into_shared();
         Self {
-            accepted: Accepting::Alone(Multishot::new(socket.into_shared())),
+            all: Multishot::new(fd.clone()),
+            one: Multishot::new(fd),
         }
     }
 
-    /// Takes over one descriptor of a listening socket that others accept from as well, such as other
-    /// cores: see [`Socket::try_clone`]. The kernel gives each connection to one of those who wait, in
-    /// turn, and wakes nobody else.
-    ///
-    /// Each connection is asked for anew, where [`Listener::new`] asks once for all of them: of several
-    /// who did that, the kernel would give everything to the first.
-    pub fn in_turn(socket: Socket) -> Self {
-        Self {
-            accepted: Accepting::InTurn(Multishot::new(socket.into_shared())),
-        }
-    }
-
-    /// Waits for a connection.
+    /// Waits for a connection. The kernel is asked once for all that come: some more than were waited
+    /// for may have been taken from its queue.
     ///
     /// # Errors
     ///
@@ -677,7 +663,25 @@ impl Listener {
     /// first. Cancelled, nothing is lost: a connection that arrives is there for the next call.
     pub fn accept(&self) -> impl Future<Output = io::Result<SharedFd>> {
         AcceptNext {
-            listener: self,
+            from: &self.all,
+            wait: NextWait::default(),
+        }
+    }
+
+    /// As [`Listener::accept`], but the kernel is asked for this one alone. For a socket that listeners
+    /// of other cores have as well (see [`Socket::try_clone`]): the kernel gives each connection to one
+    /// of those who wait, in turn, and wakes nobody else; of several who ask for all, it would give
+    /// everything to the first. And for who can take no more than one: the rest stays with the kernel.
+    ///
+    /// A connection that [`Listener::accept`] has taken already is not found here, nor the other way
+    /// round: [`Listener::pause`] in between.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Listener::accept`].
+    pub fn accept_one(&self) -> impl Future<Output = io::Result<SharedFd>> {
+        AcceptNext {
+            from: &self.one,
             wait: NextWait::default(),
         }
     }
@@ -686,10 +690,9 @@ impl Listener {
     /// its queue. Returns those that had been taken and given to nobody. Happens also in a cancelled
     /// scope. Not while a task waits for one.
     pub async fn pause(&self) -> Vec<SharedFd> {
-        match &self.accepted {
-            Accepting::Alone(accepted) => rest(accepted.stop().await),
-            Accepting::InTurn(accepted) => rest(accepted.stop().await),
-        }
+        let mut left = rest(self.all.stop().await);
+        left.extend(rest(self.one.stop().await));
+        left
     }
 
     /// Stops listening, and returns every connection that had been made and not yet taken: for a
@@ -697,7 +700,7 @@ impl Listener {
     pub async fn finish(self) -> Vec<SharedFd> {
         let mut left = self.pause().await;
         // Those that the kernel has made and nobody has accepted.
-        if let Ok(number) = self.descriptor().open_number() {
+        if let Ok(number) = self.all.fd().open_number() {
             left.extend(socket::accept_waiting(number));
         }
         left
@@ -709,19 +712,12 @@ impl Listener {
     ///
     /// Those of `getsockname(2)`; and if it is no internet address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        socket::local_addr(self.descriptor().open_number()?)
+        socket::local_addr(self.all.fd().open_number()?)
     }
 
     /// Returns the descriptor.
     pub fn fd(&self) -> SharedFd {
-        self.descriptor().clone()
-    }
-
-    fn descriptor(&self) -> &SharedFd {
-        match &self.accepted {
-            Accepting::Alone(accepted) => accepted.fd(),
-            Accepting::InTurn(accepted) => accepted.fd(),
-        }
+        self.all.fd().clone()
     }
 }
 
@@ -732,33 +728,28 @@ fn rest<Q: Queue>(queue: Option<Q>) -> Vec<Q::Item> {
     })
 }
 
-struct AcceptNext<'a> {
-    listener: &'a Listener,
+struct AcceptNext<'a, const ONE: bool> {
+    from: &'a Multishot<ops::Accepted<ONE>>,
     wait: NextWait,
 }
 
-impl Future for AcceptNext<'_> {
+impl<const ONE: bool> Future for AcceptNext<'_, ONE> {
     type Output = io::Result<SharedFd>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let next = match &this.listener.accepted {
-            Accepting::Alone(accepted) => accepted.poll_next(&mut this.wait, cx),
-            Accepting::InTurn(accepted) => accepted.poll_next(&mut this.wait, cx),
-        };
-        next.map(|accepted| match accepted {
-            Ok(Some(fd)) => Ok(fd),
-            Ok(None) => unreachable!("a listener has no end"),
-            Err(error) => Err(error),
-        })
+        this.from
+            .poll_next(&mut this.wait, cx)
+            .map(|accepted| match accepted {
+                Ok(Some(fd)) => Ok(fd),
+                Ok(None) => unreachable!("a listener has no end"),
+                Err(error) => Err(error),
+            })
     }
 }
 
-impl Drop for AcceptNext<'_> {
+impl<const ONE: bool> Drop for AcceptNext<'_, ONE> {
     fn drop(&mut self) {
-        match &self.listener.accepted {
-            Accepting::Alone(accepted) => accepted.end_wait(&mut self.wait),
-            Accepting::InTurn(accepted) => accepted.end_wait(&mut self.wait),
-        }
+        self.from.end_wait(&mut self.wait);
     }
 }

@@ -63,18 +63,18 @@ fn a_listener_that_pauses_hands_over_what_it_has_taken_and_takes_no_more() {
 }
 
 #[test]
-fn a_listener_in_turn_takes_one_connection_for_one_who_waits() {
+fn an_accept_of_one_takes_one() {
     on_core(|_| async {
         let address = "127.0.0.1:0".parse().expect("an address");
         let socket = TcpOptions::new().listen(address).expect("a free port");
         let address = socket.local_addr().expect("bound");
-        let listener = op::Listener::in_turn(socket);
+        let listener = op::Listener::new(socket);
         let mut clients = Vec::new();
         for _ in 0..5 {
             clients.push(TcpStream::connect(address).await.expect("it listens"));
         }
         for _ in 0..4 {
-            drop(listener.accept().await.expect("some wait"));
+            drop(listener.accept_one().await.expect("some wait"));
             sleep(Duration::from_millis(5))
                 .await
                 .expect("not cancelled");

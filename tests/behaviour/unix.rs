@@ -238,8 +238,8 @@ fn cores_that_share_a_socket_are_woken_in_turn() {
         let socket = socket.try_clone().expect("a descriptor");
         let counts = Arc::clone(&accepted);
         let task = handle.spawn(core, move || async move {
-            let listener = Listener::in_turn(socket);
-            while listener.accept().await.is_ok() {
+            let listener = Listener::new(socket);
+            while listener.accept_one().await.is_ok() {
                 counts[core.index()].fetch_add(1, Ordering::Relaxed);
             }
         });

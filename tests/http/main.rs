@@ -4,6 +4,8 @@ mod authority;
 mod binding;
 mod cancels;
 mod drain;
+mod handle;
+mod limits;
 mod listening;
 mod patience;
 mod peers;

@@ -45,6 +45,8 @@ pub(super) struct Limits {
     pub(super) max_body: u64,
     pub(super) max_concurrent_streams: u32,
     pub(super) strictness: Strictness,
+    /// Of one core.
+    pub(super) max_connections: usize,
 }
 
 /// Whose a request is: in the extensions of each request.
@@ -79,6 +81,7 @@ impl Default for Limits {
             max_body: 16 * 1024 * 1024,
             max_concurrent_streams: super::http2::MAX_CONCURRENT_STREAMS,
             strictness: Strictness::Strict,
+            max_connections: 16 * 1024,
         }
     }
 }

@@ -132,12 +132,14 @@ impl Port {
             Self::Tcp(port) => Door {
                 listener: port.take(core)?.into_op(),
                 family: Family::Tcp,
+                is_shared: false,
             },
             Self::Unix(port) => {
                 let (listener, place) = port.take()?;
                 Door {
                     listener,
                     family: Family::Unix(place),
+                    is_shared: port.is_shared(),
                 }
             }
         })
@@ -147,8 +149,17 @@ impl Port {
 /// Where connections come in, on one core.
 #[derive(Debug)]
 pub(super) struct Door {
-    pub(super) listener: Listener,
+    listener: Listener,
     family: Family,
+    is_shared: bool,
+}
+
+/// How many connections are asked of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Appetite {
+    One,
+    /// All that come: asked once, and cheaper than one after the other.
+    All,
 }
 
 /// What is on the other side of a door.
@@ -160,6 +171,21 @@ enum Family {
 }
 
 impl Door {
+    /// Waits for a connection. What waits while this waits at other doors is not lost.
+    pub(super) async fn accept(&self, appetite: Appetite) -> io::Result<SharedFd> {
+        if self.is_shared || appetite == Appetite::One {
+            self.listener.accept_one().await
+        } else {
+            self.listener.accept().await
+        }
+    }
+
+    /// Leaves connections with the kernel until the next accept; returns those that it had given.
+    pub(super) async fn pause(&self) -> Vec<(Stream, Client)> {
+        let taken = self.listener.pause().await;
+        taken.into_iter().filter_map(|fd| self.meet(fd)).collect()
+    }
+
     /// Returns a connection that came in here, with whose it is; `None` if it has gone already.
     pub(super) fn meet(&self, fd: SharedFd) -> Option<(Stream, Client)> {
         self.family.meet(fd)
@@ -170,7 +196,9 @@ impl Door {
         if let Family::Unix(place) = &self.family {
             place.remove();
         }
-        let Self { listener, family } = self;
+        let Self {
+            listener, family, ..
+        } = self;
         let left = listener.finish().await;
         let met = left.into_iter().filter_map(|fd| family.meet(fd));
         met.collect()

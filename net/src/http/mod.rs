@@ -11,6 +11,7 @@ mod connection;
 mod core;
 mod executor;
 mod frames;
+mod handle;
 mod http2;
 mod incoming;
 mod io;
@@ -26,6 +27,7 @@ use std::error::Error;
 
 pub use connection::Peer;
 pub use executor::Executor;
+pub use handle::{ConnectionCounts, ServerHandle};
 pub use incoming::Incoming;
 pub use io::Io;
 pub use listen::Listen;

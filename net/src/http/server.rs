@@ -11,15 +11,16 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
-use quoit::{CancelHandle, CoreId, CoreMetrics, Cores, RemoteHandle, Runtime};
+use quoit::{CoreId, CoreMetrics, Cores, RemoteHandle, Runtime};
 
 use super::connection::{self, Draining, Limits, Site};
+use super::core::Plan;
+use super::handle::{ServerHandle, Shared};
 use super::listen::{Named, Options, Port};
 use super::strict::Strictness;
 use super::trouble::{Listener, Trouble};
@@ -50,7 +51,6 @@ use crate::unix::UnixOptions;
 /// Dropped, it shuts down with a grace period of 5 s.
 #[derive(Debug)]
 pub struct Server {
-    local: Vec<Address>,
     shared: Arc<Shared>,
     /// Present until the server has been stopped.
     running: Option<Running>,
@@ -79,55 +79,6 @@ impl fmt::Display for Report {
             "{} connections finished, {} cut",
             self.finished, self.cut
         )
-    }
-}
-
-/// What the cores and the outside share.
-#[derive(Debug, Default)]
-pub(super) struct Shared(Mutex<Phase>);
-
-#[derive(Debug)]
-enum Phase {
-    /// These cancel the accept loops.
-    Serving(Vec<CancelHandle>),
-    Draining {
-        grace: Duration,
-    },
-}
-
-impl Default for Phase {
-    fn default() -> Self {
-        Self::Serving(Vec::new())
-    }
-}
-
-impl Shared {
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes how this core's accept loop is ended; does it at once if the server drains already.
-    pub(super) fn accepting(&self, handle: CancelHandle) {
-        match &mut *self.phase() {
-            Phase::Serving(handles) => handles.push(handle),
-            Phase::Draining { .. } => drop(handle.cancel()),
-        }
-    }
-
-    fn drain(&self, grace: Duration) {
-        let before = std::mem::replace(&mut *self.phase(), Phase::Draining { grace });
-        if let Phase::Serving(handles) = before {
-            for handle in handles {
-                handle.cancel();
-            }
-        }
-    }
-
-    pub(super) fn grace(&self) -> Duration {
-        match *self.phase() {
-            Phase::Serving(_) => Duration::ZERO,
-            Phase::Draining { grace } => grace,
-        }
     }
 }
 
@@ -166,21 +117,23 @@ impl Server {
     ///
     /// If it listens on Unix sockets alone: then ask [`Server::local_addrs`].
     pub fn local_addr(&self) -> SocketAddr {
-        let first = self.local.iter().find_map(Address::as_tcp);
+        let first = self.local_addrs().iter().find_map(Address::as_tcp);
         first.expect("this server listens on no internet address: ask local_addrs")
     }
 
     /// Returns all addresses it listens on, in the order in which they were given.
     pub fn local_addrs(&self) -> &[Address] {
-        &self.local
+        self.shared.local()
+    }
+
+    /// Returns what reaches this server from anywhere.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle::new(Arc::clone(&self.shared))
     }
 
     /// Returns what each core has done so far.
     pub fn metrics(&self) -> Vec<CoreMetrics> {
-        self.running
-            .as_ref()
-            .map(|running| running.runtime.handle().metrics())
-            .unwrap_or_default()
+        self.handle().metrics()
     }
 
     /// Stops accepting, lets open connections answer what they have begun to read, and returns when
@@ -194,25 +147,42 @@ impl Server {
         self.stop(grace)
     }
 
+    /// Waits until somebody drains it ([`ServerHandle::drain`]) and it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Server::shutdown`]; on a thread that runs a core it drains, with a grace period of 5 s.
+    pub fn wait(mut self) -> io::Result<Report> {
+        if CoreId::current().is_some() {
+            return self.stop(DROP_GRACE);
+        }
+        self.end()
+    }
+
     fn stop(&mut self, grace: Duration) -> io::Result<Report> {
         self.shared.drain(grace);
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<Report> {
         let Some(running) = self.running.take() else {
             return Ok(Report::default());
         };
         if CoreId::current().is_some() {
             // Nobody is there to be told how it went.
-            let stop = move || drop(running.stop());
+            let shared = Arc::clone(&self.shared);
+            let stop = move || drop(running.stop(&shared));
             quoit::start_thread("quoit-stop", stop)?;
             let what = "a core cannot block until the server has drained; it drains by itself";
             return Err(io::Error::new(io::ErrorKind::WouldBlock, what));
         }
-        running.stop()
+        running.stop(&self.shared)
     }
 }
 
 impl Running {
     /// Waits until every core has drained, and stops them.
-    fn stop(self) -> io::Result<Report> {
+    fn stop(self, shared: &Shared) -> io::Result<Report> {
         let Self { runtime, mains } = self;
         let mut report = Report::default();
         let mut failure = None;
@@ -230,6 +200,7 @@ impl Running {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
+        shared.stop();
         runtime.shutdown(LAST_GRACE);
         failure.map_or(Ok(report), Err)
     }
@@ -337,6 +308,19 @@ impl<A: Listen> Builder<A> {
         self
     }
 
+    /// How many connections a core may have open. Beyond that it accepts no more: they wait in the
+    /// kernel, as many as [`TcpOptions::backlog`] says, and one comes in for each that ends. A port is
+    /// shared by all cores, and a connection that the kernel has given to one stays there, also where
+    /// another has room.
+    ///
+    /// Default 16 384: at some kilobytes each that is memory a machine has, and a bound that a flood
+    /// meets before the memory ends.
+    #[must_use]
+    pub fn max_connections(mut self, per_core: usize) -> Self {
+        self.limits.max_connections = per_core;
+        self
+    }
+
     /// How many bytes the head of a request may have; more is answered with 431. Default 64 KiB.
     #[must_use]
     pub fn max_head(mut self, bytes: usize) -> Self {
@@ -423,6 +407,10 @@ impl<A: Listen> Builder<A> {
                 "max_concurrent_streams is 0, with which no request could be made: set 1 or more";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
+        if self.limits.max_connections == 0 {
+            let what = "max_connections is 0: a server needs room for one connection at least";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         let runtime = Runtime::builder().cores(self.cores).build()?;
         let tls = self.tls.map(|tls| tls.protocols(&connection::OFFERED));
         let tls = tls.transpose()?;
@@ -433,7 +421,8 @@ impl<A: Listen> Builder<A> {
             &self.options,
         )?];
         ports.extend(Port::bind_all(self.also, &cores, &self.options)?);
-        let shared = Arc::new(Shared::default());
+        let local = ports.iter().map(Port::local_addr).collect();
+        let shared = Arc::new(Shared::new(cores.clone(), local));
         let mut made = Vec::new();
         let mut mains = Vec::new();
         for core in cores.cores() {
@@ -460,7 +449,14 @@ impl<A: Listen> Builder<A> {
                             listener: trouble,
                             draining: Draining::default(),
                         };
-                        core::serve(doors, Rc::new(site), &shared).await
+                        let tally = shared.tally(core.index());
+                        let plan = Plan {
+                            doors,
+                            site,
+                            shared,
+                            tally,
+                        };
+                        core::serve(plan).await
                     }
                     Err(error) => {
                         tell.send(Err(error));
@@ -474,7 +470,6 @@ impl<A: Listen> Builder<A> {
             made.push(told);
         }
         let server = Server {
-            local: ports.iter().map(Port::local_addr).collect(),
             shared,
             running: Some(Running { runtime, mains }),
         };

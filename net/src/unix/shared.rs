@@ -14,7 +14,7 @@ pub(crate) struct SharedUnix {
     socket: Arc<Socket>,
     place: Arc<Place>,
     local: UnixAddress,
-    cores: usize,
+    is_shared: bool,
 }
 
 impl SharedUnix {
@@ -29,19 +29,19 @@ impl SharedUnix {
             socket: Arc::new(socket),
             place: Arc::new(place),
             local: address.clone(),
-            cores,
+            is_shared: cores > 1,
         })
     }
 
     /// Makes the listener of a core; call it there.
     pub(crate) fn take(&self) -> io::Result<(Listener, Arc<Place>)> {
-        let socket = self.socket.try_clone()?;
-        let listener = if self.cores == 1 {
-            Listener::new(socket)
-        } else {
-            Listener::in_turn(socket)
-        };
+        let listener = Listener::new(self.socket.try_clone()?);
         Ok((listener, Arc::clone(&self.place)))
+    }
+
+    /// Returns whether several cores accept from it, which thus take one connection at a time.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     pub(crate) fn local_addr(&self) -> &UnixAddress {

@@ -1,0 +1,275 @@
+//! `ServerHandle`: what a program holds on to while its server runs.
+//!
+//! Everything here belongs to one server; there is nothing that servers of a process share.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quoit::time::Instant;
+use quoit::{CancelHandle, CoreMetrics, Handle, ScopeDump};
+
+use crate::Address;
+
+/// Reaches a server from anywhere: to see what it does, and to let it drain. Cheap to clone.
+///
+/// It does not keep the server running. Of one that has stopped it says that it drains, and that
+/// nothing is open.
+///
+/// ```no_run
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+/// use http::Response;
+/// use quoit_net::http::Server;
+///
+/// let server = Server::bind("127.0.0.1:8080")
+///     .serve(|_| async { Ok::<_, Infallible>(Response::new("hello\n".to_owned())) })?;
+/// let handle = server.handle();
+/// std::thread::spawn(move || {
+///     // … until something happens …
+///     handle.drain(Duration::from_secs(10));
+/// });
+/// println!("{}", server.wait()?);
+/// # Ok::<_, std::io::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+}
+
+/// The connections of one core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ConnectionCounts {
+    /// Open now.
+    pub open: u64,
+    /// Begun since the server started.
+    pub begun: u64,
+    /// How often as many were open as may be, so that no more were accepted; see
+    /// [`Builder::max_connections`](super::Builder::max_connections).
+    pub full: u64,
+}
+
+impl ServerHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Begins to drain: the server stops accepting and lets open connections answer what they have
+    /// begun to read; what is left after `grace` is cancelled. Returns at once;
+    /// [`Server::wait`](super::Server::wait) waits for it.
+    ///
+    /// Called again with less patience, the server has less; with more, it stays as it was.
+    pub fn drain(&self, grace: Duration) {
+        self.shared.drain(grace);
+    }
+
+    /// Returns whether the server drains, or has stopped.
+    pub fn is_draining(&self) -> bool {
+        !matches!(*self.shared.phase(), Phase::Serving { .. })
+    }
+
+    /// Returns the connections of each core.
+    pub fn connections(&self) -> Vec<ConnectionCounts> {
+        self.shared
+            .tallies
+            .iter()
+            .map(|tally| tally.read())
+            .collect()
+    }
+
+    /// Returns how many connections are open on all cores together.
+    pub fn open_connections(&self) -> u64 {
+        self.connections().iter().map(|core| core.open).sum()
+    }
+
+    /// Returns what each core has done so far; nothing once the server has stopped.
+    pub fn metrics(&self) -> Vec<CoreMetrics> {
+        self.shared
+            .while_it_runs(Handle::metrics)
+            .unwrap_or_default()
+    }
+
+    /// Asks every core for its scope tree; see [`Handle::dump`]. A server that has stopped has none,
+    /// which is said for each core.
+    pub fn dump(&self, patience: Duration) -> ScopeDump {
+        self.shared.cores.dump(patience)
+    }
+
+    /// Returns the first internet address it listens on, if there is one.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addrs().iter().find_map(Address::as_tcp)
+    }
+
+    /// Returns all addresses it listens on, in the order in which they were given.
+    pub fn local_addrs(&self) -> &[Address] {
+        &self.shared.local
+    }
+}
+
+/// Counts the connections of a core: written there, read anywhere.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    open: AtomicU64,
+    begun: AtomicU64,
+    full: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn begin(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn fill(&self) {
+        self.full.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> ConnectionCounts {
+        ConnectionCounts {
+            open: self.open.load(Ordering::Relaxed),
+            begun: self.begun.load(Ordering::Relaxed),
+            full: self.full.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What the cores and the outside share.
+pub(super) struct Shared {
+    phase: Mutex<Phase>,
+    cores: Handle,
+    local: Vec<Address>,
+    tallies: Vec<Arc<Tally>>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Serving {
+        /// These cancel the accept loops.
+        accepting: Vec<CancelHandle>,
+    },
+    Draining {
+        grace: Duration,
+        until: Instant,
+        /// Where cores wait for their connections, no longer than until then.
+        finishing: Vec<CancelHandle>,
+    },
+    /// No core is there any more.
+    Stopped,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(cores: Handle, local: Vec<Address>) -> Self {
+        let tallies = cores.cores().iter().map(|_| Arc::default()).collect();
+        Self {
+            phase: Mutex::new(Phase::Serving {
+                accepting: Vec::new(),
+            }),
+            cores,
+            local,
+            tallies,
+        }
+    }
+
+    pub(super) fn local(&self) -> &[Address] {
+        &self.local
+    }
+
+    /// Returns the counts of a core, by its place.
+    pub(super) fn tally(&self, core: usize) -> Arc<Tally> {
+        Arc::clone(&self.tallies[core])
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how this core's accept loop is ended; does it at once if the server drains already.
+    pub(super) fn accepting(&self, handle: CancelHandle) {
+        match &mut *self.phase() {
+            Phase::Serving { accepting } => accepting.push(handle),
+            Phase::Draining { .. } | Phase::Stopped => drop(handle.cancel()),
+        }
+    }
+
+    /// Notes where this core waits for its connections.
+    pub(super) fn finishing(&self, handle: CancelHandle) {
+        if let Phase::Draining {
+            until, finishing, ..
+        } = &mut *self.phase()
+        {
+            // It may have moved since the core asked for it.
+            handle.set_deadline(*until);
+            finishing.push(handle);
+        }
+    }
+
+    pub(super) fn drain(&self, grace: Duration) {
+        let until = Instant::now() + grace;
+        let phase = &mut *self.phase();
+        match phase {
+            Phase::Serving { accepting } => {
+                let accepting = std::mem::take(accepting);
+                *phase = Phase::Draining {
+                    grace,
+                    until,
+                    finishing: Vec::new(),
+                };
+                for handle in accepting {
+                    handle.cancel();
+                }
+            }
+            Phase::Draining {
+                until: before,
+                finishing,
+                ..
+            } if until < *before => {
+                *before = until;
+                for handle in finishing {
+                    handle.set_deadline(until);
+                }
+            }
+            Phase::Draining { .. } | Phase::Stopped => {}
+        }
+    }
+
+    /// Returns how much patience the drain began with.
+    pub(super) fn grace(&self) -> Duration {
+        match *self.phase() {
+            Phase::Draining { grace, .. } => grace,
+            Phase::Serving { .. } | Phase::Stopped => Duration::ZERO,
+        }
+    }
+
+    /// Returns when patience ends.
+    pub(super) fn deadline(&self) -> Instant {
+        match *self.phase() {
+            Phase::Draining { until, .. } => until,
+            Phase::Serving { .. } | Phase::Stopped => Instant::now(),
+        }
+    }
+
+    /// Notes that the cores are about to go.
+    pub(super) fn stop(&self) {
+        *self.phase() = Phase::Stopped;
+    }
+
+    fn while_it_runs<T>(&self, ask: impl FnOnce(&Handle) -> T) -> Option<T> {
+        let phase = self.phase();
+        (!matches!(*phase, Phase::Stopped)).then(|| ask(&self.cores))
+    }
+}
