@@ -4,6 +4,7 @@ mod authority;
 mod binding;
 mod cancels;
 mod drain;
+mod figures;
 mod handle;
 mod limits;
 mod listening;

@@ -3,16 +3,12 @@
 //! hyper knows when a head takes too long in HTTP/1, and no more. Whether a request has begun to
 //! arrive, whether an answer is stuck, and whether anything happens at all, is counted here.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
+use quoit::time::Instant;
 
-use super::BoxError;
+use super::figures::Figures;
 
 /// The counts of one connection.
 #[derive(Debug, Default)]
@@ -34,6 +30,8 @@ pub(super) struct Activity {
     flooded: Cell<bool>,
     /// The request line of the next request, as far as it came.
     line: Cell<Line>,
+    /// When the connection was accepted, as long as nothing was sent.
+    unsent: RefCell<Option<(Instant, Rc<Figures>)>>,
 }
 
 /// A request line that comes in.
@@ -105,6 +103,9 @@ impl Activity {
     /// Notes that something was sent.
     pub(super) fn note_sent(&self) {
         self.transfers.set(self.transfers.get() + 1);
+        if let Some((accepted, figures)) = self.unsent.take() {
+            figures.first_byte.record(accepted.elapsed());
+        }
     }
 
     /// Returns how many pieces of answers hyper took.
@@ -160,6 +161,31 @@ impl Activity {
         }
         Handling(Rc::clone(self))
     }
+
+    /// Notes that hyper has the body of an answer.
+    pub(super) fn begin_answer(&self) {
+        self.bodies.set(self.bodies.get() + 1);
+    }
+
+    /// Notes that hyper took a piece of an answer.
+    pub(super) fn note_answered(&self) {
+        self.answered.set(self.answered.get() + 1);
+    }
+
+    /// Notes that hyper is done with the body of an answer.
+    pub(super) fn end_answer(&self, asked: Asked) {
+        self.bodies.set(self.bodies.get() - 1);
+        self.note_answered();
+        if asked == Asked::HeadAndBody {
+            // What came meanwhile was the rest of it, and begins nothing.
+            self.note_end_of_request();
+        }
+    }
+
+    /// Lets the first byte that is sent be measured from when the connection was accepted.
+    pub(super) fn measure_first_byte(&self, accepted: Instant, figures: Rc<Figures>) {
+        *self.unsent.borrow_mut() = Some((accepted, figures));
+    }
 }
 
 /// A handler works.
@@ -179,82 +205,6 @@ pub(super) enum Asked {
     Head,
     /// A head and a body, which may come after the answer was made.
     HeadAndBody,
-}
-
-/// Hyper has the body of an answer.
-#[derive(Debug)]
-struct Answering {
-    activity: Rc<Activity>,
-    asked: Asked,
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        let activity = &self.activity;
-        activity.bodies.set(activity.bodies.get() - 1);
-        activity.answered.set(activity.answered.get() + 1);
-        if self.asked == Asked::HeadAndBody {
-            // What came meanwhile was the rest of it, and begins nothing.
-            activity.note_end_of_request();
-        }
-    }
-}
-
-pin_project! {
-    /// A body that is counted for as long as hyper has it; `None` is an empty one. A panic in it is an
-    /// error of its answer, and of nothing else.
-    #[derive(Debug)]
-    pub(super) struct Counted<B> {
-        #[pin]
-        body: Option<B>,
-        answering: Answering,
-    }
-}
-
-impl<B> Counted<B> {
-    pub(super) fn new(body: Option<B>, activity: &Rc<Activity>, asked: Asked) -> Self {
-        activity.bodies.set(activity.bodies.get() + 1);
-        let activity = Rc::clone(activity);
-        Self {
-            body,
-            answering: Answering { activity, asked },
-        }
-    }
-}
-
-impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
-    type Data = B::Data;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let mut this = self.project();
-        let Some(body) = this.body.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        let polled = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
-        let frame = match polled {
-            Ok(polled) => ready!(polled).map(|frame| frame.map_err(Into::into)),
-            Err(payload) => {
-                drop(payload);
-                Some(Err("the body of the answer panicked".into()))
-            }
-        };
-        let answered = &this.answering.activity.answered;
-        answered.set(answered.get() + 1);
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let empty = || SizeHint::with_exact(0);
-        self.body.as_ref().map_or_else(empty, Body::size_hint)
-    }
 }
 
 #[cfg(test)]
@@ -281,11 +231,11 @@ mod tests {
         assert_eq!(activity.unasked_line(), None);
         activity.note_flushed();
         assert_eq!(activity.unasked_line(), None, "a handler works");
-        let answer = Counted::<String>::new(None, &activity, Asked::Head);
+        activity.begin_answer();
         drop(handling);
         activity.note_flushed();
         assert_eq!(activity.unasked_line(), None, "hyper has the answer");
-        drop(answer);
+        activity.end_answer(Asked::Head);
         assert_eq!(activity.unasked_line(), None, "it has not handed over all");
         activity.note_flushed();
         assert_eq!(activity.unasked_line(), Some(0));

@@ -14,19 +14,22 @@ use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{CONNECTION, DATE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use quoit::op::{Credentials, Stream};
 use quoit::sync::Event;
-use quoit::time::sleep;
+use quoit::time::{Instant, sleep};
 use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 
-use super::activity::{Activity, Asked, Counted};
+use super::activity::{Activity, Asked};
+use super::answer::{Audit, Content, Counted, Course};
+use super::figures::Figures;
 use super::incoming::Fate;
 use super::own_answer::OwnAnswers;
+use super::page::PageSite;
 use super::request::{self, Outcome};
 use super::strict::{self, Strictness};
 use super::trouble::{Listener, Trouble};
@@ -66,6 +69,7 @@ pub struct Peer {
 /// Whose a connection is, as the kernel says.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
+    pub(super) accepted: Instant,
     pub(super) address: Address,
     pub(super) credentials: Option<Credentials>,
 }
@@ -94,6 +98,9 @@ pub(super) struct Site<H> {
     pub(super) tls: Option<ServerTls>,
     pub(super) listener: Listener,
     pub(super) draining: Draining,
+    pub(super) figures: Rc<Figures>,
+    pub(super) page: Option<PageSite>,
+    pub(super) audit: Option<Audit>,
 }
 
 /// Whether the server drains, and what time it is.
@@ -204,6 +211,7 @@ where
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
+    activity.measure_first_byte(client.accepted, Rc::clone(&site.figures));
     let service = service_fn(|mut request: Request<body::Incoming>| {
         let asked = if request.body().is_end_stream() {
             Asked::Head
@@ -211,29 +219,55 @@ where
             Asked::HeadAndBody
         };
         let handling = activity.handling(asked);
+        let mut course = Course::begin(&site.figures, site.audit.as_ref(), &peer, &request);
+        let is_head = *request.method() == Method::HEAD;
         let checked = match protocol {
             Protocol::Http2 if super::http2::is_malformed(&request) => Err(StatusCode::BAD_REQUEST),
             _ => strict::check(&mut request, limits.strictness),
         };
         let malformed = checked.is_err();
-        let pending = checked
-            .and_then(|()| admit(request, &limits, &peer))
-            .map(|(request, fate)| request::start(group, &site, request, fate, handling));
+        let part = match (&checked, &site.page) {
+            (Ok(()), Some(page)) => page.part(request.uri().path(), &peer),
+            _ => None,
+        };
+        let method = part.map(|part| (part, request.method().clone()));
+        let pending = match part {
+            Some(_) => None,
+            None => Some(
+                checked
+                    .and_then(|()| admit(request, &limits, &peer))
+                    .map(|(request, fate)| request::start(group, &site, request, fate, handling)),
+            ),
+        };
         let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
         let peer = peer.address.clone();
         async move {
-            let outcome = match pending {
-                Ok(pending) => pending.await,
-                Err(status) => Outcome::Refused(status),
+            let tally = &site.figures.tally;
+            let outcome = match (pending, &site.page, method) {
+                (Some(Ok(pending)), ..) => pending.await,
+                (Some(Err(status)), ..) => Outcome::Refused(status),
+                (None, Some(page), Some((part, method))) => {
+                    Outcome::Own(page.answer(part, &method).await)
+                }
+                (None, ..) => unreachable!("what no handler is asked for is a part of the page"),
             };
             let mut answer = match outcome {
-                Outcome::Answer(answer) => answer.map(Some),
+                Outcome::Answer(answer) => answer.map(|body| Content::Body { body }),
+                Outcome::Own(answer) => answer.map(|bytes| Content::Own { bytes }),
                 Outcome::Failed(error) => {
+                    tally.failed.add_one();
                     let (peer, error) = (&peer, &error);
                     site.listener.tell(&Trouble::Request { peer, error });
                     refusal(StatusCode::INTERNAL_SERVER_ERROR)
                 }
-                Outcome::Refused(status) => refusal(status),
+                Outcome::Late => {
+                    tally.late.add_one();
+                    refusal(StatusCode::SERVICE_UNAVAILABLE)
+                }
+                Outcome::Refused(status) => {
+                    tally.refused.add_one();
+                    refusal(status)
+                }
                 Outcome::Nobody(error) => return Err(error),
             };
             strict::complete(&mut answer);
@@ -242,7 +276,8 @@ where
                 .headers_mut()
                 .entry(DATE)
                 .or_insert_with(|| site.draining.date.now());
-            let unread = answer.body().is_none() && asked == Asked::HeadAndBody;
+            course.answer(answer.status());
+            let unread = matches!(answer.body(), Content::Nothing) && asked == Asked::HeadAndBody;
             let last = site.draining.is_set() || unread || malformed;
             if protocol == Protocol::Http1 && last {
                 // Told with its last answer, a client does not send another request after it. Nor
@@ -250,7 +285,8 @@ where
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
-            Ok::<_, BoxError>(answer.map(|body| Counted::new(body, &activity, asked)))
+            let content = |content| Counted::new(content, &activity, asked, course, is_head);
+            Ok::<_, BoxError>(answer.map(content))
         }
     });
     let finish = Cell::new(false);
@@ -316,8 +352,8 @@ fn admit(
 }
 
 /// An answer of the server's own, without a body.
-fn refusal<B>(status: StatusCode) -> Response<Option<B>> {
-    let mut answer = Response::new(None);
+fn refusal<B>(status: StatusCode) -> Response<Content<B>> {
+    let mut answer = Response::new(Content::Nothing);
     *answer.status_mut() = status;
     answer
 }

@@ -22,7 +22,8 @@ use quoit::time::sleep;
 use quoit::{CarriesCancelled, JoinHandle, Reason, Scope};
 
 use super::connection::{self, Client, Site};
-use super::handle::{Shared, Tally};
+use super::figures::Tally;
+use super::handle::Shared;
 use super::listen::{Appetite, Door};
 use super::server::Report;
 use super::trouble::{Listener, Trouble};
@@ -94,7 +95,6 @@ pub(super) struct Plan<H> {
     pub(super) doors: Vec<Door>,
     pub(super) site: Site<H>,
     pub(super) shared: Arc<Shared>,
-    pub(super) tally: Arc<Tally>,
 }
 
 /// Serves on this core until the server drains, and until its connections have ended or were cut.
@@ -109,9 +109,9 @@ where
         doors,
         site,
         shared,
-        tally,
     } = plan;
     let site = Rc::new(site);
+    let tally = Arc::clone(&site.figures.tally);
     let connections = Rc::new(Connections {
         room: Rc::new(Semaphore::new(site.limits.max_connections)),
         held: RefCell::default(),

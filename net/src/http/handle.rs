@@ -4,13 +4,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quoit::metrics::Snapshot;
 use quoit::time::Instant;
 use quoit::{CancelHandle, CoreMetrics, Handle, ScopeDump};
 
+use super::figures::{Figures, Tally};
 use crate::Address;
 
 /// Reaches a server from anywhere: to see what it does, and to let it drain. Cheap to clone.
@@ -76,7 +77,7 @@ impl ServerHandle {
         self.shared
             .tallies
             .iter()
-            .map(|tally| tally.read())
+            .map(|tally| tally.connections())
             .collect()
     }
 
@@ -92,10 +93,33 @@ impl ServerHandle {
             .unwrap_or_default()
     }
 
+    /// Returns everything that the cores have counted and measured, those of the runtime and of the
+    /// server; nothing once the server has stopped. The server's own:
+    ///
+    /// | count | |
+    /// |---|---|
+    /// | `connections` | open now |
+    /// | `connections_accepted`, `connections_full` | see [`ConnectionCounts`] |
+    /// | `requests` | heads that were read, by protocol: `http1`, `http2` |
+    /// | `answers` | that were begun, by class: `1xx` to `5xx` |
+    /// | `given_up` | requests whose clients went away before their answers were whole |
+    /// | `refused` | requests that the server refused by itself, with 4xx or 501 |
+    /// | `failed`, `late` | requests whose handlers failed or panicked; took longer than they may |
+    ///
+    /// | latency | |
+    /// |---|---|
+    /// | `request` | from the turn in which a head was read until the last of the answer was taken over for sending |
+    /// | `first_byte` | from accepting a connection until the first byte was sent on it |
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared
+            .while_it_runs(|_| self.shared.snapshot())
+            .unwrap_or_default()
+    }
+
     /// Asks every core for its scope tree; see [`Handle::dump`]. A server that has stopped has none,
     /// which is said for each core.
     pub fn dump(&self, patience: Duration) -> ScopeDump {
-        self.shared.cores.dump(patience)
+        self.shared.dump(patience)
     }
 
     /// Returns the first internet address it listens on, if there is one.
@@ -106,37 +130,6 @@ impl ServerHandle {
     /// Returns all addresses it listens on, in the order in which they were given.
     pub fn local_addrs(&self) -> &[Address] {
         &self.shared.local
-    }
-}
-
-/// Counts the connections of a core: written there, read anywhere.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    open: AtomicU64,
-    begun: AtomicU64,
-    full: AtomicU64,
-}
-
-impl Tally {
-    pub(super) fn begin(&self) {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        self.begun.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn end(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn fill(&self) {
-        self.full.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> ConnectionCounts {
-        ConnectionCounts {
-            open: self.open.load(Ordering::Relaxed),
-            begun: self.begun.load(Ordering::Relaxed),
-            full: self.full.load(Ordering::Relaxed),
-        }
     }
 }
 
@@ -173,25 +166,36 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(cores: Handle, local: Vec<Address>) -> Self {
-        let tallies = cores.cores().iter().map(|_| Arc::default()).collect();
-        Self {
+    /// Makes it, with the figures that each core will write.
+    pub(super) fn new(cores: Handle, local: Vec<Address>) -> (Self, Vec<Figures>) {
+        let figures: Vec<_> = cores.cores().iter().map(|_| Figures::new()).collect();
+        let tallies = figures.iter().map(|core| Arc::clone(&core.tally)).collect();
+        let shared = Self {
             phase: Mutex::new(Phase::Serving {
                 accepting: Vec::new(),
             }),
             cores,
             local,
             tallies,
-        }
+        };
+        (shared, figures)
     }
 
     pub(super) fn local(&self) -> &[Address] {
         &self.local
     }
 
-    /// Returns the counts of a core, by its place.
-    pub(super) fn tally(&self, core: usize) -> Arc<Tally> {
-        Arc::clone(&self.tallies[core])
+    /// Returns everything that is counted and measured.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.cores.snapshot();
+        for (core, tally) in snapshot.cores.iter_mut().zip(&self.tallies) {
+            tally.add_to(core);
+        }
+        snapshot
+    }
+
+    pub(super) fn dump(&self, patience: Duration) -> ScopeDump {
+        self.cores.dump(patience)
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {

@@ -6,6 +6,7 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 
 use quoit::op::{Listener, SharedFd, Stream};
+use quoit::time::Instant;
 use quoit::{CoreId, Handle};
 
 use super::connection::Client;
@@ -208,12 +209,15 @@ impl Door {
 impl Family {
     fn meet(&self, fd: SharedFd) -> Option<(Stream, Client)> {
         let stream = Stream::new(fd);
+        let accepted = Instant::recent();
         let client = match self {
             Self::Tcp => Client {
+                accepted,
                 address: stream.peer_addr().ok()?.into(),
                 credentials: None,
             },
             Self::Unix(_) => Client {
+                accepted,
                 address: unix::peer_addr(&stream).ok()?.into(),
                 credentials: stream.peer_credentials().ok(),
             },

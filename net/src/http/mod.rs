@@ -7,9 +7,11 @@
 //! Nothing here is `Send`: a handler may hold an `Rc` across awaits.
 
 mod activity;
+mod answer;
 mod connection;
 mod core;
 mod executor;
+mod figures;
 mod frames;
 mod handle;
 mod http2;
@@ -17,6 +19,7 @@ mod incoming;
 mod io;
 mod listen;
 mod own_answer;
+mod page;
 mod request;
 mod server;
 mod strict;
@@ -25,12 +28,14 @@ mod trouble;
 
 use std::error::Error;
 
+pub use answer::Answered;
 pub use connection::Peer;
 pub use executor::Executor;
 pub use handle::{ConnectionCounts, ServerHandle};
 pub use incoming::Incoming;
 pub use io::Io;
 pub use listen::Listen;
+pub use page::Page;
 pub use server::{Builder, Report, Server};
 pub use strict::Strictness;
 pub use timer::Timer;

@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use quoit::{Cancelled, Group, JoinError, JoinHandle, Reason, Scope};
@@ -29,8 +30,12 @@ use super::{BoxError, Incoming};
 /// What came of a request.
 pub(super) enum Outcome<B> {
     Answer(Response<B>),
+    /// The server's own.
+    Own(Response<Bytes>),
     /// There is none of the handler's, for a reason that the client is told.
     Refused(StatusCode),
+    /// The handler took longer than it may.
+    Late,
     /// The handler failed.
     Failed(BoxError),
     /// Nobody waits for one any more.
@@ -97,7 +102,7 @@ impl<B> Future for Pending<B> {
         this.ended = true;
         Poll::Ready(match ended {
             Ok(Ok(answer)) => Outcome::Answer(answer),
-            Ok(Err(Failure::Late)) => Outcome::Refused(StatusCode::SERVICE_UNAVAILABLE),
+            Ok(Err(Failure::Late)) => Outcome::Late,
             Ok(Err(Failure::Error(error))) => match this.fate.fault() {
                 Some(Fault::Refused(status)) => Outcome::Refused(status),
                 Some(Fault::Gone) => Outcome::Nobody(error),

@@ -11,17 +11,21 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
+use quoit::metrics::Snapshot;
 use quoit::{CoreId, CoreMetrics, Cores, RemoteHandle, Runtime};
 
+use super::answer::{Answered, Audit};
 use super::connection::{self, Draining, Limits, Site};
 use super::core::Plan;
 use super::handle::{ServerHandle, Shared};
 use super::listen::{Named, Options, Port};
+use super::page::{Page, PageSite};
 use super::strict::Strictness;
 use super::trouble::{Listener, Trouble};
 use super::{BoxError, Incoming, Listen, core};
@@ -92,6 +96,8 @@ pub struct Builder<A> {
     options: Options,
     tls: Option<ServerTls>,
     listener: Listener,
+    page: Option<Page>,
+    audit: Option<Audit>,
 }
 
 impl Server {
@@ -108,6 +114,8 @@ impl Server {
             options: Options::default(),
             tls: None,
             listener: Listener::default(),
+            page: None,
+            audit: None,
         }
     }
 
@@ -129,6 +137,11 @@ impl Server {
     /// Returns what reaches this server from anywhere.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// Returns everything that the cores have counted and measured; see [`ServerHandle::snapshot`].
+    pub fn snapshot(&self) -> Snapshot {
+        self.handle().snapshot()
     }
 
     /// Returns what each core has done so far.
@@ -308,6 +321,23 @@ impl<A: Listen> Builder<A> {
         self
     }
 
+    /// Says what the server does beneath a path: a live page, and the same for programs. Default: it
+    /// does not.
+    #[must_use]
+    pub fn page(mut self, page: Page) -> Self {
+        self.page = Some(page);
+        self
+    }
+
+    /// Tells this of each request that has ended: answered, refused or given up. On the core that had it:
+    /// it is not to wait. What a client sends that is no request is told to
+    /// [`on_trouble`](Self::on_trouble).
+    #[must_use]
+    pub fn on_answer(mut self, listener: impl Fn(&Answered<'_>) + Send + Sync + 'static) -> Self {
+        self.audit = Some(Audit::new(listener));
+        self
+    }
+
     /// How many connections a core may have open. Beyond that it accepts no more: they wait in the
     /// kernel, as many as [`TcpOptions::backlog`] says, and one comes in for each that ends. A port is
     /// shared by all cores, and a connection that the kernel has given to one stays there, also where
@@ -422,12 +452,14 @@ impl<A: Listen> Builder<A> {
         )?];
         ports.extend(Port::bind_all(self.also, &cores, &self.options)?);
         let local = ports.iter().map(Port::local_addr).collect();
-        let shared = Arc::new(Shared::new(cores.clone(), local));
+        let (shared, figures) = Shared::new(cores.clone(), local);
+        let shared = Arc::new(shared);
         let mut made = Vec::new();
         let mut mains = Vec::new();
-        for core in cores.cores() {
+        for (core, figures) in cores.cores().into_iter().zip(figures) {
             let (make, ports, shared) = (make.clone(), ports.clone(), Arc::clone(&shared));
             let (limits, tls, trouble) = (self.limits, tls.clone(), self.listener.clone());
+            let (page, audit) = (self.page.clone(), self.audit.clone());
             let (tell, told) = RemoteHandle::<io::Result<()>>::channel();
             let main = cores.spawn(core, move || async move {
                 let ready = match make(core).await {
@@ -448,13 +480,14 @@ impl<A: Listen> Builder<A> {
                             tls,
                             listener: trouble,
                             draining: Draining::default(),
+                            figures: Rc::new(figures),
+                            page: page.map(|page| PageSite::new(page, Arc::clone(&shared))),
+                            audit,
                         };
-                        let tally = shared.tally(core.index());
                         let plan = Plan {
                             doors,
                             site,
                             shared,
-                            tally,
                         };
                         core::serve(plan).await
                     }

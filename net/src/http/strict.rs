@@ -12,6 +12,8 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
+use super::answer::Content;
+
 /// How much of what RFC 9112 and RFC 9113 forbid in the address of a request is refused.
 ///
 /// Where a message ends is never a matter of leniency: lengths that differ or are no numbers, codings that
@@ -63,11 +65,11 @@ pub(super) fn check<B>(request: &mut Request<B>, strictness: Strictness) -> Resu
 
 /// Takes from an answer what its status does not let it have, whatever the handler gave it: a length from
 /// one without content (RFC 9110, section 8.6), content from one that must not have any (15.3.6).
-pub(super) fn complete<B>(answer: &mut Response<Option<B>>) {
+pub(super) fn complete<B>(answer: &mut Response<Content<B>>) {
     match answer.status() {
         StatusCode::NO_CONTENT => drop(answer.headers_mut().remove(CONTENT_LENGTH)),
         StatusCode::RESET_CONTENT => {
-            *answer.body_mut() = None;
+            *answer.body_mut() = Content::Nothing;
             answer.headers_mut().remove(CONTENT_LENGTH);
             answer.headers_mut().remove(TRANSFER_ENCODING);
         }

@@ -22,6 +22,12 @@ impl Instant {
         driver::monotonic_now()
     }
 
+    /// Returns when the core last looked at the clock, without looking again: at most a turn ago, and
+    /// for what came from the kernel in this turn about when it came. Off a core it is [`now`](Self::now).
+    pub fn recent() -> Self {
+        current::try_with(|core| core.now.get()).unwrap_or_else(Self::now)
+    }
+
     /// Returns how long ago this was; zero if it lies ahead.
     pub fn elapsed(self) -> Duration {
         Self::now() - self

@@ -1,0 +1,326 @@
+//! An answer on its way: the body as hyper takes it, and what is noted when hyper is done with it.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use quoit::time::Instant;
+
+use super::activity::{Activity, Asked};
+use super::figures::Figures;
+use super::{BoxError, Peer};
+
+/// A request that was answered, or given up: for an access log.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Answered<'a> {
+    /// Whose it was.
+    pub peer: &'a Peer,
+    /// What was asked.
+    pub method: &'a Method,
+    /// For what.
+    pub uri: &'a Uri,
+    /// In which version of HTTP.
+    pub version: Version,
+    /// The client's `Referer`.
+    pub referer: Option<&'a HeaderValue>,
+    /// The client's `User-Agent`.
+    pub user_agent: Option<&'a HeaderValue>,
+    /// What it was answered with; `None` if the client had gone before there was an answer.
+    pub status: Option<StatusCode>,
+    /// How many bytes of the answer's body were taken over for sending.
+    pub sent: u64,
+    /// Whether that was all of it.
+    pub whole: bool,
+    /// How long it took, from the turn in which the head was read.
+    pub took: Duration,
+}
+
+/// Who is told of requests that have ended.
+#[derive(Clone)]
+pub(super) struct Audit(Arc<dyn Fn(&Answered<'_>) + Send + Sync>);
+
+impl Audit {
+    pub(super) fn new(listener: impl Fn(&Answered<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Audit")
+    }
+}
+
+/// What is told of a request once it has ended, kept meanwhile.
+#[derive(Debug)]
+struct Entry {
+    audit: Audit,
+    peer: Peer,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+}
+
+/// One request, from its head to the end of its answer. Dropped before that, it was given up.
+#[derive(Debug)]
+pub(super) struct Course {
+    figures: Rc<Figures>,
+    entry: Option<Box<Entry>>,
+    begun: Instant,
+    status: Option<StatusCode>,
+    sent: u64,
+    whole: bool,
+}
+
+impl Course {
+    /// Begins with a head that was just read.
+    pub(super) fn begin<B>(
+        figures: &Rc<Figures>,
+        audit: Option<&Audit>,
+        peer: &Peer,
+        request: &Request<B>,
+    ) -> Self {
+        let tally = &figures.tally;
+        match request.version() {
+            Version::HTTP_2 => tally.http2.add_one(),
+            _ => tally.http1.add_one(),
+        }
+        let entry = audit.map(|audit| {
+            Box::new(Entry {
+                audit: audit.clone(),
+                peer: peer.clone(),
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                version: request.version(),
+                referer: request.headers().get(REFERER).cloned(),
+                user_agent: request.headers().get(USER_AGENT).cloned(),
+            })
+        });
+        Self {
+            figures: Rc::clone(figures),
+            entry,
+            begun: Instant::recent(),
+            status: None,
+            sent: 0,
+            whole: false,
+        }
+    }
+
+    /// Notes with what it is answered.
+    pub(super) fn answer(&mut self, status: StatusCode) {
+        self.figures.tally.answer(status);
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Course {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        if self.whole {
+            self.figures.request.record(took);
+        } else {
+            self.figures.tally.given_up.add_one();
+        }
+        if let Some(entry) = self.entry.take() {
+            let answered = Answered {
+                peer: &entry.peer,
+                method: &entry.method,
+                uri: &entry.uri,
+                version: entry.version,
+                referer: entry.referer.as_ref(),
+                user_agent: entry.user_agent.as_ref(),
+                status: self.status,
+                sent: self.sent,
+                whole: self.whole,
+                took,
+            };
+            (entry.audit.0)(&answered);
+        }
+    }
+}
+
+/// Hyper has the body of an answer.
+#[derive(Debug)]
+struct Answering {
+    activity: Rc<Activity>,
+    asked: Asked,
+    course: Course,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.activity.end_answer(self.asked);
+    }
+}
+
+pin_project! {
+    /// What an answer consists of.
+    #[derive(Debug)]
+    #[project = ContentProjection]
+    pub(super) enum Content<B> {
+        /// A head alone.
+        Nothing,
+        /// What the server says by itself.
+        Own { bytes: Bytes },
+        /// What the handler says.
+        Body { #[pin] body: B },
+    }
+}
+
+pin_project! {
+    /// A body that is counted for as long as hyper has it. A panic in it is an error of its answer, and
+    /// of nothing else.
+    #[derive(Debug)]
+    pub(super) struct Counted<B> {
+        #[pin]
+        content: Content<B>,
+        answering: Answering,
+    }
+}
+
+impl<B: Body> Counted<B> {
+    /// Hands a body to hyper; `is_head` says that no more than the head will be sent.
+    pub(super) fn new(
+        content: Content<B>,
+        activity: &Rc<Activity>,
+        asked: Asked,
+        mut course: Course,
+        is_head: bool,
+    ) -> Self {
+        activity.begin_answer();
+        course.whole = is_head || content.is_end();
+        Self {
+            content,
+            answering: Answering {
+                activity: Rc::clone(activity),
+                asked,
+                course,
+            },
+        }
+    }
+}
+
+impl<B: Body> Content<B> {
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Own { bytes } => bytes.is_empty(),
+            Self::Body { body } => body.is_end_stream(),
+        }
+    }
+}
+
+impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
+    type Data = Piece<B::Data>;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        let mut this = self.project();
+        let frame = match this.content.as_mut().project() {
+            ContentProjection::Nothing => None,
+            ContentProjection::Own { bytes } if bytes.is_empty() => None,
+            ContentProjection::Own { bytes } => {
+                let piece = Piece::Own(std::mem::take(bytes));
+                Some(Ok(Frame::data(piece)))
+            }
+            ContentProjection::Body { body } => {
+                let polled = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
+                match polled {
+                    Ok(polled) => ready!(polled).map(|frame| match frame {
+                        Ok(frame) => Ok(frame.map_data(Piece::Body)),
+                        Err(error) => Err(error.into()),
+                    }),
+                    Err(payload) => {
+                        drop(payload);
+                        Some(Err("the body of the answer panicked".into()))
+                    }
+                }
+            }
+        };
+        let answering = this.answering;
+        answering.activity.note_answered();
+        let course = &mut answering.course;
+        match &frame {
+            None => course.whole = true,
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Buf::remaining);
+                course.sent += length as u64;
+                course.whole = this.content.is_end();
+            }
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Nothing => SizeHint::with_exact(0),
+            Content::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
+            Content::Body { body } => body.size_hint(),
+        }
+    }
+}
+
+/// A piece of an answer.
+#[derive(Debug)]
+pub(super) enum Piece<D> {
+    Own(Bytes),
+    Body(D),
+}
+
+impl<D: Buf> Buf for Piece<D> {
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.remaining(),
+            Self::Body(data) => data.remaining(),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes.chunk(),
+            Self::Body(data) => data.chunk(),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Own(bytes) => bytes.advance(count),
+            Self::Body(data) => data.advance(count),
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.chunks_vectored(into),
+            Self::Body(data) => data.chunks_vectored(into),
+        }
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        match self {
+            Self::Own(bytes) => bytes.copy_to_bytes(length),
+            Self::Body(data) => data.copy_to_bytes(length),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What a server counts and measures, on each core of it.
+//!
+//! Each core writes its own; anybody reads them at any time. [`Figures`] is the core's end, [`Tally`]
+//! everybody's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::StatusCode;
+use quoit::metrics::{CoreSnapshot, Count, CountKind, Latency, Reader, Recorder};
+
+use super::handle::ConnectionCounts;
+
+/// A number that only its core adds to.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. As the one writer it needs no exchange.
+    pub(super) fn add_one(&self) {
+        let sum = self.get() + 1;
+        self.0.store(sum, Ordering::Relaxed);
+    }
+
+    fn take_one(&self) {
+        let rest = self.get() - 1;
+        self.0.store(rest, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The figures of one core, where everybody may read them.
+#[derive(Debug)]
+pub(super) struct Tally {
+    open: Counter,
+    begun: Counter,
+    full: Counter,
+    pub(super) http1: Counter,
+    pub(super) http2: Counter,
+    /// By the first digit of the status, from 1 to 5.
+    answers: [Counter; 5],
+    pub(super) given_up: Counter,
+    pub(super) refused: Counter,
+    pub(super) failed: Counter,
+    pub(super) late: Counter,
+    request: Reader,
+    first_byte: Reader,
+}
+
+impl Tally {
+    pub(super) fn begin(&self) {
+        self.open.add_one();
+        self.begun.add_one();
+    }
+
+    pub(super) fn end(&self) {
+        self.open.take_one();
+    }
+
+    pub(super) fn fill(&self) {
+        self.full.add_one();
+    }
+
+    /// Counts an answer.
+    pub(super) fn answer(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len());
+        self.answers[class - 1].add_one();
+    }
+
+    pub(super) fn connections(&self) -> ConnectionCounts {
+        ConnectionCounts {
+            open: self.open.get(),
+            begun: self.begun.get(),
+            full: self.full.get(),
+        }
+    }
+
+    /// Adds everything to what the core's runtime says of it.
+    pub(super) fn add_to(&self, core: &mut CoreSnapshot) {
+        let counter = |name: &'static str, help: &'static str, counter: &Counter| {
+            Count::new(name, help, CountKind::Counter, counter.get())
+        };
+        let open = "Connections that are open now.";
+        let requests = "Requests whose heads were read, by protocol.";
+        let answers = "Answers that were begun, by the class of their status.";
+        core.counts.extend([
+            Count::new("connections", open, CountKind::Gauge, self.open.get()),
+            counter(
+                "connections_accepted",
+                "Connections that were accepted.",
+                &self.begun,
+            ),
+            counter(
+                "connections_full",
+                "Times as many connections were open as may be, so that no more were accepted.",
+                &self.full,
+            ),
+            counter("requests", requests, &self.http1).label("protocol", "http1"),
+            counter("requests", requests, &self.http2).label("protocol", "http2"),
+        ]);
+        let by_class = self.answers.iter().zip(CLASSES);
+        core.counts.extend(
+            by_class.map(|(count, class)| counter("answers", answers, count).label("class", class)),
+        );
+        core.counts.extend([
+            counter(
+                "given_up",
+                "Requests whose clients went away, or reset them, before their answers were whole.",
+                &self.given_up,
+            ),
+            counter(
+                "refused",
+                "Requests that the server refused by itself: too large, too slow, or against the rules.",
+                &self.refused,
+            ),
+            counter("failed", "Requests whose handlers failed or panicked.", &self.failed),
+            counter("late", "Requests whose handlers took longer than they may.", &self.late),
+        ]);
+        core.latencies.extend([
+            Latency::new(
+                "request",
+                "How long requests took, from the turn in which a head was read until the last of the answer was taken over for sending.",
+                self.request.read(),
+            ),
+            Latency::new(
+                "first_byte",
+                "How long connections took from being accepted until the first byte was sent.",
+                self.first_byte.read(),
+            ),
+        ]);
+    }
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The figures of one core, as it writes them.
+#[derive(Debug)]
+pub(super) struct Figures {
+    pub(super) tally: Arc<Tally>,
+    pub(super) request: Recorder,
+    pub(super) first_byte: Recorder,
+}
+
+impl Figures {
+    pub(super) fn new() -> Self {
+        let (request, request_reader) = Recorder::new();
+        let (first_byte, first_byte_reader) = Recorder::new();
+        let tally = Arc::new(Tally {
+            open: Counter::default(),
+            begun: Counter::default(),
+            full: Counter::default(),
+            http1: Counter::default(),
+            http2: Counter::default(),
+            answers: Default::default(),
+            given_up: Counter::default(),
+            refused: Counter::default(),
+            failed: Counter::default(),
+            late: Counter::default(),
+            request: request_reader,
+            first_byte: first_byte_reader,
+        });
+        Self {
+            tally,
+            request,
+            first_byte,
+        }
+    }
+}

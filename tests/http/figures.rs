@@ -1,0 +1,276 @@
+//! What a server says of itself: counts and latencies, the page, and who is told of each request.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use quoit::metrics::Snapshot;
+use quoit::sync::Event;
+use quoit_net::http::{Incoming, Page, Server, ServerHandle};
+use serde_json::Value;
+use tests::http_client::Client;
+
+use crate::support::{Pieces, Text, narrow, one_core, text};
+
+/// `/fail` fails, `/wait` waits for ever, `/none` is answered without content, all else with a text.
+async fn handler(request: Request<Incoming>) -> io::Result<Text> {
+    match request.uri().path() {
+        "/fail" => Err(io::Error::other("as it was told to")),
+        "/panic" => panic!("as it was told to"),
+        "/none" => {
+            let mut none = text("").expect("a text");
+            *none.status_mut() = StatusCode::NO_CONTENT;
+            Ok(none)
+        }
+        "/wait" => {
+            Event::new().wait().await?;
+            unreachable!("it never happens")
+        }
+        _ => Ok(text("hello").expect("a text")),
+    }
+}
+
+/// Waits until nobody is connected any more: every request has ended then. Returns the figures.
+fn when_all_have_gone(handle: &ServerHandle) -> Snapshot {
+    while handle.open_connections() > 0 {
+        std::thread::yield_now();
+    }
+    handle.snapshot()
+}
+
+fn count(snapshot: &Snapshot, name: &str, label: Option<&str>) -> u64 {
+    let count = snapshot.cores[0].count(name, label);
+    count.expect("something that is counted")
+}
+
+#[test]
+fn every_request_is_counted_once_by_what_became_of_it() {
+    let server = one_core()
+        .handler_timeout(Duration::from_millis(20))
+        .max_body(10)
+        .on_trouble(|_| {})
+        .serve(handler)
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    for _ in 0..3 {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    assert_eq!(client.get("/none").status(), 204);
+    assert_eq!(client.get("/fail").status(), 500);
+    assert_eq!(client.get("/panic").status(), 500);
+    assert_eq!(client.get("/wait").status(), 503);
+    assert_eq!(client.get_with("/", "content-length: 11\r\n").status(), 413);
+    drop(client);
+    let figures = when_all_have_gone(&server.handle());
+    for (name, label, expected) in [
+        ("connections", None, 0),
+        ("connections_accepted", None, 1),
+        ("requests", Some("http1"), 8),
+        ("requests", Some("http2"), 0),
+        ("answers", Some("2xx"), 4),
+        ("answers", Some("4xx"), 1),
+        ("answers", Some("5xx"), 3),
+        ("failed", None, 2),
+        ("late", None, 1),
+        ("refused", None, 1),
+        ("given_up", None, 0),
+    ] {
+        assert_eq!(count(&figures, name, label), expected, "{name} {label:?}");
+    }
+    let took = figures.merged("request");
+    assert_eq!(took.count(), 8);
+    assert!(took.max() >= Duration::from_millis(20), "{took:?}");
+    assert_eq!(figures.merged("first_byte").count(), 1);
+    // The late handler was cancelled, and no other.
+    assert_eq!(figures.merged("cancel").count(), 1);
+}
+
+#[test]
+fn a_request_whose_client_goes_away_is_given_up() {
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .options(narrow())
+        .on_answer(move |answered| {
+            let said = said.send((answered.status, answered.whole, answered.sent));
+            said.expect("a test listens");
+        })
+        .serve(|request: Request<Incoming>| async move {
+            if request.uri().path() == "/wait" {
+                Event::new().wait().await.map_err(io::Error::from)?;
+            }
+            Ok::<_, io::Error>(Response::new(Pieces::new(10_000)))
+        })
+        .expect("a server");
+    let waits = Client::connect(server.local_addr());
+    waits.ask("GET", "/wait", "");
+    while server.metrics()[0].parked < 2 {
+        std::thread::yield_now();
+    }
+    drop(waits);
+    assert_eq!(heard.recv().expect("told"), (None, false, 0));
+    let mut reads = Client::connect_narrow(server.local_addr());
+    reads.ask("GET", "/", "");
+    reads.head();
+    drop(reads);
+    let (status, whole, sent) = heard.recv().expect("told");
+    assert_eq!((status, whole), (Some(StatusCode::OK), false));
+    assert!(sent > 0);
+    let figures = when_all_have_gone(&server.handle());
+    assert_eq!(count(&figures, "given_up", None), 2);
+    assert_eq!(count(&figures, "answers", Some("2xx")), 1);
+    assert!(figures.merged("request").is_empty());
+    // The one that waited was cancelled, and it was seen how long that took.
+    assert_eq!(figures.merged("cancel").count(), 1);
+}
+
+#[test]
+fn an_access_log_is_told_everything_it_usually_says() {
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .on_answer(move |answered| {
+            let field = |value: Option<&http::HeaderValue>| {
+                value.map(|value| value.to_str().expect("text").to_owned())
+            };
+            let line = format!(
+                "{} {} {} {:?} {:?} {} {} {:?} {:?}",
+                answered.peer.address.ip().expect("an address"),
+                answered.method,
+                answered.uri,
+                answered.version,
+                answered.status.map(|status| status.as_u16()),
+                answered.sent,
+                answered.whole,
+                field(answered.referer),
+                field(answered.user_agent),
+            );
+            said.send(line).expect("a test listens");
+        })
+        .serve(handler)
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    client.get_with("/a?b=c", "referer: there\r\nuser-agent: test\r\n");
+    assert_eq!(
+        heard.recv().expect("told"),
+        "127.0.0.1 GET /a?b=c HTTP/1.1 Some(200) 5 true Some(\"there\") Some(\"test\")"
+    );
+    client.ask("HEAD", "/", "");
+    client.head();
+    assert_eq!(
+        heard.recv().expect("told"),
+        "127.0.0.1 HEAD / HTTP/1.1 Some(200) 0 true None None"
+    );
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(client.answer().status(), 400);
+    assert_eq!(
+        heard.recv().expect("told"),
+        "127.0.0.1 GET / HTTP/1.1 Some(400) 0 true None None"
+    );
+}
+
+/// A server that says what it does beneath `/_quoit/`.
+fn with_page(page: Page) -> Server {
+    one_core().page(page).serve(handler).expect("a server")
+}
+
+#[test]
+fn the_page_is_answered_before_any_handler() {
+    let server = with_page(Page::at("_quoit"));
+    let mut client = Client::connect(server.local_addr());
+    let page = client.get("/_quoit/");
+    assert_eq!(page.status(), 200);
+    assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.text().to_lowercase().starts_with("<!doctype html>"));
+    let policy = page.field("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    let moved = client.get("/_quoit");
+    assert_eq!(moved.status(), 308);
+    assert_eq!(moved.field("location"), Some("/_quoit/"));
+    assert_eq!(client.get("/_quoit/other").status(), 404);
+    client.ask("POST", "/_quoit/metrics", "content-length: 0\r\n");
+    let refused = client.answer();
+    assert_eq!(refused.status(), 405);
+    assert_eq!(refused.field("allow"), Some("GET, HEAD"));
+    assert_eq!(client.get("/else").text(), "hello");
+}
+
+#[test]
+fn the_page_has_the_figures_as_text_and_as_json() {
+    let server = with_page(Page::at("/_quoit/"));
+    let mut client = Client::connect(server.local_addr());
+    for _ in 0..5 {
+        client.get("/");
+    }
+    let metrics = client.get("/_quoit/metrics");
+    assert_eq!(
+        metrics.field("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    for line in [
+        "quoit_requests_total{core=\"0\",protocol=\"http1\"} 6\n",
+        "quoit_answers_total{core=\"0\",class=\"2xx\"} 5\n",
+        "quoit_connections{core=\"0\"} 1\n",
+        "quoit_request_seconds_count{core=\"0\"} 5\n",
+        "# TYPE quoit_op_seconds histogram\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}{}", metrics.text());
+    }
+    let json = client.get("/_quoit/metrics.json");
+    assert_eq!(json.field("content-type"), Some("application/json"));
+    let json: Value = serde_json::from_str(json.text()).expect("JSON");
+    let latencies = json["cores"][0]["latencies"].as_array().expect("a list");
+    let request = latencies
+        .iter()
+        .find(|latency| latency["name"] == "request");
+    let request = request.expect("it is measured");
+    assert_eq!(request["count"], 6);
+    let buckets = request["buckets"].as_array().expect("a list").iter();
+    let counted: u64 = buckets
+        .map(|pair| pair[1].as_u64().expect("a number"))
+        .sum();
+    assert_eq!(counted, 6);
+}
+
+#[test]
+fn the_page_says_who_waits_for_what() {
+    let server = with_page(Page::at("/_quoit/"));
+    let waits = Client::connect(server.local_addr());
+    waits.ask("GET", "/wait", "");
+    while server.metrics()[0].scopes < 6 {
+        std::thread::yield_now();
+    }
+    let mut client = Client::connect(server.local_addr());
+    let scopes = client.get("/_quoit/scopes");
+    assert!(scopes.text().starts_with("core 0: "), "{}", scopes.text());
+    assert!(scopes.text().contains("for another task of this core"), "{}", scopes.text());
+    let json = client.get("/_quoit/scopes.json");
+    let json: Value = serde_json::from_str(json.text()).expect("JSON");
+    assert!(json["cores"][0]["nodes"].as_array().expect("a list").len() > 4);
+}
+
+#[test]
+fn who_may_not_see_the_page_is_sent_to_the_handler() {
+    let server = with_page(Page::at("/_quoit/").only_for(|_| false));
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/_quoit/metrics").text(), "hello");
+    assert_eq!(client.get("/_quoit").text(), "hello");
+}
+
+#[test]
+fn a_server_without_a_page_has_none() {
+    let server = one_core().serve(handler).expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/_quoit/").text(), "hello");
+}
+
+#[test]
+fn a_server_that_has_stopped_has_no_figures() {
+    let server = one_core()
+        .serve(|_: Request<Incoming>| async { Ok::<_, Infallible>(text("x")?) })
+        .expect("a server");
+    let handle = server.handle();
+    assert_eq!(handle.snapshot().cores.len(), 1);
+    server.shutdown(Duration::ZERO).expect("it stops");
+    assert!(handle.snapshot().cores.is_empty());
+}
