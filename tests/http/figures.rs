@@ -1,6 +1,5 @@
 //! What a server says of itself: counts and latencies, the page, and who is told of each request.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -243,7 +242,11 @@ fn the_page_says_who_waits_for_what() {
     let mut client = Client::connect(server.local_addr());
     let scopes = client.get("/_quoit/scopes");
     assert!(scopes.text().starts_with("core 0: "), "{}", scopes.text());
-    assert!(scopes.text().contains("for another task of this core"), "{}", scopes.text());
+    assert!(
+        scopes.text().contains("for another task of this core"),
+        "{}",
+        scopes.text()
+    );
     let json = client.get("/_quoit/scopes.json");
     let json: Value = serde_json::from_str(json.text()).expect("JSON");
     assert!(json["cores"][0]["nodes"].as_array().expect("a list").len() > 4);
@@ -267,7 +270,7 @@ fn a_server_without_a_page_has_none() {
 #[test]
 fn a_server_that_has_stopped_has_no_figures() {
     let server = one_core()
-        .serve(|_: Request<Incoming>| async { Ok::<_, Infallible>(text("x")?) })
+        .serve(|_: Request<Incoming>| async { text("x") })
         .expect("a server");
     let handle = server.handle();
     assert_eq!(handle.snapshot().cores.len(), 1);
