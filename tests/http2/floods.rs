@@ -50,20 +50,20 @@ macro_rules! floods {
 }
 
 floods! {
-    s10_5_pings: |c| () => frame(PING, NONE, 0, &[0; 8]);
-    s10_5_pongs: |c| () => frame(PING, ACK, 0, &[0; 8]);
-    s10_5_settings: |c| () => frame(SETTINGS, NONE, 0, b"");
-    s10_5_settings_with_many_values: |c| () => frame(SETTINGS, NONE, 0, &[0, 3, 0, 0, 0, 9].repeat(500));
+    s10_5_pings: |c| c.forget() => frame(PING, NONE, 0, &[0; 8]);
+    s10_5_pongs: |c| c.forget() => frame(PING, ACK, 0, &[0; 8]);
+    s10_5_settings: |c| c.forget() => frame(SETTINGS, NONE, 0, b"");
+    s10_5_settings_with_many_values: |c| c.forget() => frame(SETTINGS, NONE, 0, &[0, 3, 0, 0, 0, 9].repeat(500));
     s10_5_settings_that_resize_windows: |c| c.get(1, "/wait") => [
         frame(SETTINGS, NONE, 0, &[0, 4, 0, 0, 0, 9]),
         frame(SETTINGS, NONE, 0, &[0, 4, 0, 0, 0, 8]),
     ].concat();
-    s10_5_priorities: |c| () => frame(PRIORITY, NONE, 1, b"\0\0\0\x03\x0f");
+    s10_5_priorities: |c| c.forget() => frame(PRIORITY, NONE, 1, b"\0\0\0\x03\x0f");
     s10_5_priorities_of_an_open_stream: |c| c.get(1, "/wait") => frame(PRIORITY, NONE, 1, b"\0\0\0\x03\x0f");
-    s10_5_unknown_frames: |c| () => frame(0xfa, NONE, 0, b"grease");
-    s10_5_large_unknown_frames: |c| () => frame(0xfa, NONE, 0, &[0; LARGEST]);
+    s10_5_unknown_frames: |c| c.forget() => frame(0xfa, NONE, 0, b"grease");
+    s10_5_large_unknown_frames: |c| c.forget() => frame(0xfa, NONE, 0, &[0; LARGEST]);
     s10_5_goodbyes: |c| c.get(1, "/wait") => frame(GOAWAY, NONE, 0, &[0; 8]);
-    s10_5_windows_of_the_connection: |c| () => frame(WINDOW_UPDATE, NONE, 0, &[0, 0, 0, 1]);
+    s10_5_windows_of_the_connection: |c| c.forget() => frame(WINDOW_UPDATE, NONE, 0, &[0, 0, 0, 1]);
     s10_5_windows_of_a_stream: |c| c.get(1, "/wait") => frame(WINDOW_UPDATE, NONE, 1, &[0, 0, 0, 1]);
     s10_5_resets_of_one_stream: |c| c.get(1, "/wait") => frame(RST_STREAM, NONE, 1, &[0, 0, 0, 8]);
     s10_5_empty_data: |c| c.post(1, "/wait") => frame(DATA, NONE, 1, b"");

@@ -323,9 +323,12 @@ where
                 watch,
             )
             .await
-            .map_err(|error| match activity.is_flooded() {
-                true => BoxError::from("the client sent too many frames that ask for nothing"),
-                false => error.into(),
+            .map_err(|error| {
+                if activity.is_flooded() {
+                    "the client sent too many frames that ask for nothing".into()
+                } else {
+                    BoxError::from(error)
+                }
             })?;
         }
     }
