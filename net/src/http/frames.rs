@@ -82,19 +82,26 @@ impl Frames {
             if rest.is_empty() || self.is_over() {
                 return bytes.len() - rest.len();
             }
+            if self.came == 0
+                && let Some((head, behind)) = rest.split_first_chunk()
+            {
+                rest = behind;
+                self.begin_frame(*head, answered);
+                continue;
+            }
             let taken = rest.len().min(HEAD - self.came);
             self.head[self.came..self.came + taken].copy_from_slice(&rest[..taken]);
             self.came += taken;
             rest = &rest[taken..];
             if self.came == HEAD {
                 self.came = 0;
-                self.begin_frame(answered);
+                self.begin_frame(self.head, answered);
             }
         }
     }
 
-    fn begin_frame(&mut self, answered: u64) {
-        let [high, middle, low, kind, flags, ..] = self.head;
+    fn begin_frame(&mut self, head: [u8; HEAD], answered: u64) {
+        let [high, middle, low, kind, flags, ..] = head;
         let length = u32::from_be_bytes([0, high, middle, low]);
         self.payload = length as usize;
         self.budget.left += worth(kind, flags, i64::from(length));
