@@ -142,6 +142,23 @@ fn s10_5_malformed_requests() {
     });
 }
 
+/// Requests that the client makes the server reset once their handlers have begun (CVE-2025-8671).
+#[test]
+fn s10_5_requests_that_the_server_is_made_to_reset() {
+    let mut client = Client::open("10.5");
+    let block = hpack::encode(&with(
+        &hpack::request("POST", "/wait"),
+        &[("content-length", "1")],
+    ));
+    let mut streams = streams();
+    client.flood(|| {
+        let stream = streams.next().expect("there are enough");
+        let mut both = frame(HEADERS, END_HEADERS, stream, &block);
+        both.extend(frame(DATA, NONE, stream, b"more than that"));
+        both
+    });
+}
+
 /// Requests beyond the number of streams that may be open.
 #[test]
 fn s10_5_refused_requests() {
