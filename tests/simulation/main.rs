@@ -13,6 +13,7 @@ mod idle;
 mod lanes;
 mod ledger;
 mod orders;
+mod pings;
 mod programs;
 mod promises;
 mod raw_client;

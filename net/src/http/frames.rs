@@ -10,7 +10,7 @@
 //! A client past its budget hears GOAWAY with ENHANCE_YOUR_CALM (RFC 9113, section 10.5). Only hyper
 //! can say that at the right place among its own frames and name the last stream, and it has no door for
 //! it. But it says the same to a field block that never ends: so this is what it gets to read instead of
-//! what the client sent, from the end of a frame on.
+//! what the client sent, from the end of a frame on. The debug data of that GOAWAY speak of CONTINUATION.
 //!
 //! ```text
 //!   Preface ──► Head ──9 bytes──► Payload ──► Head ──► …
