@@ -277,8 +277,25 @@ fn is_address(address: &[u8]) -> bool {
 
 /// `unreserved` and `sub-delims` (RFC 3986, section 2).
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    PLAIN[usize::from(byte)]
 }
+
+/// A table, since every byte of every Host is looked up.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"-._~!$&'()*+,;=";
+    let mut place = 0;
+    while place < marks.len() {
+        plain[marks[place] as usize] = true;
+        place += 1;
+    }
+    plain
+};
 
 #[cfg(test)]
 mod tests {
