@@ -12,7 +12,7 @@ fn with(lines: &str) -> Vec<u8> {
 
 /// A request with a body of so many bytes.
 fn body(size: usize) -> Vec<u8> {
-    let head = format!("POST /unread HTTP/1.1\r\nhost: test\r\ncontent-length: {size}\r\n\r\n");
+    let head = format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {size}\r\n\r\n");
     format!("{head}{}", "x".repeat(size)).into_bytes()
 }
 
@@ -48,6 +48,27 @@ cases! {
         chunk(MAX_BODY) => answered(&format!("POST / [{}]", "x".repeat(MAX_BODY)));
     "RFC 9110, 15.5.14" a_length_past_the_limit: body(MAX_BODY + 1) => refused(&[413]);
     "RFC 9110, 15.5.14" chunks_past_the_limit: chunk(MAX_BODY + 1) => refused(&[413]);
+}
+
+/// The line is measured from where it begins, after whatever was asked and answered before.
+#[test]
+fn a_long_target_after_an_answer() {
+    for before in [0, MAX_HEAD / 2, MAX_BODY] {
+        for (next, expected) in [
+            (target(2 * MAX_HEAD), 414),
+            (with(&"x-field: a\r\n".repeat(MAX_HEAD / 4)), 431),
+            (with("no colon\r\n"), 400),
+        ] {
+            let name = "a_long_target_after_an_answer";
+            let mut wire = Wire::open(name, "RFC 9112, 3", server::strict());
+            wire.send(body(before));
+            wire.expect(&status(&[200]));
+            wire.goes_on();
+            wire.send(next);
+            wire.expect(&status(&[expected]));
+            wire.ends();
+        }
+    }
 }
 
 #[test]

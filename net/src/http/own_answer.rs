@@ -46,3 +46,22 @@ const ROOM: usize = 64;
 
 const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n";
 const TOO_LONG: &[u8] = b"HTTP/1.1 414 URI Too Long\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_whole_head_is_left_as_it_is() {
+        let own = OwnAnswers::new(Rc::default(), 100);
+        for said in [
+            "",
+            "HTTP/1.1 400 Bad Request\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r",
+            "content-length: 0\r\n\r\n",
+            "0\r\n\r\n",
+        ] {
+            assert_eq!(own.complete(said.as_bytes(), 0), None, "{said:?}");
+        }
+    }
+}
