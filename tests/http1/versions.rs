@@ -21,6 +21,7 @@ cases! {
     "RFC 9112, 2.3" a_comma_in_the_version: of("HTTP/1,1") => refused(&[400]);
     "RFC 9112, 2.3" version_0_9: "GET /\r\n\r\n" => refused(&[400]);
     "RFC 9110, 2.5" version_0_9_by_name: of("HTTP/0.9") => refused(&[400, 505]);
+    // A server should take it for 1.1; hyper's parser does not.
     "RFC 9110, 2.5" version_1_2: of("HTTP/1.2") => refused(&[400, 505]);
     "RFC 9110, 15.6.6" version_2_0: of("HTTP/2.0") => refused(&[400, 505]);
     "RFC 9110, 15.6.6" version_2: of("HTTP/2") => refused(&[400, 505]);
