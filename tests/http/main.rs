@@ -11,6 +11,7 @@ mod listening;
 mod patience;
 mod peers;
 mod refusals;
+mod service;
 mod serving;
 mod support;
 mod tls;

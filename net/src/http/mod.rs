@@ -23,6 +23,7 @@ mod page;
 mod request;
 mod server;
 mod strict;
+mod service;
 mod timer;
 mod trouble;
 
