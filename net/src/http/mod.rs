@@ -22,8 +22,8 @@ mod own_answer;
 mod page;
 mod request;
 mod server;
-mod strict;
 mod service;
+mod strict;
 mod timer;
 mod trouble;
 
