@@ -13,5 +13,6 @@ mod peers;
 mod refusals;
 mod service;
 mod serving;
+mod streams;
 mod support;
 mod tls;

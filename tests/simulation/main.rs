@@ -1,5 +1,6 @@
 //! Whole programs on the simulated kernel, under seeds.
 
+mod bodies;
 mod cancellation;
 mod counters;
 mod drain;

@@ -24,6 +24,8 @@ pub(super) struct Activity {
     handlers: Cell<u32>,
     /// Answers whose bodies hyper still has.
     bodies: Cell<u32>,
+    /// Of these, bodies that hyper waits for: what comes next is not made yet.
+    awaited: Cell<u32>,
     /// Pieces of answers that hyper took.
     answered: Cell<u64>,
     /// The client was turned away for what it sent.
@@ -142,14 +144,15 @@ impl Activity {
         self.handlers.get() > 0 || self.received.get() > self.at_last_end.get()
     }
 
-    /// Returns whether a handler works.
+    /// Returns whether it is us who work: a handler at its answer, or all that make bodies at what comes
+    /// next.
     pub(super) fn is_handling(&self) -> bool {
-        self.handlers.get() > 0
+        self.handlers.get() > 0 || (self.awaited.get() > 0 && !self.is_answering())
     }
 
-    /// Returns whether hyper still has the body of an answer.
+    /// Returns whether hyper still has the body of an answer, of which there is more to be sent.
     pub(super) fn is_answering(&self) -> bool {
-        self.bodies.get() > 0
+        self.bodies.get() > self.awaited.get()
     }
 
     /// Counts a handler for as long as the guard lives.
@@ -165,6 +168,15 @@ impl Activity {
     /// Notes that hyper has the body of an answer.
     pub(super) fn begin_answer(&self) {
         self.bodies.set(self.bodies.get() + 1);
+    }
+
+    /// Notes whether hyper waits for the body of an answer, which was otherwise before.
+    pub(super) fn note_awaited(&self, is_awaited: bool) {
+        let awaited = self.awaited.get();
+        self.awaited.set(match is_awaited {
+            true => awaited + 1,
+            false => awaited - 1,
+        });
     }
 
     /// Notes that hyper took a piece of an answer.

@@ -15,8 +15,10 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use quoit::time::Instant;
+use quoit::{Cancelled, Group};
 
 use super::activity::{Activity, Asked};
+use super::body::within;
 use super::figures::Figures;
 use super::{BoxError, Peer};
 
@@ -158,10 +160,21 @@ struct Answering {
     activity: Rc<Activity>,
     asked: Asked,
     course: Course,
+    /// Hyper waits for the body.
+    is_awaited: bool,
+}
+
+impl Answering {
+    fn note_awaited(&mut self, is_awaited: bool) {
+        if std::mem::replace(&mut self.is_awaited, is_awaited) != is_awaited {
+            self.activity.note_awaited(is_awaited);
+        }
+    }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
+        self.note_awaited(false);
         self.activity.end_answer(self.asked);
     }
 }
@@ -188,6 +201,7 @@ pin_project! {
         #[pin]
         content: Content<B>,
         answering: Answering,
+        connection: Group<Cancelled>,
     }
 }
 
@@ -199,6 +213,7 @@ impl<B: Body> Counted<B> {
         asked: Asked,
         mut course: Course,
         is_head: bool,
+        connection: Group<Cancelled>,
     ) -> Self {
         activity.begin_answer();
         course.whole = is_head || content.is_end();
@@ -208,7 +223,9 @@ impl<B: Body> Counted<B> {
                 activity: Rc::clone(activity),
                 asked,
                 course,
+                is_awaited: false,
             },
+            connection,
         }
     }
 }
@@ -240,7 +257,11 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
                 Some(Ok(Frame::data(piece)))
             }
             ContentProjection::Body { body } => {
-                let polled = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
+                let connection = *this.connection;
+                let poll = || within(connection, || body.poll_frame(cx));
+                let polled = catch_unwind(AssertUnwindSafe(poll));
+                this.answering
+                    .note_awaited(matches!(polled, Ok(Poll::Pending)));
                 match polled {
                     Ok(polled) => ready!(polled).map(|frame| match frame {
                         Ok(frame) => Ok(frame.map_data(Piece::Body)),

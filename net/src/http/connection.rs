@@ -285,7 +285,7 @@ where
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
-            let content = |content| Counted::new(content, &activity, asked, course, is_head);
+            let content = |content| Counted::new(content, &activity, asked, course, is_head, group);
             Ok::<_, BoxError>(answer.map(content))
         }
     });

@@ -8,6 +8,7 @@
 
 mod activity;
 mod answer;
+pub mod body;
 mod connection;
 mod core;
 mod executor;
