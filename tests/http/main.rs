@@ -16,3 +16,4 @@ mod serving;
 mod streams;
 mod support;
 mod tls;
+mod upgrades;

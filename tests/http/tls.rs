@@ -22,7 +22,7 @@ use crate::peers;
 use crate::support::{Text, one_core, text};
 
 /// Somebody who vouches for others.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
@@ -57,15 +57,15 @@ impl Authority {
         Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("both belong together")
     }
 
-    fn client(&self) -> ClientTls {
+    pub(crate) fn client(&self) -> ClientTls {
         ClientTls::trusting(&self.root()).expect("a root")
     }
 }
 
 /// Keys take a while.
-static OURS: LazyLock<Authority> = LazyLock::new(|| Authority::new("ours"));
+pub(crate) static OURS: LazyLock<Authority> = LazyLock::new(|| Authority::new("ours"));
 
-fn server_tls() -> ServerTls {
+pub(crate) fn server_tls() -> ServerTls {
     ServerTls::new(OURS.identity("site.test")).expect("an identity")
 }
 

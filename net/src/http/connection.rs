@@ -33,6 +33,7 @@ use super::page::PageSite;
 use super::request::{self, Outcome};
 use super::strict::{self, Strictness};
 use super::trouble::{Listener, Trouble};
+use super::upgrade::Offered;
 use super::{BoxError, Incoming, Io, Timer};
 use crate::Address;
 use crate::tls::{self, ServerTls, TlsInfo};
@@ -212,7 +213,9 @@ where
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
     activity.measure_first_byte(client.accepted, Rc::clone(&site.figures));
+    let switch: Offered = (protocol == Protocol::Http1).then(Rc::default);
     let service = service_fn(|mut request: Request<body::Incoming>| {
+        let method = request.method().clone();
         let asked = if request.body().is_end_stream() {
             Asked::Head
         } else {
@@ -220,7 +223,6 @@ where
         };
         let handling = activity.handling(asked);
         let mut course = Course::begin(&site.figures, site.audit.as_ref(), &peer, &request);
-        let is_head = *request.method() == Method::HEAD;
         let checked = match protocol {
             Protocol::Http2 if super::http2::is_malformed(&request) => Err(StatusCode::BAD_REQUEST),
             _ => strict::check(&mut request, limits.strictness),
@@ -230,26 +232,27 @@ where
             (Ok(()), Some(page)) => page.part(request.uri().path(), &peer),
             _ => None,
         };
-        let method = part.map(|part| (part, request.method().clone()));
         let pending = match part {
-            Some(_) => None,
-            None => Some(
-                checked
-                    .and_then(|()| admit(request, &limits, &peer))
-                    .map(|(request, fate)| request::start(group, &site, request, fate, handling)),
-            ),
+            Some(part) => Err(part),
+            None => Ok(checked.and_then(|()| admit(request, &limits, &peer)).map(
+                |(mut request, fate)| {
+                    request.body_mut().offer(switch.clone());
+                    request::start(group, &site, request, fate, handling)
+                },
+            )),
         };
+        let switch = switch.clone();
         let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
         let peer = peer.address.clone();
         async move {
             let tally = &site.figures.tally;
-            let outcome = match (pending, &site.page, method) {
-                (Some(Ok(pending)), ..) => pending.await,
-                (Some(Err(status)), ..) => Outcome::Refused(status),
-                (None, Some(page), Some((part, method))) => {
+            let outcome = match pending {
+                Ok(Ok(pending)) => pending.await,
+                Ok(Err(status)) => Outcome::Refused(status),
+                Err(part) => {
+                    let page = site.page.as_ref().expect("it was asked for a part of it");
                     Outcome::Own(page.answer(part, &method).await)
                 }
-                (None, ..) => unreachable!("what no handler is asked for is a part of the page"),
             };
             let mut answer = match outcome {
                 Outcome::Answer(answer) => answer.map(|body| Content::Body { body }),
@@ -276,15 +279,21 @@ where
                 .headers_mut()
                 .entry(DATE)
                 .or_insert_with(|| site.draining.date.now());
-            course.answer(answer.status());
+            let status = answer.status();
+            course.answer(status);
+            if let Some(switch) = switch {
+                switch.answered(&method, status);
+            }
             let unread = matches!(answer.body(), Content::Nothing) && asked == Asked::HeadAndBody;
-            let last = site.draining.is_set() || unread || malformed;
+            let goes_on = status == StatusCode::SWITCHING_PROTOCOLS;
+            let last = !goes_on && (site.draining.is_set() || unread || malformed);
             if protocol == Protocol::Http1 && last {
                 // Told with its last answer, a client does not send another request after it. Nor
                 // does it after a body that nobody will read, or what could not be understood.
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
+            let is_head = method == Method::HEAD;
             let content = |content| Counted::new(content, &activity, asked, course, is_head, group);
             Ok::<_, BoxError>(answer.map(content))
         }
@@ -302,15 +311,19 @@ where
                 .auto_date_header(false)
                 .header_read_timeout(limits.head_timeout)
                 .max_header_size(limits.max_head);
-            let connection = pin!(builder.serve_connection(io, service));
+            let mut connection = builder.serve_connection(io, service);
             let watch = last_call(&activity, &site.draining, &finish);
             drive(
-                connection,
+                Pin::new(&mut connection),
                 http1::Connection::graceful_shutdown,
                 &finish,
                 watch,
             )
             .await?;
+            if let Some(then) = switch.as_ref().and_then(|switch| switch.take()) {
+                let parts = connection.into_parts();
+                then(parts.io.into_upgraded(parts.read_buf).await?).await;
+            }
         }
         Protocol::Http2 => {
             let builder = super::http2::builder(group, &limits);

@@ -15,6 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 use quoit::time::{Alarm, Instant};
 use quoit::{CarriesCancelled, ForeignWait};
 
+use super::upgrade::{Offered, Switch};
+
 /// The body of a request, which arrives while it is read.
 ///
 /// The client is read from no faster than this is. Waiting for the next piece is an op: in a
@@ -42,6 +44,8 @@ pub struct Incoming {
     room: u64,
     limit: u64,
     fate: Fate,
+    /// How its connection goes on as something else.
+    switch: Offered,
 }
 
 /// What became of the body, for the case that the handler fails because of it.
@@ -94,7 +98,17 @@ impl Incoming {
             room: limit,
             limit,
             fate,
+            switch: None,
         }
+    }
+
+    /// Lets the handler upgrade the connection.
+    pub(super) fn offer(&mut self, switch: Offered) {
+        self.switch = switch;
+    }
+
+    pub(super) fn switch(&self) -> Option<&Switch> {
+        self.switch.as_deref()
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> io::Result<Frame<Bytes>> {

@@ -18,7 +18,7 @@
 //!   overtake the end of an answer (RFC 9112, section 9.6).
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -26,6 +26,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::rt::ReadBufCursor;
 use quoit::buf::Chunk;
 use quoit::op::{PendingSend, ReceiveWait, Stream};
@@ -34,6 +35,7 @@ use quoit::time::{Alarm, Instant};
 use super::activity::Activity;
 use super::frames::Frames;
 use super::own_answer::OwnAnswers;
+use super::upgrade::{Carrier, Upgraded};
 use crate::tls::{Plain, Session, TlsStream};
 
 /// A stream, of TCP or Unix, as hyper wants it, with TLS upon it or without.
@@ -161,6 +163,29 @@ impl Io {
         Rc::clone(&self.activity)
     }
 
+    /// Ends hyper's part, where a connection goes on as something else: what was written goes out first.
+    /// `early` is what hyper has read and did not want.
+    pub(super) async fn into_upgraded(mut self, early: Bytes) -> io::Result<Upgraded> {
+        poll_fn(|cx| self.poll_all_sent(cx)).await?;
+        self.stream.end_receive(&mut self.wait);
+        let early = match &*self.early {
+            [] => early,
+            then => [&early, then].concat().into(),
+        };
+        let carrier = match self.tls {
+            Some(session) => {
+                Carrier::Tls(Box::new(TlsStream::new(self.stream, session, self.rest)))
+            }
+            None => {
+                self.rest
+                    .into_iter()
+                    .for_each(|rest| self.stream.put_back(rest));
+                Carrier::Plain(self.stream)
+            }
+        };
+        Ok(Upgraded::new(early, carrier))
+    }
+
     /// Takes from `slices` what there is room for.
     fn gather<'a>(
         &mut self,
@@ -240,6 +265,17 @@ impl Io {
     fn taken(&self) -> Option<u64> {
         let acknowledged = self.stream.bytes_acknowledged();
         acknowledged.or_else(|_| self.stream.bytes_untaken()).ok()
+    }
+
+    /// Waits until all that was gathered has been sent.
+    fn poll_all_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_sent(cx))?;
+            if self.gathered.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.begin_send(cx)?;
+        }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -376,13 +412,7 @@ impl hyper::rt::Write for Io {
         if let Some(tls) = &mut this.tls {
             tls.say_goodbye(&mut this.gathered);
         }
-        loop {
-            ready!(this.poll_sent(cx))?;
-            if this.gathered.is_empty() {
-                break;
-            }
-            this.begin_send(cx)?;
-        }
+        ready!(this.poll_all_sent(cx))?;
         this.poll_close(cx)
     }
 }

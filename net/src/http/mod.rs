@@ -27,6 +27,7 @@ mod service;
 mod strict;
 mod timer;
 mod trouble;
+mod upgrade;
 
 use std::error::Error;
 
@@ -42,6 +43,7 @@ pub use server::{Builder, Report, Server};
 pub use strict::Strictness;
 pub use timer::Timer;
 pub use trouble::Trouble;
+pub use upgrade::{Upgraded, upgrade};
 
 /// Whatever a handler or a body fails with.
 type BoxError = Box<dyn Error + Send + Sync>;
