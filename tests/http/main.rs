@@ -3,6 +3,7 @@
 mod authority;
 mod binding;
 mod cancels;
+mod deadlines;
 mod drain;
 mod figures;
 mod handle;

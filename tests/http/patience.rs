@@ -37,6 +37,7 @@ const LARGE: u64 = 4096;
 fn hasty() -> Server {
     let server = one_core()
         .head_timeout(SHORT)
+        .idle_timeout(SHORT)
         .serve(|_| async { text("soon") });
     server.expect("a server")
 }

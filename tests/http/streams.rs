@@ -436,7 +436,7 @@ fn a_silent_stream_of_http2_is_not_cut() {
             .expect("an answer");
         Ok(peers::whole(answer).await)
     }
-    let server = one_core().stall_timeout(PATIENCE).head_timeout(PATIENCE);
+    let server = one_core().stall_timeout(PATIENCE).idle_timeout(PATIENCE);
     let server =
         server.serve(|_| async { Ok::<_, Infallible>(Response::new(body::stream(after_a_while))) });
     let address = server.as_ref().expect("a server").local_addr();

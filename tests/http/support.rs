@@ -25,6 +25,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(3600);
 pub(crate) fn one_core() -> Builder<&'static str> {
     Server::bind("127.0.0.1:0")
         .cores(Cores::Count(1))
+        .idle_timeout(LONG)
         .head_timeout(LONG)
         .stall_timeout(LONG)
 }

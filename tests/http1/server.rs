@@ -31,6 +31,7 @@ const LONG: Duration = Duration::from_secs(3600);
 pub(crate) fn builder() -> Builder<&'static str> {
     Server::bind("127.0.0.1:0")
         .cores(Cores::Count(1))
+        .idle_timeout(LONG)
         .head_timeout(LONG)
         .body_timeout(LONG)
         .stall_timeout(LONG)

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use quoit::time::Instant;
 
 use super::figures::Figures;
+use super::lookout::Expiry;
 
 /// The counts of one connection.
 #[derive(Debug, Default)]
@@ -28,12 +29,29 @@ pub(super) struct Activity {
     awaited: Cell<u32>,
     /// Pieces of answers that hyper took.
     answered: Cell<u64>,
+    /// Grows with every request and every answer.
+    steps: Cell<u64>,
+    /// When the request that is open has to have been answered, in HTTP/1.
+    expiry: RefCell<Option<Rc<Expiry>>>,
     /// The client was turned away for what it sent.
     flooded: Cell<bool>,
     /// The request line of the next request, as far as it came.
     line: Cell<Line>,
     /// When the connection was accepted, as long as nothing was sent.
     unsent: RefCell<Option<(Instant, Rc<Figures>)>>,
+}
+
+/// What a connection of HTTP/1 is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing was asked.
+    Idle,
+    /// A head has begun to come.
+    Head,
+    /// A handler works.
+    Handling,
+    /// An answer is sent.
+    Answering,
 }
 
 /// A request line that comes in.
@@ -155,9 +173,35 @@ impl Activity {
         self.bodies.get() > self.awaited.get()
     }
 
+    /// Returns where a connection of HTTP/1 stands, with a number that changes whenever it came there anew.
+    pub(super) fn stage(&self) -> (Stage, u64) {
+        let stage = if self.handlers.get() > 0 {
+            Stage::Handling
+        } else if self.bodies.get() > 0 {
+            Stage::Answering
+        } else if self.received.get() > self.at_last_end.get() {
+            Stage::Head
+        } else {
+            Stage::Idle
+        };
+        (stage, self.steps.get())
+    }
+
+    /// Notes when the request that was just read has to have been answered.
+    pub(super) fn expire(&self, expiry: Option<Rc<Expiry>>) {
+        let before = self.expiry.replace(expiry);
+        drop(before);
+    }
+
+    /// Returns when the request that is open has to have been answered.
+    pub(super) fn expiry(&self) -> Option<Rc<Expiry>> {
+        self.expiry.borrow().clone()
+    }
+
     /// Counts a handler for as long as the guard lives.
     pub(super) fn handling(self: &Rc<Self>, asked: Asked) -> Handling {
         self.handlers.set(self.handlers.get() + 1);
+        self.steps.set(self.steps.get() + 1);
         self.line.set(Line::Asked);
         if asked == Asked::Head {
             self.note_end_of_request();
@@ -187,6 +231,7 @@ impl Activity {
     /// Notes that hyper is done with the body of an answer.
     pub(super) fn end_answer(&self, asked: Asked) {
         self.bodies.set(self.bodies.get() - 1);
+        self.steps.set(self.steps.get() + 1);
         self.note_answered();
         if asked == Asked::HeadAndBody {
             // What came meanwhile was the rest of it, and begins nothing.

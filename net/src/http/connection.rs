@@ -27,7 +27,9 @@ use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 use super::activity::{Activity, Asked};
 use super::answer::{Audit, Content, Counted, Course};
 use super::figures::Figures;
+use super::http2::NextStream;
 use super::incoming::Fate;
+use super::lookout::{Expiry, Lookout, Verdict};
 use super::own_answer::OwnAnswers;
 use super::page::PageSite;
 use super::request::{self, Outcome};
@@ -41,6 +43,8 @@ use crate::tls::{self, ServerTls, TlsInfo};
 /// What a connection may ask of the server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
+    pub(super) idle_timeout: Duration,
+    pub(super) request_timeout: Option<Duration>,
     pub(super) head_timeout: Duration,
     pub(super) body_timeout: Duration,
     pub(super) stall_timeout: Duration,
@@ -78,6 +82,8 @@ pub(super) struct Client {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            idle_timeout: Duration::from_secs(75),
+            request_timeout: None,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
@@ -213,6 +219,7 @@ where
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
     activity.measure_first_byte(client.accepted, Rc::clone(&site.figures));
+    let next_stream = NextStream::default();
     let switch: Offered = (protocol == Protocol::Http1).then(Rc::default);
     let service = service_fn(|mut request: Request<body::Incoming>| {
         let method = request.method().clone();
@@ -222,6 +229,11 @@ where
             Asked::HeadAndBody
         };
         let handling = activity.handling(asked);
+        let expiry = Expiry::of(&limits);
+        match protocol {
+            Protocol::Http1 => activity.expire(expiry.clone()),
+            Protocol::Http2 => next_stream.expires(expiry.clone()),
+        }
         let mut course = Course::begin(&site.figures, site.audit.as_ref(), &peer, &request);
         let checked = match protocol {
             Protocol::Http2 if super::http2::is_malformed(&request) => Err(StatusCode::BAD_REQUEST),
@@ -237,7 +249,8 @@ where
             None => Ok(checked.and_then(|()| admit(request, &limits, &peer)).map(
                 |(mut request, fate)| {
                     request.body_mut().offer(switch.clone());
-                    request::start(group, &site, request, fate, handling)
+                    let until = expiry.as_ref().map(|expiry| expiry.at);
+                    request::start(group, &site, request, fate, handling, until)
                 },
             )),
         };
@@ -265,6 +278,9 @@ where
                 }
                 Outcome::Late => {
                     tally.late.add_one();
+                    if let Some(expiry) = &expiry {
+                        expiry.note_over();
+                    }
                     refusal(StatusCode::SERVICE_UNAVAILABLE)
                 }
                 Outcome::Refused(status) => {
@@ -273,6 +289,9 @@ where
                 }
                 Outcome::Nobody(error) => return Err(error),
             };
+            if let Some(expiry) = expiry {
+                expiry.note_answer();
+            }
             strict::complete(&mut answer);
             // hyper's own would read a clock of its own.
             answer
@@ -309,10 +328,11 @@ where
             builder
                 .timer(Timer)
                 .auto_date_header(false)
-                .header_read_timeout(limits.head_timeout)
+                // The lookout sees to it.
+                .header_read_timeout(None)
                 .max_header_size(limits.max_head);
             let mut connection = builder.serve_connection(io, service);
-            let watch = last_call(&activity, &site.draining, &finish);
+            let watch = watch(&activity, limits, &site.draining, &finish);
             drive(
                 Pin::new(&mut connection),
                 http1::Connection::graceful_shutdown,
@@ -326,7 +346,7 @@ where
             }
         }
         Protocol::Http2 => {
-            let builder = super::http2::builder(group, &limits);
+            let builder = super::http2::builder(group, &limits, next_stream.clone());
             let connection = pin!(builder.serve_connection(io, service));
             let watch = watch_streams(&activity, limits, &site.draining, &finish);
             drive(
@@ -389,25 +409,60 @@ where
     let mut watching = true;
     let mut told = false;
     future::poll_fn(|cx| {
-        if watching && let Poll::Ready(verdict) = watch.as_mut().poll(cx) {
-            if verdict.is_ok() {
-                return Poll::Ready(Ok(()));
+        loop {
+            if finish.get() && !told {
+                told = true;
+                tell(connection.as_mut());
             }
-            // Cancelled: what the connection does next will say so.
-            watching = false;
-            finish.set(true);
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            // After the connection, of which it is to see where it stands now.
+            if watching && let Poll::Ready(verdict) = watch.as_mut().poll(cx) {
+                if verdict.is_ok() {
+                    return Poll::Ready(Ok(()));
+                }
+                // Cancelled: what the connection does next will say so.
+                watching = false;
+                finish.set(true);
+            }
+            if told || !finish.get() {
+                return Poll::Pending;
+            }
         }
-        if finish.get() && !told {
-            told = true;
-            tell(connection.as_mut());
-        }
-        connection.as_mut().poll(cx)
     })
     .await
 }
 
-/// Watches over an HTTP/1 connection: lets it finish once the server drains and no request has
-/// begun. An idle client may be sending its next one just then: it gets its answer.
+/// Watches over an HTTP/1 connection: lets it finish once it was idle for too long, or the server drains
+/// and no request has begun; ends where it is to be cut.
+async fn watch(
+    activity: &Activity,
+    limits: Limits,
+    draining: &Draining,
+    finish: &Cell<bool>,
+) -> Result<(), Cancelled> {
+    let mut last_call = pin!(last_call(activity, draining, finish));
+    let mut lookout = Lookout::new(activity);
+    future::poll_fn(|cx| {
+        // It never ends well: it says when the connection shall finish.
+        if let Poll::Ready(ended) = last_call.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        match lookout.poll(activity, &limits, cx) {
+            Poll::Ready(Verdict::Cut) => Poll::Ready(Ok(())),
+            Poll::Ready(Verdict::Finish) => {
+                finish.set(true);
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Lets an HTTP/1 connection finish once the server drains and no request has begun. An idle client may be
+/// sending its next one just then: it gets its answer.
 async fn last_call(
     activity: &Activity,
     draining: &Draining,
@@ -424,7 +479,7 @@ async fn last_call(
 }
 
 /// Watches over an HTTP/2 connection, of which hyper knows no deadlines: one on which nothing has
-/// happened for the head timeout shall finish, and is cut if it does not; one that has been stuck in
+/// happened for the idle timeout shall finish, and is cut if it does not; one that has been stuck in
 /// its answers for the stall timeout is cut. A handler takes as long as it takes.
 async fn watch_streams(
     activity: &Activity,
@@ -432,7 +487,7 @@ async fn watch_streams(
     draining: &Draining,
     finish: &Cell<bool>,
 ) -> Result<(), Cancelled> {
-    let tick = limits.stall_timeout.min(limits.head_timeout);
+    let tick = limits.stall_timeout.min(limits.idle_timeout);
     let mut seen = activity.progress();
     let mut nothing_for = Duration::ZERO;
     loop {
@@ -454,7 +509,7 @@ async fn watch_streams(
         if activity.is_answering() && nothing_for >= limits.stall_timeout {
             return Ok(());
         }
-        if nothing_for >= limits.head_timeout {
+        if nothing_for >= limits.idle_timeout {
             nothing_for = Duration::ZERO;
             if finish.replace(true) {
                 return Ok(());

@@ -6,15 +6,19 @@
 //! [`Frames`](super::frames::Frames).
 //!
 //! There are no keep-alive PINGs: a client that says nothing and has nothing to wait for is let go by
-//! the head timeout, one that takes nothing by the stall timeout, and whether one that waits for a
+//! the idle timeout, one that takes nothing by the stall timeout, and whether one that waits for a
 //! handler is still there is a question for TCP.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
 
 use http::{Method, Request};
 use hyper::server::conn::http2::Builder;
 use quoit::{Cancelled, Group};
 
 use super::connection::Limits;
-use super::executor::InGroup;
+use super::lookout::Expiry;
 use super::timer::Timer;
 
 /// How many streams a client may have open: RFC 9113, section 6.5.2, recommends no fewer than 100,
@@ -39,9 +43,56 @@ const PENDING_RESETS: usize = 20;
 /// once. A proxy hands on the mistakes of many.
 const OWN_RESETS: usize = 1024;
 
+/// When the request has to have been answered that hyper has just asked for an answer to. It starts the
+/// stream of it right after that, and nothing in between.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NextStream(Rc<RefCell<Option<Rc<Expiry>>>>);
+
+impl NextStream {
+    pub(super) fn expires(&self, expiry: Option<Rc<Expiry>>) {
+        let before = self.0.replace(expiry);
+        drop(before);
+    }
+}
+
+/// Starts the streams of a connection in its group, and ends them with it. One whose time is over is given
+/// up: hyper resets it.
+#[derive(Debug, Clone)]
+pub(super) struct Streams {
+    group: Group<Cancelled>,
+    next: NextStream,
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output: 'static> + 'static,
+{
+    fn execute(&self, stream: F) {
+        let expiry = self.next.0.take();
+        match expiry {
+            None => self.start(async { drop(stream.await) }),
+            Some(expiry) => self.start(expiry.bound(stream)),
+        }
+    }
+}
+
+impl Streams {
+    fn start(&self, stream: impl Future<Output = ()> + 'static) {
+        let daemon = async {
+            stream.await;
+            Ok(())
+        };
+        drop(self.group.spawn_daemon(daemon));
+    }
+}
+
 /// How hyper shall speak HTTP/2.
-pub(super) fn builder(group: Group<Cancelled>, limits: &Limits) -> Builder<InGroup> {
-    let mut builder = Builder::new(InGroup(group));
+pub(super) fn builder(
+    group: Group<Cancelled>,
+    limits: &Limits,
+    next: NextStream,
+) -> Builder<Streams> {
+    let mut builder = Builder::new(Streams { group, next });
     builder
         .timer(Timer)
         .auto_date_header(false)

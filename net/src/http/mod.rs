@@ -19,6 +19,7 @@ mod http2;
 mod incoming;
 mod io;
 mod listen;
+mod lookout;
 mod own_answer;
 mod page;
 mod request;

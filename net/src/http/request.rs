@@ -20,6 +20,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
+use quoit::time::Instant;
 use quoit::{Cancelled, Group, JoinError, JoinHandle, Reason, Scope};
 
 use super::activity::Handling;
@@ -65,6 +66,7 @@ pub(super) fn start<H, F, B, E>(
     request: Request<Incoming>,
     fate: Fate,
     handling: Handling,
+    until: Option<Instant>,
 ) -> Pending<B>
 where
     H: Fn(Request<Incoming>) -> F + 'static,
@@ -75,11 +77,14 @@ where
     let site = Rc::clone(site);
     let child = group.spawn_eager(async move {
         let answer = async { (site.handler)(request).await.map_err(Into::into) };
-        let Some(timeout) = site.limits.handler_timeout else {
-            return Ok(answer.await.map_err(Failure::Error));
+        let timeout = site.limits.handler_timeout;
+        let until = match (timeout.map(|timeout| Instant::recent() + timeout), until) {
+            (Some(one), Some(other)) => one.min(other),
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => return Ok(answer.await.map_err(Failure::Error)),
         };
         // Its own failures, a cancellation from further out among them, are told by value.
-        Ok(match Scope::new().timeout(timeout).run(answer).await {
+        Ok(match Scope::new().deadline(until).run(answer).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(Failure::Late),
             Err(error) => Err(Failure::Error(error)),

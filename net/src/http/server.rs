@@ -264,8 +264,27 @@ impl<A: Listen> Builder<A> {
         self
     }
 
-    /// How long a client may take to send the head of a request, the time since the last answer
-    /// included. Default 30 s: what browsers keep a connection for, and too short to starve us.
+    /// How long a connection may be open on which nothing is asked; then it is closed. Default 75 s: more
+    /// than the 60 s for which most proxies keep theirs, so that they close first and lose no request.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.idle_timeout = timeout;
+        self
+    }
+
+    /// How long a request may take in all, from its head until the last of its answer was taken over for
+    /// sending. A handler that has made no answer by then is cancelled, and if it ends with that the client
+    /// is answered with 503; an answer that is under way is cut (HTTP/1) or reset (HTTP/2). Default: as long
+    /// as it takes, since an answer may be a stream without an end.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.request_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a client may take to say its first word (a handshake of TLS included), and from the first
+    /// byte of a request until its head is whole; then the connection is cut. Default 30 s: long for any
+    /// network, and too short to starve us.
     #[must_use]
     pub fn head_timeout(mut self, timeout: Duration) -> Self {
         self.limits.head_timeout = timeout;

@@ -1,0 +1,139 @@
+//! How long a client may take, seen over its connection.
+//!
+//! ```text
+//!   HTTP/1:  idle ──first byte of a head──► head ──► busy: a handler works, or its answer is sent
+//!             ▲                                        │
+//!             └────────────────────────────────────────┘
+//! ```
+//!
+//! Each stage has its deadline. It is armed once and moved only when it comes: a connection that is asked
+//! again and again arms nothing.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use quoit::time::{Alarm, Instant};
+
+use super::activity::{Activity, Stage};
+use super::connection::Limits;
+
+/// What is to become of a connection whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It has nothing to do: it shall finish.
+    Finish,
+    /// It is in the middle of something, and is cut.
+    Cut,
+}
+
+/// Looks out for what takes too long on a connection of HTTP/1.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    seen: (Stage, u64),
+    since: Instant,
+    armed: Option<(Instant, Alarm)>,
+}
+
+impl Lookout {
+    pub(super) fn new(activity: &Activity) -> Self {
+        Self {
+            seen: activity.stage(),
+            since: Instant::recent(),
+            armed: None,
+        }
+    }
+
+    /// Says what is to become of the connection, once something has taken too long.
+    pub(super) fn poll(
+        &mut self,
+        activity: &Activity,
+        limits: &Limits,
+        cx: &mut Context<'_>,
+    ) -> Poll<Verdict> {
+        let now = activity.stage();
+        if now != self.seen {
+            self.seen = now;
+            self.since = Instant::recent();
+        }
+        let (due, verdict) = match now.0 {
+            Stage::Idle => (self.since + limits.idle_timeout, Verdict::Finish),
+            Stage::Head => (self.since + limits.head_timeout, Verdict::Cut),
+            // Its scope is cancelled by then, and its end is waited for.
+            Stage::Handling => return Poll::Pending,
+            Stage::Answering => match activity.expiry() {
+                Some(expiry) if !expiry.is_over() => (expiry.at, Verdict::Cut),
+                _ => return Poll::Pending,
+            },
+        };
+        let now = Instant::recent();
+        if now >= due {
+            return Poll::Ready(verdict);
+        }
+        // It comes before that is due, and then looks again.
+        if matches!(self.armed, Some((at, _)) if now < at && at <= due) {
+            return Poll::Pending;
+        }
+        let mut alarm = Alarm::at(due);
+        let rung = Pin::new(&mut alarm).poll(cx);
+        self.armed = Some((due, alarm));
+        rung.map(|()| verdict)
+    }
+}
+
+/// When a request has to have been answered to the end.
+#[derive(Debug)]
+pub(super) struct Expiry {
+    pub(super) at: Instant,
+    /// The handler has made an answer.
+    answered: Cell<bool>,
+    /// It makes no difference any more: the client was told that it took too long.
+    over: Cell<bool>,
+}
+
+impl Expiry {
+    /// Of a request whose head was just read.
+    pub(super) fn of(limits: &Limits) -> Option<Rc<Self>> {
+        let timeout = limits.request_timeout?;
+        Some(Rc::new(Self {
+            at: Instant::recent() + timeout,
+            answered: Cell::new(false),
+            over: Cell::new(false),
+        }))
+    }
+
+    /// Notes that there is an answer, which has to be sent in time.
+    pub(super) fn note_answer(&self) {
+        self.answered.set(true);
+    }
+
+    /// Notes that the client is told that it was late.
+    pub(super) fn note_over(&self) {
+        self.over.set(true);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// Runs what serves one request, a stream of HTTP/2, and gives it up where an answer is not sent in
+    /// time. While there is none the handler is cancelled by its own scope.
+    pub(super) async fn bound<F: Future>(self: Rc<Self>, stream: F) {
+        let mut stream = std::pin::pin!(stream);
+        let mut alarm = Alarm::at(self.at);
+        let mut rung = false;
+        std::future::poll_fn(|cx| {
+            if stream.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            rung = rung || Pin::new(&mut alarm).poll(cx).is_ready();
+            match rung && self.answered.get() && !self.is_over() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
