@@ -1,0 +1,184 @@
+//! What the tiles, the charts and the table say.
+
+use serde_json::json;
+
+use crate::browser::{Browser, text_of};
+use crate::site::{self, CORES, ask, total};
+
+/// The page has had two readings, and all went well.
+const LIVE: &str = "document.body.dataset.state === 'live'";
+
+#[test]
+fn tiles_say_what_was_sent() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = site::open();
+    let address = server.local_addr();
+    ask(address, "/", 40);
+    ask(address, "/missing", 7);
+    ask(address, "/broken", 5);
+    browser.open(&site::url(&server));
+    browser.until(LIVE);
+
+    // The page asks for 200s alone.
+    assert_eq!(browser.text("#total-4xx"), "7");
+    assert_eq!(browser.text("#total-5xx"), "5");
+    assert_eq!(
+        browser.text("#total-failed"),
+        "0",
+        "answered by the handler"
+    );
+    assert_eq!(browser.text("#cores"), CORES.to_string());
+
+    // What the page does itself is counted as well: so its sums lie between two of ours.
+    let before = total(&server, "requests", None);
+    assert!(before >= 52.0, "{before}");
+    browser.until(&format!(
+        "Number(document.querySelector('#requests-total').textContent.replace(',', '')) >= {before}"
+    ));
+    let shown = browser.number("#requests-total");
+    let after = total(&server, "requests", None);
+    assert!(
+        (before..=after).contains(&shown),
+        "{before} ≤ {shown} ≤ {after}"
+    );
+
+    // Three are held open, besides the browser's own.
+    let clients = [0; 3].map(|_| tests::http_client::Client::connect(address));
+    browser.until("Number(document.querySelector('#connections').textContent) >= 4");
+    drop(clients);
+
+    // What comes while it looks has a rate and latencies.
+    ask(address, "/missing", 300);
+    browser.until("document.querySelector('#total-4xx').textContent === '307'");
+    browser.until(
+        "/^[0-9.]+\\u00a0(ns|µs|ms|s)$/.test(document.querySelector('#latency-p99').textContent)",
+    );
+    let of = browser.text("#latency-count");
+    assert!(of.starts_with("of ") && of.ends_with(" requests"), "{of}");
+
+    assert_eq!(
+        browser.value("document.body.dataset.error ?? null"),
+        json!(null)
+    );
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn rates_are_what_came_between_two_readings() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = site::open();
+    ask(server.local_addr(), "/missing", 20);
+    browser.open(&site::url(&server));
+    browser.until(LIVE);
+
+    // What came before it looked is in no rate; what comes now is, for a reading.
+    assert_eq!(browser.text("#rate-4xx"), "0");
+    browser.value(
+        "globalThis.rates = []; new MutationObserver(() => rates.push(document.querySelector('#rate-4xx').textContent))
+           .observe(document.querySelector('#answers'), { childList: true }); null",
+    );
+    ask(server.local_addr(), "/missing", 50);
+    browser.until("rates.some((rate) => Number(rate) > 0) && rates.at(-1) === '0'");
+    let most = browser.value("Math.max(...rates.map(Number))");
+    let most = most.as_f64().expect("a rate");
+    // Two readings are a second apart, or later where the machine is busy; all 50 may lie in one or two.
+    assert!((1.0..=52.0).contains(&most), "{most} per second");
+}
+
+#[test]
+fn each_core_has_its_curves_and_its_row() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = site::open();
+    // Each core is asked something: new connections, until all have been accepted from.
+    while server
+        .snapshot()
+        .cores
+        .iter()
+        .any(|core| core.count("requests", Some("http1")) == Some(0))
+    {
+        ask(server.local_addr(), "/", 10);
+    }
+    browser.open(&site::url(&server));
+    browser.until(LIVE);
+    browser.click("input[value=start]");
+    let lines = "[...document.querySelectorAll('#curve path')].filter((path) => path.getAttribute('d')).map((path) => path.dataset.line)";
+    assert_eq!(browser.value(lines), json!(["all", "core 0", "core 1"]));
+    let loads = "[...document.querySelectorAll('#loads svg')].filter((area) => area.children[1].getAttribute('d').length > 0).length";
+    assert_eq!(browser.value(loads), json!(CORES));
+    let names = "[...document.querySelectorAll('#numbers th')].map((name) => name.textContent)";
+    assert_eq!(browser.value(names), json!(["core 0", "core 1", "all"]));
+    // Counts add up, and percentiles rise.
+    let counts = "[...document.querySelectorAll('#numbers tr')].map((row) => Number(row.cells[1].textContent.replace(',', '')))";
+    let counts = browser.value(counts);
+    let counts: Vec<u64> = serde_json::from_value(counts).expect("numbers");
+    assert_eq!(counts[0] + counts[1], counts[2]);
+    assert!(counts[0] >= 10 && counts[1] >= 10, "{counts:?}");
+    for chart in ["over-time", "delay"] {
+        let drawn = format!(
+            "[...document.querySelectorAll('#{chart} path')].map((path) => path.dataset.line)"
+        );
+        browser.until(&format!("{drawn}.join() === 'max,p99,p50'"));
+    }
+    for chart in ["alive", "cancelled"] {
+        browser.until(&format!(
+            "document.querySelectorAll('#{chart} .curve').length > 0"
+        ));
+    }
+}
+
+#[test]
+fn the_choice_leads_to_every_latency() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = site::open();
+    ask(server.local_addr(), "/", 50);
+    browser.open(&site::url(&server));
+    browser.until(LIVE);
+    browser.click("input[value=start]");
+    let offered =
+        browser.value("[...document.querySelector('#what').options].map((one) => one.value)");
+    let offered: Vec<String> = serde_json::from_value(offered).expect("texts");
+    for wanted in [
+        "request",
+        "first_byte",
+        "poll",
+        "run_delay",
+        "wake",
+        "cancel",
+        "op|send",
+    ] {
+        assert!(
+            offered.iter().any(|key| key == wanted),
+            "{wanted}: {offered:?}"
+        );
+    }
+    let mut seen = 0;
+    for key in &offered {
+        browser.value(&format!(
+            "(() => {{ const what = document.querySelector('#what'); what.value = '{key}';
+             what.dispatchEvent(new Event('change')); return null; }})()"
+        ));
+        let all = text_of(
+            &browser
+                .value("[...document.querySelectorAll('#numbers tr')].at(-1).cells[1].textContent"),
+        );
+        let curves = browser.value("document.querySelectorAll('#curve .curve').length > 0");
+        let empty = browser.value("document.querySelector('#curve .none')?.textContent.length > 0");
+        // Either there is something to see, or it is said that there is nothing.
+        assert_eq!(curves, json!(all != "0"), "{key}: {all}");
+        assert_eq!(empty, json!(all == "0"), "{key}: {all}");
+        seen += u32::from(all != "0");
+    }
+    assert!(
+        seen >= 4,
+        "requests, first bytes, polls and delays: {seen} of {offered:?}"
+    );
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
