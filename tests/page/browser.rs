@@ -159,25 +159,35 @@ impl Browser {
         number.unwrap_or_else(|_| panic!("{selector} is {text:?}"))
     }
 
-    /// Clicks on an element, where it is, as a person would.
+    /// Clicks on an element, where it is, as a person would: again, if it moved away meanwhile.
     pub(crate) fn click(&self, selector: &str) {
-        let place = self.value(&format!(
-            "(() => {{ const it = document.querySelector('{selector}'); it.scrollIntoView({{ block: 'center' }});
+        let place = format!(
+            "(() => {{ const it = document.querySelector('{selector}');
+             globalThis.wasClicked = false;
+             it.addEventListener('click', () => {{ globalThis.wasClicked = true; }}, {{ once: true }});
+             it.scrollIntoView({{ block: 'center' }});
              const box = it.getBoundingClientRect();
              return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
-        ));
-        for kind in ["mousePressed", "mouseReleased"] {
-            let event = json!({
-                "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1,
-            });
-            self.call("Input.dispatchMouseEvent", event);
+        );
+        for _ in 0..ROUNDS {
+            let place = self.value(&place);
+            for kind in ["mousePressed", "mouseReleased"] {
+                let event = json!({
+                    "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1,
+                });
+                self.call("Input.dispatchMouseEvent", event);
+            }
+            if self.value("globalThis.wasClicked") == json!(true) {
+                return;
+            }
+            pause(STEP);
         }
+        panic!("{selector} cannot be clicked");
     }
 
     /// Waits until an expression is true in the page.
     pub(crate) fn until(&self, expression: &str) {
-        let rounds = PATIENCE.as_millis() / STEP.as_millis();
-        for _ in 0..rounds {
+        for _ in 0..ROUNDS {
             if self.value(expression) == json!(true) {
                 return;
             }
@@ -203,6 +213,7 @@ impl Browser {
 
     /// Puts a picture of the page, from its top to its end, where the build keeps what tests write.
     pub(crate) fn picture(&self, name: &str) {
+        self.value("scrollTo(0, 0)");
         let picture = json!({ "captureBeyondViewport": true });
         let picture = self.call("Page.captureScreenshot", picture);
         let bytes = from_base64(&text_of(&picture["data"]));
@@ -255,6 +266,9 @@ impl Drop for Browser {
 
 /// How often it is looked whether something has happened.
 const STEP: Duration = Duration::from_millis(50);
+
+/// How often it is looked before it is given up: together no less than [`PATIENCE`].
+const ROUNDS: u128 = PATIENCE.as_millis() / STEP.as_millis();
 
 /// Passes on what the browser says, until its end.
 fn read(from_it: ChildStdout, sender: &Sender<Value>) {

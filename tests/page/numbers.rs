@@ -71,7 +71,7 @@ fn rates_are_what_came_between_two_readings() {
         return;
     };
     let server = site::open();
-    ask(server.local_addr(), "/missing", 20);
+    ask(server.local_addr(), "/missing", 1000);
     browser.open(&site::url(&server));
     browser.until(LIVE);
 
@@ -85,8 +85,8 @@ fn rates_are_what_came_between_two_readings() {
     browser.until("rates.some((rate) => Number(rate) > 0) && rates.at(-1) === '0'");
     let most = browser.value("Math.max(...rates.map(Number))");
     let most = most.as_f64().expect("a rate");
-    // Two readings are a second apart, or later where the machine is busy; all 50 may lie in one or two.
-    assert!((1.0..=52.0).contains(&most), "{most} per second");
+    // Two readings are a second apart, or on a busy machine less: no rate is made of a fifth of one.
+    assert!((1.0..=250.0).contains(&most), "{most} per second");
 }
 
 #[test]
