@@ -1,6 +1,11 @@
 //! What the tiles, the charts and the table say.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use quoit::sync::shared::Semaphore;
 use serde_json::json;
+use tests::http_client::{Client, until};
 
 use crate::browser::{Browser, text_of};
 use crate::site::{self, CORES, ask, total};
@@ -45,7 +50,7 @@ fn tiles_say_what_was_sent() {
     );
 
     // Three are held open, besides the browser's own.
-    let clients = [0; 3].map(|_| tests::http_client::Client::connect(address));
+    let clients = [0; 3].map(|_| Client::connect(address));
     browser.until("Number(document.querySelector('#connections').textContent) >= 4");
     drop(clients);
 
@@ -161,10 +166,7 @@ fn the_choice_leads_to_every_latency() {
     }
     let mut seen = 0;
     for key in &offered {
-        browser.value(&format!(
-            "(() => {{ const what = document.querySelector('#what'); what.value = '{key}';
-             what.dispatchEvent(new Event('change')); return null; }})()"
-        ));
+        choose(&browser, key);
         let all =
             text_of(&browser.value("document.querySelector('#numbers tr').cells[1].textContent"));
         let curves = browser.value("document.querySelectorAll('#curve .curve').length > 0");
@@ -179,4 +181,86 @@ fn the_choice_leads_to_every_latency() {
         "requests, first bytes, polls and delays: {seen} of {offered:?}"
     );
     assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_table_says_what_the_server_measured() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    // Cancels are what the page itself does not make more of.
+    let gate = Arc::new(Semaphore::new(1));
+    let shut = gate.acquire_blocking();
+    let server = site::serve("127.0.0.1:0", &gate);
+    for _ in 0..30 {
+        let client = Client::connect(server.local_addr());
+        client.ask("GET", "/wait", "");
+        until(|| gate.waiting() == 1);
+        drop(client);
+        until(|| gate.waiting() == 0);
+    }
+    until(|| server.snapshot().merged("cancel").count() >= 30);
+    browser.open(&site::url(&server));
+    browser.until(LIVE);
+    browser.click("input[value=start]");
+    choose(&browser, "cancel");
+
+    let measured = server.snapshot();
+    let all = measured.merged("cancel");
+    let cores = measured
+        .cores
+        .iter()
+        .map(|core| core.latency("cancel", None).cloned());
+    let expected: Vec<_> = std::iter::once(Some(all.clone()))
+        .chain(cores)
+        .flatten()
+        .collect();
+    assert_eq!(expected.len(), CORES + 1);
+    browser.until(&format!(
+        "document.querySelector('#numbers td').textContent === '{}'",
+        all.count()
+    ));
+    for (row, of) in (1..).zip(&expected) {
+        let cells = format!(
+            "[...document.querySelectorAll('#numbers tr:nth-child({row}) td')].map((cell) => cell.textContent)"
+        );
+        let cells: Vec<String> = serde_json::from_value(browser.value(&cells)).expect("texts");
+        assert_eq!(cells[0], of.count().to_string());
+        let shares = [50.0, 90.0, 99.0, 99.9].map(|percent| of.percentile(percent));
+        let nanos = |time: Duration| time.as_nanos() as f64;
+        let mean = nanos(of.sum()) / of.count() as f64;
+        let rest = shares.into_iter().chain([of.max()]).map(nanos);
+        for (cell, value) in cells[1..].iter().zip(std::iter::once(mean).chain(rest)) {
+            match of.is_empty() {
+                true => assert_eq!(cell, "–", "nothing to say of nothing"),
+                false => assert_is(cell, value),
+            }
+        }
+    }
+    drop(shut);
+}
+
+/// Checks that a text says so many nanoseconds, as close as its digits can.
+fn assert_is(text: &str, nanos: f64) {
+    let (digits, unit) = text.split_once('\u{a0}').expect("a number and its unit");
+    let size = match unit {
+        "ns" => 1.0,
+        "µs" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        _ => panic!("{text} has no unit"),
+    };
+    let places = digits.split_once('.').map_or(0, |(_, places)| places.len());
+    let half = 0.5001 * size / 10_f64.powi(places as i32);
+    let said = digits.parse::<f64>().expect("a number") * size;
+    assert!((said - nanos).abs() <= half, "{text} is not {nanos} ns");
+    assert!(unit == "ns" || digits.replace('.', "").len() == 3, "{text}");
+}
+
+/// Chooses of which latency the charts and the table are.
+fn choose(browser: &Browser, key: &str) {
+    browser.value(&format!(
+        "(() => {{ const what = document.querySelector('#what'); what.value = '{key}';
+         what.dispatchEvent(new Event('change')); return null; }})()"
+    ));
 }
