@@ -35,6 +35,7 @@ use quoit::time::{Alarm, Instant};
 use super::activity::Activity;
 use super::frames::Frames;
 use super::own_answer::OwnAnswers;
+use super::stall::Stall;
 use super::upgrade::{Carrier, Upgraded};
 use crate::tls::{Plain, Session, TlsStream};
 
@@ -53,10 +54,7 @@ pub struct Io {
     sending_bytes: usize,
     /// The error of a send, until the next call takes it.
     failed: Option<io::Error>,
-    stall: Duration,
-    stalled_at: Option<Alarm>,
-    /// What the peer had acknowledged when the stall timeout was armed.
-    acknowledged: Option<u64>,
+    stall: Stall,
     activity: Rc<Activity>,
     /// What the client sends, in HTTP/2.
     frames: Option<Frames>,
@@ -116,9 +114,7 @@ impl Io {
             sending: None,
             sending_bytes: 0,
             failed: None,
-            stall: Duration::from_secs(30),
-            stalled_at: None,
-            acknowledged: None,
+            stall: Stall::new(Duration::from_secs(30)),
             activity: Rc::default(),
             frames: None,
             own_answers: None,
@@ -142,7 +138,7 @@ impl Io {
     /// How long a peer may take nothing of what is sent while hyper waits for it.
     #[must_use]
     pub fn stall_timeout(mut self, stall: Duration) -> Self {
-        self.stall = stall;
+        self.stall = Stall::new(stall);
         self
     }
 
@@ -240,31 +236,15 @@ impl Io {
 
     /// Waits until no send is on its way.
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sending.is_some() && self.poll_send(cx).is_pending() {
-            if self.stalled_at.is_none() {
-                self.stalled_at = Some(Alarm::at(Instant::now() + self.stall));
-                self.acknowledged = self.taken();
-            }
-            if let Some(alarm) = &mut self.stalled_at {
-                ready!(Pin::new(alarm).poll(cx));
-            }
-            self.stalled_at = None;
+        if self.sending.is_some() && self.poll_send(cx).is_pending() {
             // A send may take long and yet get on: a peer that takes something is not given up.
-            if self.acknowledged == self.taken() {
-                self.sending = None;
-                let what = "the peer took nothing of what was sent for too long";
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
-            }
+            let stream = &self.stream;
+            ready!(self.stall.poll(|| taken(stream), cx));
+            self.sending = None;
+            let what = "the peer took nothing of what was sent for too long";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
         }
         Poll::Ready(self.failed.take().map_or(Ok(()), Err))
-    }
-
-    /// Returns what changes as the peer takes something. A Unix stream acknowledges nothing, but while a
-    /// send waits it only gets emptier: what is gathered fits into its buffer as soon as the kernel says
-    /// that there is room.
-    fn taken(&self) -> Option<u64> {
-        let acknowledged = self.stream.bytes_acknowledged();
-        acknowledged.or_else(|_| self.stream.bytes_untaken()).ok()
     }
 
     /// Waits until all that was gathered has been sent.
@@ -284,7 +264,7 @@ impl Io {
         };
         let (result, buf) = ready!(Pin::new(sending).poll(cx));
         self.sending = None;
-        self.stalled_at = None;
+        self.stall.note_sent();
         self.activity.note_sent();
         match result {
             // The kernel stopped half-way, as for a signal: the rest goes first.
@@ -327,6 +307,14 @@ impl Io {
         }
         self.failed.take().map_or(Ok(()), Err)
     }
+}
+
+/// Returns what changes as the peer takes something. A Unix stream acknowledges nothing, but while a send
+/// waits it only gets emptier: what is gathered fits into its buffer as soon as the kernel says that there
+/// is room.
+fn taken(stream: &Stream) -> Option<u64> {
+    let acknowledged = stream.bytes_acknowledged();
+    acknowledged.or_else(|_| stream.bytes_untaken()).ok()
 }
 
 impl hyper::rt::Read for Io {

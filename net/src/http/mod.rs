@@ -25,6 +25,7 @@ mod page;
 mod request;
 mod server;
 mod service;
+mod stall;
 mod strict;
 mod timer;
 mod trouble;
