@@ -1,0 +1,252 @@
+//! The guides hold: what they name is there.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use http::Response;
+use quoit::Cores;
+use quoit_net::http::{Page, Server};
+use serde_json::Value;
+use tests::http_client::Client;
+
+use crate::program::{Program, folder, path, run};
+
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().expect("the workspace").to_owned()
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Returns the words in `text` that begin like this, and go on with letters, digits and `more`.
+fn words(text: &str, begin: &str, more: char) -> BTreeSet<String> {
+    let goes_on = |c: char| c.is_ascii_alphanumeric() || c == more;
+    let found = text.match_indices(begin).filter(|(at, _)| {
+        let before = text[..*at].chars().next_back();
+        !before.is_some_and(|c| goes_on(c) || c == '/' || c == '-')
+    });
+    found
+        .map(|(at, _)| {
+            let rest = &text[at + begin.len()..];
+            let length = rest.find(|c| !goes_on(c)).unwrap_or(rest.len());
+            format!("{begin}{}", &rest[..length])
+        })
+        .filter(|word| word.len() > begin.len())
+        .collect()
+}
+
+// --- metrics ---
+
+#[test]
+fn every_metric_that_operations_names_is_told_by_a_server() {
+    let server = Server::bind("127.0.0.1:0")
+        .cores(Cores::Count(1))
+        .page(Page::at("/_quoit/"))
+        .serve(|_| async { Ok::<_, Infallible>(Response::new("hello\n".to_owned())) });
+    let server = server.expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/").text(), "hello\n");
+    let told = client.get("/_quoit/metrics");
+    let mut known: BTreeSet<String> = told
+        .text()
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .map(str::to_owned)
+        .collect();
+    // Histograms that have seen nothing yet are left out of the text.
+    let snapshot = server.snapshot();
+    for latency in &snapshot.cores[0].latencies {
+        known.insert(format!("quoit_{}_seconds", latency.name));
+    }
+    let is_known = |name: &str| {
+        let histogram = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|part| name.strip_suffix(part));
+        known.contains(name) || histogram.is_some_and(|whole| known.contains(whole))
+    };
+    let named = words(&document("docs/operations.md"), "quoit_", '_');
+    assert!(named.len() > 20, "only {named:?}");
+    let unknown: Vec<_> = named.iter().filter(|name| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are not among {known:?}");
+}
+
+// --- options ---
+
+/// Returns the options of commands that start the server, and those that are named on their own.
+fn options_named(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let joined = text.replace("\\\n", " ");
+    for line in joined.lines() {
+        let is_ours = ["quoit serve", "-- serve", "\"serve\""]
+            .iter()
+            .find_map(|begin| line.find(begin).map(|at| at + begin.len()));
+        if let Some(at) = is_ours {
+            found.extend(words(&line[at..], "--", '-'));
+        }
+        for span in line.split('`').skip(1).step_by(2) {
+            let others = [
+                "--ulimit",
+                "--cpus",
+                "--cpuset-cpus",
+                "--deploy-hook",
+                "--workspace",
+            ];
+            if span.starts_with("--") && !others.iter().any(|other| span.starts_with(other)) {
+                found.extend(words(span, "--", '-'));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_option_that_a_guide_names_is_in_the_help() {
+    let output = run(&["serve", "--help"]);
+    let help = words(&String::from_utf8_lossy(&output.stdout), "--", '-');
+    assert!(help.contains("--listen"), "{help:?}");
+    for name in ["docs/operations.md", "README.md"] {
+        let named = options_named(&document(name));
+        assert!(named.len() > 2, "{name}: only {named:?}");
+        let unknown: Vec<_> = named.difference(&help).collect();
+        assert!(
+            unknown.is_empty(),
+            "{name}: {unknown:?} are not in {help:?}"
+        );
+    }
+}
+
+#[test]
+fn every_file_that_a_guide_links_to_is_there() {
+    let mut seen = 0;
+    for name in ["README.md", "docs/README.md", "docs/operations.md"] {
+        let text = document(name);
+        let folder = root().join(name).parent().expect("a folder").to_owned();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap_or_default();
+            let file = target.split('#').next().unwrap_or_default();
+            if !file.is_empty() && !file.contains("://") {
+                assert!(folder.join(file).exists(), "{name} links to {target}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 5, "only {seen} links");
+}
+
+#[test]
+fn the_programs_of_the_readme_are_the_examples() {
+    // A document has narrower lines.
+    let tokens = |text: &str| text.split_whitespace().collect::<String>();
+    let readme = tokens(&document("README.md"));
+    for name in ["echo", "embedded"] {
+        let example = document(&format!("net/examples/{name}.rs"));
+        let (_, program) = example
+            .split_once("\n\n")
+            .expect("what it is, and the program");
+        assert!(readme.contains(&tokens(program)), "{name}.rs is another");
+    }
+}
+
+// --- the seccomp profile ---
+
+/// Runs a program where every system call kills it whose number is not given.
+const LAUNCHER: &str = r#"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static const unsigned allowed[] = {
+    ALLOWED
+};
+
+int main(int argc, char **argv) {
+    static struct sock_filter filter[2 * sizeof allowed / sizeof *allowed + 2];
+    unsigned short length = 0;
+    filter[length++] = (struct sock_filter) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (unsigned i = 0; i < sizeof allowed / sizeof *allowed; i++) {
+        filter[length++] = (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], 0, 1);
+        filter[length++] = (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    }
+    filter[length++] = (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+    struct sock_fprog program = { length, filter };
+    if (argc < 2 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) {
+        perror("launcher");
+        return 125;
+    }
+    execv(argv[1], argv + 1);
+    perror(argv[1]);
+    return 126;
+}
+"#;
+
+/// Makes a launcher of what `docs/seccomp.json` allows, without some of it.
+fn launcher(folder: &Path, without: &[&str]) -> PathBuf {
+    let profile: Value = serde_json::from_str(&document("docs/seccomp.json")).expect("JSON");
+    let groups = profile["syscalls"].as_array().expect("groups");
+    let names = groups.iter().flat_map(|group| {
+        assert_eq!(group["action"], "SCMP_ACT_ALLOW");
+        group["names"].as_array().expect("names")
+    });
+    let names = names.map(|name| name.as_str().expect("a name"));
+    let mut allowed = String::new();
+    for name in names.filter(|name| !without.contains(name)) {
+        // Not every machine has every call.
+        allowed.push_str(&format!("#ifdef __NR_{name}\n    __NR_{name},\n#endif\n"));
+    }
+    let source = folder.join("launcher.c");
+    let launcher = folder.join("launcher");
+    fs::write(&source, LAUNCHER.replace("    ALLOWED\n", &allowed)).expect("room");
+    let compiled = Command::new("gcc")
+        .args([&source, Path::new("-o"), &launcher])
+        .status();
+    assert!(
+        compiled.is_ok_and(|status| status.success()),
+        "this test needs gcc and the kernel's headers"
+    );
+    launcher
+}
+
+#[test]
+fn the_seccomp_profile_lets_the_program_serve_and_end() {
+    let aside = folder();
+    let site = folder();
+    fs::write(site.path().join("text"), "some text").expect("room");
+    fs::write(site.path().join("large"), vec![0; 1 << 20]).expect("room");
+    let mut command = Command::new(launcher(aside.path(), &[]));
+    command
+        .arg(path())
+        .args(["serve", "--listen", "127.0.0.1:0", "--root"]);
+    let program = Program::started(command.arg(site.path()));
+    let mut client = program.client();
+    for (target, status) in [
+        ("/text", 200),
+        ("/large", 200),
+        ("/", 200),
+        ("/missing", 404),
+    ] {
+        assert_eq!(client.get(target).status(), status, "{target}");
+    }
+    program.signal("TERM");
+    let end = program.end();
+    assert!(end.status.success(), "{:?}: {}", end.status, end.said);
+}
+
+#[test]
+fn the_seccomp_profile_is_a_filter() {
+    let aside = folder();
+    let launcher = launcher(aside.path(), &["io_uring_setup"]);
+    let output = Command::new(launcher).arg(path()).arg("doctor").output();
+    let output = output.expect("it was built");
+    assert!(output.status.signal().is_some(), "{output:?}");
+}
