@@ -1,6 +1,8 @@
 //! The program `quoit`: serves a folder on every core, and says what this machine offers.
 
+mod access_log;
 mod answer;
+mod arguments;
 mod body;
 mod files;
 mod serve;
@@ -8,6 +10,7 @@ mod serve;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use arguments::Arguments;
 use clap::{Parser, Subcommand};
 
 /// A server on io_uring: one pinned thread and one ring per core.
@@ -21,7 +24,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serves a folder over HTTP/1.1 and HTTP/2; the default
-    Serve(serve::Arguments),
+    Serve(Box<Arguments>),
     /// Says what this machine offers, and what is missing
     Doctor,
 }
@@ -29,9 +32,9 @@ enum Command {
 fn main() -> ExitCode {
     let command = Cli::parse()
         .command
-        .unwrap_or_else(|| Command::Serve(serve::Arguments::default()));
+        .unwrap_or_else(|| Command::Serve(Box::default()));
     let outcome = match command {
-        Command::Serve(arguments) => serve::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Serve(arguments) => serve::run(*arguments).map(|()| ExitCode::SUCCESS),
         Command::Doctor => doctor(),
     };
     outcome.unwrap_or_else(|error| {

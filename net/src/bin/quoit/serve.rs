@@ -4,152 +4,179 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
-use quoit::Cores;
 use quoit::fs::Folder;
 use quoit::signal::{Signal, Signals};
-use quoit_net::http::Server;
-use quoit_net::tls::{Identity, ServerTls};
+use quoit_net::Address;
+use quoit_net::http::ServerHandle;
+use quoit_net::tls::ServerTls;
 
+use crate::access_log::{AccessLog, Target};
 use crate::answer::answer;
-
-/// Serves a folder.
-#[derive(Parser, Debug)]
-pub(crate) struct Arguments {
-    /// Where to listen, as ADDRESS:PORT; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = LISTEN)]
-    listen: String,
-    /// The folder to serve
-    #[arg(long, value_name = "DIR", default_value = ROOT)]
-    root: PathBuf,
-    /// Which cores to use: all, or a list such as 0,2-3
-    #[arg(long, value_name = "LIST", default_value = "all")]
-    cores: Cores,
-    /// How many seconds open requests may take to finish when the server is told to stop
-    #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
-    grace: u64,
-    /// How many seconds a client may take to send the head of its next request
-    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    head_timeout: u64,
-    /// How many seconds a client may take nothing of an answer that waits for it
-    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    stall_timeout: u64,
-    /// A certificate (PEM), with those that vouch for it; TLS is spoken then, and nothing else
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// The private key (PEM) of the certificate
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-}
-
-const LISTEN: &str = "127.0.0.1:8080";
-const ROOT: &str = ".";
-const GRACE: u64 = 10;
-const PATIENCE: u64 = 30;
-
-impl Default for Arguments {
-    fn default() -> Self {
-        Self {
-            listen: LISTEN.to_owned(),
-            root: ROOT.into(),
-            cores: Cores::All,
-            grace: GRACE,
-            head_timeout: PATIENCE,
-            stall_timeout: PATIENCE,
-            tls_cert: None,
-            tls_key: None,
-        }
-    }
-}
+use crate::arguments::Arguments;
 
 /// Serves until a signal, and then until what is open has finished.
-pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
-    // Before any thread is started, so that all inherit it.
+pub(crate) fn run(arguments: Arguments) -> io::Result<()> {
     let tls = arguments.identity()?.map(ServerTls::new).transpose()?;
-    let mut awaited = vec![Signal::Interrupt, Signal::Terminate];
-    // Without a certificate to read again it means that the terminal went away.
-    awaited.extend(tls.as_ref().map(|_| Signal::HangUp));
+    let mut awaited = vec![Signal::Interrupt, Signal::Terminate, Signal::Quit];
+    let logs = arguments.access_log.clone().map(Target::new);
+    // With nothing to open or read again it means that the terminal went away.
+    if tls.is_some() || logs.as_ref().is_some_and(Target::is_file) {
+        awaited.push(Signal::HangUp);
+    }
+    // Before any thread is started, so that all inherit it.
     let signals = Signals::block(&awaited)?;
+    let voice = match logs {
+        Some(Target::StandardOutput) => Voice::StandardError,
+        Some(Target::File(_)) | None => Voice::StandardOutput,
+    };
     let root = existing_folder(&arguments.root)?;
-    let mut server = Server::bind(&*arguments.listen)
-        .cores(arguments.cores.clone())
-        .head_timeout(Duration::from_secs(arguments.head_timeout))
-        .stall_timeout(Duration::from_secs(arguments.stall_timeout));
+    let mut server = arguments.server()?;
     if let Some(tls) = &tls {
         server = server.tls(tls.clone());
     }
-    let server = server
-        .serve_with(move |_| {
-            let root = root.clone();
-            async move {
-                let folder = Rc::new(
-                    Folder::open(&root)
-                        .await
-                        .map_err(|error| cannot_serve(&root, &error))?,
-                );
-                Ok(move |request| answer(Rc::clone(&folder), request))
-            }
-        })
-        .map_err(|error| explain_address(&arguments.listen, error))?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    say(format_args!(
-        "listening on {scheme}://{}",
-        server.local_addr()
-    ));
+    let format = arguments.access_log_format;
+    let log = logs.map(|target| AccessLog::begin(target, format));
+    let log = log.transpose()?;
+    if let Some(log) = &log {
+        server = server.on_answer(log.listener());
+    }
+    let server = server.serve_with(move |_| {
+        let root = root.clone();
+        async move {
+            let folder = Rc::new(
+                Folder::open(&root)
+                    .await
+                    .map_err(|error| cannot_serve(&root, &error))?,
+            );
+            Ok(move |request| answer(Rc::clone(&folder), request))
+        }
+    })?;
+    for address in server.local_addrs() {
+        match (address, &tls) {
+            (Address::Tcp(at), Some(_)) => voice.say(format_args!("listening on https://{at}")),
+            (Address::Tcp(at), None) => voice.say(format_args!("listening on http://{at}")),
+            (at, Some(_)) => voice.say(format_args!("listening on {at}, with TLS")),
+            (at, None) => voice.say(format_args!("listening on {at}")),
+        }
+    }
 
+    let grace = arguments.grace;
+    let program = Arc::new(Program {
+        arguments,
+        voice,
+        tls,
+        log,
+        server: server.handle(),
+    });
     let signal = loop {
-        match signals.wait()? {
-            Signal::HangUp => show_anew(arguments, tls.as_ref()),
-            signal => break signal,
+        let signal = signals.wait()?;
+        if !program.heeds(signal) {
+            break signal;
         }
     };
-    say(format_args!(
-        "{signal}: finishing what is open, for {} s at most; once more to end at once",
-        arguments.grace
+    voice.say(format_args!(
+        "{signal}: finishing what is open, for {grace} s at most; once more to end at once"
     ));
+    let still_here = Arc::clone(&program);
     std::thread::spawn(move || {
         while let Ok(signal) = signals.wait() {
-            if signal != Signal::HangUp {
+            if !still_here.heeds(signal) {
                 std::process::exit(ENDED_AT_ONCE);
             }
         }
     });
-    let report = server.shutdown(Duration::from_secs(arguments.grace))?;
-    say(format_args!("{report}"));
+    let report = server.shutdown(Duration::from_secs(grace));
+    if let Some(log) = &program.log {
+        log.finish();
+    }
+    voice.say(format_args!("{}", report?));
     Ok(())
 }
 
-impl Arguments {
-    fn identity(&self) -> io::Result<Option<Identity>> {
-        match (&self.tls_cert, &self.tls_key) {
-            (Some(certificates), Some(key)) => Identity::from_files(certificates, key).map(Some),
-            _ => Ok(None),
+/// What signals reach.
+#[derive(Debug)]
+struct Program {
+    arguments: Arguments,
+    voice: Voice,
+    tls: Option<ServerTls>,
+    log: Option<AccessLog>,
+    server: ServerHandle,
+}
+
+impl Program {
+    /// Does what a signal asks for; `false` if that is to end.
+    fn heeds(&self, signal: Signal) -> bool {
+        match signal {
+            Signal::HangUp => {
+                self.show_anew();
+                self.reopen();
+            }
+            Signal::Quit => {
+                let dump = self.server.dump(PATIENCE);
+                // A standard error that nobody reads any more is no reason to end anything.
+                let _ = io::stderr().write_all(format!("{signal}:\n{dump}").as_bytes());
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Reads the certificate again, which may have been renewed. If it cannot be, the old one stays.
+    fn show_anew(&self) {
+        let Some(tls) = &self.tls else { return };
+        let shown = match self.arguments.identity() {
+            Ok(identity) => tls.certificates().replace(identity.into_iter().collect()),
+            Err(error) => Err(error),
+        };
+        match shown {
+            Ok(()) => self
+                .voice
+                .say(format_args!("the certificate was read again")),
+            Err(error) => eprintln!("quoit: the certificate stays as it was: {error}"),
+        }
+    }
+
+    /// Opens the access log again, which may have been moved away. If it cannot be, the old one stays.
+    fn reopen(&self) {
+        let Some(log) = &self.log else { return };
+        match log.reopen() {
+            Ok(true) => self
+                .voice
+                .say(format_args!("the access log was opened again")),
+            Ok(false) => {}
+            Err(error) => eprintln!("quoit: the access log stays where it was: {error}"),
         }
     }
 }
 
-/// Reads the certificate again, which may have been renewed. If it cannot be, the old one stays.
-fn show_anew(arguments: &Arguments, tls: Option<&ServerTls>) {
-    let Some(tls) = tls else { return };
-    let shown = match arguments.identity() {
-        Ok(identity) => tls.certificates().replace(identity.into_iter().collect()),
-        Err(error) => Err(error),
-    };
-    match shown {
-        Ok(()) => say(format_args!("the certificate was read again")),
-        Err(error) => eprintln!("quoit: the certificate stays as it was: {error}"),
-    }
-}
+/// How long a core may take to say what it does.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a shell calls a program that Ctrl-C ended.
 const ENDED_AT_ONCE: i32 = 130;
 
-/// Says something to whoever started us; a closed standard output is no reason to stop serving.
-fn say(what: fmt::Arguments<'_>) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{what}").and_then(|()| out.flush());
+/// Where whoever started us hears of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    StandardOutput,
+    /// The other belongs to the access log.
+    StandardError,
+}
+
+impl Voice {
+    /// Says something; that nobody listens any more is no reason to stop serving.
+    fn say(self, what: fmt::Arguments<'_>) {
+        let _ = match self {
+            Self::StandardOutput => {
+                let mut out = io::stdout().lock();
+                writeln!(out, "{what}").and_then(|()| out.flush())
+            }
+            Self::StandardError => writeln!(io::stderr(), "{what}"),
+        };
+    }
 }
 
 fn existing_folder(root: &Path) -> io::Result<PathBuf> {
@@ -164,20 +191,5 @@ fn cannot_serve(root: &Path, error: &io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
         format!("cannot serve the folder {}: {error}", root.display()),
-    )
-}
-
-fn explain_address(listen: &str, error: io::Error) -> io::Error {
-    let is_ours = error
-        .get_ref()
-        .is_some_and(|inner| inner.to_string().starts_with("cannot "));
-    if is_ours || error.kind() != io::ErrorKind::InvalidInput {
-        return error;
-    }
-    io::Error::new(
-        error.kind(),
-        format!(
-            "{listen:?} is no address to listen on ({error}): write ADDRESS:PORT, such as {LISTEN}"
-        ),
     )
 }
