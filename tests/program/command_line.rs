@@ -40,6 +40,16 @@ fn serving_a_folder_is_what_serve_does() {
     for option in ["--listen", "--root", "--cores", "--grace"] {
         assert!(said.contains(option), "{option} is not in: {said}");
     }
+    // What each does by default; in the short form each is a line.
+    let output = run(&["serve", "-h"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let flags = said.lines().filter(|line| line.trim().starts_with("--"));
+    let mut flags: Vec<_> = flags.collect();
+    flags.retain(|line| !line.contains("[default: "));
+    let alone = |line: &&str| line.split_whitespace().next().map(str::to_owned);
+    let alone: Vec<_> = flags.iter().filter_map(alone).collect();
+    assert_eq!(alone, ["--tls-cert", "--tls-key", "--lenient"], "{said}");
+    assert!(said.contains("QUIT"), "{said}");
 }
 
 #[test]
@@ -147,8 +157,58 @@ fn a_number_that_is_none_is_named() {
         let output = run(&["serve", "--listen", "127.0.0.1:0", option, "soon"]);
         gave_up(&output, &[option, "soon"]);
     }
-    for option in ["--head-timeout", "--stall-timeout"] {
-        let output = run(&["serve", "--listen", "127.0.0.1:0", option, "0"]);
-        gave_up(&output, &[option]);
+    for option in NUMBERS {
+        for nonsense in ["0", "some", "99999999999999999999"] {
+            let output = run(&["serve", "--listen", "127.0.0.1:0", option, nonsense]);
+            gave_up(&output, &[option, nonsense]);
+        }
     }
+}
+
+/// Options that take a number of one and more.
+const NUMBERS: [&str; 6] = [
+    "--head-timeout",
+    "--stall-timeout",
+    "--handler-timeout",
+    "--max-connections",
+    "--max-concurrent-streams",
+    "--max-head",
+];
+
+#[test]
+fn what_is_no_name_of_a_socket_or_a_page_is_named() {
+    for nonsense in ["unix:", "unix:@", "/run/site.sock"] {
+        let output = run(&["serve", "--listen", nonsense]);
+        gave_up(&output, &[&format!("{nonsense:?}"), "unix:PATH"]);
+    }
+    let long = format!("unix:/{}", "x".repeat(200));
+    gave_up(&run(&["serve", "--listen", &long]), &["xxx", "longer"]);
+    let nowhere = "unix:/no/such/folder/socket";
+    gave_up(&run(&["serve", "--listen", nowhere]), &[&nowhere[5..]]);
+    for nonsense in ["status", "/a b", "/a?b", "/%41", ""] {
+        let output = run(&["serve", "--page-path", nonsense]);
+        gave_up(&output, &["--page-path", nonsense, "begins with a slash"]);
+    }
+    let output = run(&["serve", "--page", "friends"]);
+    gave_up(&output, &["--page", "friends", "local", "all", "off"]);
+    for nonsense in ["rw", "999", "1000", ""] {
+        let output = run(&["serve", "--unix-mode", nonsense]);
+        gave_up(&output, &["--unix-mode", nonsense, "octal"]);
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_named() {
+    let root = folder();
+    let folder = root.path().display().to_string();
+    let listen = ["serve", "--listen", "127.0.0.1:0", "--access-log"];
+    let output = run(&[&listen[..], &[&folder]].concat());
+    gave_up(&output, &[&folder, "access log", "directory"]);
+    let missing = format!("{folder}/missing/log");
+    let output = run(&[&listen[..], &[&missing]].concat());
+    gave_up(&output, &[&missing, "access log", "No such file"]);
+    let output = run(&["serve", "--access-log-format", "json"]);
+    gave_up(&output, &["--access-log"]);
+    let output = run(&[&listen[..], &["-", "--access-log-format", "xml"]].concat());
+    gave_up(&output, &["xml", "combined", "json"]);
 }

@@ -1,8 +1,9 @@
 //! The program, built once and started as often as it takes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -64,7 +65,7 @@ fn build() -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct Program {
     child: Child,
-    said: BufReader<ChildStdout>,
+    said: BufReader<File>,
     address: SocketAddr,
 }
 
@@ -79,20 +80,41 @@ pub(crate) struct End {
 impl Program {
     /// Serves `root` on a free port, with more options.
     pub(crate) fn serving(root: &Path, options: &[&str]) -> Self {
+        Self::started(&mut Self::command(root, options))
+    }
+
+    /// Serves `root`, and writes what goes wrong into a file.
+    pub(crate) fn complaining_to(file: &Path, root: &Path, options: &[&str]) -> Self {
+        let file = File::create(file).expect("a new file");
+        Self::started(Self::command(root, options).stderr(file))
+    }
+
+    /// Serves `root` and says what it has to say on standard error; returns its standard output.
+    pub(crate) fn saying_on_standard_error(root: &Path, options: &[&str]) -> (Self, ChildStdout) {
+        let mut command = Self::command(root, options);
+        let mut child = spawn(command.stderr(Stdio::piped()));
+        let output = child.stdout.take().expect("it is a pipe");
+        let said = OwnedFd::from(child.stderr.take().expect("it is a pipe"));
+        (Self::listening(child, said.into()), output)
+    }
+
+    /// The command that serves `root` on a free port, with more options.
+    pub(crate) fn command(root: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(path());
         command.args(["serve", "--listen", "127.0.0.1:0", "--root"]);
         command.arg(root).args(options);
-        Self::started(&mut command)
+        command
     }
 
     /// Starts `command`, and waits until it listens.
     pub(crate) fn started(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program can be started");
-        let mut said = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let mut child = spawn(command);
+        let said = OwnedFd::from(child.stdout.take().expect("it is a pipe"));
+        Self::listening(child, said.into())
+    }
+
+    fn listening(child: Child, said: File) -> Self {
+        let mut said = BufReader::new(said);
         let line = next_line(&mut said);
         let address = line
             .strip_prefix("listening on ")
@@ -176,6 +198,11 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    piped.spawn().expect("the program can be started")
 }
 
 fn next_line(said: &mut impl BufRead) -> String {

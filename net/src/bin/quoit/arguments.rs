@@ -16,7 +16,7 @@ use crate::access_log::Format;
 
 /// Serves a folder.
 #[derive(Parser, Debug)]
-#[command(after_long_help = SIGNALS, after_help = SIGNALS)]
+#[command(after_help = SIGNALS)]
 pub(crate) struct Arguments {
     /// Where to listen: ADDRESS:PORT, port 0 takes a free one; unix:PATH, or unix:@NAME for an abstract
     /// name. May be given several times
