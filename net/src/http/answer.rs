@@ -238,6 +238,14 @@ impl<B: Body> Content<B> {
             Self::Body { body } => body.is_end_stream(),
         }
     }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing => SizeHint::with_exact(0),
+            Self::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
+            Self::Body { body } => body.size_hint(),
+        }
+    }
 }
 
 impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
@@ -294,11 +302,7 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Nothing => SizeHint::with_exact(0),
-            Content::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
-            Content::Body { body } => body.size_hint(),
-        }
+        self.content.size_hint()
     }
 }
 

@@ -313,6 +313,9 @@ where
                 answer.headers_mut().insert(CONNECTION, close);
             }
             let is_head = method == Method::HEAD;
+            if is_head && protocol == Protocol::Http2 {
+                answer = super::http2::head_alone(answer);
+            }
             let content = |content| Counted::new(content, &activity, asked, course, is_head, group);
             Ok::<_, BoxError>(answer.map(content))
         }

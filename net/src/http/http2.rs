@@ -13,10 +13,13 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 
-use http::{Method, Request};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response};
+use http_body::Body;
 use hyper::server::conn::http2::Builder;
 use quoit::{Cancelled, Group};
 
+use super::answer::Content;
 use super::connection::Limits;
 use super::lookout::Expiry;
 use super::timer::Timer;
@@ -112,6 +115,18 @@ pub(super) fn is_malformed<B>(request: &Request<B>) -> bool {
     let uri = request.uri();
     (request.method() == Method::CONNECT && uri.authority().is_none())
         || uri.scheme_str().is_some_and(str::is_empty)
+}
+
+/// Leaves of an answer what a HEAD asks for: its head, with the length that its body would have had. A
+/// client takes anything more for a breach of the protocol (RFC 9113, section 8.1.1), and hyper sees to it in
+/// HTTP/1 alone.
+pub(super) fn head_alone<B: Body>(answer: Response<Content<B>>) -> Response<Content<B>> {
+    let (mut head, body) = answer.into_parts();
+    if let Some(length @ 1..) = body.size_hint().exact() {
+        let field = head.headers.entry(CONTENT_LENGTH);
+        field.or_insert_with(|| length.into());
+    }
+    Response::from_parts(head, Content::Nothing)
 }
 
 #[cfg(test)]
