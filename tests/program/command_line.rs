@@ -166,7 +166,9 @@ fn a_number_that_is_none_is_named() {
 }
 
 /// Options that take a number of one and more.
-const NUMBERS: [&str; 6] = [
+const NUMBERS: [&str; 8] = [
+    "--idle-timeout",
+    "--request-timeout",
     "--head-timeout",
     "--stall-timeout",
     "--handler-timeout",

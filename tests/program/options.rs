@@ -202,6 +202,33 @@ fn a_head_may_take_as_long_as_was_said() {
 }
 
 #[test]
+fn a_connection_may_be_idle_as_long_as_was_said() {
+    let root = folder();
+    let options = ["--idle-timeout", "1", "--head-timeout", "3600"];
+    let program = Program::serving(root.path(), &options);
+    let mut client = program.client();
+    assert_eq!(client.get("/").status(), 200);
+    client.ends();
+}
+
+#[test]
+fn a_request_may_take_as_long_as_was_said() {
+    let root = folder();
+    let large = fs::File::create(root.path().join("large")).expect("a new file");
+    large.set_len(64 << 20).expect("a hole costs nothing");
+    let options = ["--request-timeout", "1", "--stall-timeout", "3600"];
+    let program = Program::serving(root.path(), &options);
+    let mut client = Client::connect_narrow(program.address());
+    client.ask("GET", "/large", "");
+    let head = client.head();
+    assert_eq!(head.status, 200);
+    let before = program.descriptors();
+    // The connection and the file.
+    until(|| program.descriptors() <= before - 2);
+    let _ = client.body(&head, |_| {}).expect_err("the answer is cut");
+}
+
+#[test]
 fn a_request_that_does_not_say_for_whom_is_taken_if_that_was_said() {
     let root = folder();
     for (options, expected) in [(&[][..], 400), (&["--lenient"], 200)] {

@@ -71,7 +71,10 @@ pub(crate) struct Arguments {
     /// How many bytes the head of a request may have; more is answered with 431
     #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1_024..=262_144))]
     max_head: u32,
-    /// How many seconds a client may take to send the head of its next request
+    /// How many seconds a connection may be open on which nothing is asked
+    #[arg(long, value_name = "SECONDS", default_value_t = 75, value_parser = seconds())]
+    idle_timeout: u64,
+    /// How many seconds a client may take for its first word, and for the head of a request
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds())]
     head_timeout: u64,
     /// How many seconds a client may take nothing of an answer that waits for it
@@ -81,6 +84,9 @@ pub(crate) struct Arguments {
     /// it is 503 [default: as long as it takes]
     #[arg(long, value_name = "SECONDS", value_parser = seconds())]
     handler_timeout: Option<u64>,
+    /// How many seconds a request may take in all; then its answer is cut [default: as long as it takes]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds())]
+    request_timeout: Option<u64>,
     /// Takes requests that do not say clearly for whom they are, which are refused with 400 otherwise
     #[arg(long)]
     lenient: bool,
@@ -125,6 +131,7 @@ impl Arguments {
             .max_connections(self.max_connections as usize)
             .max_concurrent_streams(self.max_concurrent_streams)
             .max_head(self.max_head as usize)
+            .idle_timeout(Duration::from_secs(self.idle_timeout))
             .head_timeout(Duration::from_secs(self.head_timeout))
             .stall_timeout(Duration::from_secs(self.stall_timeout));
         for place in places {
@@ -135,6 +142,9 @@ impl Arguments {
         }
         if let Some(timeout) = self.handler_timeout {
             server = server.handler_timeout(Duration::from_secs(timeout));
+        }
+        if let Some(timeout) = self.request_timeout {
+            server = server.request_timeout(Duration::from_secs(timeout));
         }
         if self.lenient {
             server = server.strictness(Strictness::Lenient);
