@@ -230,6 +230,37 @@ fn a_log_that_cannot_be_opened_again_stays_where_it_was() {
 }
 
 #[test]
+fn complaints_that_nobody_reads_stop_nothing() {
+    let (root, logs, _log) = places();
+    let inner = logs.path().join("inner");
+    fs::create_dir(&inner).expect("a new folder");
+    let log = inner.join("access.log").display().to_string();
+    let program = Program::unheard(root.path(), &["--access-log", &log]);
+    let moved = logs.path().join("moved");
+    fs::rename(&inner, &moved).expect("it is there");
+    // It has nowhere to open the log again, and nobody to tell.
+    program.signal("HUP");
+    program.signal("QUIT");
+    assert_eq!(program.client().get("/file").status(), 200);
+    until(|| text(&moved.join("access.log")).contains("GET /file"));
+    end(program);
+}
+
+#[test]
+fn a_named_pipe_waits_for_its_reader_and_the_program_does_not() {
+    let (root, _logs, log) = places();
+    let made = std::process::Command::new("mkfifo").arg(&log).status();
+    assert!(made.expect("there is a mkfifo").success());
+    let program = Program::serving(root.path(), &["--access-log", &log.display().to_string()]);
+    assert_eq!(program.client().get("/file").status(), 200);
+    let mut line = String::new();
+    let mut reader = BufReader::new(fs::File::open(&log).expect("a pipe"));
+    reader.read_line(&mut line).expect("text");
+    assert_eq!(parts(line.trim_end())[1], "GET /file HTTP/1.1");
+    end(program);
+}
+
+#[test]
 fn what_is_there_already_stays_there() {
     let (root, _logs, log) = places();
     fs::write(&log, "from before\n").expect("a new file");

@@ -1,7 +1,7 @@
 //! The program, built once and started as often as it takes.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -87,6 +87,13 @@ impl Program {
     pub(crate) fn complaining_to(file: &Path, root: &Path, options: &[&str]) -> Self {
         let file = File::create(file).expect("a new file");
         Self::started(Self::command(root, options).stderr(file))
+    }
+
+    /// Serves `root` with a standard error that is a pipe nobody reads any more.
+    pub(crate) fn unheard(root: &Path, options: &[&str]) -> Self {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        Self::started(Self::command(root, options).stderr(writer))
     }
 
     /// Serves `root` and says what it has to say on standard error; returns its standard output.

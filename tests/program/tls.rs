@@ -123,6 +123,24 @@ fn a_renewed_certificate_is_shown_after_a_hangup() {
 }
 
 #[test]
+fn a_broken_handshake_of_which_nobody_hears_stops_nothing() {
+    let (root, secrets) = (folder(), folder());
+    certify(secrets.path());
+    let path = |name| secrets.path().join(name).display().to_string();
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let options = ["--tls-cert", &cert, "--tls-key", &key];
+    let program = Program::unheard(root.path(), &options);
+    for _ in 0..10 {
+        let mut client = program.client();
+        client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+        client.until_cut();
+    }
+    program.signal("TERM");
+    let end = program.end();
+    assert_eq!(end.status.code(), Some(0), "{}", end.said);
+}
+
+#[test]
 fn a_certificate_that_is_none_is_named() {
     let root = folder();
     let broken = root.path().join("cert.pem");

@@ -1,7 +1,7 @@
 //! What a server cannot tell any client, and tells its owner.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +68,10 @@ impl Listener {
 
 impl Default for Listener {
     fn default() -> Self {
-        Self::new(|trouble| eprintln!("quoit: {trouble}"))
+        // Not `eprintln!`, which panics once nobody reads what it writes.
+        Self::new(|trouble| {
+            let _ = io::stderr().write_all(format!("quoit: {trouble}\n").as_bytes());
+        })
     }
 }
 

@@ -256,7 +256,7 @@ fn of_error(error: &io::Error) -> (StatusCode, &'static str) {
             "the server has too much to do: try again soon",
         ),
         _ => {
-            eprintln!("quoit: a file could not be read: {error}");
+            crate::complain(format_args!("a file could not be read: {error}"));
             (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the file could not be read",

@@ -7,6 +7,7 @@ mod body;
 mod files;
 mod serve;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -38,9 +39,15 @@ fn main() -> ExitCode {
         Command::Doctor => doctor(),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("quoit: {error}");
+        complain(format_args!("{error}"));
         ExitCode::FAILURE
     })
+}
+
+/// Says on standard error what is wrong. That nobody reads it any more is no reason to end anything, as
+/// `eprintln!` would have it.
+fn complain(what: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_all(format!("quoit: {what}\n").as_bytes());
 }
 
 fn doctor() -> io::Result<ExitCode> {

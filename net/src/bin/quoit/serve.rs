@@ -135,7 +135,7 @@ impl Program {
             Ok(()) => self
                 .voice
                 .say(format_args!("the certificate was read again")),
-            Err(error) => eprintln!("quoit: the certificate stays as it was: {error}"),
+            Err(error) => crate::complain(format_args!("the certificate stays as it was: {error}")),
         }
     }
 
@@ -147,7 +147,9 @@ impl Program {
                 .voice
                 .say(format_args!("the access log was opened again")),
             Ok(false) => {}
-            Err(error) => eprintln!("quoit: the access log stays where it was: {error}"),
+            Err(error) => {
+                crate::complain(format_args!("the access log stays where it was: {error}"))
+            }
         }
     }
 }

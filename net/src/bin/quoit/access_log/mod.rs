@@ -146,11 +146,11 @@ impl AccessLog {
         self.queue.rouse();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
-            eprintln!(
-                "quoit: the access log lost its last lines: {} took nothing for {} s",
+            crate::complain(format_args!(
+                "the access log lost its last lines: {} took nothing for {} s",
                 self.target,
                 LAST_LINES.as_secs()
-            );
+            ));
         }
     }
 }
@@ -211,7 +211,7 @@ impl Writer {
                 self.losses.say_at(Instant::now(), SAID_EVERY)
             };
             for line in said {
-                eprintln!("quoit: {line}");
+                crate::complain(format_args!("{line}"));
             }
             if is_ending {
                 return;
