@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use quoit::sync::Event;
 use quoit::time::sleep;
@@ -184,6 +184,31 @@ fn a_hundred_streams_of_one_connection_are_answered_together() {
         for stream in streams {
             let (path, body) = stream.await.expect("no panic");
             assert_eq!(path, body);
+        }
+    });
+}
+
+#[test]
+fn the_answer_to_head_is_a_head_in_both_protocols() {
+    let server = one_core().serve(|_| async { text("well") });
+    let server = server.expect("a server");
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let head = || {
+            let mut question = get(address, "/");
+            *question.method_mut() = Method::HEAD;
+            question
+        };
+        let (mut one, _first) = peers::http1(address).await;
+        let (mut two, _second) = peers::http2(address).await;
+        for answer in [
+            one.send_request(head()).await,
+            two.send_request(head()).await,
+        ] {
+            let answer = answer.expect("an answer");
+            assert_eq!(answer.headers()["content-length"], "4");
+            // A piece of a body would be an error of its client.
+            assert_eq!(whole(answer).await, "");
         }
     });
 }
