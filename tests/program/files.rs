@@ -92,6 +92,35 @@ fn files_arrive_as_they_are_by_http_2() {
     }
 }
 
+#[test]
+fn curl_gets_the_part_it_asks_for_and_goes_on_where_it_was_cut() {
+    if !curl_speaks_http_2() {
+        println!("left out: this machine has no curl that speaks HTTP/2");
+        return;
+    }
+    let contents = bytes(MIB, 5);
+    let (_root, program) = with_files(&[("file", &contents)]);
+    let came = folder();
+    let to = came.path().join("file");
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let get = |options: &[&str]| {
+            let mut command = Command::new("curl");
+            command.args([version, "--silent", "--show-error", "--noproxy", "*"]);
+            command.args(["--write-out", "%{http_code}", "--output"]);
+            command.arg(&to).args(options).arg(program.url("/file"));
+            let output = command.output().expect("curl can be started");
+            let complaints = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{version}: {complaints}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "206", "{version}");
+            fs::read(&to).expect("it came")
+        };
+        assert!(get(&["--range", "1000-1999"]) == contents[1000..2000]);
+        assert!(get(&["--range", "-10"]) == contents[MIB - 10..]);
+        fs::write(&to, &contents[..MIB / 3]).expect("a file");
+        assert!(get(&["--continue-at", "-"]) == contents, "{version}");
+    }
+}
+
 fn curl_speaks_http_2() -> bool {
     let said = Command::new("curl").arg("--version").output();
     said.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("HTTP2"))
