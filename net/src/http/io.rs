@@ -188,7 +188,8 @@ impl Io {
         slices: impl IntoIterator<Item = &'a [u8]>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.look_at_send(cx)?;
+        // What became of the send on its way is looked at when all is to go out.
+        self.failed.take().map_or(Ok(()), Err)?;
         if self.gathered.len() >= GATHER {
             // No room before the send on its way has ended and this one has begun.
             ready!(self.poll_sent(cx))?;
@@ -387,11 +388,11 @@ impl hyper::rt::Write for Io {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.note_flushed();
-        self.look_at_send(cx)?;
-        if !self.gathered.is_empty() {
-            ready!(self.poll_sent(cx))?;
-            self.begin_send(cx)?;
+        if self.gathered.is_empty() {
+            return Poll::Ready(self.look_at_send(cx));
         }
+        ready!(self.poll_sent(cx))?;
+        self.begin_send(cx)?;
         Poll::Ready(Ok(()))
     }
 
