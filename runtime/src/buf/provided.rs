@@ -14,6 +14,8 @@
 //!   back only when it is used up and no chunk of it is left.
 //! - At most half of the buffers are lent. Past that, bytes are copied out as they are reaped, so a
 //!   reader who is slow, or a program that keeps its chunks, cannot drain the ring for the others.
+//! - While buffers are scarce, each receive takes one of them and asks again, behind the others. A
+//!   multishot receive would take as many as its socket can fill, which may be all of them.
 //! - `provided + lent` is the number of buffers at any time.
 //! - The memory outlives every chunk, and the kernel's use of it: it is unmapped when the last
 //!   owner is gone, and the core is an owner until its ring is drained.
@@ -47,7 +49,13 @@ pub(crate) struct BufferPool {
     buffers: RefCell<Vec<Buffer>>,
     starved: RefCell<Vec<Waker>>,
     copied: Cell<u64>,
+    /// How many receives are still to take one buffer each.
+    scarce: Cell<u32>,
 }
+
+/// How many receives take one buffer each since the last that has found none: some for each of the
+/// thousands of sockets that a core may have.
+const SCARCE: u32 = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Buffer {
@@ -85,6 +93,7 @@ impl BufferPool {
             buffers: RefCell::new(vec![Buffer::default(); count as usize]),
             starved: RefCell::new(Vec::new()),
             copied: Cell::new(0),
+            scarce: Cell::new(0),
         };
         for id in 0..count {
             pool.provide(id);
@@ -108,6 +117,23 @@ impl BufferPool {
     /// Returns how many buffers the kernel may still fill.
     pub(crate) fn provided(&self) -> u16 {
         self.provided.get()
+    }
+
+    /// Notes that a receive has found no buffer.
+    pub(crate) fn note_scarcity(&self) {
+        self.scarce.set(SCARCE);
+    }
+
+    /// Returns whether receives have found no buffers lately.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.scarce.get() > 0
+    }
+
+    /// Returns whether a receive that begins now is to take one buffer at the most.
+    pub(crate) fn take_part_in_scarcity(&self) -> bool {
+        let left = self.scarce.get();
+        self.scarce.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// Returns how many times bytes were copied out because half of the buffers were lent.

@@ -23,7 +23,18 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
         Request::Receive { fd, into } => {
             opcode::Recv::new(types::Fd(fd), writable(into), into.length).build()
         }
-        Request::ReceiveMulti { fd, group } => opcode::RecvMulti::new(types::Fd(fd), group).build(),
+        Request::ReceiveMulti { fd, group, once } => {
+            let fd = types::Fd(fd);
+            if once {
+                // As much as the buffer holds.
+                opcode::Recv::new(fd, std::ptr::null_mut(), 0)
+                    .buf_group(group)
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT)
+            } else {
+                opcode::RecvMulti::new(fd, group).build()
+            }
+        }
         Request::Send { fd, from, all } => {
             opcode::Send::new(types::Fd(fd), readable(from), from.length)
                 .flags(send_flags(all))

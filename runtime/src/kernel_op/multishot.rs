@@ -37,6 +37,12 @@ pub(crate) trait Queue: Operation {
 
     /// Returns why the op has ended, once nothing is left in the queue.
     fn end(&self) -> Option<End>;
+
+    /// Returns whether it has got something since it was armed, of which there is too little, and shall
+    /// let others go first; says so once.
+    fn gives_way(&mut self) -> bool {
+        false
+    }
 }
 
 /// Why a multishot op ended.
@@ -212,6 +218,13 @@ impl<Q: Queue> Multishot<Q> {
         match end.unwrap_or(End::Again) {
             End::Starved if core.buffers.provided() == 0 && !self.fd.is_closed() => {
                 core.buffers.wake_when_provided(cx.waker());
+                Poll::Pending
+            }
+            // The kernel serves those who ask for buffers in the order in which they ask, which is that in
+            // which they were told how it went the last time. While there are too few, whoever got one asks
+            // after those who did not: else the same would get all, again and again.
+            End::Starved | End::Again if core.ops.borrow_mut().payload::<Q>(id).gives_way() => {
+                core.yields.borrow_mut().push(cx.waker().clone());
                 Poll::Pending
             }
             End::Starved | End::Again => {

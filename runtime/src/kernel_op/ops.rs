@@ -544,6 +544,10 @@ pub(crate) struct Received {
     rest: VecDeque<Chunk>,
     bytes: usize,
     end: Option<End>,
+    /// It has got something.
+    is_fed: bool,
+    /// It takes one buffer at the most, since there are few.
+    once: bool,
 }
 
 /// Bytes taken from the kernel and not yet by a task. Past this the rest stays in the socket, and
@@ -558,7 +562,11 @@ impl Operation for Received {
     const KIND: OpKind = OpKind::ReceiveMulti;
 
     fn request(&mut self, fd: RawFd) -> Request {
-        Request::ReceiveMulti { fd, group: GROUP }
+        Request::ReceiveMulti {
+            fd,
+            group: GROUP,
+            once: self.once,
+        }
     }
 
     fn finish(self, _: Outcome) {}
@@ -572,6 +580,7 @@ impl Operation for Received {
                 .take(id, length, completion.flags.buffer_goes_on());
             if length > 0 {
                 self.bytes += chunk.len().max(LEAST);
+                self.is_fed = true;
                 match &mut self.first {
                     None => self.first = Some(chunk),
                     Some(_) => self.rest.push_back(chunk),
@@ -582,6 +591,9 @@ impl Operation for Received {
             0 => self.end = Some(End::Finished),
             1.. => {}
             error => self.end = Some(end_of(-error)),
+        }
+        if self.end == Some(End::Starved) {
+            self.pool.note_scarcity();
         }
         (self.bytes >= MAX_RECEIVED).then_some(Asker::Pause)
     }
@@ -599,6 +611,8 @@ impl Queue for Received {
             rest: VecDeque::new(),
             bytes: 0,
             end: None,
+            is_fed: false,
+            once: core.buffers.take_part_in_scarcity(),
         }
     }
 
@@ -615,6 +629,10 @@ impl Queue for Received {
 
     fn end(&self) -> Option<End> {
         self.end
+    }
+
+    fn gives_way(&mut self) -> bool {
+        self.pool.is_scarce() && std::mem::take(&mut self.is_fed)
     }
 }
 

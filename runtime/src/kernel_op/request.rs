@@ -40,9 +40,9 @@ pub(crate) enum Request {
     Connect { fd: RawFd, address: Region },
     /// Receives into `into`. `recv(2)`.
     Receive { fd: RawFd, into: RegionMut },
-    /// Receives into buffers of the group until cancelled or failed: one completion each. Kernel
-    /// 6.0.
-    ReceiveMulti { fd: RawFd, group: u16 },
+    /// Receives into buffers of the group until cancelled or failed: one completion each; with `once`,
+    /// into one of them. Kernel 6.0.
+    ReceiveMulti { fd: RawFd, group: u16, once: bool },
     /// Sends; with `all` a short send is continued by the kernel. `send(2)`.
     Send { fd: RawFd, from: Region, all: bool },
     /// Sends without copying: the kernel reads `from` until a second completion, the notification, has

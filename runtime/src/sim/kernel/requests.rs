@@ -106,7 +106,7 @@ impl Kernel {
                     }
                 }
             }
-            Request::ReceiveMulti { .. } => self.try_receive_multi(id, object),
+            Request::ReceiveMulti { once, .. } => self.try_receive_multi(id, object, once),
             Request::Send { from, all, .. } => self.try_send(id, key, object, &[from], all),
             Request::SendZeroCopy { from, .. } => self.try_send(id, key, object, &[from], false),
             Request::SendMessage { header, all, .. } => {
@@ -287,7 +287,12 @@ impl Kernel {
         self.receive(object, most)
     }
 
-    pub(super) fn try_receive_multi(&mut self, id: RingId, object: super::ObjectId) -> Tried {
+    pub(super) fn try_receive_multi(
+        &mut self,
+        id: RingId,
+        object: super::ObjectId,
+        once: bool,
+    ) -> Tried {
         let last = |result, flags| Tried::Done { result, flags };
         let there = self.receivable(object);
         if there == 0 {
@@ -323,7 +328,7 @@ impl Kernel {
             flags |= F_BUF_MORE;
         }
         let result = bytes.len() as i32;
-        if self.comes(Fault::MultishotEnds) {
+        if self.comes(Fault::MultishotEnds) || once {
             last(result, flags)
         } else {
             Tried::More { result, flags }
