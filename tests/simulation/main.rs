@@ -8,6 +8,7 @@ mod echo;
 mod failures;
 mod faults;
 mod given_up;
+mod hour;
 mod http;
 mod http2;
 mod idle;
