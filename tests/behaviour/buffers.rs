@@ -1,8 +1,10 @@
 //! Provided buffers: few of them, for many streams.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::net::Shutdown;
 use std::pin::pin;
+use std::rc::Rc;
 use std::thread;
 
 use quoit::{Builder, RingFeature, Runtime, op, spawn};
@@ -260,4 +262,49 @@ fn a_stream_that_used_all_buffers_up_goes_on_when_it_is_read() {
 #[test]
 fn a_stream_that_holds_enough_is_paused_and_goes_on_when_it_is_read() {
     sixteen_mebibytes_for_nobody(Runtime::builder().receive_buffers(8192, 8192), 1);
+}
+
+/// A stream with a few bytes gets them while others have more than all buffers hold: it need not wait
+/// until they have been emptied, one after the other.
+#[test]
+fn large_senders_leave_buffers_for_small_ones() {
+    const MANY: usize = 20;
+    const EACH: usize = 60_000;
+    on_ring_of(Runtime::builder().receive_buffers(4, 4096), |_| async {
+        let received = Rc::new(Cell::new(0));
+        let mut senders = Vec::new();
+        let mut readers = Vec::new();
+        for seed in 0..MANY as u64 {
+            let (ours, mut theirs) = connected().await;
+            theirs
+                .write_all(&bytes(EACH, seed))
+                .expect("the sockets of both sides have room");
+            senders.push(theirs);
+            let received = Rc::clone(&received);
+            readers.push(move || async move {
+                let mut came = 0;
+                while came < EACH {
+                    let chunk = ours.recv().await.expect("no error").expect("no end");
+                    came += chunk.len();
+                    received.set(received.get() + chunk.len());
+                }
+            });
+        }
+        let (small, mut theirs) = connected().await;
+        theirs.write_all(b"few").expect("there is room");
+        let readers: Vec<_> = readers.into_iter().map(|read| spawn(read())).collect();
+        // It asks behind all others.
+        let so_far = Rc::clone(&received);
+        let before = spawn(async move {
+            let few = small.recv().await.expect("no error").expect("no end");
+            assert_eq!(&*few, b"few");
+            so_far.get()
+        });
+        let before = before.await.expect("no panic");
+        for reader in readers {
+            reader.await.expect("no panic");
+        }
+        assert_eq!(received.get(), MANY * EACH);
+        assert!(before < MANY * EACH / 2, "{before} bytes came before three");
+    });
 }
