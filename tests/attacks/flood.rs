@@ -102,7 +102,7 @@ impl Flood {
 
     fn connect(&self) -> io::Result<Connection> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        if self.leaves && self.taken % 2 == 0 {
+        if self.leaves && self.taken.is_multiple_of(2) {
             // A close is a reset.
             socket.set_linger(Some(Duration::ZERO))?;
         }
