@@ -66,7 +66,7 @@ async fn make(sender: Sender, is_endless: bool, book: Arc<Book>) -> io::Result<(
 fn ask(path: &str) -> Request<Empty<Bytes>> {
     Request::builder()
         .uri(format!("http://{}{path}", address()))
-        .header("host", "site")
+        .header("host", address().to_string())
         .body(Empty::new())
         .expect("a well-formed request")
 }
