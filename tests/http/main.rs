@@ -1,6 +1,7 @@
 //! The HTTP server, from outside: what it answers, what it refuses, whom it lets go, how it ends.
 
 mod authority;
+mod between;
 mod binding;
 mod cancels;
 mod deadlines;

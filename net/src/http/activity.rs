@@ -29,6 +29,8 @@ pub(super) struct Activity {
     awaited: Cell<u32>,
     /// Pieces of answers that hyper took.
     answered: Cell<u64>,
+    /// Bodies of requests that somebody has: a handler, or whom it has left it to.
+    reading: Cell<u32>,
     /// Grows with every request and every answer.
     steps: Cell<u64>,
     /// When the request that is open has to have been answered, in HTTP/1.
@@ -100,7 +102,7 @@ impl Activity {
     /// next, before it asks for an answer, is its own.
     pub(super) fn note_flushed(&self) {
         if self.handlers.get() == 0
-            && !self.is_answering()
+            && self.bodies.get() == 0
             && matches!(self.line.get(), Line::Asked)
         {
             self.line.set(Line::default());
@@ -175,7 +177,8 @@ impl Activity {
 
     /// Returns where a connection of HTTP/1 stands, with a number that changes whenever it came there anew.
     pub(super) fn stage(&self) -> (Stage, u64) {
-        let stage = if self.handlers.get() > 0 {
+        let stage = if self.handlers.get() > 0 || (self.reading.get() > 0 && self.bodies.get() == 0)
+        {
             Stage::Handling
         } else if self.bodies.get() > 0 {
             Stage::Answering
@@ -207,6 +210,12 @@ impl Activity {
             self.note_end_of_request();
         }
         Handling(Rc::clone(self))
+    }
+
+    /// Counts a body of a request for as long as somebody has it.
+    pub(super) fn reading(self: &Rc<Self>) -> Reading {
+        self.reading.set(self.reading.get() + 1);
+        Reading(Rc::clone(self))
     }
 
     /// Notes that hyper has the body of an answer.
@@ -242,6 +251,20 @@ impl Activity {
     /// Lets the first byte that is sent be measured from when the connection was accepted.
     pub(super) fn measure_first_byte(&self, accepted: Instant, figures: Rc<Figures>) {
         *self.unsent.borrow_mut() = Some((accepted, figures));
+    }
+}
+
+/// Somebody has the body of a request, which may go on after the answer.
+#[derive(Debug)]
+pub(super) struct Reading(Rc<Activity>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let activity = &self.0;
+        activity.reading.set(activity.reading.get() - 1);
+        activity.steps.set(activity.steps.get() + 1);
+        // What came was the rest of it, and begins nothing.
+        activity.note_end_of_request();
     }
 }
 

@@ -10,15 +10,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::header::{REFERER, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use quoit::time::Instant;
 use quoit::{Cancelled, Group};
 
 use super::activity::{Activity, Asked};
-use super::body::within;
+use super::body::{drop_whole, within};
 use super::figures::Figures;
 use super::{BoxError, Peer};
 
@@ -84,7 +84,11 @@ pub(super) struct Course {
     begun: Instant,
     status: Option<StatusCode>,
     sent: u64,
+    /// How many bytes there will be, where the head says so.
+    expected: Option<u64>,
     whole: bool,
+    /// It was our side that failed.
+    failed: bool,
 }
 
 impl Course {
@@ -117,14 +121,25 @@ impl Course {
             begun: Instant::recent(),
             status: None,
             sent: 0,
+            expected: None,
             whole: false,
+            failed: false,
         }
     }
 
     /// Notes with what it is answered.
-    pub(super) fn answer(&mut self, status: StatusCode) {
+    pub(super) fn answer<B: Body>(&mut self, answer: &Response<Content<B>>) {
+        let status = answer.status();
         self.figures.tally.answer(status);
         self.status = Some(status);
+        let length = || {
+            let field = answer.headers().get(CONTENT_LENGTH)?;
+            field.to_str().ok()?.parse().ok()
+        };
+        // hyper asks for nothing more once it has so many bytes; and for none where there is to be none.
+        self.expected = answer.body().size_hint().exact().or_else(length);
+        self.whole = status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     }
 }
 
@@ -133,6 +148,8 @@ impl Drop for Course {
         let took = self.begun.elapsed();
         if self.whole {
             self.figures.request.record(took);
+        } else if self.failed {
+            self.figures.tally.failed.add_one();
         } else {
             self.figures.tally.given_up.add_one();
         }
@@ -203,6 +220,15 @@ pin_project! {
         answering: Answering,
         connection: Group<Cancelled>,
     }
+
+    impl<B> PinnedDrop for Counted<B> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.answering.course.whole {
+                drop_whole(|| this.content.set(Content::Nothing));
+            }
+        }
+    }
 }
 
 impl<B: Body> Counted<B> {
@@ -216,7 +242,7 @@ impl<B: Body> Counted<B> {
         connection: Group<Cancelled>,
     ) -> Self {
         activity.begin_answer();
-        course.whole = is_head || content.is_end();
+        course.whole |= is_head || content.is_end() || course.expected == Some(0);
         Self {
             content,
             answering: Answering {
@@ -290,9 +316,10 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Buf::remaining);
                 course.sent += length as u64;
-                course.whole = this.content.is_end();
+                course.whole =
+                    this.content.is_end() || course.expected.is_some_and(|all| course.sent >= all);
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => course.failed = true,
         }
         Poll::Ready(frame)
     }

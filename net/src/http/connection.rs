@@ -245,14 +245,14 @@ where
             _ => None,
         };
         let pending = match part {
-            Some(part) => Err(part),
-            None => Ok(checked.and_then(|()| admit(request, &limits, &peer)).map(
-                |(mut request, fate)| {
+            Some(part) => Err((part, handling)),
+            None => Ok(checked
+                .and_then(|()| admit(request, &limits, &peer, &activity))
+                .map(|(mut request, fate)| {
                     request.body_mut().offer(switch.clone());
                     let until = expiry.as_ref().map(|expiry| expiry.at);
                     request::start(group, &site, request, fate, handling, until)
-                },
-            )),
+                })),
         };
         let switch = switch.clone();
         let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
@@ -262,7 +262,7 @@ where
             let outcome = match pending {
                 Ok(Ok(pending)) => pending.await,
                 Ok(Err(status)) => Outcome::Refused(status),
-                Err(part) => {
+                Err((part, _handling)) => {
                     let page = site.page.as_ref().expect("it was asked for a part of it");
                     Outcome::Own(page.answer(part, &method).await)
                 }
@@ -299,7 +299,7 @@ where
                 .entry(DATE)
                 .or_insert_with(|| site.draining.date.now());
             let status = answer.status();
-            course.answer(status);
+            course.answer(&answer);
             if let Some(switch) = switch {
                 switch.answered(&method, status);
             }
@@ -376,6 +376,7 @@ fn admit(
     request: Request<body::Incoming>,
     limits: &Limits,
     peer: &Peer,
+    activity: &Rc<Activity>,
 ) -> Result<(Request<Incoming>, Fate), StatusCode> {
     // What is known to be too large is not begun.
     if request.body().size_hint().lower() > limits.max_body {
@@ -384,7 +385,8 @@ fn admit(
     let fate = Fate::default();
     let mut request = request.map(|body| {
         let fate = fate.clone();
-        Incoming::new(body, limits.max_body, limits.body_timeout, fate)
+        let reading = (!body.is_end_stream()).then(|| activity.reading());
+        Incoming::new(body, limits.max_body, limits.body_timeout, fate, reading)
     });
     request.extensions_mut().insert(peer.clone());
     Ok((request, fate))

@@ -108,7 +108,7 @@ impl Tally {
         core.counts.extend([
             counter(
                 "given_up",
-                "Requests whose clients went away, or reset them, before their answers were whole.",
+                "Requests that ended before their answers were whole: the client went away, or was cut for being too slow.",
                 &self.given_up,
             ),
             counter(
@@ -116,7 +116,7 @@ impl Tally {
                 "Requests that the server refused by itself: too large, too slow, or against the rules.",
                 &self.refused,
             ),
-            counter("failed", "Requests whose handlers failed or panicked.", &self.failed),
+            counter("failed", "Requests whose handlers, or bodies of answers, failed or panicked.", &self.failed),
             counter("late", "Requests whose handlers took longer than they may.", &self.late),
         ]);
         core.latencies.extend([

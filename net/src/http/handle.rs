@@ -102,9 +102,9 @@ impl ServerHandle {
     /// | `connections_accepted`, `connections_full` | see [`ConnectionCounts`] |
     /// | `requests` | heads that were read, by protocol: `http1`, `http2` |
     /// | `answers` | that were begun, by class: `1xx` to `5xx` |
-    /// | `given_up` | requests whose clients went away before their answers were whole |
+    /// | `given_up` | requests that ended before their answers were whole: clients went away, or were cut for being too slow |
     /// | `refused` | requests that the server refused by itself, with 4xx or 501 |
-    /// | `failed`, `late` | requests whose handlers failed or panicked; took longer than they may |
+    /// | `failed`, `late` | requests whose handlers or bodies failed or panicked; whose handlers took longer than they may |
     ///
     /// | latency | |
     /// |---|---|

@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use quoit::time::{Alarm, Instant};
 use quoit::{CarriesCancelled, ForeignWait};
 
+use super::activity::Reading;
 use super::upgrade::{Offered, Switch};
 
 /// The body of a request, which arrives while it is read.
@@ -46,6 +47,8 @@ pub struct Incoming {
     fate: Fate,
     /// How its connection goes on as something else.
     switch: Offered,
+    /// The connection knows that somebody has the body.
+    _reading: Option<Reading>,
 }
 
 /// What became of the body, for the case that the handler fails because of it.
@@ -89,6 +92,7 @@ impl Incoming {
         limit: u64,
         patience: Duration,
         fate: Fate,
+        reading: Option<Reading>,
     ) -> Self {
         Self {
             body,
@@ -99,6 +103,7 @@ impl Incoming {
             limit,
             fate,
             switch: None,
+            _reading: reading,
         }
     }
 

@@ -266,7 +266,9 @@ impl Io {
         let (result, buf) = ready!(Pin::new(sending).poll(cx));
         self.sending = None;
         self.stall.note_sent();
-        self.activity.note_sent();
+        if matches!(result, Ok(1..)) {
+            self.activity.note_sent();
+        }
         match result {
             // The kernel stopped half-way, as for a signal: the rest goes first.
             Ok(count) if count < self.sending_bytes && count > 0 => {

@@ -41,7 +41,7 @@ impl Lookout {
     pub(super) fn new(activity: &Activity) -> Self {
         Self {
             seen: activity.stage(),
-            since: Instant::recent(),
+            since: Instant::now(),
             armed: None,
         }
     }
@@ -56,7 +56,7 @@ impl Lookout {
         let now = activity.stage();
         if now != self.seen {
             self.seen = now;
-            self.since = Instant::recent();
+            self.since = Instant::now();
         }
         let (due, verdict) = match now.0 {
             Stage::Idle => (self.since + limits.idle_timeout, Verdict::Finish),
@@ -98,7 +98,8 @@ impl Expiry {
     pub(super) fn of(limits: &Limits) -> Option<Rc<Self>> {
         let timeout = limits.request_timeout?;
         Some(Rc::new(Self {
-            at: Instant::recent() + timeout,
+            // Not the turn's time: a neighbour that was long at work takes none of it.
+            at: Instant::now() + timeout,
             answered: Cell::new(false),
             over: Cell::new(false),
         }))

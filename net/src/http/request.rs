@@ -78,7 +78,7 @@ where
     let child = group.spawn_eager(async move {
         let answer = async { (site.handler)(request).await.map_err(Into::into) };
         let timeout = site.limits.handler_timeout;
-        let until = match (timeout.map(|timeout| Instant::recent() + timeout), until) {
+        let until = match (timeout.map(|timeout| Instant::now() + timeout), until) {
             (Some(one), Some(other)) => one.min(other),
             (Some(only), None) | (None, Some(only)) => only,
             (None, None) => return Ok(answer.await.map_err(Failure::Error)),

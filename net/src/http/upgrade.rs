@@ -20,7 +20,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Version};
+use http_body::Body;
 use quoit::op::Stream;
 
 use super::Incoming;
@@ -58,7 +59,7 @@ use crate::tls::TlsStream;
 /// # Errors
 ///
 /// `InvalidInput` if the request does not ask for it: it has neither `connection: upgrade` with an
-/// `upgrade` nor the method CONNECT. `Unsupported` in HTTP/2, which has no upgrades.
+/// `upgrade` in HTTP/1.1 nor the method CONNECT; or if it has a body. `Unsupported` in HTTP/2, which has no upgrades.
 pub fn upgrade<T, F>(request: &mut Request<Incoming>, then: T) -> io::Result<()>
 where
     T: FnOnce(Upgraded) -> F + 'static,
@@ -68,6 +69,10 @@ where
         let what = "HTTP/2 has no upgrades: answer as to any other request";
         return Err(io::Error::new(io::ErrorKind::Unsupported, what));
     };
+    if !request.body().is_end_stream() {
+        let what = "a request with a body cannot be upgraded: where the body ends is no business of what follows";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     if !asks(request) {
         let what =
             "the request does not ask for an upgrade: it needs `connection: upgrade` and `upgrade`";
@@ -83,7 +88,10 @@ fn asks(request: &Request<Incoming>) -> bool {
         let mut words = value.as_bytes().split(|byte| *byte == b',');
         words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     });
-    request.method() == Method::CONNECT || (says_upgrade && fields.contains_key(UPGRADE))
+    // HTTP/1.0 knows no upgrades (RFC 9110, section 7.8).
+    let may_upgrade = request.version() == Version::HTTP_11;
+    request.method() == Method::CONNECT
+        || (may_upgrade && says_upgrade && fields.contains_key(UPGRADE))
 }
 
 type Then = Box<dyn FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>>>;

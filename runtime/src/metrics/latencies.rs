@@ -79,13 +79,14 @@ impl ParkedTime {
         let total = self.word.load(Ordering::Relaxed);
         if total & PARKED == 0 {
             let word = total.wrapping_sub(now.as_nanos()) | PARKED;
-            self.word.store(word, Ordering::Relaxed);
+            // Release: who sees that it is parked reads a clock that is past the beginning.
+            self.word.store(word, Ordering::Release);
         }
     }
 
     /// Notes that it runs again. Owner only.
     pub(crate) fn end(&self, now: Instant) {
-        let total = self.until(now);
+        let total = self.until(|| now);
         self.word.store(total, Ordering::Relaxed);
     }
 
@@ -94,13 +95,14 @@ impl ParkedTime {
         Instant::from_nanos(self.started.load(Ordering::Relaxed))
     }
 
-    /// Returns the nanoseconds until now.
-    pub(crate) fn until(&self, now: Instant) -> u64 {
-        let word = self.word.load(Ordering::Relaxed);
+    /// Returns the nanoseconds until now, which is looked at after the core's word: a core that parks in
+    /// between would seem to have begun that in the future.
+    pub(crate) fn until(&self, now: impl FnOnce() -> Instant) -> u64 {
+        let word = self.word.load(Ordering::Acquire);
         if word & PARKED == 0 {
             return word;
         }
-        word.wrapping_add(now.as_nanos()) & !PARKED
+        word.wrapping_add(now().as_nanos()) & !PARKED
     }
 }
 
@@ -112,16 +114,16 @@ mod tests {
     fn parked_time_goes_on_while_the_core_is_parked() {
         let at = Instant::from_nanos;
         let parked = ParkedTime::default();
-        assert_eq!(parked.until(at(5_000)), 0);
+        assert_eq!(parked.until(|| at(5_000)), 0);
         parked.begin(at(6_000));
-        assert_eq!(parked.until(at(6_000)), 0);
-        assert_eq!(parked.until(at(6_700)), 700);
+        assert_eq!(parked.until(|| at(6_000)), 0);
+        assert_eq!(parked.until(|| at(6_700)), 700);
         parked.end(at(7_000));
-        assert_eq!(parked.until(at(9_000)), 1_000);
+        assert_eq!(parked.until(|| at(9_000)), 1_000);
         parked.begin(at(9_000));
         // Said again, as after an entry that was refused: it was parked all the while.
         parked.begin(at(9_100));
         parked.end(at(9_500));
-        assert_eq!(parked.until(at(9_900)), 1_500);
+        assert_eq!(parked.until(|| at(9_900)), 1_500);
     }
 }

@@ -140,8 +140,7 @@ impl Latency {
 
 impl Snapshot {
     pub(crate) fn of<'a>(cores: impl Iterator<Item = &'a CoreShared>) -> Self {
-        let now = Instant::now();
-        let of = |(core, shared)| CoreSnapshot::of(core, shared, now);
+        let of = |(core, shared)| CoreSnapshot::of(core, shared);
         Self {
             cores: cores.enumerate().map(of).collect(),
         }
@@ -159,11 +158,13 @@ impl Snapshot {
 }
 
 impl CoreSnapshot {
-    fn of(core: usize, shared: &CoreShared, now: Instant) -> Self {
+    fn of(core: usize, shared: &CoreShared) -> Self {
+        // In this order, so that it was parked for no longer than it was there.
+        let parked = shared.parked.until(Instant::now);
         Self {
             core,
-            uptime: now - shared.parked.started(),
-            parked: Duration::from_nanos(shared.parked.until(now)),
+            uptime: shared.parked.started().elapsed(),
+            parked: Duration::from_nanos(parked),
             counts: shared.counters.snapshot().counts(),
             latencies: shared.latencies.read(),
         }

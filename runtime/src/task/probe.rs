@@ -54,7 +54,7 @@ impl Probing {
     #[inline]
     pub(super) fn note(&mut self, slot: u32) -> bool {
         self.since_probe += 1;
-        self.since_park += 1;
+        self.since_park = self.since_park.saturating_add(1);
         self.until -= 1;
         let chosen = self.until == 0;
         if chosen {

@@ -77,9 +77,8 @@ pub(crate) fn run(arguments: Arguments) -> io::Result<()> {
             break signal;
         }
     };
-    voice.say(format_args!(
-        "{signal}: finishing what is open, for {grace} s at most; once more to end at once"
-    ));
+    // Before anything is said: who listens to us may not take it.
+    program.server.drain(Duration::from_secs(grace));
     let still_here = Arc::clone(&program);
     std::thread::spawn(move || {
         while let Ok(signal) = signals.wait() {
@@ -88,6 +87,9 @@ pub(crate) fn run(arguments: Arguments) -> io::Result<()> {
             }
         }
     });
+    voice.say(format_args!(
+        "{signal}: finishing what is open, for {grace} s at most; once more to end at once"
+    ));
     let report = server.shutdown(Duration::from_secs(grace));
     if let Some(log) = &program.log {
         log.finish();

@@ -18,5 +18,5 @@ mod stream;
 
 pub use events::{Event, EventSender, events};
 pub use pipe::{ChannelBody, Sender, channel};
-pub(super) use stream::within;
 pub use stream::{StreamBody, stream};
+pub(super) use stream::{drop_whole, within};

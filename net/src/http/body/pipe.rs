@@ -200,6 +200,10 @@ impl Drop for Sender {
         if self.on_drop == OnDrop::End {
             if std::thread::panicking() {
                 self.pipe.end(End::Failed("its producer panicked".into()));
+            } else if quoit::CoreId::current().is_some() && quoit::is_cancelled() {
+                // Whoever was cancelled has not said all.
+                self.pipe
+                    .end(End::Failed("its producer was cancelled".into()));
             } else {
                 self.pipe.end(End::Ended);
             }

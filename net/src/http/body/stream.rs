@@ -93,13 +93,17 @@ impl StreamBody {
         self.producer = match std::mem::replace(&mut self.producer, Producer::Ended) {
             Producer::Waiting(making) => {
                 let making = caught(making);
-                match AROUND.take() {
+                // What the producer polls at once is no body of this connection; the next body is.
+                let around = AROUND.take();
+                let producer = match around {
                     Some(connection) => Producer::Child(connection.spawn_eager(async move {
                         making.await;
                         Ok(())
                     })),
                     None => Producer::Task(quoit::spawn(making)),
-                }
+                };
+                AROUND.set(around);
+                producer
             }
             started => started,
         };
@@ -136,7 +140,7 @@ impl Body for StreamBody {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        if self.receiver.has_ended() {
+        if self.receiver.has_ended() || IS_WHOLE.get() {
             return;
         }
         match &self.producer {
@@ -148,9 +152,24 @@ impl Drop for StreamBody {
 }
 
 thread_local! {
+    /// A body is dropped just now of which the client has all: the head had said how long it is.
+    static IS_WHOLE: Cell<bool> = const { Cell::new(false) };
+
     /// The connection that asks a body for its next piece just now: bodies are made by handlers, who
     /// know nothing of connections, and polled by hyper, which knows nothing of ours.
     static AROUND: Cell<Option<Group<Cancelled>>> = const { Cell::new(None) };
+}
+
+/// Drops the body of an answer that was sent as a whole.
+pub(in super::super) fn drop_whole(drop: impl FnOnce()) {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            IS_WHOLE.set(self.0);
+        }
+    }
+    let _before = Before(IS_WHOLE.replace(true));
+    drop();
 }
 
 /// Polls a body of an answer that is sent on this connection.

@@ -30,7 +30,8 @@ use super::handle::Shared;
 /// It tells what a server does, and whom it talks to. So it answers those who sit on the same machine:
 /// over loopback or a Unix socket. To everybody else the path belongs to the handler, as if there were no
 /// page. A proxy on the same machine makes all its clients such: let it keep the path to itself, or say
-/// [`only_for`](Self::only_for) whom to answer.
+/// [`only_for`](Self::only_for) whom to answer. (So is a browser on it, whichever site sends it here by a name
+/// that was made to mean this machine.)
 ///
 /// ```no_run
 /// use std::convert::Infallible;

@@ -1,0 +1,206 @@
+//! Where the parts of a connection meet: bodies that look like heads, neighbours that are long at work,
+//! lengths that are known before the end.
+
+use std::io;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response, StatusCode};
+use quoit::time::{Instant, sleep};
+use quoit::{Cancelled, Scope, spawn};
+use quoit_net::http::body::{self, Sender, StreamBody};
+use quoit_net::http::{Incoming, Page, upgrade};
+use tests::http_client::Client;
+
+use crate::support::{Text, one_core, text};
+
+/// What a client might take for the beginning of another answer.
+const LIKE_A_HEAD: &str = "HTTP/1.1 200 OK\r\nserver: recorded\r\n\r\n";
+
+/// A body whose first piece is not there at once.
+fn later(piece: &'static str) -> StreamBody {
+    body::stream(async move |sender: Sender| {
+        sleep(Duration::from_millis(5)).await?;
+        sender.send(piece).await
+    })
+}
+
+#[test]
+fn a_body_that_looks_like_a_head_is_left_alone() {
+    let server = one_core()
+        .serve(|request: Request<Incoming>| async move {
+            let mut answer = Response::new(later(LIKE_A_HEAD));
+            if request.uri().path() == "/length" {
+                let length = LIKE_A_HEAD.len().into();
+                answer.headers_mut().insert(CONTENT_LENGTH, length);
+            }
+            Ok::<_, io::Error>(answer)
+        })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    for path in ["/length", "/chunks", "/length"] {
+        assert_eq!(client.get(path).text(), LIKE_A_HEAD, "{path}");
+    }
+}
+
+#[test]
+fn an_answer_of_the_page_that_takes_a_while_is_dated_once() {
+    let server = one_core()
+        .page(Page::at("/_quoit/"))
+        .serve(|_| async { text("x") })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    for part in ["scopes", "scopes.json", "metrics"] {
+        let answer = client.get(&format!("/_quoit/{part}"));
+        let dates = answer.head.fields.iter().filter(|(name, _)| name == "date");
+        assert_eq!(dates.count(), 1, "{part}");
+    }
+}
+
+#[test]
+fn the_time_of_a_handler_begins_with_the_handler() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let server = one_core()
+        .handler_timeout(PATIENCE)
+        .serve(|request: Request<Incoming>| async move {
+            if request.uri().path() == "/long" {
+                let begun = Instant::now();
+                while begun.elapsed() < PATIENCE * 3 / 2 {
+                    std::hint::spin_loop();
+                }
+                return Ok(text("long").expect("a text"));
+            }
+            sleep(Duration::from_millis(1)).await?;
+            Ok::<Text, Cancelled>(text("short").expect("a text"))
+        })
+        .expect("a server");
+    let mut long = Client::connect(server.local_addr());
+    let mut others: Vec<_> = (0..4)
+        .map(|_| Client::connect(server.local_addr()))
+        .collect();
+    long.ask("GET", "/long", "");
+    // They come in while the core is at it, and are read together.
+    for other in &others {
+        other.ask("GET", "/long", "");
+        other.ask("GET", "/short", "");
+    }
+    assert_eq!(long.answer().text(), "long");
+    for other in &mut others {
+        assert_eq!(other.answer().text(), "long");
+        assert_eq!(other.answer().status(), 200);
+    }
+}
+
+#[test]
+fn whoever_sends_as_much_as_was_said_is_left_to_end() {
+    let (say, said) = mpsc::channel();
+    let (log, logged) = mpsc::channel();
+    let server = one_core()
+        .on_answer(move |answered| {
+            let entry = log.send((answered.sent, answered.whole));
+            entry.expect("a test listens");
+        })
+        .serve(move |_: Request<Incoming>| {
+            let say = say.clone();
+            let body = body::stream(async move |sender: Sender| {
+                sender.send("hello").await?;
+                let tidied = sleep(Duration::from_millis(20)).await;
+                say.send(tidied).expect("a test listens");
+                Ok::<_, io::Error>(())
+            });
+            let mut answer = Response::new(body);
+            answer.headers_mut().insert(CONTENT_LENGTH, 5.into());
+            async { Ok::<_, io::Error>(answer) }
+        })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/").text(), "hello");
+    assert_eq!(said.recv().expect("it ended"), Ok(()));
+    assert_eq!(logged.recv().expect("told"), (5, true));
+    let snapshot = server.snapshot();
+    assert_eq!(snapshot.cores[0].count("given_up", None), Some(0));
+    assert_eq!(snapshot.merged("request").count(), 1);
+}
+
+#[test]
+fn a_body_that_fails_is_a_request_that_failed() {
+    let server = one_core()
+        .on_trouble(|_| {})
+        .serve(|_: Request<Incoming>| async {
+            Ok::<_, io::Error>(Response::new(body::stream(async |sender: Sender| {
+                sender.send("a beginning").await?;
+                Err(io::Error::other("as it was told to"))
+            })))
+        })
+        .expect("a server");
+    let client = Client::connect(server.local_addr());
+    client.ask("GET", "/", "");
+    let mut client = client;
+    client.until_cut();
+    let handle = server.handle();
+    while handle.open_connections() > 0 {
+        std::thread::yield_now();
+    }
+    let snapshot = handle.snapshot();
+    assert_eq!(snapshot.cores[0].count("failed", None), Some(1));
+    assert_eq!(snapshot.cores[0].count("given_up", None), Some(0));
+}
+
+#[test]
+fn a_channel_whose_producer_is_cancelled_is_cut() {
+    let server = one_core()
+        .on_trouble(|_| {})
+        .serve(|_: Request<Incoming>| async {
+            let (sender, body) = body::channel(1);
+            drop(spawn(async move {
+                let scope = Scope::new().timeout(Duration::from_millis(5));
+                let made = scope.run(async move {
+                    sender.send("one piece").await?;
+                    sleep(Duration::MAX).await?;
+                    sender.send(", another").await
+                });
+                let made: io::Result<Option<()>> = made.await;
+                assert!(matches!(made, Ok(None)));
+            }));
+            Ok::<_, io::Error>(Response::new(body))
+        })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    client.ask("GET", "/", "");
+    let head = client.head();
+    let ended = client.body(&head, |_| {});
+    assert!(ended.is_err(), "{ended:?}");
+}
+
+#[test]
+fn what_has_a_body_or_is_too_old_is_not_upgraded() {
+    let server = one_core()
+        .serve(|mut request: Request<Incoming>| async move {
+            let why = upgrade(&mut request, async |_| {}).expect_err("it cannot be");
+            let mut answer = text(why.to_string()).expect("a text");
+            *answer.status_mut() = StatusCode::BAD_REQUEST;
+            Ok::<_, io::Error>(answer)
+        })
+        .expect("a server");
+    for (request, why) in [
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\ncontent-length: 5\r\n\r\nhello",
+            "with a body",
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "with a body",
+        ),
+        (
+            "GET / HTTP/1.0\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+            "does not ask",
+        ),
+    ] {
+        let mut client = Client::connect(server.local_addr());
+        client.send(request);
+        let answer = client.answer();
+        assert_eq!(answer.status(), 400);
+        assert!(answer.text().contains(why), "{}", answer.text());
+    }
+}
