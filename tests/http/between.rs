@@ -5,8 +5,10 @@ use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Collected};
 use quoit::time::{Instant, sleep};
 use quoit::{Cancelled, Scope, spawn};
 use quoit_net::http::body::{self, Sender, StreamBody};
@@ -202,5 +204,49 @@ fn what_has_a_body_or_is_too_old_is_not_upgraded() {
         let answer = client.answer();
         assert_eq!(answer.status(), 400);
         assert!(answer.text().contains(why), "{}", answer.text());
+    }
+}
+
+#[test]
+fn a_body_that_another_task_reads_after_the_answer_comes_whole_and_ends() {
+    let (say, said) = mpsc::channel();
+    let server = one_core()
+        .serve(move |request: Request<Incoming>| {
+            let say = say.clone();
+            async move {
+                drop(spawn(async move {
+                    let body = request.into_body().collect().await;
+                    let whole = body.map(Collected::to_bytes);
+                    say.send(whole.map_err(|error| error.to_string()))
+                        .expect("a test listens");
+                }));
+                text("accepted")
+            }
+        })
+        .expect("a server");
+    for framing in ["content-length: 10\r\n", "transfer-encoding: chunked\r\n"] {
+        let mut client = Client::connect(server.local_addr());
+        client.ask("POST", "/", framing);
+        assert_eq!(client.answer().text(), "accepted");
+        let is_chunked = framing.contains("chunked");
+        for byte in b"0123456789" {
+            let byte = char::from(*byte);
+            client.send(match is_chunked {
+                true => format!("1\r\n{byte}\r\n"),
+                false => byte.to_string(),
+            });
+        }
+        if is_chunked {
+            client.send("0\r\n\r\n");
+        }
+        // The client asks for nothing more meanwhile.
+        let read = said.recv().expect("a task reads");
+        assert_eq!(read, Ok(Bytes::from_static(b"0123456789")), "{framing}");
+        // And the connection goes on.
+        client.ask("POST", "/", "content-length: 1\r\n");
+        client.send("1");
+        assert_eq!(client.answer().text(), "accepted");
+        let read = said.recv().expect("a task reads");
+        assert_eq!(read, Ok(Bytes::from_static(b"1")), "{framing}");
     }
 }

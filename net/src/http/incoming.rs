@@ -178,6 +178,10 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
+        // Of a body that outlives its answer hyper would say the end with the next request only.
+        if this.body.is_end_stream() {
+            return Poll::Ready(None);
+        }
         let body = &mut this.body;
         let polled = this.wait.poll(cx, |cx| Pin::new(body).poll_frame(cx));
         if polled.is_ready() {
