@@ -34,9 +34,9 @@ use crate::scope::Cancelled;
 use crate::scope::patience::{Forgotten, Patience};
 use crate::scope::tree::{Effect, Kind, NodeId, ParkId, Shield, Tree};
 use crate::slab::Slab;
-use crate::task::cell::TaskCell;
+use crate::task::TaskId;
+use crate::task::cell::boxed;
 use crate::task::table::{TaskBox, TaskTable};
-use crate::task::{JoinHandle, TaskId};
 use crate::time::Instant;
 use crate::time::store::TimerStore;
 
@@ -205,13 +205,9 @@ impl Core {
     }
 
     /// Starts a task under the root scope.
-    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future<Output: 'static> + 'static,
-    {
+    pub(crate) fn spawn_at_root(&self, object: TaskBox) -> (TaskId, NodeId) {
         let root = self.tree.borrow().root();
-        let (task, node) = self.spawn_under(root, future);
-        JoinHandle::new(task, node, self.identity())
+        self.spawn_boxed(root, object)
     }
 
     /// Starts a task under a scope of this core.
@@ -219,7 +215,11 @@ impl Core {
     where
         F: Future<Output: 'static> + 'static,
     {
-        let object: TaskBox = Box::pin(TaskCell::Running(future));
+        self.spawn_boxed(parent, boxed(future))
+    }
+
+    /// As [`Core::spawn_under`], of a future that is in its place already.
+    pub(crate) fn spawn_boxed(&self, parent: NodeId, object: TaskBox) -> (TaskId, NodeId) {
         self.counters().spawned.add(1);
         self.add_task(parent, |tasks, node| tasks.insert(object, node))
     }
@@ -238,11 +238,7 @@ impl Core {
     }
 
     /// Starts a task under a scope of this core, and polls it at once.
-    pub(crate) fn spawn_eager_under<F>(&self, parent: NodeId, future: F) -> (TaskId, NodeId)
-    where
-        F: Future<Output: 'static> + 'static,
-    {
-        let object: TaskBox = Box::pin(TaskCell::Running(future));
+    pub(crate) fn spawn_eager(&self, parent: NodeId, object: TaskBox) -> (TaskId, NodeId) {
         self.counters().spawned.add(1);
         let (task, node) = self.add_task(parent, TaskTable::insert_running);
         self.poll_at_once(task, node, object);

@@ -277,3 +277,18 @@ fn a_server_that_has_stopped_has_no_figures() {
     server.shutdown(Duration::ZERO).expect("it stops");
     assert!(handle.snapshot().cores.is_empty());
 }
+
+#[test]
+fn requests_that_come_together_are_answered_with_one_send() {
+    let server = one_core().serve(handler).expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/").status(), 200);
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n".repeat(12));
+    for _ in 0..12 {
+        assert_eq!(client.answer().status(), 200);
+    }
+    drop(client);
+    let figures = when_all_have_gone(&server.handle());
+    let sends = figures.cores[0].latency("op", Some("send"));
+    assert_eq!(sends.expect("sends are measured").count(), 2);
+}

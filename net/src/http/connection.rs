@@ -30,6 +30,7 @@ use super::figures::Figures;
 use super::http2::NextStream;
 use super::incoming::Fate;
 use super::lookout::{Expiry, Lookout, Verdict};
+use super::outgoing::Outgoing;
 use super::own_answer::OwnAnswers;
 use super::page::PageSite;
 use super::request::{self, Outcome};
@@ -321,6 +322,7 @@ where
         }
     });
     let finish = Cell::new(false);
+    let outgoing = io.by_turns();
     match protocol {
         Protocol::Http1 => {
             // Not `pipeline_flush`: it leaves the answer to a malformed request unsent. `Io` gathers
@@ -334,28 +336,32 @@ where
                 // The lookout sees to it.
                 .header_read_timeout(None)
                 .max_header_size(limits.max_head);
-            let mut connection = builder.serve_connection(io, service);
+            // In a place of its own: a connection is what it is of one protocol, and moved no more.
+            let mut connection = Box::new(builder.serve_connection(io, service));
             let watch = watch(&activity, limits, &site.draining, &finish);
             drive(
-                Pin::new(&mut connection),
+                Pin::new(&mut *connection),
                 http1::Connection::graceful_shutdown,
                 &finish,
+                &outgoing,
                 watch,
             )
             .await?;
             if let Some(then) = switch.as_ref().and_then(|switch| switch.take()) {
+                drop(outgoing);
                 let parts = connection.into_parts();
                 then(parts.io.into_upgraded(parts.read_buf).await?).await;
             }
         }
         Protocol::Http2 => {
             let builder = super::http2::builder(group, &limits, next_stream.clone());
-            let connection = pin!(builder.serve_connection(io, service));
+            let mut connection = Box::pin(builder.serve_connection(io, service));
             let watch = watch_streams(&activity, limits, &site.draining, &finish);
             drive(
-                connection,
+                connection.as_mut(),
                 http2::Connection::graceful_shutdown,
                 &finish,
+                &outgoing,
                 watch,
             )
             .await
@@ -405,6 +411,7 @@ async fn drive<C, E>(
     mut connection: Pin<&mut C>,
     tell: impl Fn(Pin<&mut C>),
     finish: &Cell<bool>,
+    outgoing: &RefCell<Outgoing>,
     watch: impl Future<Output = Result<(), Cancelled>>,
 ) -> Result<(), E>
 where
@@ -413,19 +420,23 @@ where
     let mut watch = pin!(watch);
     let mut watching = true;
     let mut told = false;
-    future::poll_fn(|cx| {
+    let ended = future::poll_fn(|cx| {
         loop {
             if finish.get() && !told {
                 told = true;
                 tell(connection.as_mut());
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended);
+                return Poll::Ready(Some(ended));
+            }
+            if !outgoing.borrow_mut().end_turn(cx) {
+                // The connection is to hear of it at once.
+                continue;
             }
             // After the connection, of which it is to see where it stands now.
             if watching && let Poll::Ready(verdict) = watch.as_mut().poll(cx) {
                 if verdict.is_ok() {
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(None);
                 }
                 // Cancelled: what the connection does next will say so.
                 watching = false;
@@ -436,7 +447,14 @@ where
             }
         }
     })
-    .await
+    .await;
+    if let Some(Ok(())) = ended {
+        // hyper shuts nothing down where the client has asked for an upgrade. An error of what is still
+        // sent then is nobody's any more.
+        let _ = future::poll_fn(|cx| outgoing.borrow_mut().poll_all_sent(cx)).await;
+    }
+    // Cut, if it has not ended.
+    ended.unwrap_or(Ok(()))
 }
 
 /// Watches over an HTTP/1 connection: lets it finish once it was idle for too long, or the server drains

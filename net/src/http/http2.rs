@@ -11,17 +11,20 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::server::conn::http2::Builder;
+use pin_project_lite::pin_project;
 use quoit::{Cancelled, Group};
 
 use super::answer::Content;
 use super::connection::Limits;
-use super::lookout::Expiry;
+use super::lookout::{Bound, Expiry};
 use super::timer::Timer;
 
 /// How many streams a client may have open: RFC 9113, section 6.5.2, recommends no fewer than 100,
@@ -71,21 +74,33 @@ where
     F: Future<Output: 'static> + 'static,
 {
     fn execute(&self, stream: F) {
-        let expiry = self.next.0.take();
-        match expiry {
-            None => self.start(async { drop(stream.await) }),
-            Some(expiry) => self.start(expiry.bound(stream)),
-        }
+        let bound = self.next.0.take().map(Bound::new);
+        drop(self.group.spawn_daemon(Served { stream, bound }));
     }
 }
 
-impl Streams {
-    fn start(&self, stream: impl Future<Output = ()> + 'static) {
-        let daemon = async {
-            stream.await;
-            Ok(())
-        };
-        drop(self.group.spawn_daemon(daemon));
+pin_project! {
+    /// A stream that is served. Not an `async` block: it would keep the stream twice, as what it was given
+    /// and as what it waits for.
+    struct Served<F> {
+        #[pin]
+        stream: F,
+        bound: Option<Bound>,
+    }
+}
+
+impl<F: Future> Future for Served<F> {
+    type Output = Result<(), Cancelled>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Cancelled>> {
+        let this = self.project();
+        if this.stream.poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        match this.bound {
+            Some(bound) => bound.poll(cx).map(Ok),
+            None => Poll::Pending,
+        }
     }
 }
 

@@ -1,22 +1,17 @@
 //! hyper's `Read` and `Write` on our streams.
 //!
-//! Reading copies out of received chunks into hyper's buffer. Writing gathers what hyper writes
-//! until it flushes, and sends that in one go; while a send is on its way, the next is gathered.
-//!
-//! ```text
-//!   poll_write ──► gathered ──flush──► sending ──► (done)
-//!                     │ past the limit: wait for `sending`
-//! ```
+//! Reading copies out of received chunks into hyper's buffer. What hyper writes is gathered
+//! ([`Outgoing`]); past a limit it waits.
 //!
 //! Invariants:
-//! - At most one send is on its way, so bytes keep their order.
-//! - A flush is done when its bytes are the kernel's business; an error of the send comes out at the
+//! - A flush is done when its bytes will go out by themselves; an error of the send comes out at the
 //!   next call, and a shutdown waits for it.
 //! - A peer that takes nothing for the stall timeout, while hyper waits for it, is given up.
 //! - A connection is closed only after the peer has closed its side, or has been given a while to:
 //!   bytes that arrive at a closed socket make the kernel reset the connection, and a reset can
 //!   overtake the end of an answer (RFC 9112, section 9.6).
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -29,32 +24,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::rt::ReadBufCursor;
 use quoit::buf::Chunk;
-use quoit::op::{PendingSend, ReceiveWait, Stream};
+use quoit::op::{ReceiveWait, Stream};
 use quoit::time::{Alarm, Instant};
 
 use super::activity::Activity;
 use super::frames::Frames;
+use super::outgoing::Outgoing;
 use super::own_answer::OwnAnswers;
-use super::stall::Stall;
 use super::upgrade::{Carrier, Upgraded};
 use crate::tls::{Plain, Session, TlsStream};
 
 /// A stream, of TCP or Unix, as hyper wants it, with TLS upon it or without.
 pub struct Io {
-    stream: Stream,
+    stream: Rc<Stream>,
     /// What encrypts, behind a handshake.
     tls: Option<Session>,
     wait: ReceiveWait,
     /// Bytes that were received before hyper came.
     early: Vec<u8>,
     rest: Option<Chunk>,
-    gathered: Vec<u8>,
-    sending: Option<PendingSend>,
-    /// How many bytes `sending` is about.
-    sending_bytes: usize,
-    /// The error of a send, until the next call takes it.
-    failed: Option<io::Error>,
-    stall: Stall,
+    outgoing: Rc<RefCell<Outgoing>>,
     activity: Rc<Activity>,
     /// What the client sends, in HTTP/2.
     frames: Option<Frames>,
@@ -74,6 +63,9 @@ enum Closing {
     Done,
 }
 
+/// How long a peer may take nothing, where nobody says otherwise.
+const STALL: Duration = Duration::from_secs(30);
+
 /// How long the peer's side is waited for, and how much of what it still sends is thrown away.
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_DISCARDED: usize = 1 << 20;
@@ -81,16 +73,13 @@ const MAX_DISCARDED: usize = 1 << 20;
 /// How much is gathered while a send is on its way. Past this hyper waits.
 const GATHER: usize = 64 * 1024;
 
-/// A send of so many bytes is not waited for: it ends by itself, and keeps little memory until
-/// somebody looks.
-const SMALL: usize = 4096;
-
 impl fmt::Debug for Io {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outgoing = self.outgoing.borrow();
         f.debug_struct("Io")
             .field("stream", &self.stream)
-            .field("gathered", &self.gathered.len())
-            .field("sending", &self.sending_bytes)
+            .field("gathered", &outgoing.gathered.len())
+            .field("sending", &outgoing.sending_bytes())
             .finish_non_exhaustive()
     }
 }
@@ -104,18 +93,16 @@ impl Io {
 
     /// Takes a stream over of which `early` and then `rest` were received already.
     pub(crate) fn with_early_bytes(stream: Stream, early: Vec<u8>, rest: Option<Chunk>) -> Self {
+        let (stream, activity) = (Rc::new(stream), Rc::default());
+        let outgoing = Outgoing::new(Rc::clone(&stream), Rc::clone(&activity), STALL);
         Self {
             stream,
             tls: None,
             wait: ReceiveWait::default(),
             early,
             rest,
-            gathered: Vec::new(),
-            sending: None,
-            sending_bytes: 0,
-            failed: None,
-            stall: Stall::new(Duration::from_secs(30)),
-            activity: Rc::default(),
+            outgoing: Rc::new(RefCell::new(outgoing)),
+            activity,
             frames: None,
             own_answers: None,
             closing: Closing::No,
@@ -137,9 +124,15 @@ impl Io {
 
     /// How long a peer may take nothing of what is sent while hyper waits for it.
     #[must_use]
-    pub fn stall_timeout(mut self, stall: Duration) -> Self {
-        self.stall = Stall::new(stall);
+    pub fn stall_timeout(self, stall: Duration) -> Self {
+        self.outgoing.borrow_mut().set_stall_timeout(stall);
         self
+    }
+
+    /// Returns what is on its way out, for whoever polls the connection and ends its turns.
+    pub(super) fn by_turns(&self) -> Rc<RefCell<Outgoing>> {
+        self.outgoing.borrow_mut().expect_turns();
+        Rc::clone(&self.outgoing)
     }
 
     /// Bounds what the client may send without asking for anything: it speaks HTTP/2, and hyper has
@@ -162,21 +155,19 @@ impl Io {
     /// Ends hyper's part, where a connection goes on as something else: what was written goes out first.
     /// `early` is what hyper has read and did not want.
     pub(super) async fn into_upgraded(mut self, early: Bytes) -> io::Result<Upgraded> {
-        poll_fn(|cx| self.poll_all_sent(cx)).await?;
+        poll_fn(|cx| self.outgoing.borrow_mut().poll_all_sent(cx)).await?;
         self.stream.end_receive(&mut self.wait);
+        drop(self.outgoing);
+        let stream = Rc::into_inner(self.stream).expect("nobody polls the connection any more");
         let early = match &*self.early {
             [] => early,
             then => [&early, then].concat().into(),
         };
         let carrier = match self.tls {
-            Some(session) => {
-                Carrier::Tls(Box::new(TlsStream::new(self.stream, session, self.rest)))
-            }
+            Some(session) => Carrier::Tls(Box::new(TlsStream::new(stream, session, self.rest))),
             None => {
-                self.rest
-                    .into_iter()
-                    .for_each(|rest| self.stream.put_back(rest));
-                Carrier::Plain(self.stream)
+                self.rest.into_iter().for_each(|rest| stream.put_back(rest));
+                Carrier::Plain(stream)
             }
         };
         Ok(Upgraded::new(early, carrier))
@@ -188,13 +179,15 @@ impl Io {
         slices: impl IntoIterator<Item = &'a [u8]>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        let mut outgoing = self.outgoing.borrow_mut();
         // What became of the send on its way is looked at when all is to go out.
-        self.failed.take().map_or(Ok(()), Err)?;
-        if self.gathered.len() >= GATHER {
+        outgoing.check()?;
+        if outgoing.gathered.len() >= GATHER {
             // No room before the send on its way has ended and this one has begun.
-            ready!(self.poll_sent(cx))?;
-            self.begin_send(cx)?;
+            ready!(outgoing.poll_sent(cx))?;
+            outgoing.begin_send(cx)?;
         }
+        let gathered = &mut outgoing.gathered;
         let mut taken = 0;
         for slice in slices {
             if let Some(own) = &self.own_answers
@@ -203,19 +196,19 @@ impl Io {
             {
                 // Little, and the last of its connection: there is room.
                 match &mut self.tls {
-                    None => self.gathered.extend_from_slice(&answer),
-                    Some(tls) => drop(tls.send(&answer, &mut self.gathered)?),
+                    None => gathered.extend_from_slice(&answer),
+                    Some(tls) => drop(tls.send(&answer, gathered)?),
                 }
                 taken += slice.len();
                 continue;
             }
-            let part = &slice[..slice.len().min(GATHER.saturating_sub(self.gathered.len()))];
+            let part = &slice[..slice.len().min(GATHER.saturating_sub(gathered.len()))];
             taken += match &mut self.tls {
                 None => {
-                    self.gathered.extend_from_slice(part);
+                    gathered.extend_from_slice(part);
                     part.len()
                 }
-                Some(tls) => tls.send(part, &mut self.gathered)?,
+                Some(tls) => tls.send(part, gathered)?,
             };
         }
         if let Some(frames) = &mut self.frames {
@@ -223,101 +216,6 @@ impl Io {
         }
         Poll::Ready(Ok(taken))
     }
-
-    /// Collects the outcome of a send, if it has ended, and any error that waits to be told.
-    fn look_at_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.sending.is_some() && self.poll_send(cx).is_pending() {
-            // Hyper does not wait for it now.
-            if let Some(sending) = &mut self.sending {
-                sending.mute(self.sending_bytes);
-            }
-        }
-        self.failed.take().map_or(Ok(()), Err)
-    }
-
-    /// Waits until no send is on its way.
-    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.sending.is_some() && self.poll_send(cx).is_pending() {
-            // A send may take long and yet get on: a peer that takes something is not given up.
-            let stream = &self.stream;
-            ready!(self.stall.poll(|| taken(stream), cx));
-            self.sending = None;
-            let what = "the peer took nothing of what was sent for too long";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
-        }
-        Poll::Ready(self.failed.take().map_or(Ok(()), Err))
-    }
-
-    /// Waits until all that was gathered has been sent.
-    fn poll_all_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.poll_sent(cx))?;
-            if self.gathered.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            self.begin_send(cx)?;
-        }
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(sending) = &mut self.sending else {
-            return Poll::Ready(());
-        };
-        let (result, buf) = ready!(Pin::new(sending).poll(cx));
-        self.sending = None;
-        self.stall.note_sent();
-        if matches!(result, Ok(1..)) {
-            self.activity.note_sent();
-        }
-        match result {
-            // The kernel stopped half-way, as for a signal: the rest goes first.
-            Ok(count) if count < self.sending_bytes && count > 0 => {
-                let mut rest = buf;
-                rest.drain(..count);
-                rest.extend_from_slice(&self.gathered);
-                self.gathered = rest;
-                match self.begin_send(cx) {
-                    Ok(()) => return self.poll_send(cx),
-                    Err(error) => self.failed = Some(error),
-                }
-            }
-            Ok(0) => self.failed = Some(io::ErrorKind::WriteZero.into()),
-            Ok(_) => {
-                if self.gathered.capacity() == 0 && buf.capacity() <= SMALL {
-                    // Gather the next into the same memory.
-                    self.gathered = buf;
-                    self.gathered.clear();
-                }
-            }
-            Err(error) => self.failed = Some(error),
-        }
-        Poll::Ready(())
-    }
-
-    /// Hands what was gathered to the kernel. No send is on its way.
-    fn begin_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.gathered.is_empty() {
-            return Ok(());
-        }
-        let buf = std::mem::take(&mut self.gathered);
-        self.sending_bytes = buf.len();
-        self.sending = Some(self.stream.start_send(buf));
-        if self.poll_send(cx).is_pending()
-            && self.sending_bytes <= SMALL
-            && let Some(sending) = &mut self.sending
-        {
-            sending.mute(self.sending_bytes);
-        }
-        self.failed.take().map_or(Ok(()), Err)
-    }
-}
-
-/// Returns what changes as the peer takes something. A Unix stream acknowledges nothing, but while a send
-/// waits it only gets emptier: what is gathered fits into its buffer as soon as the kernel says that there
-/// is room.
-fn taken(stream: &Stream) -> Option<u64> {
-    let acknowledged = stream.bytes_acknowledged();
-    acknowledged.or_else(|_| stream.bytes_untaken()).ok()
 }
 
 impl hyper::rt::Read for Io {
@@ -388,22 +286,19 @@ impl hyper::rt::Write for Io {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.note_flushed();
-        if self.gathered.is_empty() {
-            return Poll::Ready(self.look_at_send(cx));
-        }
-        ready!(self.poll_sent(cx))?;
-        self.begin_send(cx)?;
-        Poll::Ready(Ok(()))
+        self.outgoing.borrow_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let mut outgoing = this.outgoing.borrow_mut();
         if let Some(tls) = &mut this.tls {
-            tls.say_goodbye(&mut this.gathered);
+            tls.say_goodbye(&mut outgoing.gathered);
         }
-        ready!(this.poll_all_sent(cx))?;
+        ready!(outgoing.poll_all_sent(cx))?;
+        drop(outgoing);
         this.poll_close(cx)
     }
 }
@@ -455,10 +350,9 @@ impl Io {
                 self.rest = Some(chunk);
             }
             // New keys, or why the peer was not understood: goes out with what is sent next.
-            tls.flush(&mut self.gathered);
-            if self.sending.is_none() {
-                self.begin_send(cx)?;
-            }
+            let mut outgoing = self.outgoing.borrow_mut();
+            tls.flush(&mut outgoing.gathered);
+            outgoing.begin_next(cx)?;
             fed?;
         }
     }

@@ -118,23 +118,32 @@ impl Expiry {
     fn is_over(&self) -> bool {
         self.over.get()
     }
+}
 
-    /// Runs what serves one request, a stream of HTTP/2, and gives it up where an answer is not sent in
-    /// time. While there is none the handler is cancelled by its own scope.
-    pub(super) async fn bound<F: Future>(self: Rc<Self>, stream: F) {
-        let mut stream = std::pin::pin!(stream);
-        let mut alarm = Alarm::at(self.at);
-        let mut rung = false;
-        std::future::poll_fn(|cx| {
-            if stream.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            rung = rung || Pin::new(&mut alarm).poll(cx).is_ready();
-            match rung && self.answered.get() && !self.is_over() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
-        .await;
+/// What gives a request of HTTP/2 up where an answer is not sent in time. While there is none the handler is
+/// cancelled by its own scope.
+#[derive(Debug)]
+pub(super) struct Bound {
+    expiry: Rc<Expiry>,
+    alarm: Alarm,
+    rung: bool,
+}
+
+impl Bound {
+    pub(super) fn new(expiry: Rc<Expiry>) -> Self {
+        Self {
+            alarm: Alarm::at(expiry.at),
+            expiry,
+            rung: false,
+        }
+    }
+
+    /// Ready if the request is to be given up now. Looked at whenever the request got on.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.rung = self.rung || Pin::new(&mut self.alarm).poll(cx).is_ready();
+        match self.rung && self.expiry.answered.get() && !self.expiry.is_over() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 }

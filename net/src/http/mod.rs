@@ -20,6 +20,7 @@ mod incoming;
 mod io;
 mod listen;
 mod lookout;
+mod outgoing;
 mod own_answer;
 mod page;
 mod request;

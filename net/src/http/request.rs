@@ -24,7 +24,7 @@ use quoit::time::Instant;
 use quoit::{Cancelled, Group, JoinError, JoinHandle, Reason, Scope};
 
 use super::activity::Handling;
-use super::connection::Site;
+use super::connection::{Limits, Site};
 use super::incoming::{Fate, Fault};
 use super::{BoxError, Incoming};
 
@@ -75,26 +75,36 @@ where
     E: Into<BoxError> + 'static,
 {
     let site = Rc::clone(site);
-    let child = group.spawn_eager(async move {
-        let answer = async { (site.handler)(request).await.map_err(Into::into) };
-        let timeout = site.limits.handler_timeout;
-        let until = match (timeout.map(|timeout| Instant::now() + timeout), until) {
-            (Some(one), Some(other)) => one.min(other),
-            (Some(only), None) | (None, Some(only)) => only,
-            (None, None) => return Ok(answer.await.map_err(Failure::Error)),
-        };
-        // Its own failures, a cancellation from further out among them, are told by value.
-        Ok(match Scope::new().deadline(until).run(answer).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(Failure::Late),
-            Err(error) => Err(Failure::Error(error)),
-        })
-    });
+    // Two futures, so that who sets no deadline has the small one.
+    let child = match deadline(&site.limits, until) {
+        None => group.spawn_eager(async move {
+            let answer = (site.handler)(request).await;
+            Ok(answer.map_err(|error| Failure::Error(error.into())))
+        }),
+        Some(until) => group.spawn_eager(async move {
+            let answer = async { (site.handler)(request).await.map_err(Into::into) };
+            // Its own failures, a cancellation from further out among them, are told by value.
+            Ok(match Scope::new().deadline(until).run(answer).await {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => Err(Failure::Late),
+                Err(error) => Err(Failure::Error(error)),
+            })
+        }),
+    };
     Pending {
         child,
         fate,
         _handling: handling,
         ended: false,
+    }
+}
+
+/// Returns when a handler has to have made its answer, of a request that has to be answered by then.
+fn deadline(limits: &Limits, until: Option<Instant>) -> Option<Instant> {
+    let timeout = limits.handler_timeout;
+    match (timeout.map(|timeout| Instant::now() + timeout), until) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

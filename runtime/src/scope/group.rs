@@ -35,6 +35,7 @@ use super::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason,
 use crate::core_state::Core;
 use crate::panics::{Guarded, guarded, text_of};
 use crate::slab::Key;
+use crate::task::cell::boxed;
 use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
 
 /// Runs a body that may start tasks, and ends after the last of them.
@@ -257,26 +258,24 @@ impl<E: CarriesCancelled + 'static> Group<E> {
         begin: Begin,
         child: impl Future<Output = Result<T, E>> + 'static,
     ) -> JoinHandle<T, E> {
-        let spawned = self.with(|core, state| {
+        let Some(state) = self.with(|_, state| Rc::clone(state)) else {
+            return JoinHandle::closed();
+        };
+        let member = boxed(Member {
+            child: guarded(child),
+            group: Rc::clone(&state),
+        });
+        current::with(|core| {
             let parent = match role {
                 Role::Child => state.node,
                 Role::Daemon => state.daemons(core),
             };
-            let member = Rc::clone(state);
-            let member = Member {
-                child: guarded(child),
-                group: member,
-            };
             let (task, node) = match begin {
-                Begin::InTurn => core.spawn_under(parent, member),
-                Begin::AtOnce => core.spawn_eager_under(parent, member),
+                Begin::InTurn => core.spawn_boxed(parent, member),
+                Begin::AtOnce => core.spawn_eager(parent, member),
             };
-            JoinHandle::of_child(task, node, core.identity(), Rc::clone(state))
-        });
-        match spawned {
-            Some(handle) => handle,
-            None => JoinHandle::closed(),
-        }
+            JoinHandle::of_child(task, node, core.identity(), state)
+        })
     }
 
     /// Cancels body and children, with reason [`Reason::Requested`].

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::current;
+use super::table::TaskBox;
 use crate::panics::{caught, contained, discard};
 
 /// A task as its core sees it, with the future's type forgotten.
@@ -40,9 +41,19 @@ pub(crate) enum TaskEnd {
 }
 
 /// Holds a future until it ends, then its output until somebody takes it.
-pub(crate) enum TaskCell<F: Future> {
+enum TaskCell<F: Future> {
     Running(F),
     Ended(Option<Result<F::Output, TaskEnd>>),
+}
+
+/// Puts a future where it stays until it has ended. It is moved as seldom as can be before: futures are
+/// large, and the closures that find the core would copy it at each step.
+#[inline]
+pub(crate) fn boxed<F>(future: F) -> TaskBox
+where
+    F: Future<Output: 'static> + 'static,
+{
+    Box::pin(TaskCell::Running(future))
 }
 
 impl<F: Future<Output: 'static>> TaskCell<F> {

@@ -38,7 +38,11 @@ pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: 'static> + 'static,
 {
-    current::with(|core| core.spawn(future))
+    let object = cell::boxed(future);
+    current::with(|core| {
+        let (task, node) = core.spawn_at_root(object);
+        JoinHandle::new(task, node, core.identity())
+    })
 }
 
 /// Lets other ready tasks and arrived I/O go first.
