@@ -11,6 +11,7 @@ mod address;
 pub mod embedding {}
 pub mod http;
 mod sharded;
+mod stream;
 pub mod tcp;
 pub mod tls;
 pub mod unix;
