@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use quoit::op::{Listener, Socket};
@@ -150,6 +150,73 @@ fn a_socket_that_somebody_listens_on_is_left_to_him() {
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(ours);
     });
+}
+
+/// Whoever has the lock has seen that the socket is stale, and has yet to put its own in place.
+#[test]
+fn a_socket_that_somebody_is_about_to_replace_is_left_to_him() {
+    quietly(|_| async {
+        let (_folder, path) = place();
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+        let stale = fs::metadata(&path).expect("it is there").ino();
+        let lock = path.with_extension("quoit-lock");
+        let locked = fs::File::create(&lock).expect("a new file");
+        locked.try_lock().expect("nobody else has it");
+
+        let error = UnixListener::bind(&*path).expect_err("somebody is about to listen");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains("about to listen"), "{error}");
+        assert_eq!(fs::metadata(&path).expect("it stays").ino(), stale);
+
+        fs::remove_file(&path).expect("it is his to remove");
+        let theirs = std::os::unix::net::UnixListener::bind(&path).expect("a free path");
+        fs::remove_file(&lock).expect("it is his to remove");
+        drop(locked);
+        let error = UnixListener::bind(&*path).expect_err("somebody listens");
+        assert!(error.to_string().contains("listens there"), "{error}");
+        drop(theirs);
+        let ours = UnixListener::bind(&*path).expect("it is stale again");
+        let _ends = both_ends(&ours).await;
+        assert!(!lock.exists(), "the lock was a moment's");
+    });
+}
+
+/// Two cores look at the same stale socket at once, whichever comes first.
+#[test]
+fn of_those_who_begin_at_once_one_listens() {
+    const ROUNDS: usize = 200;
+    let (_folder, path) = place();
+    let runtime = Runtime::builder().cores(Cores::Count(2)).build();
+    let runtime = runtime.expect("two cores");
+    let handle = runtime.handle();
+    let both = Arc::new(Barrier::new(2));
+    for round in 0..ROUNDS {
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+        let tasks: Vec<_> = handle
+            .cores()
+            .into_iter()
+            .map(|core| {
+                let (both, path) = (Arc::clone(&both), path.clone());
+                let task = handle.spawn(core, move || async move {
+                    both.wait();
+                    let listener = UnixListener::bind(&*path);
+                    both.wait();
+                    let is_reached = std::os::unix::net::UnixStream::connect(&path).is_ok();
+                    both.wait();
+                    (listener.map(drop).map_err(|error| error.kind()), is_reached)
+                });
+                task.expect("room in the mailbox")
+            })
+            .collect();
+        let mut came: Vec<_> = tasks
+            .into_iter()
+            .map(|task| task.wait().expect("no panic"))
+            .collect();
+        came.sort_by_key(|(bound, _)| bound.is_err());
+        let expected = [(Ok(()), true), (Err(io::ErrorKind::AddrInUse), true)];
+        assert_eq!(came, expected, "round {round}");
+        assert!(!path.exists(), "round {round}: the file is gone");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::process::Output;
 
 use crate::program::{Program, folder, run};
@@ -101,6 +102,23 @@ fn a_root_that_is_a_file_is_named() {
     let file = file.display().to_string();
     let output = run(&["serve", "--listen", "127.0.0.1:0", "--root", &file]);
     gave_up(&output, &[&file, "not a directory"]);
+}
+
+/// Two programs that start at once on the socket of one that was killed: the other holds the lock.
+#[test]
+fn a_socket_that_another_is_about_to_take_is_named_with_what_to_do() {
+    let root = folder();
+    let socket = root.path().join("socket").display().to_string();
+    drop(UnixListener::bind(&socket).expect("a free path"));
+    let lock = fs::File::create(format!("{socket}.quoit-lock")).expect("a new file");
+    lock.try_lock().expect("nobody else has it");
+    let address = format!("unix:{socket}");
+    let output = run(&["serve", "--listen", &address]);
+    gave_up(&output, &[&socket, "about to listen there", "or try again"]);
+    assert!(
+        fs::exists(&socket).expect("our folder"),
+        "it is the other's"
+    );
 }
 
 #[test]

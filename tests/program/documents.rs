@@ -224,9 +224,12 @@ fn the_seccomp_profile_lets_the_program_serve_and_end() {
     fs::write(site.path().join("text"), "some text").expect("room");
     fs::write(site.path().join("large"), vec![0; 1 << 20]).expect("room");
     let mut command = Command::new(launcher(aside.path(), &[]));
+    let socket = aside.path().join("socket");
+    let unix = format!("unix:{}", socket.display());
     command
         .arg(path())
-        .args(["serve", "--listen", "127.0.0.1:0", "--root"]);
+        .args(["serve", "--listen", "127.0.0.1:0", "--listen", &unix])
+        .args(["--unix-mode", "600", "--root"]);
     let program = Program::started(command.arg(site.path()));
     let mut client = program.client();
     for (target, status) in [
@@ -237,6 +240,7 @@ fn the_seccomp_profile_lets_the_program_serve_and_end() {
     ] {
         assert_eq!(client.get(target).status(), status, "{target}");
     }
+    std::os::unix::net::UnixStream::connect(&socket).expect("it listens");
     program.signal("TERM");
     let end = program.end();
     assert!(end.status.success(), "{:?}: {}", end.status, end.said);

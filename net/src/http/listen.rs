@@ -150,8 +150,9 @@ impl Port {
 /// Where connections come in, on one core.
 #[derive(Debug)]
 pub(super) struct Door {
-    listener: Listener,
+    /// Dropped first: the file of a socket goes before it is closed.
     family: Family,
+    listener: Listener,
     is_shared: bool,
 }
 

@@ -30,20 +30,22 @@ use super::{UnixAddress, UnixOptions, UnixStream};
 /// ```
 #[derive(Debug)]
 pub struct UnixListener {
+    /// Dropped first: the file goes before the socket is closed.
+    place: Place,
     listener: Listener,
     local: UnixAddress,
-    place: Place,
 }
 
 impl UnixListener {
     /// Binds an address and listens. The file of a socket that nobody listens on any more is
-    /// replaced.
+    /// replaced. Of several that begin at once one gets the path: for a moment it holds a lock on a file
+    /// beside the socket, `PATH.quoit-lock`.
     ///
     /// # Errors
     ///
-    /// With the address in the message: `AddrInUse` if somebody listens there, `AlreadyExists` if a
-    /// file is there that is no socket, and those of `bind(2)` and `listen(2)`. `Unsupported` in a
-    /// simulation.
+    /// With the address in the message: `AddrInUse` if somebody listens there or is about to,
+    /// `AlreadyExists` if a file is there that is no socket, and those of `open(2)`, `flock(2)`, `bind(2)`
+    /// and `listen(2)`. `Unsupported` in a simulation.
     ///
     /// # Panics
     ///

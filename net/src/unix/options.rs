@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use quoit::op::Socket;
 
 use super::UnixAddress;
+use super::path_lock::PathLock;
 
 /// Options of Unix listeners.
 #[derive(Debug, Clone)]
@@ -33,7 +34,9 @@ pub(crate) struct Bound {
     pub(crate) place: Place,
 }
 
-/// The file of a listener, removed when this is dropped at the latest, if it is still ours.
+/// The file of a listener, removed when this is dropped at the latest, if it is still ours. That is while the
+/// socket listens: until then nobody else takes the file for one that he may remove, and no other file can
+/// have its number.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// With its device and inode; `None` for an abstract name, and when it was removed.
@@ -71,6 +74,8 @@ impl UnixOptions {
     fn bind(&self, address: &UnixAddress) -> io::Result<Bound> {
         let told = address.to_sock_addr()?;
         let socket = Socket::unix()?;
+        // Until it listens: a socket that is only bound looks as one that was left behind.
+        let _lock = address.as_path().map(PathLock::take).transpose()?;
         match socket.bind_to(&told) {
             Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => {
                 remove_if_stale(address)?;
@@ -168,9 +173,11 @@ impl Drop for Place {
 /// Says what failed and what to do.
 fn explain(address: &UnixAddress, error: &io::Error) -> io::Error {
     let remedy = match error.raw_os_error() {
+        None if error.kind() == io::ErrorKind::AddrInUse => "; choose another path, or try again",
         Some(libc::EADDRINUSE) => ": another program listens there; choose another path",
         Some(libc::EACCES) => ": the folder has to be writable, and its parents searchable",
         Some(libc::ENOENT) => ": the folder has to be there",
+        Some(libc::ELOOP) => ": PATH.quoit-lock beside it is not to be a link",
         _ => "",
     };
     io::Error::new(

@@ -11,8 +11,9 @@ use super::{UnixAddress, UnixOptions};
 /// A Unix socket that every core of a runtime accepts from.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedUnix {
-    socket: Arc<Socket>,
+    /// Dropped first: the file goes before the socket is closed.
     place: Arc<Place>,
+    socket: Arc<Socket>,
     local: UnixAddress,
     is_shared: bool,
 }
@@ -26,8 +27,8 @@ impl SharedUnix {
     ) -> io::Result<Self> {
         let Bound { socket, place } = options.listen(address)?;
         Ok(Self {
-            socket: Arc::new(socket),
             place: Arc::new(place),
+            socket: Arc::new(socket),
             local: address.clone(),
             is_shared: cores > 1,
         })
