@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::path::{Path, PathBuf};
 
@@ -269,6 +269,32 @@ fn what_is_there_already_stays_there() {
     end(program);
     let log = text(&log);
     assert!(log.starts_with("from before\n127.0.0.1 "), "{log}");
+}
+
+/// A machine that lost its power in the middle of a line, and a log that others write to.
+#[test]
+fn a_line_that_another_left_without_an_end_is_set_apart() {
+    let (root, _logs, log) = places();
+    fs::write(&log, "whole\ntorn").expect("a new file");
+    let mut program = Program::serving(root.path(), &["--access-log", &log.display().to_string()]);
+    let mut client = program.client();
+    assert_eq!(client.get("/file?first").status(), 200);
+    until(|| text(&log).contains("?first"));
+    let mut other = fs::File::options().append(true).open(&log).expect("a log");
+    other.write_all(b"torn again").expect("it is taken");
+    program.signal("HUP");
+    assert_eq!(program.next_line(), "the access log was opened again");
+    assert_eq!(client.get("/file?second").status(), 200);
+    end(program);
+    let log = text(&log);
+    let lines: Vec<_> = log.lines().collect();
+    assert_eq!(lines.len(), 5, "{log}");
+    assert_eq!(
+        [lines[0], lines[1], lines[3]],
+        ["whole", "torn", "torn again"]
+    );
+    assert_eq!(parts(lines[2])[1], "GET /file?first HTTP/1.1");
+    assert_eq!(parts(lines[4])[1], "GET /file?second HTTP/1.1");
 }
 
 #[test]

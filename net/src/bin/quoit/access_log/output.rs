@@ -1,27 +1,58 @@
 //! `Output`: what lines are written to, and where in a line it is.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 
-/// Takes lines. After one that it could not write to its end, the next begins on a line of its own.
+/// Takes lines. After one that was not written to its end, by us or by who wrote there before, the next
+/// begins on a line of its own.
 pub(super) struct Output {
-    file: Box<dyn Write + Send>,
-    /// The last byte written was not the end of a line.
-    is_torn: bool,
+    file: Box<dyn Sink>,
+    /// The last byte there is not the end of a line; `None` until we have looked.
+    is_torn: Option<bool>,
+}
+
+/// What can be written to at its end.
+pub(super) trait Sink: Write + Send {
+    /// Returns whether it ends in the middle of a line, as far as that can be seen.
+    fn is_torn(&self) -> bool;
+}
+
+impl Sink for File {
+    fn is_torn(&self) -> bool {
+        let last = || {
+            let found = self.metadata().ok().filter(std::fs::Metadata::is_file)?;
+            let at = found.len().checked_sub(1)?;
+            // The same file, whatever its name is by now: ours may be open for writing alone.
+            let file = Self::open(format!("/proc/self/fd/{}", self.as_raw_fd())).ok()?;
+            let mut last = [0];
+            file.read_exact_at(&mut last, at).ok()?;
+            Some(last[0])
+        };
+        last().is_some_and(|last| last != b'\n')
+    }
 }
 
 impl Output {
-    pub(super) fn new(file: Box<dyn Write + Send>) -> Self {
+    pub(super) fn new(file: Box<dyn Sink>) -> Self {
         Self {
             file,
-            is_torn: false,
+            is_torn: None,
         }
     }
 
     /// Writes whole lines; on a failure, says how many of them are not there as a whole.
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
         let mut rest = lines;
-        if self.is_torn && !rest.is_empty() {
+        if rest.is_empty() {
+            return Ok(());
+        }
+        // Not before there is something to write: until then others may write there.
+        let is_torn = self.is_torn.unwrap_or_else(|| self.file.is_torn());
+        self.is_torn = Some(is_torn);
+        if is_torn {
             self.write_some(b"\n")
                 .map_err(|error| (count(rest), error))?;
         }
@@ -39,7 +70,7 @@ impl Output {
             match self.file.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    self.is_torn = bytes[written - 1] != b'\n';
+                    self.is_torn = Some(bytes[written - 1] != b'\n');
                     return Ok(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -99,6 +130,13 @@ mod tests {
         }
     }
 
+    impl Sink for Disk {
+        fn is_torn(&self) -> bool {
+            let text = self.text();
+            !text.is_empty() && !text.ends_with('\n')
+        }
+    }
+
     fn lost(outcome: Result<(), (u64, io::Error)>) -> u64 {
         outcome.expect_err("the disk is full").0
     }
@@ -127,5 +165,37 @@ mod tests {
         disk.make_room(100);
         output.write(b"three\n").expect("there is room");
         assert_eq!(disk.text(), "one\nthree\n");
+    }
+
+    /// The new output is made while the old one still writes, as when a file is opened again.
+    #[test]
+    fn what_another_left_in_the_middle_of_a_line_is_set_apart() {
+        let disk = Disk::default();
+        let mut old = Output::new(Box::new(disk.clone()));
+        let mut new = Output::new(Box::new(disk.clone()));
+        disk.make_room(6);
+        assert_eq!(lost(old.write(b"one\ntwo\n")), 1);
+        drop(old);
+        disk.make_room(100);
+        new.write(b"three\n").expect("there is room");
+        new.write(b"four\n").expect("there is room");
+        assert_eq!(disk.text(), "one\ntw\nthree\nfour\n");
+    }
+
+    #[test]
+    fn a_file_is_torn_if_its_last_line_has_no_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        for (text, is_torn) in [("", false), ("one\n", false), ("one\ntw", true)] {
+            std::fs::write(&path, text).expect("a new file");
+            let file = File::options()
+                .append(true)
+                .open(&path)
+                .expect("it is there");
+            assert_eq!(file.is_torn(), is_torn, "{text:?}");
+        }
+        let (_reader, writer) = io::pipe().expect("a pipe");
+        let pipe = File::from(std::os::fd::OwnedFd::from(writer));
+        assert!(!pipe.is_torn(), "what a pipe had is gone");
     }
 }
