@@ -1,9 +1,13 @@
 //! Where a server listens: what a program says, and what the cores are given.
 
+use std::cell::Cell;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::ToSocketAddrs;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use quoit::op::{Listener, SharedFd, Stream};
 use quoit::time::Instant;
@@ -13,7 +17,7 @@ use super::connection::Client;
 use crate::Address;
 use crate::sharded::ShardedListener;
 use crate::tcp::TcpOptions;
-use crate::unix::{self, Place, SharedUnix, UnixAddress, UnixOptions};
+use crate::unix::{self, Place, SecondLook, SharedUnix, UnixAddress, UnixOptions};
 
 /// Something that a server can listen on: whatever stands for internet addresses, and a
 /// [`UnixAddress`].
@@ -133,14 +137,18 @@ impl Port {
             Self::Tcp(port) => Door {
                 listener: port.take(core)?.into_op(),
                 family: Family::Tcp,
-                is_shared: false,
+                shared: None,
             },
             Self::Unix(port) => {
                 let (listener, place) = port.take()?;
                 Door {
                     listener,
                     family: Family::Unix(place),
-                    is_shared: port.is_shared(),
+                    shared: port.second_look().map(|second_look| SharedDoor {
+                        second_look,
+                        is_armed: Cell::new(false),
+                        looks: Cell::new(false),
+                    }),
                 }
             }
         })
@@ -153,7 +161,18 @@ pub(super) struct Door {
     /// Dropped first: the file of a socket goes before it is closed.
     family: Family,
     listener: Listener,
-    is_shared: bool,
+    /// If other cores accept from the same socket.
+    shared: Option<SharedDoor>,
+}
+
+/// What a core keeps of a door that is also that of others.
+#[derive(Debug)]
+struct SharedDoor {
+    second_look: SecondLook,
+    /// An accept may be in the kernel.
+    is_armed: Cell<bool>,
+    /// We look since we were asked to: whoever finds something asks the next.
+    looks: Cell<bool>,
 }
 
 /// How many connections are asked of the kernel.
@@ -175,16 +194,52 @@ enum Family {
 impl Door {
     /// Waits for a connection. What waits while this waits at other doors is not lost.
     pub(super) async fn accept(&self, appetite: Appetite) -> io::Result<SharedFd> {
-        if self.is_shared || appetite == Appetite::One {
-            self.listener.accept_one().await
-        } else {
-            self.listener.accept().await
+        match (&self.shared, appetite) {
+            (Some(shared), _) => self.accept_shared(shared).await,
+            (None, Appetite::One) => self.listener.accept_one().await,
+            (None, Appetite::All) => self.listener.accept().await,
+        }
+    }
+
+    async fn accept_shared(&self, shared: &SharedDoor) -> io::Result<SharedFd> {
+        loop {
+            shared.is_armed.set(true);
+            let mut accept = pin!(self.listener.accept_one());
+            let mut asked = pin!(shared.second_look.asked());
+            let accepted = poll_fn(|cx| {
+                if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
+                    return Poll::Ready(accepted.map(Some));
+                }
+                asked.as_mut().poll(cx).map_ok(|()| None)
+            });
+            let accepted = accepted.await?;
+            // The kernel looks when it is asked: so it is asked anew.
+            let found = match accepted {
+                Some(fd) => Some(fd),
+                None => {
+                    shared.looks.set(true);
+                    self.listener.pause().await.pop()
+                }
+            };
+            if let Some(fd) = found {
+                shared.is_armed.set(false);
+                if shared.looks.take() {
+                    shared.second_look.ask();
+                }
+                return Ok(fd);
+            }
         }
     }
 
     /// Leaves connections with the kernel until the next accept; returns those that it had given.
     pub(super) async fn pause(&self) -> Vec<(Stream, Client)> {
         let taken = self.listener.pause().await;
+        if let Some(shared) = &self.shared
+            && shared.is_armed.take()
+            && taken.is_empty()
+        {
+            shared.second_look.ask();
+        }
         taken.into_iter().filter_map(|fd| self.meet(fd)).collect()
     }
 
@@ -224,5 +279,103 @@ impl Family {
             },
         };
         Some((stream, client))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use quoit::sync::shared::channel;
+    use quoit::{Cores, Runtime, Scope};
+
+    use super::*;
+
+    /// What a core does first, with the door that it shares.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum First {
+        /// It takes its accept back, and then somebody connects.
+        Pauses,
+        /// Somebody connects, for which it is woken, and it takes its accept back before it looks.
+        IsWoken,
+    }
+
+    /// More than any machine takes.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Two cores wait at one door, and the one that the kernel would wake pauses: the other gets the
+    /// connection, whichever comes first.
+    #[test]
+    fn a_core_that_pauses_takes_no_wake_along() {
+        for first in [First::Pauses, First::IsWoken] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("socket");
+            let runtime = Runtime::builder().cores(Cores::Count(2)).build();
+            let runtime = runtime.expect("two cores");
+            let handle = runtime.handle();
+            let address = UnixAddress::path(&*path);
+            let port = SharedUnix::bind(&address, &UnixOptions::new(), 2).map(Port::Unix);
+            let port = port.expect("a free path");
+            let [one, two] = handle.cores()[..] else {
+                unreachable!("two cores")
+            };
+            let (say, said) = mpsc::channel();
+            let (go, gone) = mpsc::channel::<()>();
+            let (end, ended) = channel::bounded::<()>(1);
+
+            let (door, tell) = (port.clone(), say.clone());
+            let pausing = handle.spawn(one, move || async move {
+                let door = door.take(one).expect("its share");
+                // The scope's end leaves the accept in the kernel: it is the first there.
+                let moment = Scope::new().timeout(Duration::from_millis(1));
+                let accepted = moment.run(door.accept(Appetite::One)).await;
+                assert!(accepted.expect("no error").is_none(), "nobody connects yet");
+                tell.send("waits").expect("the test listens");
+                // Holds up the core: it does not enter the kernel until it has paused.
+                gone.recv().expect("the test goes on");
+                let taken = door.pause().await.len();
+                tell.send("paused").expect("the test listens");
+                let _ = ended.recv().await;
+                taken
+            });
+            let pausing = pausing.expect("room in the mailbox");
+            assert_eq!(said.recv().expect("it runs"), "waits");
+
+            let waiting = handle.spawn(two, move || async move {
+                let door = port.take(two).expect("its share");
+                let moment = Scope::new().timeout(Duration::from_millis(1));
+                let accepted = moment.run(door.accept(Appetite::One)).await;
+                assert!(accepted.expect("no error").is_none(), "nobody connects yet");
+                say.send("waits").expect("the test listens");
+                let long = Scope::new().timeout(LONG);
+                let accepted = long.run(door.accept(Appetite::One)).await;
+                accepted.expect("no error").is_some()
+            });
+            let waiting = waiting.expect("room in the mailbox");
+            assert_eq!(said.recv().expect("it runs"), "waits");
+
+            let pause = || {
+                go.send(()).expect("it waits");
+                assert_eq!(said.recv().expect("it runs"), "paused");
+            };
+            let connect = || UnixStream::connect(&path).expect("it listens");
+            let _client = match first {
+                First::Pauses => {
+                    pause();
+                    connect()
+                }
+                First::IsWoken => {
+                    let client = connect();
+                    pause();
+                    client
+                }
+            };
+            let was_taken = waiting.wait().expect("no panic");
+            end.try_send(()).expect("it waits");
+            assert_eq!(pausing.wait().expect("no panic"), 0, "{first:?} first");
+            assert!(was_taken, "{first:?} first: nobody looks");
+        }
     }
 }

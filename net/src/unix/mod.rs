@@ -18,7 +18,7 @@ pub use listener::UnixListener;
 pub use options::UnixOptions;
 
 pub(crate) use options::Place;
-pub(crate) use shared::SharedUnix;
+pub(crate) use shared::{SecondLook, SharedUnix};
 pub use stream::UnixStream;
 pub(crate) use stream::peer_addr;
 
