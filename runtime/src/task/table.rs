@@ -291,7 +291,12 @@ impl TaskTable {
     /// outputs that nobody has taken. Nothing is ready any more.
     pub(crate) fn take_all(&mut self) -> Vec<Left> {
         for index in std::mem::take(&mut self.ready) {
-            self.slots[index as usize].queued = false;
+            let slot = &mut self.slots[index as usize];
+            slot.queued = false;
+            // It is not polled any more: whoever has the slot next is not taken for it.
+            if std::mem::take(&mut slot.measured) {
+                self.probing.take(index);
+            }
             self.free_if_done(index);
         }
         let mut left = Vec::new();
@@ -428,5 +433,51 @@ impl TaskTable {
         slot.generation = (slot.generation + 1) % GENERATIONS;
         self.shared.wakes.set_generation(index, slot.generation);
         self.free.give_back(index);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::mailbox::Place;
+    use crate::scope::tree::Tree;
+    use crate::task::cell::TaskCell;
+
+    fn object() -> TaskBox {
+        Box::pin(TaskCell::Running(std::future::pending::<()>()))
+    }
+
+    /// Makes tasks ready until one is chosen to be measured; returns it.
+    fn insert_until_chosen(table: &mut TaskTable, node: NodeId) -> TaskId {
+        loop {
+            let id = table.insert(object(), node);
+            if table.slots[id.slot() as usize].measured {
+                return id;
+            }
+        }
+    }
+
+    /// A task that has not ended, and one that has ended after it woke itself: both stand in the queue,
+    /// and neither is polled any more.
+    #[test]
+    fn who_is_taken_out_of_the_queue_is_not_measured() {
+        let place = Place::take().expect("a free number");
+        let mut table = TaskTable::new(place.shared);
+        let node = Tree::new(0).root();
+        let ended = insert_until_chosen(&mut table, node);
+        table.detach(ended);
+        let object = table.slots[ended.slot() as usize].object.take();
+        table.end(ended, object.expect("it does not run"));
+        let alive = insert_until_chosen(&mut table, node);
+
+        let left = table.take_all();
+
+        let is_alive = |left: &Left| matches!(left, Left::Task { id, .. } if *id == alive);
+        assert!(left.iter().any(is_alive));
+        assert!(table.slots.iter().all(|slot| !slot.measured));
+        // Who has such a slot next is measured for itself.
+        for slot in [ended.slot(), alive.slot()] {
+            assert_eq!(table.probing.take(slot), None);
+        }
     }
 }
