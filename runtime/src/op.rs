@@ -689,6 +689,10 @@ impl Listener {
     /// Takes no more connections from the kernel until the next [`Listener::accept`]: they wait in
     /// its queue. Returns those that had been taken and given to nobody. Happens also in a cancelled
     /// scope. Not while a task waits for one.
+    ///
+    /// Where listeners of other cores wait on the same socket, the kernel may have woken this one for a
+    /// connection, and it wakes none of them for that: if nothing is returned, have another take its
+    /// [`Listener::accept_one`] back as well, and ask anew.
     pub async fn pause(&self) -> Vec<SharedFd> {
         let mut left = rest(self.all.stop().await);
         left.extend(rest(self.one.stop().await));
