@@ -1,7 +1,8 @@
 //! Sockets and HTTP for the [`quoit`] runtime.
 //!
 //! In reading order: [`tcp`] and [`unix`] listeners and streams; [`tls`] upon them, by rustls; [`http`] a server,
-//! on hyper. [`embedding`] is the guide for those who put a server into a program of theirs.
+//! on hyper; [`stdio`] what is said without waiting. [`embedding`] is the guide for those who put a server into a
+//! program of theirs.
 //!
 //! Everything here is built from the leaf ops of [`quoit::op`], stays on the core it was made on,
 //! and fails with [`quoit::Cancelled`] in a cancelled scope.
@@ -11,6 +12,7 @@ mod address;
 pub mod embedding {}
 pub mod http;
 mod sharded;
+pub mod stdio;
 mod stream;
 pub mod tcp;
 pub mod tls;

@@ -246,6 +246,36 @@ fn complaints_that_nobody_reads_stop_nothing() {
     end(program);
 }
 
+/// The program says where it listens, complains, is asked for its scope tree, says what it does at its end:
+/// to pipes that are full, and stay so.
+#[test]
+fn pipes_that_nobody_reads_hold_up_nothing() {
+    let (root, logs, _log) = places();
+    let inner = logs.path().join("inner");
+    fs::create_dir(&inner).expect("a new folder");
+    let log = inner.join("access.log").display().to_string();
+    let (_output, _errors, program) = Program::unread(root.path(), &["--access-log", &log]);
+    assert_eq!(program.client().get("/file").status(), 200);
+    let moved = logs.path().join("moved");
+    fs::rename(&inner, &moved).expect("it is there");
+    for _ in 0..3 {
+        program.signal("HUP");
+        program.signal("QUIT");
+    }
+    // The thread that heeds signals heeds the last as well.
+    fs::rename(&moved, &inner).expect("it is there");
+    let log = inner.join("access.log");
+    let old = logs.path().join("old");
+    fs::rename(&log, &old).expect("it is there");
+    program.signal("HUP");
+    until(|| log.exists());
+    until(|| {
+        assert_eq!(program.client().get("/file").status(), 200);
+        text(&log).contains("GET /file")
+    });
+    end(program);
+}
+
 #[test]
 fn a_named_pipe_waits_for_its_reader_and_the_program_does_not() {
     let (root, _logs, log) = places();

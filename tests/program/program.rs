@@ -1,15 +1,16 @@
 //! The program, built once and started as often as it takes.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
-use tests::http_client::Client;
+use tests::http_client::{Client, until};
 
 /// Returns the program, which is built when it is first asked for: as this test was.
 pub(crate) fn path() -> &'static Path {
@@ -94,6 +95,31 @@ impl Program {
         let (reader, writer) = io::pipe().expect("a pipe");
         drop(reader);
         Self::started(Self::command(root, options).stderr(writer))
+    }
+
+    /// Serves `root` with a standard output and a standard error that are full pipes; returns the ends from
+    /// which nobody reads.
+    pub(crate) fn unread(root: &Path, options: &[&str]) -> (PipeReader, PipeReader, Self) {
+        let (output, errors) = (full_pipe(), full_pipe());
+        // It cannot say which port is free. Nobody else is on this address.
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let free = TcpListener::bind(([127, 77, high, low], 0)).expect("a free port");
+        let address = free.local_addr().expect("bound");
+        drop(free);
+        let mut command = Command::new(path());
+        command.args(["serve", "--listen", &address.to_string(), "--root"]);
+        command.arg(root).args(options);
+        let command = command.stdin(Stdio::null());
+        let command = command.stdout(output.1).stderr(errors.1);
+        let child = command.spawn().expect("the program can be started");
+        let program = Self {
+            child,
+            // It says nothing that could be read.
+            said: BufReader::new(File::open("/dev/null").expect("it is there")),
+            address,
+        };
+        until(|| TcpStream::connect(address).is_ok());
+        (output.0, errors.0, program)
     }
 
     /// Serves `root` and says what it has to say on standard error; returns its standard output.
@@ -205,6 +231,20 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Makes a pipe that takes nothing more.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let file = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    // Opened once more, so that whoever gets the other one does wait.
+    let mut options = File::options();
+    let options = options.write(true).custom_flags(libc::O_NONBLOCK);
+    let mut filling = options.open(file).expect("our own");
+    for length in [4096, 1] {
+        while filling.write(&[b'x'; 4096][..length]).is_ok() {}
+    }
+    (reader, writer)
 }
 
 fn spawn(command: &mut Command) -> Child {

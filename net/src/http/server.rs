@@ -333,7 +333,7 @@ impl<A: Listen> Builder<A> {
     }
 
     /// Tells this of what no client can be told. On the core where it happens: it is not to wait.
-    /// Default: a line on standard error.
+    /// Default: a line on standard error, for which no core waits ([`stdio`](crate::stdio)).
     #[must_use]
     pub fn on_trouble(mut self, listener: impl Fn(&Trouble<'_>) + Send + Sync + 'static) -> Self {
         self.listener = Listener::new(listener);

@@ -1,12 +1,12 @@
 //! What a server cannot tell any client, and tells its owner.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::BoxError;
-use crate::Address;
+use crate::{Address, stdio};
 
 /// Something went wrong, and the server goes on.
 #[derive(Debug)]
@@ -68,10 +68,8 @@ impl Listener {
 
 impl Default for Listener {
     fn default() -> Self {
-        // Not `eprintln!`, which panics once nobody reads what it writes.
-        Self::new(|trouble| {
-            let _ = io::stderr().write_all(format!("quoit: {trouble}\n").as_bytes());
-        })
+        // Not `eprintln!`: on a core it waits for whoever reads, and panics once nobody does.
+        Self::new(|trouble| stdio::stderr().write(format!("quoit: {trouble}\n")))
     }
 }
 

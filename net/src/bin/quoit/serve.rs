@@ -1,7 +1,7 @@
 //! `quoit serve`: from the command line to the last signal.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use quoit::fs::Folder;
 use quoit::signal::{Signal, Signals};
-use quoit_net::Address;
 use quoit_net::http::ServerHandle;
 use quoit_net::tls::ServerTls;
+use quoit_net::{Address, stdio};
 
 use crate::access_log::{AccessLog, Target};
 use crate::answer::answer;
@@ -118,8 +118,7 @@ impl Program {
             }
             Signal::Quit => {
                 let dump = self.server.dump(PATIENCE);
-                // A standard error that nobody reads any more is no reason to end anything.
-                let _ = io::stderr().write_all(format!("{signal}:\n{dump}").as_bytes());
+                stdio::stderr().write(format!("{signal}:\n{dump}"));
             }
             _ => return false,
         }
@@ -171,15 +170,13 @@ enum Voice {
 }
 
 impl Voice {
-    /// Says something; that nobody listens any more is no reason to stop serving.
+    /// Says something; whether anybody listens is no matter of the server's.
     fn say(self, what: fmt::Arguments<'_>) {
-        let _ = match self {
-            Self::StandardOutput => {
-                let mut out = io::stdout().lock();
-                writeln!(out, "{what}").and_then(|()| out.flush())
-            }
-            Self::StandardError => writeln!(io::stderr(), "{what}"),
+        let stream = match self {
+            Self::StandardOutput => stdio::stdout(),
+            Self::StandardError => stdio::stderr(),
         };
+        stream.write(format!("{what}\n"));
     }
 }
 
