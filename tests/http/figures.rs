@@ -65,6 +65,7 @@ fn every_request_is_counted_once_by_what_became_of_it() {
     let figures = when_all_have_gone(&server.handle());
     for (name, label, expected) in [
         ("connections", None, 0),
+        ("connections_limit", None, 16_384),
         ("connections_accepted", None, 1),
         ("requests", Some("http1"), 8),
         ("requests", Some("http2"), 0),

@@ -1,9 +1,13 @@
 //! What the tiles, the charts and the table say.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Response;
+use quoit::Cores;
 use quoit::sync::shared::Semaphore;
+use quoit_net::http::{Page, Server};
 use serde_json::json;
 use tests::http_client::{Client, until};
 
@@ -67,6 +71,42 @@ fn tiles_say_what_was_sent() {
         browser.value("document.body.dataset.error ?? null"),
         json!(null)
     );
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// The browser is a client as well: it has come before the server is full.
+#[test]
+fn a_core_that_is_at_its_limit_is_named() {
+    const MOST: usize = 8;
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = Server::bind("127.0.0.1:0")
+        .cores(Cores::Count(1))
+        .max_connections(MOST)
+        .page(Page::at("/_quoit/"))
+        .serve(|_| async { Ok::<_, Infallible>(Response::new(String::new())) });
+    let server = server.expect("a server");
+    browser.open(&site::url(&server));
+    browser.until(LIVE);
+    let hidden = "document.querySelector('#full').hidden";
+    assert_eq!(browser.value(hidden), json!(true));
+
+    let mut clients = Vec::new();
+    while total(&server, "connections_full", None) == 0.0 {
+        // Some more may wait in the kernel by then.
+        clients.push(Client::connect(server.local_addr()));
+    }
+    browser.until("document.querySelector('#full').classList.contains('now')");
+    let said = browser.text("#full");
+    assert_eq!(said, "at the limit of 8: core 0; others wait in the kernel");
+    assert_eq!(browser.value(hidden), json!(false));
+
+    drop(clients);
+    browser.until("!document.querySelector('#full').classList.contains('now')");
+    let said = browser.text("#full");
+    assert!(said.starts_with("a core was at its limit "), "{said}");
+    assert!(said.ends_with(" since start"), "{said}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 

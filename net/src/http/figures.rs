@@ -35,6 +35,8 @@ impl Counter {
 /// The figures of one core, where everybody may read them.
 #[derive(Debug)]
 pub(super) struct Tally {
+    /// How many connections may be open.
+    limit: u64,
     open: Counter,
     begun: Counter,
     full: Counter,
@@ -84,10 +86,12 @@ impl Tally {
             Count::new(name, help, CountKind::Counter, counter.get())
         };
         let open = "Connections that are open now.";
+        let limit = "Connections that may be open: past that, no more are accepted.";
         let requests = "Requests whose heads were read, by protocol.";
         let answers = "Answers that were begun, by the class of their status.";
         core.counts.extend([
             Count::new("connections", open, CountKind::Gauge, self.open.get()),
+            Count::new("connections_limit", limit, CountKind::Gauge, self.limit),
             counter(
                 "connections_accepted",
                 "Connections that were accepted.",
@@ -145,10 +149,12 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn new() -> Self {
+    /// Of a core that may have so many connections.
+    pub(super) fn new(limit: usize) -> Self {
         let (request, request_reader) = Recorder::new();
         let (first_byte, first_byte_reader) = Recorder::new();
         let tally = Arc::new(Tally {
+            limit: limit as u64,
             open: Counter::default(),
             begun: Counter::default(),
             full: Counter::default(),

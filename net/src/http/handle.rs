@@ -98,7 +98,7 @@ impl ServerHandle {
     ///
     /// | count | |
     /// |---|---|
-    /// | `connections` | open now |
+    /// | `connections`, `connections_limit` | open now; that may be |
     /// | `connections_accepted`, `connections_full` | see [`ConnectionCounts`] |
     /// | `requests` | heads that were read, by protocol: `http1`, `http2` |
     /// | `answers` | that were begun, by class: `1xx` to `5xx` |
@@ -166,9 +166,14 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Makes it, with the figures that each core will write.
-    pub(super) fn new(cores: Handle, local: Vec<Address>) -> (Self, Vec<Figures>) {
-        let figures: Vec<_> = cores.cores().iter().map(|_| Figures::new()).collect();
+    /// Makes it, with the figures that each core will write, which may have so many connections.
+    pub(super) fn new(
+        cores: Handle,
+        local: Vec<Address>,
+        max_connections: usize,
+    ) -> (Self, Vec<Figures>) {
+        let figures = cores.cores().into_iter();
+        let figures: Vec<_> = figures.map(|_| Figures::new(max_connections)).collect();
         let tallies = figures.iter().map(|core| Arc::clone(&core.tally)).collect();
         let shared = Self {
             phase: Mutex::new(Phase::Serving {

@@ -471,7 +471,8 @@ impl<A: Listen> Builder<A> {
         )?];
         ports.extend(Port::bind_all(self.also, &cores, &self.options)?);
         let local = ports.iter().map(Port::local_addr).collect();
-        let (shared, figures) = Shared::new(cores.clone(), local);
+        let most = self.limits.max_connections;
+        let (shared, figures) = Shared::new(cores.clone(), local, most);
         let shared = Arc::new(shared);
         let mut made = Vec::new();
         let mut mains = Vec::new();
