@@ -1,7 +1,7 @@
 //! RFC 9113, sections 8.1, 8.2 and 8.6: messages, their fields, and malformed ones.
 
 use crate::cases;
-use crate::client::Client;
+use crate::client::{Client, Frame};
 use crate::codes::*;
 use crate::hpack::{self, GET, with};
 
@@ -137,4 +137,17 @@ fn s8_1_answer_may_end_before_its_request() {
     // What was on its way before the client knew is not minded.
     client.forget().data(END_STREAM, 1, b"more").settle();
     client.goes_on(3);
+}
+
+/// No 100 is sent: hyper has no way to do so over HTTP/2, and a client must not count on it.
+#[test]
+fn s8_1_who_expects_to_be_told_to_go_on_is_answered_when_he_does() {
+    let mut client = Client::open("8.1");
+    let head = with(&post("4"), &[("expect", "100-continue")]);
+    client.fields(NONE, 1, &head).settle();
+    let is_head = |frame: &&Frame| frame.kind == HEADERS && frame.stream == 1;
+    assert_eq!(client.came().iter().find(is_head), None);
+    client.data(END_STREAM, 1, b"data");
+    client.answers_with(1, "data");
+    assert_eq!(client.came().iter().filter(is_head).count(), 1);
 }

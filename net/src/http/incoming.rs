@@ -23,6 +23,11 @@ use super::upgrade::{Offered, Switch};
 /// The client is read from no faster than this is. Waiting for the next piece is an op: in a
 /// cancelled scope it fails with [`quoit::Cancelled`], carried by the [`io::Error`].
 ///
+/// In HTTP/1.1 a client that says `expect: 100-continue` is told to go on when this is first read. In
+/// HTTP/2 nobody is: hyper answers with nothing but the answer there. A client goes on by itself after a
+/// while (RFC 9110, 10.1.1); one that waits for longer than [`Builder::body_timeout`] has sent nothing
+/// for too long.
+///
 /// # Errors
 ///
 /// - `FileTooLarge`: it is larger than the server takes ([`Builder::max_body`]).
