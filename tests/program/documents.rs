@@ -20,7 +20,7 @@ fn root() -> PathBuf {
     here.parent().expect("the workspace").to_owned()
 }
 
-fn document(name: &str) -> String {
+pub(crate) fn document(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod command_line;
+mod defaults;
 mod documents;
 mod files;
 mod options;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ impl Program {
         let (output, errors) = (full_pipe(), full_pipe());
         // It cannot say which port is free. Nobody else is on this address.
         let [.., high, low] = std::process::id().to_be_bytes();
-        let free = TcpListener::bind(([127, 77, high, low], 0)).expect("a free port");
+        let free = TcpListener::bind((Ipv4Addr::new(127, 77, high, low), 0)).expect("a free port");
         let address = free.local_addr().expect("bound");
         drop(free);
         let mut command = Command::new(path());
