@@ -1,5 +1,29 @@
-//! Sessions on loan: child processes spoken to over pipes, and HTTP client connections.
+//! Sessions on loan: opened once, shared, and closed by the task that opened them.
 //!
-//! Nothing is here yet. What will be: a pool in which the task that opened a session closes it, on
-//! its core, whatever happens to the caller who asked; which never opens a session twice, never
-//! resurrects one that a close has overtaken, and never calls a busy connection idle.
+//! In reading order:
+//!
+//! - [`SessionPool`], [`Sessions`], [`Key`]: what a session is, how it is opened and closed.
+//! - [`Lease`]: a session on loan, and calls on it from any core.
+//! - [`Builder`]: limits and times. [`PoolMetrics`]: what has happened.
+//! - [`LeaseError`], [`CallError`], [`CloseError`].
+//!
+//! A session is opened, kept and closed by its *owner*, one task on one core, and by nobody else. Whoever
+//! leases it may be cancelled, panic, or be on another core: the owner closes what it opened, once.
+
+mod config;
+mod error;
+mod figures;
+mod home;
+mod key;
+mod lease;
+mod owner;
+mod pool;
+mod registry;
+mod state;
+
+pub use config::{Builder, ConfigError};
+pub use error::{CallError, CloseError, LeaseError};
+pub use figures::PoolMetrics;
+pub use key::Key;
+pub use lease::Lease;
+pub use pool::{SessionPool, Sessions};

@@ -1,0 +1,1145 @@
+//! The registry: which sessions there are, who waits for them, who has them. It decides and does nothing:
+//! no system calls here, no await, no clock.
+//!
+//! ```text
+//!             lease          taken         opened        unfit, too old
+//!  (absent) ───────► Appointed ───► Opening ───► Ready ───────────────► Retiring
+//!                        │            │            │ close, evict, expire     │ last lease back
+//!                        │ nobody     │ nobody     ▼                          ▼
+//!                        │ waits      └────────► Closing ◄────────────────────┘
+//!                        ▼                         │ its owner has ended
+//!                     (absent) ◄───────────────────┘
+//! ```
+//!
+//! A caller that cannot have a session at once holds a ticket: in the line of an entry, or in the queue for
+//! room. What becomes of it is put on the ticket; the caller is woken and takes it.
+//!
+//! Invariants:
+//! - A key leads to at most one entry that is appointed, opening or ready.
+//! - A ticket stands in one line, or in the queue, or has its outcome.
+//! - An outcome that grants a lease counts as one; whoever drops the ticket gives it back.
+//! - Entries of every phase take room. What is leased is never evicted.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quoit::time::Instant;
+
+use crate::Key;
+use crate::config::Limits;
+use crate::figures::{Counts, PoolMetrics};
+
+/// Names an entry, in the life of its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EntryId(pub(crate) u64);
+
+/// Names a caller that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TicketId(u64);
+
+/// Where an entry's session is to live: a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place(pub(crate) usize);
+
+/// How a session is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// With others.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Somebody closed it.
+    Closed,
+    /// To make room.
+    Evicted,
+    /// Nobody had leased it for too long.
+    Expired,
+    /// It was unfit, its peer had gone, or it was too old.
+    Retired,
+    /// Nobody waited for its opening any more.
+    Unwanted,
+    /// Its core shuts down.
+    Shutdown,
+}
+
+/// Why an opening gave no session.
+#[derive(Debug)]
+pub(crate) enum Failure<E> {
+    Error(Arc<E>),
+    TimedOut(Duration),
+    Panicked(String),
+    ShuttingDown,
+    Closed,
+}
+
+impl<E> Clone for Failure<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Error(error) => Self::Error(Arc::clone(error)),
+            Self::TimedOut(timeout) => Self::TimedOut(*timeout),
+            Self::Panicked(text) => Self::Panicked(text.clone()),
+            Self::ShuttingDown => Self::ShuttingDown,
+            Self::Closed => Self::Closed,
+        }
+    }
+}
+
+/// What becomes of a caller that waits.
+#[derive(Debug)]
+pub(crate) enum Outcome<E> {
+    /// It has a lease.
+    Granted(EntryId),
+    /// It is to start the owner of this entry, and goes on waiting.
+    Appointed(EntryId),
+    Failed(Failure<E>),
+}
+
+/// The answer to a caller that wants a session.
+#[derive(Debug)]
+pub(crate) enum Decision<E> {
+    Leased(EntryId),
+    Wait(TicketId),
+    BackingOff {
+        retry_in: Duration,
+        failures: u32,
+        last: Arc<E>,
+    },
+    Exhausted {
+        max_sessions: usize,
+        waiting: usize,
+    },
+}
+
+/// What is to be done, once the registry is not held any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// A ticket has its outcome.
+    Wake(TicketId),
+    /// An owner is to end its session, or its opening.
+    Stop(EntryId),
+    /// An entry is gone.
+    Gone(EntryId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// A caller is to start the owner.
+    Appointed,
+    Opening,
+    Ready,
+    /// Gives no more leases, and ends after the last.
+    Retiring(End),
+    Closing(End),
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    phase: Phase,
+    leases: u32,
+    /// The one lease there is allows no other.
+    exclusive: bool,
+    line: VecDeque<TicketId>,
+    /// When it was appointed; from `opened` on, when it was ready.
+    since: Instant,
+    /// When it was given back last, or opened.
+    last_used: Instant,
+    /// The same, counted: no two entries have the same.
+    last_use: u64,
+}
+
+impl Entry {
+    fn is_idle(&self) -> bool {
+        self.phase == Phase::Ready && self.leases == 0 && self.line.is_empty()
+    }
+}
+
+#[derive(Debug)]
+struct Ticket<E> {
+    key: Key,
+    mode: Mode,
+    place: Place,
+    since: Instant,
+    at: At<E>,
+}
+
+#[derive(Debug)]
+enum At<E> {
+    Queue,
+    Line(EntryId),
+    Decided(Outcome<E>),
+}
+
+/// Failures of one key in a row.
+#[derive(Debug)]
+struct Failures<E> {
+    count: u32,
+    until: Instant,
+    last: Arc<E>,
+}
+
+/// Which entries are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Selection<'a> {
+    Session(&'a Key),
+    Scope(&'a str),
+    Server(&'a str),
+    All,
+}
+
+impl Selection<'_> {
+    fn matches(&self, key: &Key) -> bool {
+        match self {
+            Self::Session(wanted) => *wanted == key,
+            Self::Scope(scope) => key.scope() == *scope,
+            Self::Server(server) => key.server() == *server,
+            Self::All => true,
+        }
+    }
+}
+
+/// All sessions of a pool.
+#[derive(Debug)]
+pub(crate) struct State<E> {
+    limits: Limits,
+    entries: BTreeMap<EntryId, Entry>,
+    /// The live entry of each key.
+    live: BTreeMap<Key, EntryId>,
+    tickets: BTreeMap<TicketId, Ticket<E>>,
+    /// Who waits for room, in order.
+    queue: VecDeque<TicketId>,
+    failures: BTreeMap<Key, Failures<E>>,
+    next_entry: u64,
+    next_ticket: u64,
+    /// Grows with each lease that comes back.
+    uses: u64,
+    effects: Vec<Effect>,
+    pub(crate) counts: Counts,
+}
+
+impl<E> State<E> {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: BTreeMap::new(),
+            live: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            queue: VecDeque::new(),
+            failures: BTreeMap::new(),
+            next_entry: 0,
+            next_ticket: 0,
+            uses: 0,
+            effects: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes what is to be done after the last steps.
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    // --- callers ---
+
+    /// Decides about a caller: it has a lease, or waits.
+    pub(crate) fn lease(
+        &mut self,
+        key: &Key,
+        mode: Mode,
+        place: Place,
+        now: Instant,
+    ) -> Decision<E> {
+        if let Some(&id) = self.live.get(key) {
+            let entry = self.entries.get_mut(&id).expect("live entries are there");
+            if entry.phase == Phase::Ready {
+                if entry.line.is_empty() && grant(entry, mode) {
+                    self.counts.reuses += 1;
+                    return Decision::Leased(id);
+                }
+            } else {
+                self.counts.joins += 1;
+            }
+            let ticket = self.ticket(key, mode, place, At::Line(id), now);
+            let entry = self.entries.get_mut(&id).expect("looked at above");
+            entry.line.push_back(ticket);
+            return Decision::Wait(ticket);
+        }
+        if let Some(failures) = self.failures.get(key)
+            && now < failures.until
+        {
+            return Decision::BackingOff {
+                retry_in: failures.until - now,
+                failures: failures.count,
+                last: Arc::clone(&failures.last),
+            };
+        }
+        if self.queue.is_empty() && self.entries.len() < self.limits.max_sessions {
+            let ticket = self.ticket(key, mode, place, At::Queue, now);
+            self.appoint(key.clone(), VecDeque::from([ticket]), now);
+            return Decision::Wait(ticket);
+        }
+        if self.queue.len() >= self.limits.max_waiting {
+            self.counts.exhausted += 1;
+            return Decision::Exhausted {
+                max_sessions: self.limits.max_sessions,
+                waiting: self.queue.len(),
+            };
+        }
+        let ticket = self.ticket(key, mode, place, At::Queue, now);
+        self.queue.push_back(ticket);
+        self.make_room();
+        Decision::Wait(ticket)
+    }
+
+    /// Takes the outcome of a ticket, if there is one. With `Appointed` the opening has begun: the caller
+    /// starts the owner, and goes on waiting. After all others the ticket is gone.
+    pub(crate) fn outcome(&mut self, id: TicketId, now: Instant) -> Option<Outcome<E>> {
+        let ticket = self.tickets.get_mut(&id)?;
+        if !matches!(ticket.at, At::Decided(_)) {
+            return None;
+        }
+        if let At::Decided(Outcome::Appointed(entry)) = ticket.at {
+            ticket.at = At::Line(entry);
+            let entry_of_it = self.entries.get_mut(&entry).expect("it was just appointed");
+            entry_of_it.phase = Phase::Opening;
+            return Some(Outcome::Appointed(entry));
+        }
+        let ticket = self.tickets.remove(&id)?;
+        self.counts.waiting.push(now - ticket.since);
+        match ticket.at {
+            At::Decided(outcome) => Some(outcome),
+            At::Queue | At::Line(_) => unreachable!("looked at above"),
+        }
+    }
+
+    /// A caller waits no more. What it was given meanwhile goes back, or on to the next.
+    pub(crate) fn leave(&mut self, id: TicketId, now: Instant) {
+        let Some(ticket) = self.tickets.remove(&id) else {
+            return;
+        };
+        match ticket.at {
+            At::Queue => self.queue.retain(|waiting| *waiting != id),
+            At::Line(entry) => self.leave_line(entry, id),
+            At::Decided(Outcome::Granted(entry)) => self.release(entry, now),
+            At::Decided(Outcome::Appointed(entry)) => self.decline(entry, id),
+            At::Decided(Outcome::Failed(_)) => {}
+        }
+        self.serve_queue(now);
+    }
+
+    fn leave_line(&mut self, entry_id: EntryId, id: TicketId) {
+        let Some(entry) = self.entries.get_mut(&entry_id) else {
+            return;
+        };
+        entry.line.retain(|waiting| *waiting != id);
+        match entry.phase {
+            Phase::Opening if entry.line.is_empty() => self.begin_closing(entry_id, End::Unwanted),
+            Phase::Ready => self.serve_line(entry_id),
+            _ => {}
+        }
+    }
+
+    /// The caller that was to start the owner will not.
+    fn decline(&mut self, entry_id: EntryId, id: TicketId) {
+        let Some(entry) = self.entries.get_mut(&entry_id) else {
+            return;
+        };
+        entry.line.retain(|waiting| *waiting != id);
+        match entry.line.front().copied() {
+            Some(next) => self.decide(next, Outcome::Appointed(entry_id)),
+            None => self.remove(entry_id),
+        }
+    }
+
+    /// A lease was given back.
+    pub(crate) fn release(&mut self, id: EntryId, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        self.uses += 1;
+        entry.leases -= 1;
+        entry.exclusive = false;
+        entry.last_used = now;
+        entry.last_use = self.uses;
+        match entry.phase {
+            Phase::Ready => {
+                self.serve_line(id);
+                self.make_room();
+            }
+            Phase::Retiring(end) if entry.leases == 0 => self.begin_closing(id, end),
+            _ => {}
+        }
+    }
+
+    /// Ends an entry whose session is of no use: no more leases, and closed after the last.
+    pub(crate) fn retire(&mut self, id: EntryId, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        if entry.phase != Phase::Ready {
+            return;
+        }
+        entry.phase = Phase::Retiring(End::Retired);
+        self.counts.retired += 1;
+        let line = std::mem::take(&mut entry.line);
+        let is_leased = entry.leases > 0;
+        let key = entry.key.clone();
+        self.live.remove(&key);
+        if !is_leased {
+            self.begin_closing(id, End::Retired);
+        }
+        self.requeue(line);
+        self.serve_queue(now);
+        self.make_room();
+    }
+
+    // --- owners ---
+
+    /// The session is open: false if it was closed meanwhile.
+    pub(crate) fn opened(&mut self, id: EntryId, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return false;
+        };
+        if entry.phase != Phase::Opening {
+            return false;
+        }
+        entry.phase = Phase::Ready;
+        self.counts.opens += 1;
+        self.counts.opening.push(now - entry.since);
+        self.uses += 1;
+        entry.since = now;
+        entry.last_used = now;
+        entry.last_use = self.uses;
+        let key = entry.key.clone();
+        self.failures.remove(&key);
+        self.serve_line(id);
+        self.make_room();
+        true
+    }
+
+    /// The opening has failed, and what was begun is cleaned up. `jitter` is a share of the back-off, of
+    /// 1024.
+    pub(crate) fn open_failed(
+        &mut self,
+        id: EntryId,
+        failure: &Failure<E>,
+        jitter: u32,
+        now: Instant,
+    ) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.phase == Phase::Opening
+        {
+            let (line, key) = (std::mem::take(&mut entry.line), entry.key.clone());
+            self.counts.failures += 1;
+            for ticket in line {
+                self.decide(ticket, Outcome::Failed(failure.clone()));
+            }
+            if let Failure::Error(error) = failure {
+                self.back_off(key, error, jitter, now);
+            }
+        }
+        self.ended(id, now);
+    }
+
+    fn back_off(&mut self, key: Key, error: &Arc<E>, jitter: u32, now: Instant) {
+        let longest = self.limits.backoff.longest;
+        // Whoever has not tried again for so long begins anew.
+        self.failures.retain(|_, old| now < old.until + longest);
+        let count = self.failures.get(&key).map_or(0, |old| old.count) + 1;
+        let failures = Failures {
+            count,
+            until: now + self.limits.backoff.pause(count, jitter),
+            last: Arc::clone(error),
+        };
+        self.failures.insert(key, failures);
+    }
+
+    /// The core of an opening shuts down: callers of other cores open anew, those of its own do not.
+    pub(crate) fn open_aborted(&mut self, id: EntryId, place: Place, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            let line = std::mem::take(&mut entry.line);
+            for ticket in line.iter().copied() {
+                if self.tickets[&ticket].place == place {
+                    self.decide(ticket, Outcome::Failed(Failure::ShuttingDown));
+                }
+            }
+            let tickets = &self.tickets;
+            let elsewhere = line
+                .into_iter()
+                .filter(|ticket| matches!(tickets[ticket].at, At::Line(_)));
+            let elsewhere = elsewhere.collect();
+            self.drop_live(id);
+            self.requeue(elsewhere);
+        }
+        self.ended(id, now);
+    }
+
+    /// The owner has ended, whatever the reason.
+    pub(crate) fn ended(&mut self, id: EntryId, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            let line = std::mem::take(&mut entry.line);
+            self.drop_live(id);
+            self.remove(id);
+            self.requeue(line);
+        }
+        self.serve_queue(now);
+    }
+
+    /// Takes an entry out whose owner ends it by itself, for this reason.
+    pub(crate) fn take_out(&mut self, id: EntryId, end: End, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && !matches!(entry.phase, Phase::Closing(_))
+        {
+            let line = std::mem::take(&mut entry.line);
+            if end == End::Retired {
+                self.counts.retired += 1;
+            }
+            self.begin_closing(id, end);
+            self.requeue(line);
+            self.serve_queue(now);
+        }
+    }
+
+    /// Looks whether a session has been there for too long: when to look again, or `None` if it is to end.
+    pub(crate) fn look(&mut self, id: EntryId, now: Instant) -> Option<Instant> {
+        let (idle, age) = (self.limits.idle_timeout, self.limits.max_age);
+        let entry = self.entries.get_mut(&id)?;
+        if entry.phase != Phase::Ready {
+            // It is told when it is to end.
+            return Some(Instant::NEVER);
+        }
+        let too_old = age.map_or(Instant::NEVER, |age| entry.since + age);
+        if now >= too_old {
+            return None;
+        }
+        let expires = match idle {
+            None => Instant::NEVER,
+            Some(idle) if entry.is_idle() => entry.last_used + idle,
+            // Not before that, whenever it comes back.
+            Some(idle) => now + idle,
+        };
+        if now < expires {
+            return Some(expires.min(too_old));
+        }
+        self.begin_closing(id, End::Expired);
+        Some(Instant::NEVER)
+    }
+
+    // --- closing ---
+
+    /// Takes entries out, in one step; returns all of these keys that have not ended, also what was being
+    /// closed before.
+    pub(crate) fn close(&mut self, which: Selection<'_>, now: Instant) -> Vec<(EntryId, Key)> {
+        let chosen = |(id, entry): (&EntryId, &Entry)| {
+            which.matches(&entry.key).then(|| (*id, entry.key.clone()))
+        };
+        let mut met: Vec<_> = self.entries.iter().filter_map(chosen).collect();
+        for (id, _) in &met {
+            let entry = self.entries.get_mut(id).expect("just listed");
+            let line = std::mem::take(&mut entry.line);
+            let phase = entry.phase;
+            for ticket in line {
+                self.decide(ticket, Outcome::Failed(Failure::Closed));
+            }
+            match phase {
+                // Nobody has begun.
+                Phase::Appointed => {
+                    self.drop_live(*id);
+                    self.remove(*id);
+                }
+                Phase::Closing(_) => {}
+                _ => self.begin_closing(*id, End::Closed),
+            }
+        }
+        let waiting: Vec<_> = self.queue.iter().copied().collect();
+        for ticket in waiting {
+            if which.matches(&self.tickets[&ticket].key) {
+                self.queue.retain(|queued| *queued != ticket);
+                self.decide(ticket, Outcome::Failed(Failure::Closed));
+            }
+        }
+        self.serve_queue(now);
+        met.retain(|(id, _)| self.entries.contains_key(id));
+        met
+    }
+
+    /// Returns whether an entry is still there.
+    pub(crate) fn is_there(&self, id: EntryId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// Returns whether an entry is being opened, and was not closed.
+    pub(crate) fn is_opening(&self, id: EntryId) -> bool {
+        let entry = self.entries.get(&id);
+        entry.is_some_and(|entry| entry.phase == Phase::Opening)
+    }
+
+    /// Returns whether leases of an entry are still good.
+    pub(crate) fn is_open(&self, id: EntryId) -> bool {
+        let entry = self.entries.get(&id);
+        entry.is_some_and(|entry| matches!(entry.phase, Phase::Ready | Phase::Retiring(_)))
+    }
+
+    /// How long an entry has been out of use, if nobody had it before this lease.
+    pub(crate) fn unused_for(&self, id: EntryId, now: Instant) -> Option<Duration> {
+        let entry = self.entries.get(&id)?;
+        (entry.leases <= 1).then(|| now - entry.last_used)
+    }
+
+    /// Returns what has been done, and what is there.
+    pub(crate) fn metrics(&self) -> PoolMetrics {
+        let leases = self.entries.values().map(|entry| entry.leases as usize);
+        let undecided = |ticket: &&Ticket<E>| !matches!(ticket.at, At::Decided(_));
+        let waiting = self.tickets.values().filter(undecided).count();
+        self.counts
+            .metrics((self.entries.len(), leases.sum(), waiting))
+    }
+
+    /// Returns the keys that have a live entry.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.live.keys().cloned().collect()
+    }
+
+    // --- steps ---
+
+    fn ticket(&mut self, key: &Key, mode: Mode, place: Place, at: At<E>, now: Instant) -> TicketId {
+        let id = TicketId(self.next_ticket);
+        self.next_ticket += 1;
+        let ticket = Ticket {
+            key: key.clone(),
+            mode,
+            place,
+            since: now,
+            at,
+        };
+        self.tickets.insert(id, ticket);
+        id
+    }
+
+    fn decide(&mut self, id: TicketId, outcome: Outcome<E>) {
+        let ticket = self
+            .tickets
+            .get_mut(&id)
+            .expect("tickets in lines are there");
+        ticket.at = At::Decided(outcome);
+        self.effects.push(Effect::Wake(id));
+    }
+
+    /// Makes an entry, whose first caller is to start the owner.
+    fn appoint(&mut self, key: Key, line: VecDeque<TicketId>, now: Instant) {
+        let id = EntryId(self.next_entry);
+        self.next_entry += 1;
+        let first = *line.front().expect("somebody wants it");
+        for ticket in &line {
+            let ticket = self.tickets.get_mut(ticket).expect("it waits");
+            ticket.at = At::Line(id);
+        }
+        self.live.insert(key.clone(), id);
+        let entry = Entry {
+            key,
+            phase: Phase::Appointed,
+            leases: 0,
+            exclusive: false,
+            line,
+            since: now,
+            last_used: now,
+            last_use: 0,
+        };
+        self.entries.insert(id, entry);
+        self.decide(first, Outcome::Appointed(id));
+    }
+
+    /// Grants what can be granted of an entry's line, in order.
+    fn serve_line(&mut self, id: EntryId) {
+        loop {
+            let entry = self.entries.get_mut(&id).expect("it is ready");
+            let Some(&first) = entry.line.front() else {
+                return;
+            };
+            if !grant(entry, self.tickets[&first].mode) {
+                return;
+            }
+            entry.line.pop_front();
+            self.decide(first, Outcome::Granted(id));
+        }
+    }
+
+    /// Lets those at the head of the queue in, while there is room.
+    fn serve_queue(&mut self, now: Instant) {
+        while let Some(&first) = self.queue.front() {
+            let key = self.tickets[&first].key.clone();
+            if let Some(&id) = self.live.get(&key) {
+                // Somebody else has opened it meanwhile.
+                self.queue.pop_front();
+                let ticket = self.tickets.get_mut(&first).expect("it waits");
+                ticket.at = At::Line(id);
+                let entry = self.entries.get_mut(&id).expect("live entries are there");
+                entry.line.push_back(first);
+                if entry.phase == Phase::Ready {
+                    self.serve_line(id);
+                }
+                continue;
+            }
+            if self.entries.len() >= self.limits.max_sessions {
+                self.make_room();
+                return;
+            }
+            // All who wait for the same wait together.
+            let tickets = &self.tickets;
+            let (line, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue)
+                .into_iter()
+                .partition(|ticket| tickets[ticket].key == key);
+            self.queue = rest;
+            self.appoint(key, line, now);
+        }
+    }
+
+    /// Puts callers whose entry has gone back to the head of the queue, in their order.
+    fn requeue(&mut self, line: VecDeque<TicketId>) {
+        for id in line.into_iter().rev() {
+            let ticket = self
+                .tickets
+                .get_mut(&id)
+                .expect("tickets in lines are there");
+            ticket.at = At::Queue;
+            self.queue.push_front(id);
+        }
+    }
+
+    /// Closes as many of those that were used least recently as callers wait for room.
+    fn make_room(&mut self) {
+        let wanted: BTreeSet<&Key> = self.queue.iter().map(|id| &self.tickets[id].key).collect();
+        let free = self.limits.max_sessions.saturating_sub(self.entries.len());
+        let ending = |entry: &&Entry| matches!(entry.phase, Phase::Closing(_));
+        let coming = free + self.entries.values().filter(ending).count();
+        let mut short = wanted.len().saturating_sub(coming);
+        while short > 0 {
+            let idle = self.entries.iter().filter(|(_, entry)| entry.is_idle());
+            let Some((&oldest, _)) = idle.min_by_key(|(_, entry)| entry.last_use) else {
+                return;
+            };
+            self.begin_closing(oldest, End::Evicted);
+            short -= 1;
+        }
+    }
+
+    fn begin_closing(&mut self, id: EntryId, end: End) {
+        self.drop_live(id);
+        let entry = self.entries.get_mut(&id).expect("it is there");
+        entry.phase = Phase::Closing(end);
+        match end {
+            End::Evicted => self.counts.evicted += 1,
+            End::Expired => self.counts.expired += 1,
+            End::Closed => self.counts.closed += 1,
+            End::Unwanted => self.counts.unwanted += 1,
+            End::Shutdown => self.counts.shut_down += 1,
+            // Counted when it was retired.
+            End::Retired => {}
+        }
+        self.effects.push(Effect::Stop(id));
+    }
+
+    fn drop_live(&mut self, id: EntryId) {
+        let key = &self.entries[&id].key;
+        if self.live.get(key) == Some(&id) {
+            let key = key.clone();
+            self.live.remove(&key);
+        }
+    }
+
+    fn remove(&mut self, id: EntryId) {
+        self.drop_live(id);
+        self.entries.remove(&id);
+        self.effects.push(Effect::Gone(id));
+    }
+}
+
+/// Leases an entry once more, if its leases allow it.
+fn grant(entry: &mut Entry, mode: Mode) -> bool {
+    let allowed = match mode {
+        Mode::Shared => !entry.exclusive,
+        Mode::Exclusive => entry.leases == 0,
+    };
+    if allowed {
+        entry.leases += 1;
+        entry.exclusive = mode == Mode::Exclusive;
+    }
+    allowed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::RangeInclusive;
+
+    use super::*;
+    use crate::config::Backoff;
+
+    /// A stream of numbers that a seed decides (xorshift64*).
+    struct Random(u64);
+
+    impl Random {
+        fn new(seed: u64) -> Self {
+            // Close seeds shall not begin alike.
+            Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        }
+
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33
+        }
+
+        fn below(&mut self, limit: usize) -> usize {
+            (self.next() % limit as u64) as usize
+        }
+
+        fn within(&mut self, range: RangeInclusive<usize>) -> usize {
+            range.start() + self.below(range.end() - range.start() + 1)
+        }
+
+        fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+            (!of.is_empty()).then(|| of[self.below(of.len())])
+        }
+    }
+
+    /// What callers and owners know, in the plainest way: the reference that the registry is held to.
+    #[derive(Default)]
+    struct World {
+        now: u64,
+        waiting: BTreeMap<TicketId, (Key, Mode)>,
+        leases: Vec<(EntryId, Mode)>,
+        /// Owners that open, and those that have opened.
+        opening: Vec<EntryId>,
+        open: Vec<EntryId>,
+        /// Owners that were told to end and have not.
+        stopped: BTreeSet<EntryId>,
+        ended: BTreeSet<EntryId>,
+    }
+
+    struct Run {
+        state: State<&'static str>,
+        world: World,
+        random: Random,
+    }
+
+    impl Run {
+        fn new(seed: u64) -> Self {
+            let mut random = Random::new(seed);
+            let limits = Limits {
+                max_sessions: random.within(1..=4),
+                max_waiting: random.within(0..=6),
+                idle_timeout: [None, Some(Duration::from_millis(10))][random.below(2)],
+                max_age: [None, Some(Duration::from_millis(40))][random.below(2)],
+                backoff: Backoff {
+                    first: Duration::from_millis(2),
+                    longest: Duration::from_millis(8),
+                },
+            };
+            Self {
+                state: State::new(limits),
+                world: World::default(),
+                random,
+            }
+        }
+
+        fn now(&self) -> Instant {
+            // Any instant will do to count from.
+            Instant::NEVER - Duration::from_secs(1 << 32) + Duration::from_millis(self.world.now)
+        }
+
+        fn key(&mut self) -> Key {
+            let (server, scope) = (self.random.below(2), self.random.below(3));
+            Key::new(["a", "b"][server], ["x", "y", "z"][scope])
+        }
+
+        /// Does what the registry wants done, as far as it is at once.
+        fn carry_out(&mut self) {
+            for effect in self.state.take_effects() {
+                match effect {
+                    Effect::Wake(_) => {}
+                    Effect::Stop(id) => {
+                        assert!(self.world.stopped.insert(id), "told twice");
+                    }
+                    Effect::Gone(id) => {
+                        assert!(self.world.ended.insert(id), "ended twice");
+                    }
+                }
+            }
+        }
+
+        /// A caller looks at its ticket.
+        fn look(&mut self, ticket: TicketId) {
+            let (key, mode) = self.world.waiting[&ticket].clone();
+            match self.state.outcome(ticket, self.now()) {
+                None => return,
+                Some(Outcome::Appointed(id)) => {
+                    assert_eq!(self.state.entries[&id].key, key);
+                    self.world.opening.push(id);
+                    return;
+                }
+                Some(Outcome::Granted(id)) => self.world.leases.push((id, mode)),
+                Some(Outcome::Failed(_)) => {}
+            }
+            self.world.waiting.remove(&ticket);
+        }
+
+        fn step(&mut self) {
+            let now = self.now();
+            let waiting: Vec<_> = self.world.waiting.keys().copied().collect();
+            match self.random.below(12) {
+                0..=2 => {
+                    let (key, place) = (self.key(), Place(self.random.below(2)));
+                    let mode = [Mode::Shared, Mode::Shared, Mode::Exclusive][self.random.below(3)];
+                    match self.state.lease(&key, mode, place, now) {
+                        Decision::Leased(id) => self.world.leases.push((id, mode)),
+                        Decision::Wait(ticket) => {
+                            self.world.waiting.insert(ticket, (key, mode));
+                        }
+                        Decision::BackingOff { .. } | Decision::Exhausted { .. } => {}
+                    }
+                }
+                3..=4 => {
+                    if let Some(ticket) = self.random.pick(&waiting) {
+                        self.look(ticket);
+                    }
+                }
+                5 => {
+                    if let Some(ticket) = self.random.pick(&waiting) {
+                        self.world.waiting.remove(&ticket);
+                        self.state.leave(ticket, now);
+                    }
+                }
+                6 => self.opening_ends(),
+                7 => {
+                    if !self.world.leases.is_empty() {
+                        let at = self.random.below(self.world.leases.len());
+                        let (id, _) = self.world.leases.swap_remove(at);
+                        self.state.release(id, now);
+                    }
+                }
+                8 => {
+                    if let Some(id) = self.random.pick(&self.world.open) {
+                        match self.random.below(4) {
+                            0 => self.state.retire(id, now),
+                            1 => self.state.take_out(id, End::Shutdown, now),
+                            _ => {
+                                if self.state.look(id, now).is_none() {
+                                    self.state.retire(id, now);
+                                }
+                            }
+                        }
+                        // An owner that takes itself out need not be told.
+                    }
+                }
+                9 => self.stopped_ends(),
+                10 => {
+                    let key = self.key();
+                    let which = match self.random.below(8) {
+                        0 => Selection::All,
+                        1 => Selection::Server(key.server()),
+                        2 => Selection::Scope(key.scope()),
+                        _ => Selection::Session(&key),
+                    };
+                    for (id, _) in self.state.close(which, now) {
+                        assert!(!self.state.is_open(id), "closed, and open");
+                    }
+                    assert!(self.state.live.keys().all(|key| !which.matches(key)));
+                }
+                _ => self.world.now += self.random.within(1..=12) as u64,
+            }
+            self.carry_out();
+        }
+
+        fn opening_ends(&mut self) {
+            let Some(id) = self.random.pick(&self.world.opening) else {
+                return;
+            };
+            self.world.opening.retain(|other| *other != id);
+            let now = self.now();
+            match self.random.below(5) {
+                0 => {
+                    let failure = Failure::Error(Arc::new("refused"));
+                    self.state.open_failed(id, &failure, 7, now);
+                }
+                1 => self
+                    .state
+                    .open_aborted(id, Place(self.random.below(2)), now),
+                2 if self.random.below(2) == 0 => {
+                    self.state.ended(id, now);
+                }
+                _ => {
+                    let was_stopped = self.world.stopped.contains(&id);
+                    assert_eq!(self.state.opened(id, now), !was_stopped);
+                    if was_stopped {
+                        self.state.ended(id, now);
+                    } else {
+                        self.world.open.push(id);
+                    }
+                }
+            }
+        }
+
+        /// An owner that was told to end does so; one whose owner panics ends untold.
+        fn stopped_ends(&mut self) {
+            let stopped = |id: &EntryId| self.world.stopped.contains(id);
+            let open: Vec<_> = self.world.open.iter().copied().collect();
+            let chosen: Vec<_> = open.iter().copied().filter(stopped).collect();
+            let untold = self.random.below(10) == 0;
+            let from = if untold { &open } else { &chosen };
+            if let Some(id) = self.random.pick(from) {
+                self.world.open.retain(|other| *other != id);
+                self.state.ended(id, self.now());
+            }
+        }
+
+        /// What holds after every step.
+        fn check(&self) {
+            let (state, world) = (&self.state, &self.world);
+            assert!(state.entries.len() <= state.limits.max_sessions, "too many");
+            assert!(state.queue.len() <= state.limits.max_waiting + world.waiting.len());
+            assert_eq!(state.tickets.len(), world.waiting.len());
+            for (key, id) in &state.live {
+                let entry = &state.entries[id];
+                assert_eq!(&entry.key, key);
+                let live = [Phase::Appointed, Phase::Opening, Phase::Ready];
+                assert!(live.contains(&entry.phase), "{entry:?}");
+            }
+            for (id, entry) in &state.entries {
+                let is_live = state.live.get(&entry.key) == Some(id);
+                let should = matches!(
+                    entry.phase,
+                    Phase::Appointed | Phase::Opening | Phase::Ready
+                );
+                assert_eq!(is_live, should, "{entry:?}");
+                self.check_leases(*id, entry);
+                for ticket in &entry.line {
+                    assert_eq!(state.tickets[ticket].key, entry.key);
+                }
+                if entry.phase == Phase::Opening {
+                    assert!(!entry.line.is_empty(), "nobody waits for it");
+                    assert!(world.opening.contains(id));
+                }
+                if matches!(entry.phase, Phase::Closing(_)) {
+                    assert!(world.stopped.contains(id), "nobody has told it");
+                }
+                if matches!(entry.phase, Phase::Retiring(_)) {
+                    assert!(entry.leases > 0, "it should be closing");
+                }
+            }
+            self.check_progress();
+        }
+
+        fn check_leases(&self, id: EntryId, entry: &Entry) {
+            let granted = self.state.tickets.values().filter_map(|ticket| {
+                let At::Decided(Outcome::Granted(to)) = &ticket.at else {
+                    return None;
+                };
+                (*to == id).then_some(ticket.mode)
+            });
+            let held = self.world.leases.iter().filter(|(of, _)| *of == id);
+            let modes: Vec<_> = held.map(|(_, mode)| *mode).chain(granted).collect();
+            assert_eq!(entry.leases as usize, modes.len(), "{entry:?}");
+            if modes.contains(&Mode::Exclusive) {
+                assert_eq!(modes.len(), 1, "not alone");
+            }
+        }
+
+        /// Nobody waits for what could be given.
+        fn check_progress(&self) {
+            let state = &self.state;
+            for entry in state.entries.values() {
+                if entry.phase == Phase::Ready
+                    && let Some(first) = entry.line.front()
+                {
+                    let grantable = match state.tickets[first].mode {
+                        Mode::Shared => !entry.exclusive,
+                        Mode::Exclusive => entry.leases == 0,
+                    };
+                    assert!(!grantable, "it could be leased: {entry:?}");
+                }
+            }
+            if let Some(first) = state.queue.front() {
+                let has_entry = state.live.contains_key(&state.tickets[first].key);
+                assert!(!has_entry, "it should stand in its line");
+                let full = state.entries.len() == state.limits.max_sessions;
+                assert!(full, "there is room");
+                let ends = |entry: &Entry| matches!(entry.phase, Phase::Closing(_));
+                let comes = state.entries.values().any(ends);
+                let idle = state.entries.values().any(Entry::is_idle);
+                assert!(comes || !idle, "an idle one could be closed");
+            }
+        }
+
+        /// Everybody goes on to the end: nothing may be left.
+        fn finish(mut self) {
+            for _ in 0..10_000 {
+                let waiting: Vec<_> = self.world.waiting.keys().copied().collect();
+                for ticket in waiting {
+                    self.look(ticket);
+                }
+                let now = self.now();
+                if let Some(id) = self.world.opening.pop() {
+                    let was_stopped = self.world.stopped.contains(&id);
+                    match self.state.opened(id, now) {
+                        true => self.world.open.push(id),
+                        false => self.state.ended(id, now),
+                    }
+                    assert!(was_stopped || self.world.open.contains(&id));
+                }
+                if let Some((id, _)) = self.world.leases.pop() {
+                    self.state.release(id, now);
+                }
+                self.carry_out();
+                let stopped = self.world.stopped.clone();
+                let over: Vec<_> = self.world.open.iter().copied().collect();
+                for id in over.into_iter().filter(|id| stopped.contains(id)) {
+                    self.world.open.retain(|other| *other != id);
+                    self.state.ended(id, now);
+                    self.carry_out();
+                }
+                self.check();
+                if self.world.waiting.is_empty() && self.world.leases.is_empty() {
+                    break;
+                }
+            }
+            assert!(self.world.waiting.is_empty(), "somebody waits for ever");
+            self.state.close(Selection::All, self.now());
+            for id in std::mem::take(&mut self.world.open) {
+                self.state.ended(id, self.now());
+            }
+            for id in std::mem::take(&mut self.world.opening) {
+                self.state.ended(id, self.now());
+            }
+            assert!(self.state.entries.is_empty() && self.state.live.is_empty());
+            assert!(self.state.tickets.is_empty() && self.state.queue.is_empty());
+        }
+    }
+
+    /// With `QUOIT_POOL_SEEDS` so many programs, or with `QUOIT_POOL_SEED` that one.
+    #[test]
+    fn random_programs_find_the_registry_as_the_rules_say() {
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        let seeds = match number("QUOIT_POOL_SEED") {
+            Some(seed) => seed..seed + 1,
+            None => 0..number("QUOIT_POOL_SEEDS").unwrap_or(3_000),
+        };
+        for seed in seeds {
+            let run = std::panic::catch_unwind(|| {
+                let mut run = Run::new(seed);
+                for _ in 0..120 {
+                    run.step();
+                    run.check();
+                }
+                run.finish();
+            });
+            assert!(run.is_ok(), "run it again with QUOIT_POOL_SEED={seed}");
+        }
+    }
+}

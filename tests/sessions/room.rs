@@ -1,0 +1,174 @@
+//! Limits: who is closed for whom, who waits, and what grows old.
+
+use std::time::Duration;
+
+use quoit::time::sleep;
+use quoit::{Scope, spawn};
+use quoit_pool::{Key, LeaseError, SessionPool};
+use tests::conform;
+
+use crate::kind::{Kind, number, pool_of, settle};
+
+fn of_two(builder: quoit_pool::Builder<Kind>) -> quoit_pool::Builder<Kind> {
+    builder.max_sessions(2)
+}
+
+#[test]
+fn p015_the_one_used_least_recently_is_closed_to_make_room() {
+    conform(|_| async {
+        let (pool, seen) = pool_of(of_two);
+        let [a, b, c] = ["a", "b", "c"].map(|name| Key::new("any", name));
+        for key in [&a, &b] {
+            drop(pool.lease(key).await.expect("one"));
+        }
+        let lease = pool.lease(&c).await.expect("a was in the way");
+        assert_eq!(pool.keys(), [b.clone(), c]);
+        assert_eq!((seen.opened(), seen.closed()), (3, 1));
+        assert_eq!(pool.metrics().evicted, 1);
+        // Leased again, b is no longer the oldest: c is not leased any more, but was used before it.
+        drop(lease);
+        drop(pool.lease(&b).await.expect("still there"));
+        drop(pool.lease(&a).await.expect("c was in the way"));
+        assert_eq!(pool.keys(), [a, b]);
+        pool.close_all().await.expect("nobody cancels");
+        assert_eq!((seen.opened(), seen.closed()), (4, 4));
+    });
+}
+
+#[test]
+fn p016_who_finds_all_leased_waits_for_room_and_nobody_is_evicted() {
+    conform(|_| async {
+        let (pool, seen) = pool_of(of_two);
+        let [a, b, c] = ["a", "b", "c"].map(|name| Key::new("any", name));
+        let first = pool.lease(&a).await.expect("one");
+        let second = pool.lease(&b).await.expect("one");
+        let patience = Duration::from_millis(100);
+        let waiting = Scope::new().timeout(patience);
+        let waited = waiting.run(pool.lease(&c)).await;
+        assert!(matches!(waited, Ok(None)), "{waited:?}");
+        assert_eq!((seen.opened(), seen.closed()), (2, 0));
+        assert_eq!(pool.metrics().waiting, 0);
+        // With a lease that comes back in time.
+        let returns = spawn(async move {
+            sleep(Duration::from_millis(50)).await?;
+            drop(first);
+            Ok::<_, quoit::Cancelled>(())
+        });
+        let third = pool.lease(&c).await.expect("a has come back");
+        assert_eq!(number(&third).await, 2);
+        assert!(matches!(returns.await, Ok(Ok(()))));
+        assert_eq!(number(&second).await, 1, "b was not touched");
+        assert_eq!(seen.closed(), 1);
+        drop((second, third));
+        pool.close_all().await.expect("nobody cancels");
+    });
+}
+
+#[test]
+fn a_lease_timeout_says_that_it_was_one() {
+    conform(|_| async {
+        let (pool, _) = pool_of(|builder| {
+            let builder = builder.max_sessions(1);
+            builder.lease_timeout(Duration::from_millis(30))
+        });
+        let first = pool.lease(&Key::new("any", "a")).await.expect("one");
+        let waited = pool.lease(&Key::new("any", "b")).await;
+        assert!(matches!(waited, Err(LeaseError::TimedOut(_))), "{waited:?}");
+        drop(first);
+        drop(pool.lease(&Key::new("any", "b")).await.expect("room"));
+        pool.close_all().await.expect("nobody cancels");
+    });
+}
+
+#[test]
+fn callers_wait_for_room_in_order_and_no_more_of_them_than_may() {
+    conform(|_| async {
+        let (pool, _) = pool_of(|builder| builder.max_sessions(1).max_waiting(2));
+        let order = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let first = pool.lease(&Key::new("any", "first")).await.expect("one");
+        let mut waiters = Vec::new();
+        for name in ["second", "third"] {
+            let (pool, order) = (pool.clone(), std::rc::Rc::clone(&order));
+            waiters.push(spawn(async move {
+                let lease = pool.lease(&Key::new("any", name)).await.expect("room");
+                order.borrow_mut().push(name);
+                drop(lease);
+            }));
+            // It waits, before the next one comes.
+            settle().await;
+        }
+        let refused = pool.lease(&Key::new("any", "fourth")).await;
+        let Err(LeaseError::Exhausted {
+            max_sessions,
+            waiting,
+        }) = refused
+        else {
+            panic!("{refused:?}");
+        };
+        assert_eq!((max_sessions, waiting), (1, 2));
+        assert_eq!(pool.metrics().exhausted, 1);
+        drop(first);
+        for waiter in waiters {
+            waiter.await.expect("no panic");
+        }
+        assert_eq!(*order.borrow(), ["second", "third"]);
+        pool.close_all().await.expect("nobody cancels");
+    });
+}
+
+#[test]
+fn a_session_that_nobody_leases_expires_and_one_that_is_used_does_not() {
+    conform(|_| async {
+        let idle = Duration::from_millis(60);
+        let (pool, seen) = pool_of(|builder| builder.idle_timeout(idle));
+        let key = Key::new("any", "one");
+        let lease = pool.lease(&key).await.expect("one");
+        // Leased, it stays for as long as it is.
+        sleep(idle * 3).await.expect("nobody cancels");
+        assert_eq!(number(&lease).await, 0);
+        drop(lease);
+        while seen.closed() == 0 {
+            sleep(Duration::from_millis(5))
+                .await
+                .expect("nobody cancels");
+        }
+        assert_eq!(pool.metrics().expired, 1);
+        let lease = pool.lease(&key).await.expect("another");
+        assert_eq!(number(&lease).await, 1);
+        drop(lease);
+        pool.close_all().await.expect("nobody cancels");
+    });
+}
+
+#[test]
+fn a_session_that_is_too_old_is_leased_no_more_and_closed_after_its_last_lease() {
+    conform(|_| async {
+        let age = Duration::from_millis(30);
+        let (pool, seen) = pool_of(|builder| builder.max_age(age));
+        let key = Key::new("any", "one");
+        let old = pool.lease(&key).await.expect("one");
+        sleep(age * 2).await.expect("nobody cancels");
+        settle().await;
+        let new = pool.lease(&key).await.expect("another");
+        assert_eq!((number(&old).await, number(&new).await), (0, 1));
+        assert_eq!(seen.closed(), 0, "it is leased");
+        drop(old);
+        settle().await;
+        assert_eq!(seen.closed(), 1);
+        drop(new);
+        pool.close_all().await.expect("nobody cancels");
+        assert_eq!((seen.opened(), seen.closed()), (2, 2));
+    });
+}
+
+#[test]
+fn a_pool_without_room_for_anybody_is_refused() {
+    let none = SessionPool::builder(Kind::default())
+        .max_sessions(0)
+        .build();
+    let error = none.expect_err("nobody could lease").to_string();
+    assert!(error.contains("max_sessions"), "{error}");
+    let (first, longest) = (Duration::from_secs(2), Duration::from_secs(1));
+    let swapped = SessionPool::builder(Kind::default()).backoff(first, longest);
+    assert!(swapped.build().is_err());
+}
