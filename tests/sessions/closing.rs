@@ -154,7 +154,7 @@ fn p014_close_all_blocking_names_what_has_not_ended_in_time() {
         drop(inner.lease(&Key::new("any", "two")).await.expect("one"));
     });
     leased.expect("its core runs").wait().expect("no panic");
-    let begun = std::time::Instant::now();
+    let begun = quoit::time::Instant::now();
     let closed = pool.close_all_blocking(Duration::from_millis(100));
     assert!(begun.elapsed() >= Duration::from_millis(100));
     let Err(CloseError::TimedOut(left)) = closed else {
