@@ -6,6 +6,7 @@
 //! - [`Lease`]: a session on loan, and calls on it from any core.
 //! - [`Builder`]: limits and times. [`PoolMetrics`]: what has happened.
 //! - [`LeaseError`], [`CallError`], [`CloseError`].
+//! - [`OwnedStream`], [`with_stream`]: streams of items that end cleanly however they are left.
 //!
 //! A session is opened, kept and closed by its *owner*, one task on one core, and by nobody else. Whoever
 //! leases it may be cancelled, panic, or be on another core: the owner closes what it opened, once.
@@ -20,6 +21,7 @@ mod owner;
 mod pool;
 mod registry;
 mod state;
+mod stream;
 
 pub use config::{Builder, ConfigError};
 pub use error::{CallError, CloseError, LeaseError};
@@ -27,3 +29,4 @@ pub use figures::PoolMetrics;
 pub use key::Key;
 pub use lease::Lease;
 pub use pool::{SessionPool, Sessions};
+pub use stream::{Items, LentStream, OwnedStream, with_stream};

@@ -8,3 +8,4 @@ mod kind;
 mod openings;
 mod room;
 mod sharing;
+mod streams;
