@@ -43,6 +43,7 @@ mod mailbox;
 pub mod metrics;
 pub mod op;
 mod panics;
+mod pipe;
 mod random;
 mod runtime;
 mod scope;

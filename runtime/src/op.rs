@@ -18,6 +18,7 @@ use socket2::SockAddr;
 
 pub use crate::driver::socket::{Credentials, Socket, SocketOption};
 pub use crate::kernel_op::fd::SharedFd;
+pub use crate::pipe::{PipeReader, PipeWriter};
 
 use crate::Closed;
 use crate::buf::{BufResult, Chunk, Interrupted, IoBuf, IoBufMut, SliceExt};

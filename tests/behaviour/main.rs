@@ -12,6 +12,7 @@ mod features;
 mod foreign_code;
 mod latencies;
 mod lives;
+mod pipes;
 mod requests;
 mod runtime;
 mod sockets;

@@ -2,7 +2,7 @@
 
 use io_uring::{opcode, squeue, types};
 
-use crate::kernel_op::request::{Region, RegionMut, Request};
+use crate::kernel_op::request::{CURRENT_POSITION, Region, RegionMut, Request};
 
 /// Makes the entry for `request`.
 pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
@@ -54,6 +54,14 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
             opcode::Read::new(types::Fd(fd), writable(into), into.length)
                 .offset(offset)
                 .build()
+        }
+        Request::ReadProvided { fd, group } => {
+            // As much as the buffer holds.
+            opcode::Read::new(types::Fd(fd), std::ptr::null_mut(), 0)
+                .offset(CURRENT_POSITION)
+                .buf_group(group)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
         }
         Request::Write { fd, from, offset } => {
             opcode::Write::new(types::Fd(fd), readable(from), from.length)

@@ -62,6 +62,20 @@ pub(crate) fn pipe() -> io::Result<[RawFd; 2]> {
     Ok(ends)
 }
 
+/// Sees to it that a write to a pipe that nobody reads does not end the process: where SIGPIPE has its
+/// default effect, it is blocked for the calling thread. `sigaction(2)`, `pthread_sigmask(3)`.
+pub(crate) fn outlive_broken_pipes() -> io::Result<()> {
+    let mut found = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is changed; the kernel writes to a local of the right type.
+    check(unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), found.as_mut_ptr()) })?;
+    // SAFETY: the call has succeeded, and so has filled it.
+    let found = unsafe { found.assume_init() };
+    if found.sa_sigaction == libc::SIG_DFL {
+        block_signals(&[libc::SIGPIPE])?;
+    }
+    Ok(())
+}
+
 /// Draws a random number. `getrandom(2)`.
 pub(crate) fn random() -> io::Result<u64> {
     let mut bytes = [0_u8; 8];

@@ -4,7 +4,7 @@
 //! as plain data, [`payload`] what an op keeps in its slot, [`slab`] the slots, [`fd`] descriptors
 //! that stay open while ops use them, [`closing`] how one is closed under them, [`ops`] each kind of op,
 //! [`kind`] what they are called and counted as, [`multishot`] one submission with many completions,
-//! [`turn`] whose turn it is to send. `KernelOp`, here, is the future of an op with one completion.
+//! [`pipe`] what is special about pipes, [`turn`] whose turn it is to send. `KernelOp`, here, is the future of an op with one completion.
 //!
 //! Invariants:
 //! - The slot, not the future, owns the memory and keeps the descriptor open.
@@ -19,6 +19,7 @@ pub(crate) mod kind;
 pub(crate) mod multishot;
 pub(crate) mod ops;
 pub(crate) mod payload;
+pub(crate) mod pipe;
 pub(crate) mod request;
 pub(crate) mod slab;
 pub(crate) mod state;

@@ -56,6 +56,9 @@ pub(crate) enum Request {
         into: RegionMut,
         offset: u64,
     },
+    /// Reads at the file's own position into a buffer of the group, as much as that holds. `read(2)`;
+    /// `IOSQE_BUFFER_SELECT`, kernel 5.19.
+    ReadProvided { fd: RawFd, group: u16 },
     /// Writes at `offset`, or at the file's own position for [`CURRENT_POSITION`]. `pwrite(2)`.
     Write {
         fd: RawFd,
@@ -104,6 +107,7 @@ impl Request {
             | Self::SendZeroCopy { fd, .. }
             | Self::SendMessage { fd, .. }
             | Self::Read { fd, .. }
+            | Self::ReadProvided { fd, .. }
             | Self::Write { fd, .. }
             | Self::Sync { fd, .. }
             | Self::Close { fd }
@@ -124,7 +128,7 @@ impl Request {
             Self::Send { .. } => OpKind::Send,
             Self::SendZeroCopy { .. } => OpKind::SendZeroCopy,
             Self::SendMessage { .. } => OpKind::SendVectored,
-            Self::Read { .. } => OpKind::Read,
+            Self::Read { .. } | Self::ReadProvided { .. } => OpKind::Read,
             Self::Write { .. } => OpKind::Write,
             Self::Sync { .. } => OpKind::Sync,
             Self::Open { .. } => OpKind::Open,

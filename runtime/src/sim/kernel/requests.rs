@@ -156,6 +156,7 @@ impl Kernel {
                     done(read)
                 }
             },
+            Request::ReadProvided { .. } => self.try_read_provided(id, object),
             Request::Write { from, offset, .. } => match self.object_mut(object).kind {
                 Kind::Pipe(_) => {
                     let mut bytes = Vec::new();
@@ -268,6 +269,39 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// Reads from a pipe into a provided buffer.
+    fn try_read_provided(&mut self, id: RingId, object: super::ObjectId) -> Tried {
+        let last = |result, flags| Tried::Done { result, flags };
+        if !matches!(self.object(object).kind, Kind::Pipe(_)) {
+            return last(-libc::EINVAL, 0);
+        }
+        if self.events(object) & (libc::POLLIN | libc::POLLHUP) as u32 == 0 {
+            return Tried::Blocked;
+        }
+        let pretend = self.comes(Fault::NoBuffers);
+        let Some((number, address, room)) = self.provided(id).filter(|_| !pretend) else {
+            return last(-libc::ENOBUFS, 0);
+        };
+        let most = self.shortened(object, room as usize, Fault::ShortRead);
+        let bytes = match self.read_pipe(object, most) {
+            None => return Tried::Blocked,
+            Some(Err(errno)) => return last(-errno, 0),
+            Some(Ok(bytes)) => bytes,
+        };
+        if bytes.is_empty() {
+            return last(0, 0);
+        }
+        let length = room;
+        door::write(
+            crate::kernel_op::request::RegionMut { address, length },
+            &bytes,
+        );
+        let goes_on = self.fill(id, bytes.len() as u32);
+        let more = if goes_on { F_BUF_MORE } else { 0 };
+        let flags = F_BUFFER | u32::from(number) << 16 | more;
+        last(bytes.len() as i32, flags)
     }
 
     /// Receives, unless the network or the machine fails.
@@ -477,6 +511,7 @@ fn may_be_interrupted(request: &Request) -> bool {
             | Request::SendZeroCopy { .. }
             | Request::SendMessage { .. }
             | Request::Read { .. }
+            | Request::ReadProvided { .. }
             | Request::Write { .. }
             | Request::Open { .. }
     )
