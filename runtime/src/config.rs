@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::blocking::threads::PoolOwner;
 use crate::driver::probe::RingFeatures;
 use crate::driver::{refusal, sys};
+use crate::process::guardian::Guardian;
 use crate::runtime::Handle;
 
 /// Which processors a runtime uses: a pinned thread for each.
@@ -110,6 +111,8 @@ pub(crate) struct CoreConfig {
     pub(crate) features: RingFeatures,
     /// The threads that all cores share; none of them is started.
     pub(crate) blocking: Arc<PoolOwner>,
+    /// Who ends the children if this process is killed.
+    pub(crate) guardian: Arc<Guardian>,
     /// To be filled when all cores are there.
     pub(crate) runtime: Arc<OnceLock<Handle>>,
 }
@@ -313,6 +316,7 @@ impl Builder {
             mailbox_capacity: self.mailbox_capacity,
             features,
             blocking: Arc::new(PoolOwner::new(self.blocking_threads)),
+            guardian: Arc::default(),
             runtime: Arc::default(),
         })
     }

@@ -29,6 +29,7 @@ use crate::mailbox::closures::ClosureQueue;
 use crate::mailbox::{CoreShared, Place};
 use crate::metrics::Counters;
 use crate::panics::contained;
+use crate::process::guardian::Guardian;
 use crate::runtime::{CoreId, Handle};
 use crate::scope::Cancelled;
 use crate::scope::patience::{Forgotten, Patience};
@@ -76,6 +77,8 @@ pub(crate) struct Core {
     pub(crate) closures: Arc<ClosureQueue>,
     /// The threads of its runtime that may block.
     pub(crate) blocking: Arc<PoolOwner>,
+    /// Who ends the children of its runtime if this process is killed.
+    pub(crate) guardian: Arc<Guardian>,
     /// The runtime it belongs to, once all its cores are there.
     pub(crate) runtime: Arc<OnceLock<Handle>>,
     /// The innermost scope whose body is being polled.
@@ -154,6 +157,7 @@ impl Core {
             timers: RefCell::default(),
             closures,
             blocking: Arc::clone(&config.blocking),
+            guardian: Arc::clone(&config.guardian),
             runtime: Arc::clone(&config.runtime),
             active: Cell::new(root),
             running: Cell::new(None),

@@ -22,7 +22,7 @@
 //! - Deadlines: [`time`].
 //! - Memory that the kernel may write to: [`buf`].
 //! - Work that cannot wait politely, on threads: [`blocking`].
-//! - Files in [`fs`], signals in [`signal`], and in [`op`] the leaf ops that all of them are made of.
+//! - Files in [`fs`], child processes in [`process`], signals in [`signal`], and in [`op`] the leaf ops that all of them are made of.
 //! - Tasks that wait for each other: [`sync`]; on different cores: [`sync::shared`].
 //! - With the feature `sim`: whole programs under a seed, in `sim`.
 //!
@@ -44,6 +44,7 @@ pub mod metrics;
 pub mod op;
 mod panics;
 mod pipe;
+pub mod process;
 mod random;
 mod runtime;
 mod scope;

@@ -38,7 +38,7 @@ const KNOWN: [(Signal, i32, &str); 6] = [
 ];
 
 impl Signal {
-    fn number(self) -> i32 {
+    pub(crate) fn number(self) -> i32 {
         self.row().1
     }
 

@@ -13,6 +13,7 @@ mod foreign_code;
 mod latencies;
 mod lives;
 mod pipes;
+mod processes;
 mod requests;
 mod runtime;
 mod sockets;

@@ -4,4 +4,5 @@
 mod drops;
 mod exhaustion;
 mod lifetime;
+mod processes;
 mod refusal;

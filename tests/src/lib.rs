@@ -23,5 +23,7 @@ pub use peer::{
     FullQueue, both_ends, both_ends_with, both_streams, bytes, connected, full_address, listening,
     receive_all, receive_exactly, refusing_address, reset, reset_from_afar,
 };
-pub use process::{descriptors, mapped_kib, resident_kib, switches, threads};
+pub use process::{
+    children, descriptors, exists, mapped_kib, resident_kib, runs, stat, switches, threads,
+};
 pub use quiet::{assert_quiet, conform, conform_of, conform_on, one_core, quietly, quietly_of};

@@ -19,6 +19,39 @@ pub fn threads() -> usize {
     fs::read_dir("/proc/self/task").expect("/proc").count()
 }
 
+/// Returns the numbers of this process's children, reaped or not.
+pub fn children() -> Vec<u32> {
+    let me = std::process::id();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc") {
+        let name = entry.expect("/proc").file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if stat(pid).is_some_and(|fields| fields[1] == me.to_string()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Returns whether there is such a process that runs: one that was killed and nobody has reaped does not.
+pub fn runs(pid: u32) -> bool {
+    stat(pid).is_some_and(|fields| fields[0] != "Z")
+}
+
+/// Returns whether there is such a process, reaped or not.
+pub fn exists(pid: u32) -> bool {
+    stat(pid).is_some()
+}
+
+/// Returns what the kernel says of a process, behind its name: its state, parent, group and session.
+pub fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind) = text.rsplit_once(')')?;
+    Some(behind.split_whitespace().map(str::to_owned).collect())
+}
+
 /// Returns how much memory is resident, in KiB.
 pub fn resident_kib() -> u64 {
     field("/proc/self/status", "VmRSS:").expect("every process has memory")

@@ -32,6 +32,7 @@ mod handler_tests;
 #[cfg(test)]
 mod loss_tests;
 pub(crate) mod probe;
+pub(crate) mod process;
 pub(crate) mod refusal;
 pub(crate) mod socket;
 pub(crate) mod sys;
