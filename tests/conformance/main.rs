@@ -20,6 +20,7 @@ mod kernel_ops;
 mod nesting;
 mod panics;
 mod portal;
+mod processes;
 mod redelivery;
 mod shields;
 mod streams;

@@ -19,7 +19,7 @@ pub fn threads() -> usize {
     fs::read_dir("/proc/self/task").expect("/proc").count()
 }
 
-/// Returns the numbers of this process's children, reaped or not.
+/// Returns the numbers of this process's children, reaped or not, in order.
 pub fn children() -> Vec<u32> {
     let me = std::process::id();
     let mut found = Vec::new();
@@ -32,6 +32,7 @@ pub fn children() -> Vec<u32> {
             found.push(pid);
         }
     }
+    found.sort_unstable();
     found
 }
 

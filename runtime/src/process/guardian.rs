@@ -29,7 +29,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -91,7 +91,7 @@ impl Guardian {
         let name = format!("{pid}:{}", process::started_at(pid)?);
         self.lock().watched.insert(name.clone());
         let watch = Watch {
-            guardian: Arc::clone(self),
+            guardian: Arc::downgrade(self),
             name,
         };
         let mark = self.mark.get().expect("it was made ready before");
@@ -208,13 +208,17 @@ impl Shell {
 /// A child that the guardian knows of. Dropped when it has been reaped.
 #[derive(Debug)]
 pub(super) struct Watch {
-    guardian: Arc<Guardian>,
+    /// It goes with its runtime, also if a child was leaked: then it ends that.
+    guardian: Weak<Guardian>,
     name: String,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut state = self.guardian.lock();
+        let Some(guardian) = self.guardian.upgrade() else {
+            return;
+        };
+        let mut state = guardian.lock();
         if state.watched.remove(&self.name) {
             state.say("-", &self.name);
         }
