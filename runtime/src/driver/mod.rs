@@ -31,6 +31,8 @@ mod encode;
 mod handler_tests;
 #[cfg(test)]
 mod loss_tests;
+#[cfg(test)]
+mod pipe_signal_tests;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod refusal;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 /// Opens a child that nobody has reaped. `pidfd_open(2)`.
 pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
@@ -38,6 +38,25 @@ pub(crate) fn signal_group(leader: u32, signal: i32) -> io::Result<()> {
 pub(crate) fn group_of(pid: u32) -> io::Result<u32> {
     let group = rustix::process::getpgid(Some(number(pid)?))?;
     Ok(group.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Returns whether a process is a child of ours that nobody has reaped. `waitid(2)`.
+pub(crate) fn is_ours(pidfd: RawFd) -> bool {
+    is_waited_for(WaitId::PidFd(borrowed(pidfd)))
+}
+
+/// The same, where there is only a number.
+pub(crate) fn number_is_ours(pid: u32) -> bool {
+    number(pid).is_ok_and(|pid| is_waited_for(WaitId::Pid(pid)))
+}
+
+fn is_waited_for(child: WaitId<'_>) -> bool {
+    // Leaves it as it is.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(
+        rustix::process::waitid(child, look),
+        Err(rustix::io::Errno::CHILD)
+    )
 }
 
 /// Returns whether a process has ended, reaped or not. `poll(2)`.

@@ -92,7 +92,7 @@ impl Child {
     /// # Errors
     ///
     /// [`Cancelled`](crate::Cancelled), and nothing has happened: the child runs on, and can be waited for
-    /// again, or ended with [`Child::end`]. Those of `waitid(2)`: `ECHILD` if something else in this
+    /// again, or ended with [`Child::end`]. Those of `waitid(2)`; `NotFound` if something else in this
     /// process has reaped it.
     ///
     /// # Panics

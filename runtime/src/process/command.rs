@@ -156,8 +156,8 @@ impl Command {
     ///
     /// To start a program may take long, and block: the file may lie on a slow disk, and a thread that
     /// forks waits until the child has begun to run the program. So one of the runtime's
-    /// [threads for that](crate::blocking) does it; a core with many tasks would stand still for a
-    /// millisecond each time, and more.
+    /// [threads for that](crate::blocking) does it; a core with many tasks would stand still for a third
+    /// of a millisecond each time, and now and then for ten.
     ///
     /// Cancelled while it waits for a thread, it starts nothing. Once a thread has begun, it goes on: the
     /// child is returned, and the next op fails. Dropped meanwhile, it leaves a child behind that is ended

@@ -2,8 +2,8 @@
 //!
 //! The kernel keeps the number of a child, and of the group that it leads, until the child is reaped; and
 //! nobody but `Process` reaps it. So whatever is signalled here is the child, or its group, and no stranger.
-//! (A host that waits for any child of its process, or ignores SIGCHLD, takes them from us: then only the
-//! signals to the child itself, which go by its descriptor, are safe.)
+//! (A host that waits for any child of its process, or ignores SIGCHLD, takes them from us. So each time the
+//! kernel is asked first whether the child is still ours; what remains is the moment in between.)
 //!
 //! Invariants:
 //! - What is left in a group that a child leads is killed before the child is reaped.
@@ -57,7 +57,7 @@ impl Process {
 
     /// Signals the group, if the child leads one, and else the child.
     pub(super) fn signal(&self, pidfd: RawFd, signal: i32) -> io::Result<()> {
-        if self.status.is_some() {
+        if !self.is_ours(pidfd) {
             let what = "the child has ended, and was reaped";
             return Err(io::Error::new(io::ErrorKind::NotFound, what));
         }
@@ -68,6 +68,11 @@ impl Process {
         }
     }
 
+    /// Returns whether its number is still its own.
+    fn is_ours(&self, pidfd: RawFd) -> bool {
+        self.status.is_none() && calls::is_ours(pidfd)
+    }
+
     /// A child may have gone to another group.
     fn leads_its_group(&self) -> bool {
         self.group == Group::Own && calls::group_of(self.id()).is_ok_and(|group| group == self.id())
@@ -75,7 +80,7 @@ impl Process {
 
     /// Kills the child, and its group if it was made to lead one.
     pub(super) fn kill(&self, pidfd: RawFd) {
-        if self.status.is_none() {
+        if self.is_ours(pidfd) {
             self.kill_group();
             // It may have gone to another group. It may have ended.
             let _ = calls::signal(pidfd, libc::SIGKILL);
@@ -92,6 +97,9 @@ impl Process {
     /// Reaps it if it has ended.
     pub(super) fn reap(&mut self, pidfd: RawFd) -> io::Result<Option<ExitStatus>> {
         if self.status.is_none() && calls::has_ended(pidfd)? {
+            if !calls::is_ours(pidfd) {
+                return Err(taken());
+            }
             self.kill_group();
             self.status = self.child.try_wait()?;
             if self.status.is_some() {
@@ -113,13 +121,20 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.status.is_none() && self.end_here().is_err() {
+        if self.status.is_none() && self.end_here().is_err() && calls::number_is_ours(self.id()) {
             // Without a descriptor to wait with; there may be too few.
             self.kill_group();
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
+}
+
+/// The child is gone, and with it its status.
+fn taken() -> io::Error {
+    let what = "something else in this process has reaped the child: let it wait for its own children \
+                only, and do not ignore SIGCHLD";
+    io::Error::new(io::ErrorKind::NotFound, what)
 }
 
 /// A child that a core waits for.
@@ -159,5 +174,38 @@ impl Running {
 
     pub(super) fn fd(&self) -> &SharedFd {
         &self.pidfd
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use crate::process::{Command, Stdio};
+
+    #[test]
+    fn child_that_somebody_else_has_reaped_is_left_alone() {
+        let ended: io::Result<()> = crate::block_on(async {
+            let mut cat = Command::new("cat");
+            let mut child = cat.stdin(Stdio::Piped).spawn().await?;
+            drop(child.stdin.take());
+            let pid = i32::try_from(child.id()).ok();
+            let pid = pid.and_then(rustix::process::Pid::from_raw);
+            let options = rustix::process::WaitOptions::empty();
+            rustix::process::waitpid(pid, options).expect("it ends");
+            for _ in 0..2 {
+                let error = child.wait().await.expect_err("its status is gone");
+                assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+            }
+            let error = child.end().await.expect_err("its status is gone");
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+            child
+                .signal(crate::signal::Signal::Terminate)
+                .expect_err("it is gone");
+            child.kill();
+            Ok(())
+        })
+        .expect("tests need io_uring");
+        ended.expect("it starts");
     }
 }
