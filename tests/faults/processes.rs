@@ -11,7 +11,7 @@ use std::time::Duration;
 use quoit::process::{Command, Ending, Stdio};
 use quoit::time::Instant;
 use quoit::{CoreMetrics, Cores, Runtime, Scope};
-use tests::{children, descriptors, exists, gauges, in_child, on_ring, poll_once, runs, stat};
+use tests::{children, descriptors, gauges, in_child, on_ring, poll_once, runs, stat};
 
 /// Says that a test's process is the host that will be killed.
 const HOST: &str = "QUOIT_TEST_HOST";

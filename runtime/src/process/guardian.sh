@@ -2,6 +2,10 @@
 # that lives, "- pid:start" for one that does not, "bye" when all is over. The end of the input without
 # that says that the host is gone. What the host started has $1 in its environment.
 trap '' HUP INT QUIT TERM PIPE USR1 USR2 TSTP TTIN TTOU
+# What the host has left open to its children is not kept open here.
+for open in 3 4 5 6 7 8 9; do
+    eval "exec $open>&-"
+done
 watched=' '
 while read -r sign what; do
     case $sign in
