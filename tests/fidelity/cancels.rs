@@ -12,11 +12,10 @@ use std::time::Duration;
 use quoit::op;
 use quoit::time::sleep;
 use quoit::{CancelHandle, Scope};
-use tests::poll_once;
+use tests::{Dice, poll_once};
 
 use crate::compare::{Place, Script, Steps, all_hold, comes_to, comes_to_plainly};
 use crate::outcome::{Outcome, Outcome::*, Record, settle};
-use crate::random::Dice;
 use crate::subjects::{Ends, Running, Subject};
 
 use Step::{Begin, Cancel, Happen, Turn};

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use quoit::block_on;
 use quoit::sim::{Faults, Sim};
+use tests::Dice;
 
 use crate::outcome::Record;
-use crate::random::Dice;
 
 /// Something to do, the same on every kernel.
 pub(crate) trait Script: Debug {

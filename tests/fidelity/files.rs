@@ -3,12 +3,11 @@
 use quoit::fs::{File, Folder, metadata, symlink_metadata};
 use quoit::op;
 use std::fmt::Debug;
-use tests::bytes;
+use tests::{Dice, bytes};
 
 use crate::compare::{Place, Script, Steps, Stored, all_hold};
 use crate::outcome::{Outcome, Record, settle, within};
 use crate::paths::{Options, PATHS, STORED};
-use crate::random::Dice;
 
 /// Steps on a few files, of which each has a place.
 #[derive(Debug, Clone)]

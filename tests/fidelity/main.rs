@@ -23,6 +23,5 @@ mod outcome;
 mod paths;
 mod pipes;
 mod ports;
-mod random;
 mod streams;
 mod subjects;

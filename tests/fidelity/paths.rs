@@ -1,9 +1,9 @@
 //! Which paths the scripts of `files` take, what lies there, and how it is opened.
 
 use quoit::fs::OpenOptions;
+use tests::Dice;
 
 use crate::compare::Stored;
-use crate::random::Dice;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, Default)]

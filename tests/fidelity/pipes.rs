@@ -2,11 +2,10 @@
 
 use quoit::op::{self, SharedFd};
 use std::fmt::Debug;
-use tests::bytes;
+use tests::{Dice, bytes};
 
 use crate::compare::{Place, Script, Steps, all_hold, comes_to, comes_to_plainly};
 use crate::outcome::{Outcome, Record, settle, within};
-use crate::random::Dice;
 
 /// Steps on a pipe.
 #[derive(Debug, Clone)]

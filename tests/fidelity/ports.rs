@@ -4,10 +4,10 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 
 use quoit::op::{Listener, Socket, SocketOption, Stream};
+use tests::Dice;
 
 use crate::compare::{Place, Script, Steps, all_hold, comes_to, comes_to_plainly};
 use crate::outcome::{Outcome, Record, settle, within};
-use crate::random::Dice;
 
 /// Steps on a few sockets, of which each has a place.
 #[derive(Debug, Clone)]

@@ -6,11 +6,10 @@ use std::fmt::Debug;
 use std::net::{Shutdown, SocketAddr};
 
 use quoit::op::{self, Listener, Socket, SocketOption, Stream};
-use tests::bytes;
+use tests::{Dice, bytes};
 
 use crate::compare::{Place, Script, Steps, all_hold};
 use crate::outcome::{Outcome, Record, settle, within};
-use crate::random::Dice;
 
 /// Steps on a connection; each says on which end.
 #[derive(Debug, Clone)]

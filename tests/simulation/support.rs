@@ -1,17 +1,15 @@
 //! What the programs here share: draws under the seed, bytes that are known again wherever they
 //! turn up, and clients on cores of their own.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::OnceLock;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quoit::sim::{Fault, Faults, Sim};
 use quoit::time::{Instant, sleep};
 use quoit::{CoreId, Cores, RemoteHandle, Runtime};
+pub(crate) use tests::at_most;
 
 /// How much text there is.
 const TEXT: usize = 1 << 21;
@@ -103,25 +101,6 @@ pub(crate) async fn pause_up_to(milliseconds: usize) {
     let duration = Duration::from_micros(below(milliseconds * 1_000) as u64);
     // Cancelled, it only ends sooner.
     let _ = sleep(duration).await;
-}
-
-/// Waits for `future`, but not longer than `limit`, if there is one: then it is dropped.
-pub(crate) async fn at_most<T>(
-    limit: Option<Duration>,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    let Some(limit) = limit else {
-        return Some(future.await);
-    };
-    let mut future = pin!(future);
-    let mut over = pin!(sleep(limit));
-    poll_fn(|cx| {
-        if let Poll::Ready(value) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(value));
-        }
-        over.as_mut().poll(cx).map(|_| None)
-    })
-    .await
 }
 
 /// Returns a piece of a text in which no word comes twice. Pieces that begin elsewhere differ.

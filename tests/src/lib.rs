@@ -1,8 +1,10 @@
 //! What the suites share: one core and its handle, on the real ring and in the simulation; the other
 //! side of a connection; destructors that count; tests that need a process of their own.
 
+mod at_most;
 mod child;
 mod core;
+mod dice;
 mod drops;
 mod folder;
 pub mod http_client;
@@ -11,11 +13,13 @@ mod peer;
 mod process;
 mod quiet;
 
+pub use at_most::at_most;
 pub use child::{Child, in_child};
 pub use core::{
     Kernel, gauges, on_both, on_core, on_core_of, on_core_of_each, on_ring, on_ring_of, park_once,
     poll_once, until_parked, whole,
 };
+pub use dice::Dice;
 pub use drops::{Counted, Drops};
 pub use folder::{Put, conform_in, content_of, on_core_in, read_all};
 pub use outside::Outside;

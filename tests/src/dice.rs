@@ -1,11 +1,12 @@
 //! Where scripts come from: a stream of numbers from a seed.
 
 /// splitmix64 (Steele, Lea and Flood, 2014).
-#[derive(Debug)]
-pub(crate) struct Dice(u64);
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
 
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Begins a stream; equal seeds give equal ones.
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -18,17 +19,27 @@ impl Dice {
     }
 
     /// Draws from `0..below`.
-    pub(crate) fn below(&mut self, below: usize) -> usize {
+    pub fn below(&mut self, below: usize) -> usize {
         (self.next() % below as u64) as usize
     }
 
     /// Draws one of these.
-    pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
+    /// Draws yes once in so many times.
+    pub fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// Begins a stream for somebody else.
+    pub fn seed(&mut self) -> u64 {
+        self.next()
+    }
+
     /// Draws a yes or no.
-    pub(crate) fn flip(&mut self) -> bool {
+    pub fn flip(&mut self) -> bool {
         self.below(2) == 0
     }
 }
