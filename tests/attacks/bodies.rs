@@ -71,6 +71,36 @@ fn bodies_that_never_come_are_given_up() {
     );
 }
 
+/// A body that no handler reads is not received either, beyond what a connection may keep.
+///
+/// Whoever goes is not missed then: his end stands behind bytes that the kernel holds back. What bounds
+/// that is how long a handler may take.
+#[test]
+fn bodies_that_nobody_reads_stay_with_their_senders() {
+    let setup = Setup {
+        server: |builder| builder.handler_timeout(SHORT),
+        ..Setup::default()
+    };
+    let name = "bodies::bodies_that_nobody_reads_stay_with_their_senders";
+    attacked(name, setup, |victim| {
+        const MANY: usize = 100;
+        let contest = Contest {
+            neighbours: Neighbours {
+                count: MANY,
+                bytes: 16 * 1024,
+                stay: Stay::Keeps,
+            },
+            memory_kib: MANY as u64 * (UNREAD_KIB + ITSELF_KIB),
+            ends: Ends::Always,
+        };
+        let send = |turn| match turn {
+            0 => b"POST /wait HTTP/1.1\r\nhost: test\r\ncontent-length: 10000000\r\n\r\n".to_vec(),
+            _ => vec![b'y'; 64 * 1024],
+        };
+        contest.fight(victim, vec![Flood::of(MANY, victim.address, send)]);
+    });
+}
+
 /// Large answers are asked for, and nothing is taken of them.
 #[test]
 fn answers_that_nobody_takes_are_given_up() {

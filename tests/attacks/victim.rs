@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use quoit::time::sleep;
 use quoit_net::http::{Builder, Incoming, Server};
 use quoit_net::tcp::TcpOptions;
 use quoit_net::tls::{Identity, ServerTls};
+use tests::Again;
 use tests::http_client::pause;
 
 /// Which test a process was started for.
@@ -62,9 +62,7 @@ impl Default for Setup {
 
 /// A server in another process.
 pub(crate) struct Victim {
-    child: Child,
-    commands: Option<ChildStdin>,
-    said: BufReader<ChildStdout>,
+    process: Again,
     pub(crate) address: SocketAddr,
     /// What its clients have to trust.
     pub(crate) certificate: String,
@@ -80,7 +78,7 @@ pub(crate) fn attacked(test: &str, setup: Setup, attack: impl FnOnce(&mut Victim
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut victim = Victim::start(test, &setup);
     attack(&mut victim);
-    victim.end();
+    victim.process.end();
 }
 
 impl Victim {
@@ -88,32 +86,24 @@ impl Victim {
         let key = rcgen::KeyPair::generate().expect("a key");
         let params = rcgen::CertificateParams::new(["site.test".to_owned()]).expect("a name");
         let certificate = params.self_signed(&key).expect("a certificate").pem();
-        let program = env::current_exe().expect("this program has a path");
         let mut command = match setup.descriptors {
-            None => Command::new(program),
+            None => Again::command(test),
             Some(most) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]);
-                shell.arg(program);
+                shell.arg(env::current_exe().expect("this program has a path"));
+                shell.args(Again::arguments(test));
                 shell
             }
         };
-        let mut child = command
-            .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        command
             .env(STARTED_FOR, test)
             .env(CERTIFICATE, &certificate)
-            .env(KEY, key.serialize_pem())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program runs again");
-        let commands = child.stdin.take();
-        let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
-        let address = line_behind(&mut said, "@address ");
+            .env(KEY, key.serialize_pem());
+        let mut process = Again::start(&mut command);
+        let address = process.line_behind("@address ");
         Self {
-            child,
-            commands,
-            said,
+            process,
             address: address.parse().expect("an address"),
             certificate,
         }
@@ -130,10 +120,8 @@ impl Victim {
     }
 
     fn ask(&mut self, what: &str) -> Figures {
-        let commands = self.commands.as_mut().expect("until the end");
-        writeln!(commands, "{what}").expect("it listens");
-        commands.flush().expect("it listens");
-        let line = line_behind(&mut self.said, "@figures ");
+        self.process.tell(what);
+        let line = self.process.line_behind("@figures ");
         line.split_whitespace()
             .map(|figure| {
                 let (name, value) = figure.split_once('=').expect("a name and a number");
@@ -154,12 +142,12 @@ impl Victim {
 
     /// Forgets the most that it has had resident, so that it is found anew (`proc_pid_clear_refs(5)`).
     pub(crate) fn forget_peak(&self) {
-        let path = format!("/proc/{}/clear_refs", self.child.id());
+        let path = format!("/proc/{}/clear_refs", self.process.id());
         fs::write(path, "5").expect("it is ours");
     }
 
     fn status(&self, name: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.process.id());
         let status = fs::read_to_string(path).expect("it runs");
         let line = status.lines().find(|line| line.starts_with(name));
         let value = line.and_then(|line| line[name.len()..].split_whitespace().next());
@@ -168,7 +156,7 @@ impl Victim {
 
     /// Returns how many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.child.id());
+        let folder = format!("/proc/{}/fd", self.process.id());
         fs::read_dir(folder).expect("it runs").count()
     }
 
@@ -186,35 +174,6 @@ impl Victim {
             .filter(|(name, n)| before[*name] != **n)
             .collect();
         panic!("something is left: {left:?}, where there was {before:?}");
-    }
-
-    /// Ends the server, which must go well.
-    fn end(mut self) {
-        drop(self.commands.take());
-        let mut rest = String::new();
-        while self.said.read_line(&mut rest).is_ok_and(|count| count > 0) {}
-        let status = self.child.wait().expect("a child");
-        assert!(status.success(), "the server failed ({status}): {rest}");
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        // It has ended already, unless the test has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Reads to the next line with this mark, and returns what is behind it.
-fn line_behind(said: &mut impl BufRead, mark: &str) -> String {
-    loop {
-        let mut line = String::new();
-        let count = said.read_line(&mut line).expect("it speaks");
-        assert_ne!(count, 0, "the server has ended");
-        if let Some(at) = line.find(mark) {
-            return line[at + mark.len()..].trim().to_owned();
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the suites share: one core and its handle, on the real ring and in the simulation; the other
 //! side of a connection; destructors that count; tests that need a process of their own.
 
+mod again;
 mod at_most;
 mod child;
 mod core;
@@ -13,6 +14,7 @@ mod peer;
 mod process;
 mod quiet;
 
+pub use again::Again;
 pub use at_most::at_most;
 pub use child::{Child, in_child};
 pub use core::{
