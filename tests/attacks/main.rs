@@ -1,4 +1,4 @@
-//! The server under attack, and in the long run.
+//! The server under attack.
 //!
 //! Each attack meets a server in a process of its own, so that what it keeps in memory can be read from
 //! outside, and goes on while honest clients ask (`contest.rs`). It has won if the server keeps more than

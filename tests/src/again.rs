@@ -2,7 +2,11 @@
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 /// Another process of this program. It is killed where this is dropped before its end.
 #[derive(Debug)]
@@ -101,6 +105,52 @@ impl Again {
         }
         let status = self.child.wait().expect("a child");
         assert!(status.success(), "it failed ({status}): {rest}");
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It ended by itself, and well.
+    Lived,
+    /// It was killed.
+    Killed,
+}
+
+impl Again {
+    /// Hears it to its end, and kills it after a while (`SIGKILL`), if it is still there and `killed_after`
+    /// says so.
+    ///
+    /// # Panics
+    ///
+    /// If it fails, or says what is no text.
+    pub fn hear_out(mut self, killed_after: Option<Duration>, mut hear: impl FnMut(&str)) -> End {
+        let Self { child, said, .. } = &mut self;
+        thread::scope(|threads| {
+            let (ended, end) = mpsc::channel::<()>();
+            if let Some(after) = killed_after {
+                threads.spawn(move || {
+                    if end.recv_timeout(after) == Err(RecvTimeoutError::Timeout) {
+                        child.kill().expect("it is ours");
+                    }
+                });
+            }
+            let mut line = String::new();
+            while said.read_line(&mut line).expect("text") > 0 {
+                // Of a line that was cut short nothing is known.
+                if line.ends_with('\n') {
+                    hear(&line);
+                }
+                line.clear();
+            }
+            drop(ended);
+        });
+        let status = self.child.wait().expect("a child");
+        if killed_after.is_some() && status.signal() == Some(libc::SIGKILL) {
+            return End::Killed;
+        }
+        assert!(status.success(), "it failed: {status}");
+        End::Lived
     }
 }
 

@@ -14,7 +14,7 @@ mod peer;
 mod process;
 mod quiet;
 
-pub use again::Again;
+pub use again::{Again, End};
 pub use at_most::at_most;
 pub use child::{Child, in_child};
 pub use core::{
