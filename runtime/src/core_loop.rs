@@ -629,6 +629,7 @@ impl Core {
         counters.orphans.set(u64::from(ops.orphans()));
         counters.cancel_requests.set(ops.cancel_requests());
         counters.copied_chunks.set(self.buffers.copied());
+        counters.lent_buffers.set(u64::from(self.buffers.lent()));
         counters.op_slots.set(u64::from(ops.occupied()));
         counters.tasks.set(u64::from(self.tasks.borrow().live()));
         counters.timers.set(self.timers.borrow().len() as u64);

@@ -119,6 +119,11 @@ impl BufferPool {
         self.provided.get()
     }
 
+    /// Returns how many buffers the kernel has used up and nobody has given back.
+    pub(crate) fn lent(&self) -> u16 {
+        self.count - self.provided.get()
+    }
+
     /// Notes that a receive has found no buffer.
     pub(crate) fn note_scarcity(&self) {
         self.scarce.set(SCARCE);

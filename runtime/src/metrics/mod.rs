@@ -169,6 +169,8 @@ counters! {
     Counter closures,
     /// Received messages that were copied out because half of the provided buffers were lent.
     Counter copied_chunks,
+    /// Provided buffers that the kernel has used up, and in which received messages still lie.
+    Gauge lent_buffers,
     /// Ops that the kernel still held when the grace period was over: their memory is kept for ever.
     Gauge quarantined,
 }
