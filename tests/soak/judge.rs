@@ -27,10 +27,13 @@ const LONGEST_LIFE: usize = 2000;
 /// How many numbers can be used up in a second: clients that are killed at once have hardly begun theirs.
 const NUMBERS_PER_SECOND: u64 = 60 * client::NUMBERS;
 
-/// How much more memory may be resident after all rounds than after the first, in KiB: what an allocator
-/// keeps, on four cores, of the most that they needed at once (in a later round more clients may have
-/// come together than in the first): a body of 1 MiB as it was gathered, and as it was read ahead.
+/// How much more memory may be resident at the end than after the first round, in KiB: what an allocator
+/// keeps of the most that was needed at once, which may be more in a later round. That is 2 MiB for each of
+/// four cores: a body of 1 MiB as it was gathered, and as it was read ahead.
 const MORE_KIB: u64 = 4 * 2 * 1024;
+
+/// The same where the first round was too short for all of it to have come together: 4 MiB for each.
+const MORE_KIB_SOON: u64 = 4 * 4 * 1024;
 
 /// How long the first round is, at the most: what an allocator keeps has come together by then.
 const FIRST: Duration = Duration::from_secs(30);
@@ -138,8 +141,13 @@ pub(crate) fn judge(time: Duration, seed: u64) {
         ledger.killed.load(Ordering::Relaxed),
         ledger.curls.load(Ordering::Relaxed),
     );
+    let more = if first < FIRST {
+        MORE_KIB_SOON
+    } else {
+        MORE_KIB
+    };
     assert!(
-        after <= before + MORE_KIB,
+        after <= before + more,
         "{before} KiB were resident after the first round, and {after} KiB are now"
     );
     server.end();
@@ -265,7 +273,11 @@ fn check(book: &[Entry], ledger: &Ledger, counters: &Figures) {
         assert!(begun <= 1, "handled twice: {entry:?}");
         assert_eq!(begun, ended, "a handler is left: {entry:?}");
         assert_eq!(entry.told, 1, "told of once: {entry:?}");
-        assert_eq!(begun == 0, matches!(status, 400..=499), "{entry:?}");
+        // What no handler has seen was refused, or its client had gone before it could be.
+        match begun {
+            0 => assert!(matches!(status, 0 | 400..=499), "{entry:?}"),
+            _ => assert!(!matches!(status, 400..=499), "{entry:?}"),
+        }
         told += 1;
         whole += u64::from(entry.whole);
         told_by_class[usize::from(status / 100)] += 1;
@@ -346,7 +358,8 @@ fn check(book: &[Entry], ledger: &Ledger, counters: &Figures) {
     }
 }
 
-/// Waits until the server is what it was before anybody came, but for its memory, and returns what it is.
+/// Waits until the server is what it was before anybody came (descriptors, threads, lines of its dump, and
+/// every gauge of each core, lent receive buffers among them), but for its memory; returns what it is.
 fn at_rest(server: &mut Again, idle: &Figures) -> Figures {
     let begun = Instant::now();
     loop {
