@@ -41,7 +41,7 @@ fn heads_that_drip_are_ended_by_their_deadline() {
     );
 }
 
-/// A field that fills a head to its limit and beyond, and many small ones.
+/// A field that fills a head to its limit and beyond.
 #[test]
 fn heads_that_are_too_large_are_refused() {
     attacked(
@@ -55,22 +55,40 @@ fn heads_that_are_too_large_are_refused() {
                     bytes: 4096,
                     stay: Stay::Keeps,
                 },
-                memory_kib: 2 * MANY as u64 * HEAD_KIB,
+                memory_kib: MANY as u64 * HEAD_KIB,
                 ends: Ends::Always,
             };
-            let one = |turn| match turn {
+            let fill = |turn| match turn {
                 0 => b"GET / HTTP/1.1\r\nhost: test\r\nx: ".to_vec(),
                 _ => vec![b'y'; 4096],
             };
-            let several = |turn| match turn {
+            contest.fight(victim, vec![Flood::of(MANY, victim.address, fill)]);
+        },
+    );
+}
+
+/// Many small fields: a head of them is refused with its second piece, so the neighbours come anew as well.
+#[test]
+fn heads_of_too_many_fields_are_refused() {
+    attacked(
+        "heads::heads_of_too_many_fields_are_refused",
+        Setup::default(),
+        |victim| {
+            const MANY: usize = 30;
+            let contest = Contest {
+                neighbours: Neighbours {
+                    count: MANY,
+                    bytes: 4096,
+                    stay: Stay::Comes,
+                },
+                memory_kib: MANY as u64 * HEAD_KIB,
+                ends: Ends::Always,
+            };
+            let fill = |turn| match turn {
                 0 => b"GET / HTTP/1.1\r\nhost: test\r\n".to_vec(),
                 _ => b"a: b\r\n".repeat(700),
             };
-            let floods = vec![
-                Flood::of(MANY, victim.address, one),
-                Flood::of(MANY, victim.address, several),
-            ];
-            contest.fight(victim, floods);
+            contest.fight(victim, vec![Flood::of(MANY, victim.address, fill)]);
         },
     );
 }
