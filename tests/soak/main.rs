@@ -47,7 +47,7 @@ fn a_server_outlives_its_clients_and_keeps_nothing_of_them() {
 }
 
 /// What every change can wait for.
-const SHORT: Duration = Duration::from_secs(2);
+pub(crate) const SHORT: Duration = Duration::from_secs(2);
 
 fn soak_time() -> Duration {
     let said = env::var("QUOIT_SOAK_SECONDS");
