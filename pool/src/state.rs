@@ -989,7 +989,7 @@ mod tests {
         /// An owner that was told to end does so; one whose owner panics ends untold.
         fn stopped_ends(&mut self) {
             let stopped = |id: &EntryId| self.world.stopped.contains(id);
-            let open: Vec<_> = self.world.open.iter().copied().collect();
+            let open: Vec<_> = self.world.open.clone();
             let chosen: Vec<_> = open.iter().copied().filter(stopped).collect();
             let untold = self.random.below(10) == 0;
             let from = if untold { &open } else { &chosen };
@@ -1098,7 +1098,7 @@ mod tests {
                 }
                 self.carry_out();
                 let stopped = self.world.stopped.clone();
-                let over: Vec<_> = self.world.open.iter().copied().collect();
+                let over: Vec<_> = self.world.open.clone();
                 for id in over.into_iter().filter(|id| stopped.contains(id)) {
                     self.world.open.retain(|other| *other != id);
                     self.state.ended(id, now);

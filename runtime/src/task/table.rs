@@ -441,10 +441,10 @@ mod tests {
     use super::*;
     use crate::mailbox::Place;
     use crate::scope::tree::Tree;
-    use crate::task::cell::TaskCell;
+    use crate::task::cell::boxed;
 
     fn object() -> TaskBox {
-        Box::pin(TaskCell::Running(std::future::pending::<()>()))
+        boxed(std::future::pending::<()>())
     }
 
     /// Makes tasks ready until one is chosen to be measured; returns it.
