@@ -388,10 +388,11 @@ fn admit(
     if request.body().size_hint().lower() > limits.max_body {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    let fate = Fate::default();
+    let has_body = !request.body().is_end_stream();
+    let fate = Fate::new(has_body);
     let mut request = request.map(|body| {
         let fate = fate.clone();
-        let reading = (!body.is_end_stream()).then(|| activity.reading());
+        let reading = has_body.then(|| activity.reading());
         Incoming::new(body, limits.max_body, limits.body_timeout, fate, reading)
     });
     request.extensions_mut().insert(peer.clone());

@@ -57,8 +57,10 @@ pub struct Incoming {
 }
 
 /// What became of the body, for the case that the handler fails because of it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Fate(Rc<Cell<Option<Fault>>>);
+///
+/// A request without a body has none: nothing can be wrong with it.
+#[derive(Debug, Clone)]
+pub(super) struct Fate(Option<Rc<Cell<Option<Fault>>>>);
 
 /// What was wrong with a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,16 +72,27 @@ pub(super) enum Fault {
 }
 
 impl Fate {
+    /// Of a request that has a body, or none.
+    pub(super) fn new(has_body: bool) -> Self {
+        Self(has_body.then(Rc::default))
+    }
+
     pub(super) fn fault(&self) -> Option<Fault> {
-        self.0.get()
+        self.0.as_ref().and_then(|fault| fault.get())
     }
 
     fn refuse(&self, status: StatusCode) {
-        self.0.set(Some(Fault::Refused(status)));
+        self.set(Fault::Refused(status));
     }
 
     fn gone(&self) {
-        self.0.set(Some(Fault::Gone));
+        self.set(Fault::Gone);
+    }
+
+    fn set(&self, what: Fault) {
+        if let Some(fault) = &self.0 {
+            fault.set(Some(what));
+        }
     }
 }
 

@@ -180,8 +180,7 @@ impl Io {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut outgoing = self.outgoing.borrow_mut();
-        // What became of the send on its way is looked at when all is to go out.
-        outgoing.check()?;
+        outgoing.make_ready(cx)?;
         if outgoing.gathered.len() >= GATHER {
             // No room before the send on its way has ended and this one has begun.
             ready!(outgoing.poll_sent(cx))?;

@@ -77,6 +77,14 @@ impl Outgoing {
         }
     }
 
+    /// Looks, before anything is gathered, whether the last send has ended: its memory serves again.
+    pub(super) fn make_ready(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.gathered.is_empty() && self.sending.is_some() {
+            let _ = self.poll_send(cx);
+        }
+        self.check()
+    }
+
     /// Returns the error of a send that has failed, once.
     pub(super) fn check(&mut self) -> io::Result<()> {
         self.failed.take().map_or(Ok(()), Err)
