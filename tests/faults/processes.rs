@@ -22,16 +22,16 @@ const LONG: Duration = Duration::from_secs(3_600);
 /// How often a host is killed.
 const ROUNDS: usize = 20;
 
-/// What a host of [`nothing_outlives_a_host_that_was_killed`] starts. Each says its number, and which of
-/// them has the second word in its environment cleared.
-const SCRIPTS: [&str; 6] = [
+/// What a host of [`nothing_outlives_a_host_that_was_killed`] starts. Each says its number.
+const SCRIPTS: [&str; 7] = [
     // A child; one that heeds nothing.
     "echo pid $$; exec sleep 3600",
     "trap '' TERM HUP INT; echo pid $$; while :; do sleep 3600; done",
-    // A grandchild in the child's group, whose parent is gone.
-    "(sleep 3600 & echo pid $!); echo pid $$; exec sleep 3600",
-    // One in a session of its own, whose parent lives.
+    // A grandchild in the child's group, whose parent is gone, and without the mark.
+    "(env -u QUOIT_GUARDIAN sleep 3600 & echo pid $!); echo pid $$; exec sleep 3600",
+    // One in a session of its own, whose parent lives; with the mark, and without.
     "setsid sh -c 'echo pid $$; exec sleep 3600' & echo pid $$; wait",
+    "env -u QUOIT_GUARDIAN setsid sh -c 'echo pid $$; sleep 3600 & echo pid $!; wait' & echo pid $$; wait",
     // One in a session of its own, whose parent is gone, with children.
     "(setsid sh -c 'echo pid $$; sleep 3600 & echo pid $!; wait' &); echo pid $$; exec sleep 3600",
     // The same once more, from one level further down.
@@ -39,7 +39,7 @@ const SCRIPTS: [&str; 6] = [
 ];
 
 /// How many numbers the scripts say.
-const NUMBERS: usize = 12;
+const NUMBERS: usize = 15;
 
 /// Starts them all, and waits to be killed.
 fn host() {
@@ -264,7 +264,10 @@ fn guardian_that_was_killed_is_replaced_and_knows_them_all() {
             while runs(guardian) {
                 std::thread::yield_now();
             }
-            let _second = command.spawn().await.expect("it is there");
+            // It is marked: it says its number before the new guardian has heard of it.
+            let mut marked = Command::new("sh");
+            marked.args(["-c", "echo pid $$; exec sleep 3600"]);
+            let _second = marked.spawn().await.expect("it is there");
             first.wait().await.expect("ours");
         })
         .expect("a core");

@@ -231,9 +231,12 @@ impl Drop for Guardian {
         let Some(mut shell) = state.shell.take() else {
             return;
         };
-        if state.watched.is_empty() {
-            shell.unsent.extend_from_slice(b"bye\n");
-        }
+        let last: &[u8] = if state.watched.is_empty() {
+            b"bye\n"
+        } else {
+            b"over\n"
+        };
+        shell.unsent.extend_from_slice(last);
         let _ = shell
             .input
             .send_with_flags(&shell.unsent, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);

@@ -1,12 +1,14 @@
 # Ends the children of a host that was killed. Its input is the host's: a line "+ pid:start" for a child
-# that lives, "- pid:start" for one that does not, "bye" when all is over. The end of the input without
-# that says that the host is gone. What the host started has $1 in its environment.
+# that lives, "- pid:start" for one that does not, "bye" when all is over, "over" when some live that the
+# host has forgotten. The end of the input without either says that the host is gone. What the host started
+# has $1 in its environment.
 trap '' HUP INT QUIT TERM PIPE USR1 USR2 TSTP TTIN TTOU
 # What the host has left open to its children is not kept open here.
 for open in 3 4 5 6 7 8 9; do
     eval "exec $open>&-"
 done
 watched=' '
+turns=1000
 while read -r sign what; do
     case $sign in
     +) watched="$watched$what " ;;
@@ -16,6 +18,7 @@ while read -r sign what; do
         esac
         ;;
     bye) exit 0 ;;
+    over) turns=0 && break ;;
     esac
 done
 
@@ -71,6 +74,15 @@ newline='
 blank=$IFS
 set -f
 mark=$1
+# A host that is killed closes our input first, and is gone a moment later, when we have another parent. The
+# kernel then sends SIGHUP to groups that have lost it and have somebody stopped in them: who dies of that
+# would leave children that nobody can tell any more. So none is stopped before.
+while [ $turns -gt 0 ]; do
+    turns=$((turns - 1))
+    read -r line <"/proc/$$/stat" || break
+    parse "$line"
+    [ "$parent" = "$PPID" ] || break
+done
 for one in $watched; do
     pid=${one%:*}
     read -r line <"/proc/$pid/stat" || continue
