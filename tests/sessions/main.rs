@@ -6,6 +6,7 @@
 mod closing;
 mod kind;
 mod openings;
+mod programs;
 mod room;
 mod sharing;
 mod streams;
