@@ -21,6 +21,7 @@ mod owner;
 mod pool;
 mod registry;
 mod state;
+pub mod stdio;
 mod stream;
 
 pub use config::{Builder, ConfigError};
