@@ -9,4 +9,6 @@ mod openings;
 mod programs;
 mod room;
 mod sharing;
+mod stdio;
 mod streams;
+mod tool_servers;

@@ -2,6 +2,7 @@
 //! is told that nobody waits for an answer any more.
 
 use std::future::Future;
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 
@@ -36,6 +37,17 @@ pub trait Peer: 'static {
 }
 
 impl Peer for () {}
+
+/// For who wants to look at it from outside meanwhile.
+impl<P: Peer> Peer for Rc<P> {
+    async fn request(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        P::request(self, method, params).await
+    }
+
+    fn notification(&self, method: &str, params: Value) {
+        P::notification(self, method, params);
+    }
+}
 
 /// How a child is told that a call was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

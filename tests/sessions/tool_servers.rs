@@ -1,0 +1,305 @@
+//! Tool servers in a pool, and the protocol they speak; on the real ring, with `scripted-child` as the server.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use quoit::process::Command;
+use quoit::spawn;
+use quoit::time::Instant;
+use quoit_pool::stdio::{
+    MCP_VERSION, McpConfig, McpSession, RpcConfig, SessionError, ToolServers, Why, ending,
+};
+use quoit_pool::{Key, Lease, LeaseError, SessionPool};
+use serde_json::json;
+use tests::{children, descriptors, exists, gauges, in_child, on_ring, quietly};
+
+use crate::stdio::{scripted, stubborn};
+
+/// How often a crowd of sessions comes and goes.
+const ROUNDS: usize = 20;
+
+async fn start(command: &Command) -> Result<McpSession, SessionError> {
+    McpSession::start(command, McpConfig::default(), ()).await
+}
+
+/// The servers that there are, by name.
+fn servers() -> ToolServers {
+    ToolServers::new(|key| {
+        let mut command = match key.server() {
+            "good" => scripted(&[]),
+            "silent" => scripted(&["--silent", "--stays"]),
+            "stubborn" => stubborn(),
+            _ => return None,
+        };
+        command.ending(ending());
+        Some(command)
+    })
+}
+
+async fn pid(lease: &Lease<ToolServers>) -> u32 {
+    let pid = lease.call(async |session| Ok::<_, SessionError>(session.rpc().pid()));
+    pid.await.expect("it is open")
+}
+
+async fn count(lease: &Lease<ToolServers>, to: u64) -> Result<serde_json::Value, SessionError> {
+    lease
+        .call(async move |session| {
+            let result = session.call_tool("count", json!({"to": to})).await?;
+            Ok(result.structured.expect("it counts"))
+        })
+        .await
+}
+
+#[test]
+fn server_is_greeted_and_its_tools_are_listed_and_called() {
+    quietly(|_| async {
+        let session = start(&scripted(&[])).await.expect("it greets");
+        assert_eq!(session.version(), MCP_VERSION);
+        assert_eq!(session.server_info()["name"], "scripted");
+        assert_eq!(session.capabilities(), &json!({"tools": {}}));
+        assert_eq!(session.instructions(), Some("ask"));
+        let seen = session
+            .rpc()
+            .call("seen", json!({}))
+            .await
+            .expect("it goes on");
+        assert_eq!(
+            seen,
+            json!([{"jsonrpc": "2.0", "method": "notifications/initialized"}])
+        );
+
+        let tools = session.list_tools().await.expect("two pages");
+        let names: Vec<_> = tools.iter().map(|tool| &tool.name[..]).collect();
+        assert_eq!(names, ["count", "fail"]);
+        assert_eq!(tools[0].input_schema, json!({"type": "object"}));
+
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let hears = {
+            let heard = Rc::clone(&heard);
+            move |step: quoit_pool::stdio::Progress| {
+                heard
+                    .borrow_mut()
+                    .push((step.progress, step.total, step.message));
+            }
+        };
+        let counted = session.call_tool_with_progress("count", json!({"to": 3}), hears);
+        let counted = counted.await.expect("it goes on");
+        assert_eq!(
+            (counted.text(), counted.is_error),
+            ("counted".to_owned(), false)
+        );
+        assert_eq!(counted.structured, Some(json!({"n": 3})));
+        let step = |n: u32| (f64::from(n), Some(3.0), Some(n.to_string()));
+        let heard = Rc::into_inner(heard)
+            .expect("nobody listens any more")
+            .into_inner();
+        assert_eq!(heard, [step(1), step(2), step(3)]);
+
+        let failed = session
+            .call_tool("fail", json!({}))
+            .await
+            .expect("an answer");
+        assert!(failed.is_error);
+        let odd = session.call_tool("odd", json!({})).await;
+        assert!(matches!(odd, Err(SessionError::Unexpected(_))), "{odd:?}");
+        session.ping().await.expect("it answers");
+        let asked = session.rpc().call("ask", json!({"method": "ping"})).await;
+        assert_eq!(asked.expect("it goes on")["result"], json!({}));
+        session.close().await.expect("nobody cancels it");
+    });
+}
+
+#[test]
+fn server_of_another_version_is_refused_and_gone() {
+    quietly(|_| async {
+        let older = start(&scripted(&["--version", "2024-11-05"])).await;
+        let older = older.expect("what is used here is the same");
+        assert_eq!(older.version(), "2024-11-05");
+        older.close().await.expect("nobody cancels it");
+        let strange = start(&scripted(&["--version", "1999-01-01"])).await;
+        let Err(SessionError::Unexpected(what)) = strange else {
+            panic!("{strange:?}");
+        };
+        assert!(what.contains("1999-01-01"), "{what}");
+    });
+}
+
+#[test]
+fn p007_opening_that_hangs_is_given_up_with_its_child() {
+    in_child(
+        "tool_servers::p007_opening_that_hangs_is_given_up_with_its_child",
+        || {
+            quietly(|_| async {
+                let pool = SessionPool::builder(servers()).build().expect("a pool");
+                let key = Key::new("silent", "one");
+                let waiters: Vec<_> = (0..3)
+                    .map(|_| {
+                        let (pool, key) = (pool.clone(), key.clone());
+                        spawn(async move {
+                            let scope = quoit::Scope::new().timeout(Duration::from_millis(300));
+                            let leased = scope.run(async {
+                                pool.lease(&key).await.map(drop)?;
+                                Ok::<_, LeaseError<SessionError>>(())
+                            });
+                            matches!(leased.await, Ok(None))
+                        })
+                    })
+                    .collect();
+                for waiter in waiters {
+                    assert!(waiter.await.expect("no panic"), "it was cancelled");
+                }
+                // Its owner ends it.
+                while pool.metrics().sessions > 0 {
+                    quoit::yield_uncancellable().await;
+                }
+                assert_eq!(children().len(), 1, "the guardian alone");
+                assert!(pool.keys().is_empty());
+            });
+            assert_eq!(children(), [0_u32; 0]);
+        },
+    );
+}
+
+#[test]
+fn p018_server_that_was_killed_is_replaced() {
+    quietly(|_| async {
+        let pool = SessionPool::builder(servers()).build().expect("a pool");
+        let key = Key::new("good", "one");
+        let lease = pool.lease(&key).await.expect("it opens");
+        let first = pid(&lease).await;
+        let call = lease.call(async move |session| {
+            let stuck = session.rpc().call("never", json!({}));
+            let killed = std::process::Command::new("kill")
+                .args(["-KILL", &first.to_string()])
+                .status();
+            assert!(killed.expect("it is there").success());
+            stuck.await
+        });
+        let failed = call.await.expect_err("it was killed");
+        let SessionError::Ended(ended) = &failed else {
+            panic!("{failed:?}");
+        };
+        assert!(matches!(ended.why, Why::Exited), "{ended}");
+        assert!(ended.to_string().contains("signal: 9"), "{ended}");
+        drop(lease);
+        let lease = pool.lease(&key).await.expect("another");
+        assert_ne!(pid(&lease).await, first);
+        assert_eq!(count(&lease, 2).await.expect("it works"), json!({"n": 2}));
+        drop(lease);
+        pool.close_all().await.expect("nobody cancels");
+        assert!(!exists(first));
+    });
+}
+
+#[test]
+fn server_without_a_program_is_told_so() {
+    quietly(|_| async {
+        let pool = SessionPool::builder(servers()).build().expect("a pool");
+        let leased = pool.lease(&Key::new("other", "one")).await;
+        let Err(LeaseError::Open(error)) = leased else {
+            panic!("{leased:?}");
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains(r#"no program for the server "other""#),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn p023_server_that_heeds_nothing_is_gone_when_the_pool_was_closed() {
+    quietly(|_| async {
+        let grace = Duration::from_millis(600);
+        let pool = SessionPool::builder(servers()).grace(grace);
+        let pool = pool.build().expect("a pool");
+        let lease = pool.lease(&Key::new("stubborn", "one")).await;
+        let lease = lease.expect("it opens");
+        let pid = pid(&lease).await;
+        drop(lease);
+        let began = Instant::now();
+        assert_eq!(pool.close_all().await, Ok(1));
+        assert!(began.elapsed() >= grace / 2);
+        assert!(!exists(pid));
+    });
+}
+
+#[test]
+fn session_is_called_from_other_cores() {
+    let builder = quoit::Runtime::builder().cores(quoit::Cores::Count(2));
+    tests::quietly_of(builder, |handle| async move {
+        let pool = SessionPool::builder(servers()).build().expect("a pool");
+        let key = Key::new("good", "one");
+        let here = pool.lease(&key).await.expect("it opens");
+        let there = {
+            let pool = pool.clone();
+            quoit::on(handle.cores()[1], move || async move {
+                let lease = pool.lease(&key).await.expect("it is open");
+                let counted = count(&lease, 5).await.expect("it works");
+                // A cancel over there reaches the call here.
+                let scope = quoit::Scope::new().timeout(Duration::from_millis(20));
+                let held = scope.run(
+                    lease.call(async |session| session.rpc().call("hold", json!({"n": 1})).await),
+                );
+                assert!(matches!(held.await, Ok(None)));
+                Ok::<_, std::io::Error>(counted)
+            })
+        };
+        assert_eq!(there.await.expect("no error"), json!({"n": 5}));
+        let released = here.call(async |session| session.rpc().call("release", json!({})).await);
+        assert_eq!(released.await.expect("it works"), 1);
+        drop(here);
+        pool.close_all().await.expect("nobody cancels");
+    });
+}
+
+#[test]
+fn p026_crowds_of_sessions_leave_nothing_behind() {
+    in_child(
+        "tool_servers::p026_crowds_of_sessions_leave_nothing_behind",
+        || {
+            on_ring(|handle| async move {
+                let rpc = RpcConfig::default();
+                let servers = servers().config(McpConfig::default().rpc(rpc));
+                let pool = SessionPool::builder(servers)
+                    .max_sessions(256)
+                    .open_timeout(Duration::from_secs(300))
+                    .grace(Duration::from_secs(120));
+                let pool = pool.build().expect("a pool");
+                // With it the guardian begins.
+                drop(
+                    pool.lease(&Key::new("good", "first"))
+                        .await
+                        .expect("it opens"),
+                );
+                pool.close_all().await.expect("nobody cancels");
+                let held = async || {
+                    let core = gauges(&handle).await;
+                    let (children, descriptors) = (children().len(), descriptors());
+                    (children, descriptors, core.op_slots, core.tasks)
+                };
+                let before = held().await;
+                for round in 0..ROUNDS {
+                    let crowd: Vec<_> = (0..256)
+                        .map(|n| {
+                            let pool = pool.clone();
+                            spawn(async move {
+                                let key = Key::new("good", format!("scope {n}"));
+                                let lease = pool.lease(&key).await.expect("it opens");
+                                count(&lease, n).await
+                            })
+                        })
+                        .collect();
+                    for (n, task) in crowd.into_iter().enumerate() {
+                        let counted = task.await.expect("no panic").expect("it works");
+                        assert_eq!(counted, json!({"n": n}), "round {round}");
+                    }
+                    assert_eq!(pool.close_all().await, Ok(256), "round {round}");
+                    assert_eq!(held().await, before, "round {round}");
+                }
+            });
+            assert_eq!(children(), [0_u32; 0]);
+        },
+    );
+}
