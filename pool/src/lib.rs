@@ -7,6 +7,7 @@
 //! - [`Builder`]: limits and times. [`PoolMetrics`]: what has happened.
 //! - [`LeaseError`], [`CallError`], [`CloseError`].
 //! - [`OwnedStream`], [`with_stream`]: streams of items that end cleanly however they are left.
+//! - [`stdio`]: sessions with child processes over pipes, tool servers among them.
 //!
 //! A session is opened, kept and closed by its *owner*, one task on one core, and by nobody else. Whoever
 //! leases it may be cancelled, panic, or be on another core: the owner closes what it opened, once.

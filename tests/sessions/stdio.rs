@@ -68,7 +68,7 @@ async fn breaks(config: RpcConfig, method: &str, params: Value) -> Arc<Ended> {
         quoit::yield_uncancellable().await;
     }
     let failed = ended(session.call(method, params).await);
-    session.gone().await;
+    session.gone().await.expect("nobody cancels");
     assert!(!session.is_open());
     let other = ended(waiting.await.expect("no panic"));
     assert!(Arc::ptr_eq(&failed, &other), "{failed} and {other}");
@@ -317,7 +317,20 @@ fn child_that_exits_is_told_with_its_status() {
         let session = start(&scripted(&[])).await;
         let answer = session.call("answer and exit", Value::Null).await;
         assert_eq!(answer.expect("it was answered"), "a last word");
-        session.gone().await;
+        session.gone().await.expect("nobody cancels");
+        close(session).await;
+    });
+}
+
+#[test]
+fn child_that_leaves_its_pipes_to_another_is_told_of_all_the_same() {
+    quietly(|_| async {
+        let mut command = Command::new("sh");
+        command.args(["-c", "setsid sleep 10 & echo done >&2; exit 4"]);
+        let session = start(&command).await;
+        let ended = ended(session.call("echo", Value::Null).await);
+        assert_eq!(ended.status.and_then(|status| status.code()), Some(4));
+        assert_eq!(ended.complaints, ["done"]);
         close(session).await;
     });
 }
@@ -432,7 +445,7 @@ fn session_that_is_dropped_ends_its_child() {
 }
 
 #[test]
-fn closing_writes_what_waits_and_fails_what_is_under_way() {
+fn closing_writes_what_waits_first() {
     quietly(|_| async {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("heard");
@@ -451,6 +464,19 @@ fn closing_writes_what_waits_and_fails_what_is_under_way() {
         let lines: Vec<_> = heard.lines().collect();
         assert_eq!(lines.len(), 50);
         assert_eq!(lines[49], r#"{"jsonrpc":"2.0","method":"n","params":[49]}"#);
+    });
+}
+
+#[test]
+fn calls_under_way_fail_when_the_session_is_closed() {
+    quietly(|_| async {
+        let session = start(&scripted(&[])).await;
+        let mut call = pin!(session.call("never", Value::Null));
+        assert!(poll_once(call.as_mut()).await.is_pending());
+        session.stop();
+        let ended = ended(call.await);
+        assert!(matches!(ended.why, Why::Closed), "{ended}");
+        close(session).await;
     });
 }
 

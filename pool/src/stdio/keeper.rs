@@ -87,7 +87,7 @@ async fn live_and_end<P: Peer>(
         Either::Left(Ok(_)) => {
             shared.break_off(Why::Exited);
             // It may have answered just before.
-            let _ = either(reader, sleep(PATIENCE)).await;
+            let _ = either(reader, patience(shared, PATIENCE)).await;
         }
         Either::Left(Err(error)) => {
             if let Some(cancelled) = error.cancelled() {
@@ -99,8 +99,7 @@ async fn live_and_end<P: Peer>(
             broken?;
             if shared.may_be_exiting() {
                 // Its own status says more than a signal of ours.
-                let patience = either(shared.kill.wait(), sleep(PATIENCE));
-                let _ = either(child.wait(), patience).await;
+                let _ = either(child.wait(), patience(shared, PATIENCE)).await;
             }
         }
         Either::Right(Either::Right(stop)) => {
@@ -108,8 +107,7 @@ async fn live_and_end<P: Peer>(
             shared.break_off(Why::Closed);
             shared.outbox.borrow_mut().finish();
             shared.ring();
-            let patience = either(shared.kill.wait(), sleep(shared.config.flush));
-            let _ = either(&mut writer, patience).await;
+            let _ = either(&mut writer, patience(shared, shared.config.flush)).await;
         }
     }
     writer.cancel();
@@ -125,9 +123,18 @@ async fn live_and_end<P: Peer>(
             }
         }
     };
-    let _ = either(listener, sleep(PATIENCE)).await;
+    if !shared.stop.is_set() {
+        // Something else may have the pipe, and keep it.
+        let _ = either(listener, patience(shared, PATIENCE)).await;
+    }
     shared.tell(status);
     Ok(())
+}
+
+/// Waits so long, unless all is to end at once.
+async fn patience(shared: &Shared, time: Duration) {
+    // It is over when it is cancelled, too.
+    let _ = either(shared.kill.wait(), sleep(time)).await;
 }
 
 /// Ends the child as it is to be ended; at once, when that is asked for meanwhile.

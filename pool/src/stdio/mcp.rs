@@ -388,12 +388,12 @@ impl ToolResult {
 /// Who hears how far which call has come, by the token that the call carries.
 #[derive(Default)]
 struct Listeners {
-    by_token: RefCell<BTreeMap<u64, Rc<dyn Fn(Progress)>>>,
+    by_token: RefCell<BTreeMap<u64, Listener>>,
     next: Cell<u64>,
 }
 
 impl Listeners {
-    fn listen(self: &Rc<Self>, listener: Rc<dyn Fn(Progress)>) -> Listening {
+    fn listen(self: &Rc<Self>, listener: Listener) -> Listening {
         let token = self.next.replace(self.next.get() + 1);
         self.by_token.borrow_mut().insert(token, listener);
         Listening {
@@ -417,6 +417,8 @@ impl Listeners {
         }
     }
 }
+
+type Listener = Rc<dyn Fn(Progress)>;
 
 /// One who hears.
 struct Listening {

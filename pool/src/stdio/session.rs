@@ -80,7 +80,8 @@ impl RpcConfig {
     }
 
     /// How long a message of the child's may be, in bytes. 4 MiB: a picture as text, and no more memory than a
-    /// machine has for many children. A longer one ends the session.
+    /// machine has for many children. A longer one ends the session. As a [`Value`], a message of many small
+    /// parts takes some twenty times its length.
     pub fn frame_limit(mut self, bytes: usize) -> Self {
         self.frame_limit = bytes;
         self
@@ -235,13 +236,14 @@ impl RpcSession {
         Ok(())
     }
 
-    /// Ends when the session is of no use any more: the child has exited, or what it says makes no sense.
-    /// Dropped, or in a cancelled scope, it does nothing.
-    pub async fn gone(&self) {
-        // Whoever is cancelled here does not want to know.
-        if self.shared.broken.wait().await.is_err() {
-            std::future::pending().await
-        }
+    /// Waits until the session is of no use any more: the child has exited, or what it says makes no sense, or
+    /// the session was closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`].
+    pub async fn gone(&self) -> Result<(), Cancelled> {
+        self.shared.broken.wait().await
     }
 
     /// Returns whether calls may still succeed.
@@ -257,6 +259,11 @@ impl RpcSession {
     /// Returns how many answers came when nobody waited for them any more.
     pub fn late_answers(&self) -> u64 {
         self.shared.late.get()
+    }
+
+    /// Begins to end the session, as [`RpcSession::close`] does, which waits for it.
+    pub fn stop(&self) {
+        self.shared.stop.set();
     }
 
     /// Ends the session: what waits is written, if the child takes it; its input is closed; and it is ended as
@@ -509,7 +516,8 @@ struct Call<'a> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let shared = self.shared;
-        if shared.calls.borrow_mut().remove(&self.id).is_none() {
+        let waiting = shared.calls.borrow_mut().remove(&self.id);
+        if waiting.is_none() {
             return;
         }
         let unsent = shared.outbox.borrow_mut().take_back(self.id);

@@ -34,9 +34,11 @@ use crate::{Key, Sessions};
 /// # Ok::<_, quoit_pool::ConfigError>(())
 /// ```
 pub struct ToolServers {
-    program: Box<dyn Fn(&Key) -> Option<Command> + Send + Sync>,
+    program: Box<Program>,
     config: McpConfig,
 }
+
+type Program = dyn Fn(&Key) -> Option<Command> + Send + Sync;
 
 /// How a tool server is ended unless told otherwise: half a second to exit at the end of its input, as the
 /// protocol asks for, then SIGTERM, and SIGKILL after a second and a half in all. That fits into half of a pool's
@@ -91,7 +93,8 @@ impl Sessions for ToolServers {
     }
 
     async fn gone(&self, session: &McpSession) {
-        session.rpc().gone().await;
+        // Cancelled, the owner ends it anyway.
+        let _ = session.rpc().gone().await;
     }
 
     async fn is_fit(&self, session: &McpSession) -> bool {
