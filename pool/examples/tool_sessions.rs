@@ -9,7 +9,7 @@ use std::error::Error;
 use std::{env, io};
 
 use quoit::process::Command;
-use quoit_pool::stdio::{SessionError, ToolServers, ending};
+use quoit_pool::stdio::{ToolServers, ending};
 use quoit_pool::{Key, SessionPool};
 use serde_json::Value;
 
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
                 // Heard while the call goes on, on the session's core.
                 let on_progress = |step| println!("{step:?}");
                 let result = session.call_tool_with_progress(&tool, given, on_progress);
-                Ok::<_, SessionError>(result.await?)
+                result.await
             });
             println!("{}", call.await?.text());
         }

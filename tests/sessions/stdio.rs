@@ -471,7 +471,7 @@ fn closing_writes_what_waits_first() {
 fn calls_under_way_fail_when_the_session_is_closed() {
     quietly(|_| async {
         let session = start(&scripted(&[])).await;
-        let mut call = pin!(session.call("never", Value::Null));
+        let mut call = Box::pin(session.call("never", Value::Null));
         assert!(poll_once(call.as_mut()).await.is_pending());
         session.stop();
         let ended = ended(call.await);
