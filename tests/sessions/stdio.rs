@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use quoit::process::{Command, Ending};
@@ -17,7 +18,7 @@ use quoit_pool::stdio::{
     CancelWord, Ended, Framing, Peer, RpcConfig, RpcError, RpcSession, SessionError, Why,
 };
 use serde_json::{Value, json};
-use tests::{exists, poll_once, quietly};
+use tests::{exists, in_child, poll_once, quietly, resident_kib};
 
 /// Longer than anything takes that ends.
 const LONG: Duration = Duration::from_secs(30);
@@ -120,10 +121,12 @@ fn answers_reach_their_calls_in_whatever_order_they_come() {
     });
 }
 
-#[test]
-fn p020_late_answer_is_thrown_away_and_the_child_was_told() {
-    quietly(|_| async {
-        let session = start(&scripted(&[])).await;
+/// A call is cancelled while the child holds its answer back; what the child is told then, as its protocol says
+/// it.
+fn late_answer(arguments: &'static [&str], config: RpcConfig, told: Value) {
+    quietly(move |_| async move {
+        let session = RpcSession::start(&scripted(arguments), config, ()).await;
+        let session = session.expect("it is built with the tests");
         let scope = Scope::new();
         let handle = scope.handle();
         let call = scope.run(async { session.call("hold", json!({"n": 1})).await });
@@ -136,17 +139,58 @@ fn p020_late_answer_is_thrown_away_and_the_child_was_told() {
             assert!(matches!(call.await, Ok(None)));
         }
         assert_eq!(session.in_flight(), 0);
-        let seen = session.call("seen", Value::Null).await.expect("it goes on");
-        let cancelled = json!([{
-            "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 0},
-        }]);
-        assert_eq!(seen, cancelled);
+        let seen = session.call("seen", Value::Null).await;
+        assert_eq!(seen.expect("it goes on"), told);
         // The late answer comes before this one's.
         let released = session.call("release", Value::Null).await;
         assert_eq!(released.expect("it goes on"), 1);
         assert_eq!(session.late_answers(), 1);
         let echo = session.call("echo", json!({"n": 2})).await;
         assert_eq!(echo.expect("it goes on"), json!({"n": 2}));
+        close(session).await;
+    });
+}
+
+#[test]
+fn p020_late_answer_is_thrown_away_and_the_child_was_told() {
+    let config = RpcConfig::default();
+    let mcp = json!([{
+        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 0},
+    }]);
+    late_answer(&[], config.clone().cancel_word(CancelWord::Mcp), mcp);
+    let lsp = json!([{"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 0}}]);
+    let measured = config.clone().framing(Framing::ContentLength);
+    late_answer(&["--length"], measured.cancel_word(CancelWord::Lsp), lsp);
+    // One whose protocol has no word for it.
+    late_answer(&[], config, json!([]));
+}
+
+#[test]
+fn p020_no_answer_goes_astray_however_callers_give_up() {
+    quietly(|_| async {
+        let session = start(&scripted(&[])).await;
+        let mut given_up = 0;
+        for n in 0..2_000_u64 {
+            let mut call = Box::pin(session.call("echo", json!({"n": n})));
+            let mut answer = None;
+            for _ in 0..=quoit::random().expect("the machine has some") % 32 {
+                if let Poll::Ready(came) = poll_once(call.as_mut()).await {
+                    answer = Some(came.expect("it goes on"));
+                    break;
+                }
+                quoit::yield_uncancellable().await;
+            }
+            drop(call);
+            match answer {
+                Some(answer) => assert_eq!(answer, json!({"n": n})),
+                None => given_up += 1,
+            }
+        }
+        assert!(given_up > 0);
+        let last = session.call("echo", json!(["last"])).await;
+        assert_eq!(last.expect("it goes on"), json!(["last"]));
+        assert_eq!(session.in_flight(), 0);
+        assert!(session.late_answers() <= given_up);
         close(session).await;
     });
 }
@@ -279,14 +323,26 @@ fn p024_half_a_message_is_told_with_status_and_last_words() {
 }
 
 #[test]
-fn p024_line_without_end_fails_at_the_limit() {
-    quietly(|_| async {
-        let config = RpcConfig::default().frame_limit(1 << 20);
-        let ended = breaks(config, "endless", Value::Null).await;
-        let text = ended.to_string();
-        assert!(text.contains("longer than 1048576 bytes"), "{text}");
-        assert!(text.len() < 1_000, "{text}");
-    });
+fn p024_line_without_end_fails_at_the_limit_and_is_not_kept() {
+    in_child(
+        "stdio::p024_line_without_end_fails_at_the_limit_and_is_not_kept",
+        || {
+            quietly(|_| async {
+                let config = RpcConfig::default().frame_limit(1 << 20);
+                // What the first needs, the others find.
+                breaks(config.clone(), "endless", Value::Null).await;
+                let before = resident_kib();
+                for _ in 0..5 {
+                    let ended = breaks(config.clone(), "endless", Value::Null).await;
+                    let text = ended.to_string();
+                    assert!(text.contains("longer than 1048576 bytes"), "{text}");
+                    assert!(text.len() < 1_000, "{text}");
+                }
+                let grown = resident_kib().saturating_sub(before);
+                assert!(grown < 3 << 10, "{grown} KiB more than {before}");
+            });
+        },
+    );
 }
 
 #[test]
@@ -477,6 +533,15 @@ fn calls_under_way_fail_when_the_session_is_closed() {
         let ended = ended(call.await);
         assert!(matches!(ended.why, Why::Closed), "{ended}");
         close(session).await;
+    });
+}
+
+#[test]
+#[should_panic(expected = "params are an object, an array, or nothing, and not 7")]
+fn params_that_json_rpc_does_not_allow_are_refused() {
+    quietly(|_| async {
+        let session = start(&scripted(&[])).await;
+        let _ = session.call("echo", json!(7)).await;
     });
 }
 
