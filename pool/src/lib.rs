@@ -7,6 +7,7 @@
 //! - [`Builder`]: limits and times. [`PoolMetrics`]: what has happened.
 //! - [`LeaseError`], [`CallError`], [`CloseError`].
 //! - [`OwnedStream`], [`with_stream`]: streams of items that end cleanly however they are left.
+//! - [`http`]: an HTTP client whose connections are kept, HTTP/1.1 and HTTP/2.
 //! - [`stdio`]: sessions with child processes over pipes, tool servers among them.
 //!
 //! A session is opened, kept and closed by its *owner*, one task on one core, and by nobody else. Whoever
@@ -16,6 +17,7 @@ mod config;
 mod error;
 mod figures;
 mod home;
+pub mod http;
 mod key;
 mod lease;
 mod owner;

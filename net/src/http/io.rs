@@ -154,7 +154,15 @@ impl Io {
 
     /// Ends hyper's part, where a connection goes on as something else: what was written goes out first.
     /// `early` is what hyper has read and did not want.
-    pub(super) async fn into_upgraded(mut self, early: Bytes) -> io::Result<Upgraded> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `send(2)`, for what was still on its way.
+    ///
+    /// # Panics
+    ///
+    /// If somebody else of this crate still polls the connection.
+    pub async fn into_upgraded(mut self, early: Bytes) -> io::Result<Upgraded> {
         poll_fn(|cx| self.outgoing.borrow_mut().poll_all_sent(cx)).await?;
         self.stream.end_receive(&mut self.wait);
         drop(self.outgoing);

@@ -1,0 +1,143 @@
+//! Whom a connection is to.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::Uri;
+use http::uri::{Authority, Scheme};
+use quoit_net::unix::UnixAddress;
+
+use super::Error;
+
+/// What has to be the same for two requests to share a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    pub(super) is_encrypted: bool,
+    /// In lower case; an address of IPv6 without its brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// The socket it is reached by, in place of its host and port.
+    pub(super) unix: Option<UnixAddress>,
+}
+
+impl Origin {
+    /// Returns the origin of a URL.
+    pub(super) fn of(url: &Uri, unix: Option<UnixAddress>) -> Result<Self, Error> {
+        let is_encrypted = match url.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(other) => {
+                return refuse(format_args!(
+                    "{url}: the scheme {other} is not one of http and https"
+                ));
+            }
+            None => {
+                return refuse(format_args!(
+                    "{url:?} is no whole URL: write http://host/path or https://host/path"
+                ));
+            }
+        };
+        let Some(authority) = url.authority() else {
+            return refuse(format_args!("{url} names no host: write http://host/path"));
+        };
+        if authority.as_str().contains('@') {
+            return refuse(format_args!(
+                "{url} names a user: say who asks in the field `authorization`"
+            ));
+        }
+        let host = authority.host();
+        let host = host.strip_prefix('[').unwrap_or(host);
+        let host = host.strip_suffix(']').unwrap_or(host);
+        if host.is_empty() {
+            return refuse(format_args!("{url} names no host: write http://host/path"));
+        }
+        Ok(Self {
+            is_encrypted,
+            host: host.to_ascii_lowercase(),
+            port: port_of(url, authority, is_encrypted)?,
+            unix,
+        })
+    }
+
+    /// Returns the address, if the host is one.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+
+    /// Returns what the field `host` says.
+    pub(super) fn host_field(&self) -> String {
+        let usual = if self.is_encrypted { 443 } else { 80 };
+        let is_v6 = self.host.contains(':');
+        let (before, after) = if is_v6 { ("[", "]") } else { ("", "") };
+        let host = &self.host;
+        if self.port == usual {
+            format!("{before}{host}{after}")
+        } else {
+            format!("{before}{host}{after}:{}", self.port)
+        }
+    }
+}
+
+fn port_of(url: &Uri, authority: &Authority, is_encrypted: bool) -> Result<u16, Error> {
+    match (authority.port(), authority.port_u16()) {
+        (_, Some(port)) if port > 0 => Ok(port),
+        (Some(port), _) if !port.as_str().is_empty() => refuse(format_args!(
+            "{url}: {port} is no port: ports are 1 to 65535"
+        )),
+        _ => Ok(if is_encrypted { 443 } else { 80 }),
+    }
+}
+
+fn refuse<T>(what: fmt::Arguments<'_>) -> Result<T, Error> {
+    Err(Error::Request(what.to_string()))
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_encrypted { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.host_field())?;
+        match &self.unix {
+            Some(address) => write!(f, " at unix:{address}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(url: &str) -> Result<Origin, Error> {
+        Origin::of(&url.parse().expect("a URI"), None)
+    }
+
+    #[test]
+    fn a_url_says_whom_to_connect_to() {
+        let cases = [
+            ("http://Test/x", "http://test", "test", 80),
+            ("https://test:443/", "https://test", "test", 443),
+            ("http://test:81", "http://test:81", "test", 81),
+            ("http://[::1]:8080/", "http://[::1]:8080", "::1", 8080),
+            ("https://[::1]/", "https://[::1]", "::1", 443),
+        ];
+        for (url, shown, host, port) in cases {
+            let origin = origin(url).expect(url);
+            assert_eq!(origin.to_string(), shown);
+            assert_eq!((&*origin.host, origin.port), (host, port));
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_of_ours_is_refused_with_what_to_write() {
+        let cases = [
+            ("/path", "is no whole URL"),
+            ("ftp://test/", "is not one of http and https"),
+            ("http://me:secret@test/", "`authorization`"),
+            ("http://test:0/", "ports are 1 to 65535"),
+        ];
+        for (url, said) in cases {
+            let error = origin(url).expect_err(url).to_string();
+            assert!(error.contains(said), "{url}: {error}");
+        }
+    }
+}

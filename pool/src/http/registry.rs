@@ -1,0 +1,604 @@
+//! Which connections there are, who waits for one, and who gets which: all of it in single steps.
+//!
+//! ```text
+//!   ask ──► a connection with room ──────────────────────────────► Give
+//!     └──► waits in line ──► Connect ──► connected ──► settle ───► Give
+//!                 │             └──► not connected ──────────────► Fail
+//!                 └──► leave: a connect that nobody needs any more is given up
+//! ```
+//!
+//! Every event is told to it, with the time where that matters, and it returns what is to be done, as values
+//! ([`Effect`]); `shared.rs` carries them out when nothing is borrowed any more. No await, no clock, no
+//! connection here.
+//!
+//! Invariants:
+//! - Who waits for an origin is served in order, and nobody overtakes.
+//! - A connection counts towards the limits from its connect until its owner has ended.
+//! - To an origin that speaks HTTP/2, or of which nobody knows what it speaks, at most one connect is on its
+//!   way; to one that speaks HTTP/1, no more than there are requests that wait.
+//! - After `close` nothing is given, and nothing new is there.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Duration;
+
+use quoit::time::Instant;
+
+use super::streams::{Fate, State, StreamId, Streams, Then};
+
+/// One connection, from its connect on.
+pub(super) type ConnectionId = u64;
+
+/// One who waits for a connection.
+pub(super) type Ticket = u64;
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    Http2,
+}
+
+/// How much there may be.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    pub(super) per_origin: usize,
+    pub(super) in_all: usize,
+    pub(super) idle: usize,
+    pub(super) idle_timeout: Option<Duration>,
+    /// How many streams of a connection are used at most, whatever its peer allows.
+    pub(super) streams: usize,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect<K> {
+    /// Who waited has a place on this connection.
+    Give {
+        ticket: Ticket,
+        connection: ConnectionId,
+        stream: StreamId,
+        is_reused: bool,
+    },
+    /// Who waited learns why there is no connection: its connect has failed.
+    Fail {
+        ticket: Ticket,
+    },
+    /// Who waited, or asks, learns that the pool is closed.
+    Refuse {
+        ticket: Ticket,
+    },
+    Connect {
+        connection: ConnectionId,
+        origin: K,
+    },
+    /// The owner shall look again at this time whether it has [expired](Registry::expire).
+    Arm {
+        connection: ConnectionId,
+        at: Instant,
+    },
+    /// The owner shall end.
+    Close {
+        connection: ConnectionId,
+    },
+}
+
+/// What has happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) connects: u64,
+    pub(super) failed_connects: u64,
+    pub(super) reuses: u64,
+    pub(super) evictions: u64,
+    pub(super) expiries: u64,
+    pub(super) retired: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Registry<K> {
+    limits: Limits,
+    origins: HashMap<K, OriginState>,
+    connections: BTreeMap<ConnectionId, Connection<K>>,
+    /// Origins that somebody waits for, by who is first there.
+    lines: BTreeMap<Ticket, K>,
+    waiting: HashMap<Ticket, K>,
+    /// Idle connections, the one that is so for the longest time first.
+    idle: BTreeSet<(Instant, ConnectionId)>,
+    /// Connections that were told to close, and are still there.
+    closing: usize,
+    is_closed: bool,
+    next: u64,
+    tally: Tally,
+}
+
+#[derive(Debug, Default)]
+struct OriginState {
+    connections: Vec<ConnectionId>,
+    line: VecDeque<Ticket>,
+    /// What it spoke when it was last connected to, or has to speak.
+    speaks: Option<Speaks>,
+}
+
+#[derive(Debug)]
+struct Connection<K> {
+    origin: K,
+    phase: Phase,
+    was_used: bool,
+    /// Its request is over, and it is about to be free for the next one, or to end.
+    is_settling: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Connecting,
+    Open(Speaks, Streams),
+    /// Told to close.
+    Closing,
+}
+
+impl<K: Clone + Eq + Hash> Registry<K> {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            origins: HashMap::new(),
+            connections: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            waiting: HashMap::new(),
+            idle: BTreeSet::new(),
+            closing: 0,
+            is_closed: false,
+            next: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Returns how many connections there are: being made, open, or about to be closed.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(super) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Somebody wants a place on a connection to this origin, of which it may be known what it speaks.
+    pub(super) fn ask(&mut self, origin: K, speaks: Option<Speaks>) -> (Ticket, Vec<Effect<K>>) {
+        let ticket = self.number();
+        let mut effects = Vec::new();
+        if self.is_closed {
+            effects.push(Effect::Refuse { ticket });
+            return (ticket, effects);
+        }
+        let state = self.origins.entry(origin.clone()).or_default();
+        state.speaks = state.speaks.or(speaks);
+        if state.line.is_empty() {
+            self.lines.insert(ticket, origin.clone());
+        }
+        state.line.push_back(ticket);
+        self.waiting.insert(ticket, origin);
+        self.settle(&mut effects);
+        (ticket, effects)
+    }
+
+    /// Somebody waits no more.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Vec<Effect<K>> {
+        let mut effects = Vec::new();
+        let Some(origin) = self.waiting.remove(&ticket) else {
+            return effects;
+        };
+        self.remove_from_line(&origin, ticket);
+        let state = self.origins.get(&origin).expect("somebody waited there");
+        let wanted = self.wanted(state);
+        let connecting = self.connecting(state);
+        // The newest has come the least far.
+        for connection in connecting.into_iter().skip(wanted) {
+            self.begin_close(connection, &mut effects);
+        }
+        self.settle(&mut effects);
+        self.forget_if_empty(&origin);
+        effects
+    }
+
+    /// A connect has succeeded.
+    pub(super) fn connected(
+        &mut self,
+        id: ConnectionId,
+        speaks: Speaks,
+        limit: usize,
+        now: Instant,
+    ) -> Vec<Effect<K>> {
+        let mut effects = Vec::new();
+        let limit = limit.min(self.limits.streams);
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return effects;
+        };
+        if !matches!(connection.phase, Phase::Connecting) {
+            // It was told to close meanwhile.
+            return effects;
+        }
+        connection.phase = Phase::Open(speaks, Streams::new(limit, now));
+        self.tally.connects += 1;
+        let origin = connection.origin.clone();
+        if let Some(state) = self.origins.get_mut(&origin) {
+            state.speaks = Some(speaks);
+        }
+        self.idle.insert((now, id));
+        self.settle(&mut effects);
+        self.after_idle(id, now, &mut effects);
+        effects
+    }
+
+    /// A connect has failed, and its owner is about to end.
+    ///
+    /// Of an origin that speaks HTTP/1 each connect was for one who waits; else it was for all.
+    pub(super) fn not_connected(&mut self, id: ConnectionId) -> Vec<Effect<K>> {
+        let mut effects = Vec::new();
+        let Some(connection) = self.connections.get(&id) else {
+            return effects;
+        };
+        if !matches!(connection.phase, Phase::Connecting) {
+            return effects;
+        }
+        let origin = connection.origin.clone();
+        self.tally.failed_connects += 1;
+        self.begin_close(id, &mut Vec::new());
+        let state = self.origins.get_mut(&origin).expect("it has a connection");
+        let failed: Vec<Ticket> = match state.speaks {
+            Some(Speaks::Http1) => state.line.front().copied().into_iter().collect(),
+            Some(Speaks::Http2) | None => state.line.iter().copied().collect(),
+        };
+        for ticket in failed {
+            self.waiting.remove(&ticket);
+            self.remove_from_line(&origin, ticket);
+            effects.push(Effect::Fail { ticket });
+        }
+        effects
+    }
+
+    /// The answer of a request was read, or left: its connection will be free at once, or never. Until then
+    /// nobody connects because of it.
+    pub(super) fn settles(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_settling = true;
+        }
+    }
+
+    /// A request has left its connection.
+    pub(super) fn ended(
+        &mut self,
+        id: ConnectionId,
+        stream: StreamId,
+        fate: Fate,
+        now: Instant,
+    ) -> Vec<Effect<K>> {
+        let mut effects = Vec::new();
+        let Some(Connection {
+            phase: Phase::Open(_, streams),
+            is_settling,
+            ..
+        }) = self.connections.get_mut(&id)
+        else {
+            return effects;
+        };
+        *is_settling = false;
+        match streams.end(stream, fate, now) {
+            Then::Nothing => {}
+            Then::Idle => {
+                self.idle.insert((now, id));
+            }
+            Then::Close => {
+                self.tally.retired += 1;
+                self.begin_close(id, &mut effects);
+            }
+        }
+        self.settle(&mut effects);
+        self.after_idle(id, now, &mut effects);
+        effects
+    }
+
+    /// The peer of a connection allows so many streams.
+    pub(super) fn set_limit(&mut self, id: ConnectionId, limit: usize) -> Vec<Effect<K>> {
+        let mut effects = Vec::new();
+        let limit = limit.min(self.limits.streams);
+        if let Some(Connection {
+            phase: Phase::Open(Speaks::Http2, streams),
+            ..
+        }) = self.connections.get_mut(&id)
+        {
+            streams.set_limit(limit);
+            self.settle(&mut effects);
+        }
+        effects
+    }
+
+    /// A connection takes nothing new: its peer has said so, or has gone.
+    pub(super) fn retire(&mut self, id: ConnectionId) -> Vec<Effect<K>> {
+        let mut effects = Vec::new();
+        let Some(Connection {
+            phase: Phase::Open(_, streams),
+            ..
+        }) = self.connections.get_mut(&id)
+        else {
+            return effects;
+        };
+        let since = streams.idle_since();
+        let then = streams.retire();
+        if let Some(since) = since {
+            self.idle.remove(&(since, id));
+        }
+        if then == Then::Close {
+            self.tally.retired += 1;
+            self.begin_close(id, &mut effects);
+        }
+        self.settle(&mut effects);
+        effects
+    }
+
+    /// The time has come that an owner was told to look again.
+    pub(super) fn expire(&mut self, id: ConnectionId, now: Instant) -> Vec<Effect<K>> {
+        let mut effects = Vec::new();
+        self.after_idle(id, now, &mut effects);
+        effects
+    }
+
+    /// The owner of a connection has ended, and its descriptor is closed.
+    pub(super) fn gone(&mut self, id: ConnectionId) -> Vec<Effect<K>> {
+        let mut effects = Vec::new();
+        self.begin_close(id, &mut Vec::new());
+        if let Some(connection) = self.connections.remove(&id) {
+            self.closing -= 1;
+            if let Some(state) = self.origins.get_mut(&connection.origin) {
+                state.connections.retain(|other| *other != id);
+            }
+            self.settle(&mut effects);
+            self.forget_if_empty(&connection.origin);
+        }
+        effects
+    }
+
+    /// Ends everything.
+    pub(super) fn close(&mut self) -> Vec<Effect<K>> {
+        self.is_closed = true;
+        self.lines.clear();
+        let mut tickets: Vec<Ticket> = self.waiting.drain().map(|(ticket, _)| ticket).collect();
+        tickets.sort_unstable();
+        for state in self.origins.values_mut() {
+            state.line.clear();
+        }
+        let refused = tickets.into_iter().map(|ticket| Effect::Refuse { ticket });
+        let mut effects: Vec<_> = refused.collect();
+        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.begin_close(id, &mut effects);
+        }
+        effects
+    }
+
+    /// Gives what there is to those who wait, and has made what they need.
+    fn settle(&mut self, effects: &mut Vec<Effect<K>>) {
+        let mut may_connect = true;
+        let lines: Vec<K> = self.lines.values().cloned().collect();
+        for origin in lines {
+            self.give(&origin, effects);
+            if may_connect {
+                may_connect = self.connect(&origin, effects);
+            }
+        }
+    }
+
+    /// Gives places at an origin to those who wait for them, in order.
+    fn give(&mut self, origin: &K, effects: &mut Vec<Effect<K>>) {
+        loop {
+            let state = self.origins.get(origin).expect("somebody waits there");
+            let Some(&ticket) = state.line.front() else {
+                return;
+            };
+            let Some(id) = self.with_room(state) else {
+                return;
+            };
+            let stream = self.number();
+            let connection = self.connections.get_mut(&id).expect("it has room");
+            let Phase::Open(_, streams) = &mut connection.phase else {
+                unreachable!("it has room");
+            };
+            if let Some(since) = streams.idle_since() {
+                self.idle.remove(&(since, id));
+            }
+            streams.assign(stream);
+            let is_reused = std::mem::replace(&mut connection.was_used, true);
+            self.tally.reuses += u64::from(is_reused);
+            self.waiting.remove(&ticket);
+            self.remove_from_line(origin, ticket);
+            effects.push(Effect::Give {
+                ticket,
+                connection: id,
+                stream,
+                is_reused,
+            });
+        }
+    }
+
+    /// Begins the connects that an origin needs; false if there is no room for them in all.
+    fn connect(&mut self, origin: &K, effects: &mut Vec<Effect<K>>) -> bool {
+        loop {
+            let state = self.origins.get(origin).expect("it is known");
+            let connecting = self.connecting(state).len();
+            if connecting >= self.wanted(state) || state.connections.len() >= self.limits.per_origin
+            {
+                return true;
+            }
+            if self.connections.len() >= self.limits.in_all {
+                let becomes_free = self.closing > self.connections.len() - self.limits.in_all;
+                if becomes_free {
+                    return false;
+                }
+                let Some(&(_, oldest)) = self.idle.first() else {
+                    return false;
+                };
+                self.expire_idle(oldest, effects);
+                self.tally.evictions += 1;
+                continue;
+            }
+            let id = self.number();
+            let connection = Connection {
+                origin: origin.clone(),
+                phase: Phase::Connecting,
+                was_used: false,
+                is_settling: false,
+            };
+            self.connections.insert(id, connection);
+            let state = self.origins.get_mut(origin).expect("it is known");
+            state.connections.push(id);
+            effects.push(Effect::Connect {
+                connection: id,
+                origin: origin.clone(),
+            });
+        }
+    }
+
+    /// Returns how many connects should be on their way to an origin.
+    fn wanted(&self, state: &OriginState) -> usize {
+        match state.speaks {
+            Some(Speaks::Http1) => {
+                let ids = state.connections.iter();
+                let settling = ids.filter(|id| {
+                    let connection = &self.connections[id];
+                    connection.is_settling && matches!(connection.phase, Phase::Open(..))
+                });
+                state.line.len().saturating_sub(settling.count())
+            }
+            Some(Speaks::Http2) | None => {
+                let is_served = state.connections.iter().any(|id| {
+                    let phase = &self.connections[id].phase;
+                    matches!(phase, Phase::Open(_, streams) if streams.takes_requests())
+                });
+                usize::from(!is_served && !state.line.is_empty())
+            }
+        }
+    }
+
+    /// The connects that are on their way to an origin, the oldest first.
+    fn connecting(&self, state: &OriginState) -> Vec<ConnectionId> {
+        let ids = state.connections.iter().copied();
+        ids.filter(|id| matches!(self.connections[id].phase, Phase::Connecting))
+            .collect()
+    }
+
+    /// The connection of an origin that the next request is for: the one that was used last, so that those
+    /// which are not needed can expire.
+    fn with_room(&self, state: &OriginState) -> Option<ConnectionId> {
+        let open = state
+            .connections
+            .iter()
+            .filter_map(|id| match &self.connections[id].phase {
+                Phase::Open(_, streams) if streams.has_room() => Some((*id, streams.state())),
+                Phase::Open(..) | Phase::Connecting | Phase::Closing => None,
+            });
+        let best = open.max_by_key(|(_, state)| match state {
+            State::Active => Instant::NEVER,
+            State::Idle { since } => *since,
+            State::Expired | State::Retired => unreachable!("it has room"),
+        });
+        best.map(|(id, _)| id)
+    }
+
+    /// What becomes of a connection that may be idle.
+    fn after_idle(&mut self, id: ConnectionId, now: Instant, effects: &mut Vec<Effect<K>>) {
+        let Some(Connection {
+            phase: Phase::Open(_, streams),
+            ..
+        }) = self.connections.get(&id)
+        else {
+            return;
+        };
+        let Some(since) = streams.idle_since() else {
+            return;
+        };
+        while self.idle.len() > self.limits.idle {
+            let &(_, oldest) = self.idle.first().expect("there are some");
+            self.expire_idle(oldest, effects);
+            self.tally.evictions += 1;
+            if oldest == id {
+                return;
+            }
+        }
+        let Some(timeout) = self.limits.idle_timeout else {
+            return;
+        };
+        let at = since + timeout;
+        if at <= now {
+            self.expire_idle(id, effects);
+            self.tally.expiries += 1;
+        } else {
+            effects.push(Effect::Arm { connection: id, at });
+        }
+    }
+
+    fn expire_idle(&mut self, id: ConnectionId, effects: &mut Vec<Effect<K>>) {
+        let connection = self.connections.get_mut(&id).expect("it is idle");
+        let Phase::Open(_, streams) = &mut connection.phase else {
+            unreachable!("it is idle");
+        };
+        let since = streams.idle_since().expect("it is idle");
+        let expired = streams.expire();
+        assert!(expired, "it is idle");
+        self.idle.remove(&(since, id));
+        self.begin_close(id, effects);
+    }
+
+    /// Tells an owner to end, once.
+    fn begin_close(&mut self, id: ConnectionId, effects: &mut Vec<Effect<K>>) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let phase = std::mem::replace(&mut connection.phase, Phase::Closing);
+        if let Phase::Open(_, streams) = &phase
+            && let Some(since) = streams.idle_since()
+        {
+            self.idle.remove(&(since, id));
+        }
+        if matches!(phase, Phase::Closing) {
+            return;
+        }
+        self.closing += 1;
+        effects.push(Effect::Close { connection: id });
+    }
+
+    fn remove_from_line(&mut self, origin: &K, ticket: Ticket) {
+        let state = self.origins.get_mut(origin).expect("somebody waited there");
+        let was_first = state.line.front() == Some(&ticket);
+        if was_first {
+            state.line.pop_front();
+            self.lines.remove(&ticket);
+            if let Some(&first) = state.line.front() {
+                self.lines.insert(first, origin.clone());
+            }
+        } else {
+            state.line.retain(|other| *other != ticket);
+        }
+    }
+
+    fn forget_if_empty(&mut self, origin: &K) {
+        let is_empty = |state: &OriginState| state.connections.is_empty() && state.line.is_empty();
+        if self.origins.get(origin).is_some_and(is_empty) {
+            self.origins.remove(origin);
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}

@@ -1,0 +1,383 @@
+//! Requests: put together, sent, and sent again where the peer did nothing about them.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
+use quoit::time::Instant;
+use quoit::{Scope, run_until_cancelled};
+use quoit_net::unix::UnixAddress;
+
+use super::Error;
+use super::body::{Body, OutgoingBody, Sending};
+use super::error::{Kind, kind_of};
+use super::origin::Origin;
+use super::registry::Speaks;
+use super::response::Response;
+use super::shared::{Lease, Shared};
+
+/// How often a request is sent at most: as often as peers may say that they did nothing about it.
+const ATTEMPTS: usize = 4;
+
+/// A request that is put together. Nothing happens before [`send`](Self::send), and what is wrong with it comes
+/// out there.
+#[derive(Debug)]
+#[must_use = "nothing is sent before `send().await`"]
+pub struct RequestBuilder {
+    pool: Rc<Shared>,
+    method: Method,
+    url: String,
+    query: String,
+    headers: HeaderMap,
+    body: Body,
+    timeout: Option<Duration>,
+    unix: Option<UnixAddress>,
+    wrong: Option<String>,
+}
+
+/// Makes a field of what somebody says.
+pub(super) fn field<N, V>(name: N, value: V) -> Result<(HeaderName, HeaderValue), String>
+where
+    N: TryInto<HeaderName, Error: Into<http::Error>>,
+    V: TryInto<HeaderValue, Error: Into<http::Error>>,
+{
+    let name = name.try_into().map_err(|error| {
+        let error: http::Error = error.into();
+        format!("a field has a name that none can have: {error}")
+    })?;
+    let value = value.try_into().map_err(|error| {
+        let error: http::Error = error.into();
+        format!("the field {name} has a value that none can have: {error}")
+    })?;
+    Ok((name, value))
+}
+
+impl RequestBuilder {
+    pub(super) fn new(pool: Rc<Shared>, method: Method, url: &str) -> Self {
+        Self {
+            timeout: pool.config.timeout,
+            pool,
+            method,
+            url: url.to_owned(),
+            query: String::new(),
+            headers: HeaderMap::new(),
+            body: Body::default(),
+            unix: None,
+            wrong: None,
+        }
+    }
+
+    /// Adds a field.
+    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        match field(name, value) {
+            Ok((name, value)) => drop(self.headers.append(name, value)),
+            Err(what) => self.wrong = self.wrong.or(Some(what)),
+        }
+        self
+    }
+
+    /// Adds a name and a value to the URL's query, escaped as forms do it.
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        if !self.query.is_empty() {
+            self.query.push('&');
+        }
+        escape(name, &mut self.query);
+        self.query.push('=');
+        escape(value, &mut self.query);
+        self
+    }
+
+    /// Sends this behind the head. Default: nothing.
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// How long all of it may take, to the end of the answer: then it fails with [`Error::TimedOut`]. Default:
+    /// [that of the client](super::ClientBuilder::timeout). A scope around with a deadline does as well.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Reaches the server by this socket; the URL's host is what the server is told.
+    pub fn unix(mut self, address: impl Into<UnixAddress>) -> Self {
+        self.unix = Some(address.into());
+        self
+    }
+
+    /// Sends the request, and waits for the head of its answer.
+    ///
+    /// A request of which the peer says that it has done nothing about it is sent again, at most three times;
+    /// so is one without a body, by a method that may be repeated (RFC 9110, section 9.2.2), if the peer closed
+    /// an idle connection just before it came.
+    ///
+    /// Cancelled or dropped, it leaves nothing behind: a connection of HTTP/1 is closed, of HTTP/2 only the
+    /// stream is reset.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; each kind says what to do.
+    ///
+    /// # Panics
+    ///
+    /// When polled off a core.
+    pub async fn send(self) -> Result<Response, Error> {
+        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+        let pool = Rc::clone(&self.pool);
+        let (ask, body) = self.finish()?;
+        let sent = within(deadline, fetch(&pool, &ask, body)).await;
+        sent.map(|answer| answer.with_deadline(deadline))
+    }
+
+    fn finish(mut self) -> Result<(Ask, Body), Error> {
+        if let Some(what) = self.wrong {
+            return Err(Error::Request(what));
+        }
+        let parsed: Result<Uri, _> = self.url.parse();
+        let url = parsed.map_err(|error| {
+            Error::Request(format!(
+                "{:?} is no URL: {error}; escape what is not ASCII, and spaces",
+                self.url
+            ))
+        })?;
+        let origin = Origin::of(&url, self.unix)?;
+        if origin.is_encrypted && self.pool.config.tls.is_none() {
+            return Err(Error::Request(format!(
+                "{origin} is to be trusted by nobody: give the client a `ClientTls`"
+            )));
+        }
+        let url = with_query(&url, &self.query)?;
+        for (name, value) in &self.pool.config.headers {
+            if !self.headers.contains_key(name) {
+                self.headers.insert(name.clone(), value.clone());
+            }
+        }
+        let ask = Ask {
+            origin,
+            method: self.method,
+            url,
+            headers: self.headers,
+        };
+        Ok((ask, self.body))
+    }
+}
+
+/// Runs a part of a request, which has to be over by then.
+pub(super) async fn within<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(deadline) = deadline else {
+        return work.await;
+    };
+    let done = Scope::new().deadline(deadline).run(work).await?;
+    done.ok_or(Error::TimedOut)
+}
+
+fn with_query(url: &Uri, query: &str) -> Result<Uri, Error> {
+    if query.is_empty() {
+        return Ok(url.clone());
+    }
+    let mut parts = url.clone().into_parts();
+    let before = url.path_and_query().map_or("/", PathAndQuery::as_str);
+    let joint = if before.contains('?') { '&' } else { '?' };
+    let whole = format!("{before}{joint}{query}");
+    let parsed = whole.parse();
+    parts.path_and_query = Some(parsed.expect("what was escaped can stand in a query"));
+    Uri::from_parts(parts).map_err(|error| Error::Request(format!("{url} takes no query: {error}")))
+}
+
+fn escape(text: &str, into: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => {
+                into.push(char::from(byte));
+            }
+            b' ' => into.push('+'),
+            _ => write!(into, "%{byte:02X}").expect("a string takes everything"),
+        }
+    }
+}
+
+/// A request without its body: what an attempt is made of.
+struct Ask {
+    origin: Origin,
+    method: Method,
+    url: Uri,
+    headers: HeaderMap,
+}
+
+impl Ask {
+    /// Returns the head and body as they are written in the protocol of a connection.
+    fn written(&self, speaks: Speaks, body: OutgoingBody) -> Request<OutgoingBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        request.headers_mut().clone_from(&self.headers);
+        match speaks {
+            Speaks::Http2 => {
+                *request.version_mut() = Version::HTTP_2;
+                *request.uri_mut() = self.url.clone();
+                // It is in the URL, and two of them may contradict each other.
+                request.headers_mut().remove(header::HOST);
+            }
+            Speaks::Http1 => {
+                *request.uri_mut() = self.target();
+                if !request.headers().contains_key(header::HOST) {
+                    let host = HeaderValue::try_from(self.origin.host_field());
+                    let host = host.expect("what can stand in a URL can stand in a field");
+                    request.headers_mut().insert(header::HOST, host);
+                }
+            }
+        }
+        request
+    }
+
+    /// What stands in the first line of HTTP/1 (RFC 9112, section 3.2).
+    fn target(&self) -> Uri {
+        if self.method == Method::CONNECT {
+            let authority = self.url.authority().expect("an origin has one").clone();
+            return Uri::from(authority);
+        }
+        let path = self.url.path_and_query().cloned();
+        Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+    }
+
+    /// Returns whether the answer may be the beginning of another protocol.
+    fn asks_for_upgrade(&self) -> bool {
+        self.method == Method::CONNECT || self.headers.contains_key(header::UPGRADE)
+    }
+
+    /// Returns whether the answer is one.
+    fn is_upgraded_by(&self, status: StatusCode) -> bool {
+        status == StatusCode::SWITCHING_PROTOCOLS
+            || (self.method == Method::CONNECT && status.is_success())
+    }
+}
+
+async fn fetch(pool: &Rc<Shared>, ask: &Ask, mut body: Body) -> Result<Response, Error> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let lease = pool.lease(&ask.origin).await?;
+        let failed = match try_once(ask, lease, body).await? {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
+        };
+        match failed.again {
+            Some(again) if attempt < ATTEMPTS => {
+                pool.note_retry();
+                body = again;
+            }
+            _ => return Err(failed.error),
+        }
+    }
+}
+
+/// An attempt that came to nothing.
+struct Failed {
+    error: Error,
+    /// The body for another one, if another one does no harm.
+    again: Option<Body>,
+}
+
+async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response, Failed>, Error> {
+    let is_empty = body.is_empty();
+    let Some(speaks) = lease.handle.speaks() else {
+        return Ok(Err(gone(&lease, Some(body))));
+    };
+    let switch =
+        (speaks == Speaks::Http1 && ask.asks_for_upgrade()).then(|| lease.handle.expect_switch());
+    let (sending, outgoing) = Sending::new(body);
+    let Some(answer) = lease.send(ask.written(speaks, outgoing), &sending) else {
+        return Ok(Err(gone(&lease, sending.again())));
+    };
+    let mut failed = match run_until_cancelled(answer).await? {
+        Ok(answer) => {
+            let upgraded = switch.filter(|_| ask.is_upgraded_by(answer.status()));
+            if upgraded.is_none() {
+                lease.handle.forget_switch();
+            }
+            return Ok(Ok(Response::new(answer, lease, upgraded)));
+        }
+        Err(failed) => failed,
+    };
+    let was_written = failed.take_message().is_none();
+    let error = failed.into_error();
+    if lease.handle.is_closed() {
+        return Ok(Err(Failed {
+            error: Error::Closed,
+            again: None,
+        }));
+    }
+    if let Some(cause) = sending.take_failure() {
+        return Ok(Err(Failed {
+            error: Error::Body(cause),
+            again: None,
+        }));
+    }
+    let kind = kind_of(&error);
+    let is_harmless = match kind {
+        Kind::GoneAway => {
+            // Before the owner hears of it: the next attempt must not come here.
+            lease.retire_connection();
+            true
+        }
+        Kind::Refused => true,
+        // It was idle, and the peer closed it when, or before, the request came.
+        Kind::Lost if lease.is_reused => {
+            lease.retire_connection();
+            !was_written || (speaks == Speaks::Http1 && is_empty && ask.method.is_idempotent())
+        }
+        Kind::Lost | Kind::Reset(_) | Kind::PeerSilent | Kind::Protocol => false,
+    };
+    Ok(Err(Failed {
+        error: Error::of_hyper(error),
+        again: is_harmless.then(|| sending.again()).flatten(),
+    }))
+}
+
+/// The connection ended between the assignment and the request.
+fn gone(lease: &Lease, again: Option<Body>) -> Failed {
+    let is_closed = lease.handle.is_closed();
+    lease.retire_connection();
+    Failed {
+        error: if is_closed {
+            Error::Closed
+        } else {
+            Error::Lost("it was closed before the request was sent".into())
+        },
+        again: again.filter(|_| !is_closed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_escaped_and_joined() {
+        let mut query = String::new();
+        escape("a b&c=ü*", &mut query);
+        assert_eq!(query, "a+b%26c%3D%C3%BC*");
+        let url = |text: &str| text.parse::<Uri>().expect("a URI");
+        let joined = |text: &str| with_query(&url(text), "x=1").expect(text).to_string();
+        assert_eq!(joined("http://test"), "http://test/?x=1");
+        assert_eq!(joined("http://test/p?y=2"), "http://test/p?y=2&x=1");
+    }
+
+    #[test]
+    fn a_field_that_none_can_be_is_refused_with_its_name() {
+        let error = field("x y", "z").expect_err("a space in a name");
+        assert!(error.contains("name"), "{error}");
+        let error = field("x-test", "a\nb").expect_err("a line end in a value");
+        assert!(error.contains("x-test"), "{error}");
+    }
+}

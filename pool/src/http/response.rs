@@ -1,0 +1,312 @@
+//! Answers: the head, and a body that is read piece by piece.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use quoit::ForeignWait;
+use quoit::sync::oneshot;
+use quoit::time::Instant;
+use quoit_net::http::Upgraded;
+
+use super::Error;
+use super::connection::Switched;
+use super::request::within;
+use super::shared::Lease;
+
+/// The answer to a request: its head is here, its body comes as it is asked for.
+///
+/// It holds its place on the connection until the body was read to the end. Dropped before that, a connection
+/// of HTTP/1 is closed, unless the rest is short and there already; of HTTP/2 only the stream is reset.
+pub struct Response {
+    head: http::response::Parts,
+    body: ResponseBody,
+    upgraded: Option<oneshot::Receiver<Switched>>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.head.status)
+            .field("version", &self.head.version)
+            .field("headers", &self.head.headers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Response {
+    pub(super) fn new(
+        answer: http::Response<Incoming>,
+        lease: Lease,
+        upgraded: Option<oneshot::Receiver<Switched>>,
+    ) -> Self {
+        let (head, incoming) = answer.into_parts();
+        let mut body = ResponseBody {
+            incoming: Some(incoming),
+            lease: Some(lease),
+            wait: ForeignWait::default(),
+            deadline: None,
+        };
+        if upgraded.is_none() {
+            body.note_end();
+        }
+        Self {
+            head,
+            body,
+            upgraded,
+        }
+    }
+
+    pub(super) fn with_deadline(mut self, deadline: Option<Instant>) -> Self {
+        self.body.deadline = deadline;
+        self
+    }
+
+    /// Returns the status code.
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// Returns the version of HTTP that the answer came in.
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// Returns the fields of the head.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// Returns how long the body is, if its head says so.
+    pub fn content_length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// Passes on an answer with a status below 400.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Status`]; the body goes unread.
+    pub fn error_for_status(self) -> Result<Self, Error> {
+        let status = self.status();
+        if status.is_client_error() || status.is_server_error() {
+            return Err(Error::Status(status));
+        }
+        Ok(self)
+    }
+
+    /// Waits for the next piece of the body; `None` at its end. Trailers are passed over: see
+    /// [`into_body`](Self::into_body).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](super::RequestBuilder::send). Cancelled, nothing of the body is lost.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        self.body.chunk().await
+    }
+
+    /// Waits for all of the body, however long it is: for peers that are trusted. Others:
+    /// [`bytes_up_to`](Self::bytes_up_to).
+    ///
+    /// # Errors
+    ///
+    /// As [`chunk`](Self::chunk).
+    pub async fn bytes(self) -> Result<Bytes, Error> {
+        self.bytes_up_to(usize::MAX).await
+    }
+
+    /// Waits for all of the body, if it is no longer than this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`]; as [`chunk`](Self::chunk).
+    pub async fn bytes_up_to(mut self, limit: usize) -> Result<Bytes, Error> {
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        while let Some(piece) = self.chunk().await? {
+            if piece.len() > limit - first.len().max(all.len()) {
+                return Err(Error::TooLong { limit });
+            }
+            // One piece needs no copy.
+            if first.is_empty() && all.is_empty() {
+                first = piece;
+                continue;
+            }
+            if all.is_empty() {
+                all.extend_from_slice(&first);
+            }
+            all.extend_from_slice(&piece);
+        }
+        Ok(if all.is_empty() { first } else { all.freeze() })
+    }
+
+    /// Waits for all of the body, as text: what is no UTF-8 in it is replaced by `U+FFFD`.
+    ///
+    /// # Errors
+    ///
+    /// As [`bytes`](Self::bytes).
+    pub async fn text(self) -> Result<String, Error> {
+        let bytes = self.bytes().await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Returns the body, for those who take any [`http_body::Body`].
+    pub fn into_body(self) -> ResponseBody {
+        self.body
+    }
+
+    /// Takes the connection over that goes on as something else: the answer's status is 101, or 2xx to CONNECT.
+    /// What the peer has sent behind its head comes first. The pool forgets the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`], if the request did not ask for it, or the server said something else. As
+    /// [`send`](super::RequestBuilder::send), if the connection has ended.
+    pub async fn upgrade(mut self) -> Result<Upgraded, Error> {
+        let Some(mut switched) = self.upgraded.take() else {
+            return Err(Error::Request(format!(
+                "the connection goes on with HTTP: the answer is {}, and an upgrade needs 101 to a request \
+                 with the field `upgrade`, or success to CONNECT, over HTTP/1.1",
+                self.status()
+            )));
+        };
+        let (io, early) = match switched.recv().await {
+            Ok(switched) => switched,
+            Err(oneshot::RecvError::Cancelled(cancelled)) => return Err(cancelled.into()),
+            Err(oneshot::RecvError::Closed) => {
+                return Err(self.body.explain(Error::Lost("it was closed".into())));
+            }
+        };
+        let upgraded = io.into_upgraded(early).await;
+        upgraded.map_err(|error| Error::Lost(error.into()))
+    }
+}
+
+/// The body of an answer.
+pub struct ResponseBody {
+    /// Until the end, or a failure.
+    incoming: Option<Incoming>,
+    lease: Option<Lease>,
+    wait: ForeignWait,
+    deadline: Option<Instant>,
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("has_ended", &self.incoming.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResponseBody {
+    /// Waits for the next piece; `None` at the end. Trailers are passed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Response::chunk`].
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        let deadline = self.deadline;
+        let next = async {
+            loop {
+                match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
+                    None => return Ok(None),
+                    Some(Err(error)) => return Err(error),
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Ok(Some(data));
+                        }
+                    }
+                }
+            }
+        };
+        within(deadline, next).await
+    }
+
+    /// At the end of the body the connection is free for the next request; that needs nobody who asks for the
+    /// `None` behind the last piece.
+    fn note_end(&mut self) {
+        if self
+            .incoming
+            .as_ref()
+            .is_some_and(|body| body.is_end_stream())
+        {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        let incoming = self.incoming.take();
+        drop(incoming);
+        if let Some(lease) = &self.lease {
+            // It stays: a request's body that is still being sent ends with the answer.
+            lease.complete();
+        }
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        let is_closed = |lease: &Lease| lease.handle.is_closed();
+        if self.lease.as_ref().is_some_and(is_closed) {
+            return Error::Closed;
+        }
+        error
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        let polled = this.wait.poll(cx, |cx| Pin::new(incoming).poll_frame(cx));
+        match ready!(polled) {
+            Err(cancelled) => Poll::Ready(Some(Err(cancelled.into()))),
+            Ok(None) => {
+                this.end();
+                Poll::Ready(None)
+            }
+            Ok(Some(Ok(frame))) => {
+                this.note_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Ok(Some(Err(error))) => {
+                let error = this.explain(Error::of_hyper(error));
+                let incoming = this.incoming.take();
+                let lease = this.lease.take();
+                drop((incoming, lease));
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.incoming {
+            Some(incoming) => incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let (Some(lease), Some(rest)) = (&self.lease, self.incoming.take()) {
+            lease.leave(rest);
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! A pool's state, and what carries out what it decides.
+//!
+//! The [`Registry`] decides, in single steps; what it wants done is done here, when it is not borrowed any
+//! more. A [`Lease`] is a place on a connection: whoever drops it gives it back.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::rc::Rc;
+
+use http::Request;
+use hyper::body::Incoming;
+use quoit::sync::Event;
+use quoit::sync::oneshot::{self, RecvError};
+use quoit::time::Instant;
+use quoit::{Cancelled, Scope};
+
+use super::Counts;
+use super::Error;
+use super::body::{OutgoingBody, Sending};
+use super::config::Config;
+use super::connection::{Answer, Handle, Stop};
+use super::origin::Origin;
+use super::registry::{ConnectionId, Effect, Registry, Speaks, Ticket};
+use super::streams::{Fate, StreamId};
+
+pub(super) struct Shared {
+    pub(super) config: Rc<Config>,
+    registry: RefCell<Registry<Origin>>,
+    handles: RefCell<HashMap<ConnectionId, Rc<Handle>>>,
+    waiting: RefCell<HashMap<Ticket, oneshot::Sender<Result<Lease, Error>>>>,
+    retries: Cell<u64>,
+    /// The pool is closed, and all owners have ended.
+    emptied: Rc<Event>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    /// Nobody can ask any more, and no answer is being read.
+    fn drop(&mut self) {
+        for handle in self.handles.get_mut().values() {
+            handle.stop(Stop::Closed);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(config: Config) -> Rc<Self> {
+        Rc::new(Self {
+            registry: RefCell::new(Registry::new(config.limits.clone())),
+            config: Rc::new(config),
+            handles: RefCell::default(),
+            waiting: RefCell::default(),
+            retries: Cell::default(),
+            emptied: Rc::default(),
+        })
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let registry = self.registry.borrow();
+        let tally = registry.tally();
+        Counts {
+            connects: tally.connects,
+            failed_connects: tally.failed_connects,
+            reuses: tally.reuses,
+            retries: self.retries.get(),
+            evictions: tally.evictions,
+            expiries: tally.expiries,
+            retired: tally.retired,
+            connections: registry.connections(),
+            idle: registry.idle(),
+            waiting: registry.waiting(),
+        }
+    }
+
+    pub(super) fn note_retry(&self) {
+        self.retries.set(self.retries.get() + 1);
+    }
+
+    /// Returns whether somebody waits for a connection.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.registry.borrow().waiting() > 0
+    }
+
+    /// Waits for a place on a connection.
+    pub(super) async fn lease(self: &Rc<Self>, origin: &Origin) -> Result<Lease, Error> {
+        quoit::check()?;
+        let speaks = match (origin.is_encrypted, self.config.has_prior_knowledge) {
+            (true, _) => None,
+            (false, true) => Some(Speaks::Http2),
+            (false, false) => Some(Speaks::Http1),
+        };
+        let (sender, mut receiver) = oneshot::channel();
+        let (ticket, effects) = self.registry.borrow_mut().ask(origin.clone(), speaks);
+        self.waiting.borrow_mut().insert(ticket, sender);
+        let _leaves = Leaves { pool: self, ticket };
+        self.perform(effects, None);
+        let Some(limit) = self.config.pool_timeout else {
+            return received(receiver.recv().await);
+        };
+        if let Ok(lease) = receiver.try_recv() {
+            return lease;
+        }
+        let waiting = async { received(receiver.recv().await) };
+        let leased = Scope::new().timeout(limit).run(waiting).await?;
+        leased.ok_or(Error::PoolTimeout { waited: limit })
+    }
+
+    /// A connection is there, for so many requests at a time.
+    pub(super) fn connected(self: &Rc<Self>, id: ConnectionId, speaks: Speaks, limit: usize) {
+        let now = Instant::now();
+        let effects = self.registry.borrow_mut().connected(id, speaks, limit, now);
+        self.perform(effects, None);
+    }
+
+    pub(super) fn not_connected(self: &Rc<Self>, id: ConnectionId, error: &Error) {
+        let effects = self.registry.borrow_mut().not_connected(id);
+        self.perform(effects, Some(error));
+    }
+
+    pub(super) fn set_limit(self: &Rc<Self>, id: ConnectionId, limit: usize) {
+        let effects = self.registry.borrow_mut().set_limit(id, limit);
+        self.perform(effects, None);
+    }
+
+    pub(super) fn ended(self: &Rc<Self>, id: ConnectionId, stream: StreamId, fate: Fate) {
+        let now = Instant::now();
+        let effects = self.registry.borrow_mut().ended(id, stream, fate, now);
+        self.perform(effects, None);
+    }
+
+    pub(super) fn retire(self: &Rc<Self>, id: ConnectionId) {
+        let effects = self.registry.borrow_mut().retire(id);
+        self.perform(effects, None);
+    }
+
+    pub(super) fn expire(self: &Rc<Self>, id: ConnectionId) {
+        let effects = self.registry.borrow_mut().expire(id, Instant::now());
+        self.perform(effects, None);
+    }
+
+    pub(super) fn gone(self: &Rc<Self>, id: ConnectionId) {
+        let handle = self.handles.borrow_mut().remove(&id);
+        drop(handle);
+        let effects = self.registry.borrow_mut().gone(id);
+        self.perform(effects, None);
+        self.look_whether_empty();
+    }
+
+    /// Refuses whatever comes, and lets all connections end.
+    pub(super) fn begin_close(self: &Rc<Self>) {
+        let effects = self.registry.borrow_mut().close();
+        // Those as well that were about to end for another reason: whoever is on them is to hear this one.
+        let handles: Vec<_> = self.handles.borrow().values().cloned().collect();
+        for handle in handles {
+            handle.stop(Stop::Closed);
+        }
+        self.perform(effects, None);
+        self.look_whether_empty();
+    }
+
+    /// Waits until nothing is left of a pool that was closed.
+    pub(super) async fn emptied(&self) -> Result<(), Cancelled> {
+        self.emptied.wait().await
+    }
+
+    fn look_whether_empty(&self) {
+        let registry = self.registry.borrow();
+        let is_empty = registry.is_closed() && registry.connections() == 0;
+        drop(registry);
+        if is_empty {
+            self.emptied.set();
+        }
+    }
+
+    fn perform(self: &Rc<Self>, effects: Vec<Effect<Origin>>, failure: Option<&Error>) {
+        for effect in effects {
+            match effect {
+                Effect::Give {
+                    ticket,
+                    connection,
+                    stream,
+                    is_reused,
+                } => self.give(ticket, connection, stream, is_reused),
+                Effect::Fail { ticket } => {
+                    let error = failure.expect("a connect has failed").once_more();
+                    self.answer(ticket, Err(error));
+                }
+                Effect::Refuse { ticket } => self.answer(ticket, Err(Error::Closed)),
+                Effect::Connect { connection, origin } => {
+                    let handle = Handle::start(self, connection, origin);
+                    self.handles.borrow_mut().insert(connection, handle);
+                }
+                Effect::Arm { connection, at } => {
+                    if let Some(handle) = self.handle(connection) {
+                        handle.arm(Some(at));
+                    }
+                }
+                Effect::Close { connection } => {
+                    if let Some(handle) = self.handle(connection) {
+                        handle.stop(Stop::Useless);
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle(&self, id: ConnectionId) -> Option<Rc<Handle>> {
+        self.handles.borrow().get(&id).cloned()
+    }
+
+    fn give(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        connection: ConnectionId,
+        stream: StreamId,
+        is_reused: bool,
+    ) {
+        let handle = self.handle(connection).expect("its owner has not ended");
+        handle.arm(None);
+        let lease = Lease {
+            pool: Rc::clone(self),
+            handle,
+            stream,
+            is_reused,
+            sending: RefCell::default(),
+            is_over: Cell::new(false),
+        };
+        self.answer(ticket, Ok(lease));
+    }
+
+    fn answer(&self, ticket: Ticket, answer: Result<Lease, Error>) {
+        let waiting = self.waiting.borrow_mut().remove(&ticket);
+        if let Some(waiting) = waiting {
+            // Whoever has gone meanwhile gives the lease back by dropping it.
+            drop(waiting.send(answer));
+        }
+    }
+}
+
+fn received(received: Result<Result<Lease, Error>, RecvError>) -> Result<Lease, Error> {
+    match received {
+        Ok(lease) => lease,
+        Err(RecvError::Cancelled(cancelled)) => Err(cancelled.into()),
+        Err(RecvError::Closed) => Err(Error::Closed),
+    }
+}
+
+/// Takes one who waits out of the line, if he still stands there.
+struct Leaves<'a> {
+    pool: &'a Rc<Shared>,
+    ticket: Ticket,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        let waiting = self.pool.waiting.borrow_mut().remove(&self.ticket);
+        if waiting.is_some() {
+            let effects = self.pool.registry.borrow_mut().leave(self.ticket);
+            self.pool.perform(effects, None);
+        }
+    }
+}
+
+/// A place on a connection, for one request.
+pub(super) struct Lease {
+    pub(super) pool: Rc<Shared>,
+    pub(super) handle: Rc<Handle>,
+    stream: StreamId,
+    pub(super) is_reused: bool,
+    /// The request's body, once it was handed to the connection.
+    sending: RefCell<Option<Rc<Sending>>>,
+    is_over: Cell<bool>,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("connection", &self.handle.id)
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    /// Hands the request to hyper; `None` if the connection has gone.
+    pub(super) fn send(
+        &self,
+        request: Request<OutgoingBody>,
+        sending: &Rc<Sending>,
+    ) -> Option<Answer> {
+        let answer = self.handle.send(request)?;
+        self.sending.replace(Some(Rc::clone(sending)));
+        Some(answer)
+    }
+
+    /// The answer was read to its end.
+    pub(super) fn complete(&self) {
+        if self.is_over.replace(true) {
+            return;
+        }
+        match self.handle.speaks() {
+            Some(Speaks::Http1) => {
+                self.settles();
+                self.handle.settle(self.stream);
+            }
+            Some(Speaks::Http2) | None => self.end(Fate::Reusable),
+        }
+    }
+
+    /// The answer is not wanted any more, and this is what was not read of it.
+    pub(super) fn leave(&self, rest: Incoming) {
+        if self.is_over.get() {
+            return;
+        }
+        let is_sent = self
+            .sending
+            .borrow()
+            .as_ref()
+            .is_none_or(|sending| sending.is_done());
+        if is_sent && self.handle.speaks() == Some(Speaks::Http1) {
+            self.is_over.set(true);
+            self.settles();
+            self.handle.drain(self.stream, rest);
+        }
+    }
+
+    /// The connection takes nothing new.
+    pub(super) fn retire_connection(&self) {
+        self.pool.retire(self.handle.id);
+    }
+
+    fn settles(&self) {
+        self.pool.registry.borrow_mut().settles(self.handle.id);
+    }
+
+    fn end(&self, fate: Fate) {
+        self.pool.ended(self.handle.id, self.stream, fate);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let sending = self.sending.take();
+        let was_sent = sending.is_some();
+        if let Some(sending) = sending
+            && !sending.is_done()
+        {
+            sending.stop();
+        }
+        if self.is_over.get() {
+            return;
+        }
+        let fate = match self.handle.speaks() {
+            _ if !was_sent => Fate::Reusable,
+            Some(Speaks::Http2) => Fate::Reusable,
+            Some(Speaks::Http1) | None => Fate::Unfit,
+        };
+        self.end(fate);
+    }
+}
