@@ -1,38 +1,419 @@
-//! HTTP/1.1: connections that are used again, or closed.
+//! HTTP/1.1: connections that are used again, expire, or become something else.
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{StatusCode, Version};
 use quoit::spawn;
-use quoit_pool::http::Client;
-use tests::on_core;
+use quoit::time::sleep;
+use quoit_net::http::body;
+use quoit_pool::http::{Body, Error};
+use tests::{Kernel, conform};
 
-use crate::patient;
-use crate::peer::Host;
-
-/// Asks for the text of an answer.
-async fn text(client: &Client, url: &str) -> String {
-    let answer = client.get(url).send().await.expect("an answer");
-    answer.text().await.expect("all of it")
-}
+use crate::peer::{Host, end_of};
+use crate::{close, patient, text, until};
 
 #[test]
 fn p040_two_requests_in_turn_share_a_connection() {
-    on_core(|_| async {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| peer.count());
+        let client = patient().build().expect("a client");
+        for number in 0..5 {
+            assert_eq!(text(&client, &url).await.expect("an answer"), number.to_string());
+        }
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.reuses), (1, 4), "{counts:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p040_a_short_rest_that_is_there_is_taken_off_the_connection() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| peer.count());
+        let client = patient().build().expect("a client");
+        for _ in 0..3 {
+            let answer = client.get(&url).send().await.expect("an answer");
+            assert_eq!(answer.status(), StatusCode::OK);
+            drop(answer);
+        }
+        let counts = client.pool().counts();
+        if Kernel::here().counts_exactly() {
+            assert_eq!(counts.connects, 1, "{counts:?}");
+        }
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p040_an_answer_that_is_long_or_late_costs_its_connection() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let heads = [
+            "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        ];
+        let serving = host.serve(move |number, mut peer| async move {
+            peer.head().await;
+            match heads.get(number) {
+                Some(head) => {
+                    peer.say(head).await;
+                    peer.end().await;
+                }
+                None => peer.answer("whole").await,
+            }
+        });
+        let client = patient().build().expect("a client");
+        for _ in heads {
+            drop(client.get(&url).send().await.expect("an answer"));
+        }
+        assert_eq!(text(&client, &url).await.expect("an answer"), "whole");
+        let counts = client.pool().counts();
+        assert_eq!(counts.connects, 3, "{counts:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p044_an_idle_timeout_of_zero_closes_at_once() {
+    conform(|_| async {
         let host = Host::new();
         let url = host.url();
         let serving = spawn(async move {
             let mut peer = host.accept().await;
-            for text in ["one", "two"] {
-                let head = peer.head().await.expect("a request");
-                assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
-                peer.answer(text).await;
+            peer.head().await.expect("a request");
+            peer.answer("once").await;
+            peer.end().await;
+        });
+        let client = patient().idle_timeout(Duration::ZERO).build();
+        let client = client.expect("a client");
+        assert_eq!(text(&client, &url).await.expect("an answer"), "once");
+        serving.await.expect("the connection ends");
+        until(|| client.pool().counts().connections == 0).await;
+        assert_eq!(client.pool().counts().expiries, 1);
+    });
+}
+
+#[test]
+fn p044_a_connection_expires_at_its_time_and_not_if_it_is_used_before() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = spawn(async move {
+            let peer = host.accept().await;
+            peer.count().await;
+        });
+        let client = patient().idle_timeout(Duration::from_millis(50)).build();
+        let client = client.expect("a client");
+        let pause = if Kernel::here().counts_exactly() && Kernel::here().is_simulated() {
+            Duration::from_millis(49)
+        } else {
+            Duration::from_millis(5)
+        };
+        let mut used = 0;
+        for _ in 0..3 {
+            if client.pool().counts().expiries > 0 {
+                // A machine under load has taken that long; the simulated one has not.
+                break;
+            }
+            text(&client, &url).await.expect("an answer");
+            used += 1;
+            if used < 3 {
+                sleep(pause).await.expect("nobody cancels");
+            }
+        }
+        if Kernel::here().is_simulated() && Kernel::here().counts_exactly() {
+            assert_eq!((used, client.pool().counts().connects), (3, 1));
+        }
+        serving.await.expect("the connection ends");
+        until(|| client.pool().counts().connections == 0).await;
+        assert_eq!(client.pool().counts().expiries, 1);
+    });
+}
+
+#[test]
+fn p044_without_a_timeout_a_connection_stays() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| peer.count());
+        let client = patient().build().expect("a client");
+        text(&client, &url).await.expect("an answer");
+        if Kernel::here().is_simulated() {
+            sleep(Duration::from_secs(100_000)).await.expect("nobody cancels");
+        }
+        assert_eq!(text(&client, &url).await.expect("an answer"), "1");
+        assert_eq!(client.pool().counts().connects, 1);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p044_a_pool_that_keeps_none_closes_each() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| peer.count());
+        let client = patient().max_idle(0).build().expect("a client");
+        for _ in 0..2 {
+            assert_eq!(text(&client, &url).await.expect("an answer"), "0");
+        }
+        until(|| client.pool().counts().connections == 0).await;
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.evictions), (2, 2), "{counts:?}");
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p052_a_request_that_meets_a_closed_connection_is_sent_again_once() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let asked = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&asked);
+        let serving = host.serve(move |number, mut peer| {
+            let asked = Rc::clone(&counted);
+            async move {
+                peer.head().await.expect("a request");
+                asked.set(asked.get() + 1);
+                peer.answer("first").await;
+                if number == 0 {
+                    // The next request is read, and then there is nobody.
+                    peer.head().await.expect("a second request");
+                    asked.set(asked.get() + 1);
+                    return;
+                }
+                peer.end().await;
+            }
+        });
+        let client = patient().build().expect("a client");
+        for _ in 0..2 {
+            assert_eq!(text(&client, &url).await.expect("an answer"), "first");
+        }
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.retries), (2, 1), "{counts:?}");
+        assert_eq!(asked.get(), 3, "the second was sent twice");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p052_a_request_whose_body_had_begun_is_not_sent_again() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(move |_, mut peer| async move {
+            peer.head().await.expect("a request");
+            peer.answer("first").await;
+            peer.head().await.expect("a second request");
+            peer.exactly(4).await.expect("its body");
+        });
+        let client = patient().build().expect("a client");
+        text(&client, &url).await.expect("an answer");
+        let second = client.post(&url).body("body").send().await;
+        assert!(matches!(second, Err(Error::Lost(_))), "{second:?}");
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.retries), (1, 0), "{counts:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p054_a_pool_that_is_closed_ends_what_is_under_way() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|number, mut peer| async move {
+            peer.head().await;
+            if number == 1 {
+                peer.say("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
             }
             peer.end().await;
         });
-        let client = patient().build().expect("a client");
-        assert_eq!(text(&client, &url).await, "one");
-        assert_eq!(text(&client, &url).await, "two");
-        let counts = client.pool().counts();
-        assert_eq!((counts.connects, counts.reuses), (1, 1), "{counts:?}");
+        let client = patient().max_connections(2).build().expect("a client");
+        let mut asking = Vec::new();
+        for _ in 0..3 {
+            let (client, url) = (client.clone(), url.clone());
+            asking.push(spawn(async move { text(&client, &url).await }));
+        }
+        until(|| client.pool().counts().connects == 2).await;
         client.pool().close().await.expect("nobody cancels");
+        assert_eq!(client.pool().counts().connections, 0);
+        for asking in asking {
+            let ended = asking.await.expect("no panic");
+            assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+        }
+        let late = text(&client, &url).await;
+        assert!(matches!(late, Err(Error::Closed)), "{late:?}");
+        // And once more, which has nothing left to do.
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn a_pool_that_is_dropped_closes_its_connections() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = spawn(async move {
+            let peer = host.accept().await;
+            peer.count().await;
+        });
+        let client = patient().build().expect("a client");
+        text(&client, &url).await.expect("an answer");
+        drop(client);
+        serving.await.expect("the connection ends");
+    });
+}
+
+#[test]
+fn p055_an_upgraded_stream_comes_with_what_was_read_already() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = spawn(async move {
+            let mut peer = host.accept().await;
+            let head = peer.head().await.expect("a request");
+            assert!(head.contains("upgrade: echo\r\n"), "{head}");
+            let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+            peer.say(format!("{head}early")).await;
+            let said = peer.exactly(4).await.expect("what the client says");
+            peer.say(said).await;
+            peer.end().await;
+        });
+        let client = patient().build().expect("a client");
+        let request = client.get(&url).header("connection", "upgrade");
+        let answer = request.header("upgrade", "echo").send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+        let stream = answer.upgrade().await.expect("a stream");
+        until(|| client.pool().counts().connections == 0).await;
+        // What becomes of the pool is nothing to the stream.
+        close(client).await;
+        stream.write_all(b"ping").await.expect("connected");
+        let mut came = Vec::new();
+        while came.len() < 9 {
+            let bytes = stream.recv().await.expect("connected");
+            came.extend_from_slice(&bytes.expect("no end"));
+        }
+        assert_eq!(came, b"earlyping");
+        drop(stream);
+        serving.await.expect("the connection ends");
+    });
+}
+
+#[test]
+fn p055_an_answer_that_upgrades_nothing_leaves_the_connection_to_the_pool() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| peer.count());
+        let client = patient().build().expect("a client");
+        for _ in 0..2 {
+            let request = client.get(&url).header("connection", "upgrade");
+            let answer = request.header("upgrade", "echo").send().await;
+            let refused = answer.expect("an answer").upgrade().await;
+            let refused = refused.expect_err("nothing was upgraded").to_string();
+            assert!(refused.contains("200"), "{refused}");
+        }
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn bodies_are_sent_whole_or_in_pieces() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = spawn(async move {
+            let mut peer = host.accept().await;
+            let head = peer.head().await.expect("a request");
+            assert!(head.contains("content-length: 5\r\n"), "{head}");
+            assert_eq!(peer.exactly(5).await.expect("a body"), b"whole");
+            peer.answer("one").await;
+            let head = peer.head().await.expect("a request");
+            assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+            let chunks = b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n";
+            assert_eq!(peer.exactly(chunks.len()).await.expect("a body"), chunks);
+            peer.answer("two").await;
+            peer.end().await;
+        });
+        let client = patient().build().expect("a client");
+        let answer = client.post(&url).body("whole").send().await;
+        let answer = answer.expect("an answer").text().await;
+        assert_eq!(answer.expect("all of it"), "one");
+        let (sender, pieces) = body::channel(1);
+        let making = spawn(async move {
+            for piece in ["one", "two"] {
+                sender.send(piece).await.expect("somebody takes it");
+            }
+        });
+        let answer = client.put(&url).body(pieces).send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.version(), Version::HTTP_11);
+        assert_eq!(answer.text().await.expect("all of it"), "two");
+        making.await.expect("it ends");
+        assert_eq!(client.pool().counts().connects, 1);
+        close(client).await;
         serving.await.expect("it ends");
     });
+}
+
+#[test]
+fn a_body_that_fails_or_panics_is_its_requests_failure() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|number, mut peer| async move {
+            peer.head().await;
+            match number {
+                0 | 1 => peer.end().await,
+                _ => peer.answer("well").await,
+            }
+        });
+        let client = patient().build().expect("a client");
+        let (sender, pieces) = body::channel(1);
+        sender.fail("no more of it");
+        let failed = client.put(&url).body(pieces).send().await;
+        let failed = failed.expect_err("its body failed").to_string();
+        assert!(failed.contains("no more of it"), "{failed}");
+
+        let panicking = Body::new(Panics);
+        let failed = client.put(&url).body(panicking).send().await;
+        let failed = failed.expect_err("its body panicked").to_string();
+        assert!(failed.contains("as it should"), "{failed}");
+
+        assert_eq!(text(&client, &url).await.expect("an answer"), "well");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+struct Panics;
+
+impl http_body::Body for Panics {
+    type Data = bytes::Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>> {
+        panic!("as it should")
+    }
 }

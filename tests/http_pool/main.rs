@@ -3,12 +3,46 @@
 //!
 //! A test that stands for a scenario is named after it.
 
+mod cancels;
+mod errors;
+mod frames;
 mod http1;
+mod http2;
+mod limits;
 mod peer;
+mod serving;
 
-use quoit_pool::http::{Client, ClientBuilder};
+use std::time::Duration;
 
-/// A client whose pool closes nothing by itself.
+use quoit_pool::http::{Client, ClientBuilder, Error};
+
+/// A time that no test waits for.
+pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+/// A client whose pool closes nothing by itself, and is patient.
 pub(crate) fn patient() -> ClientBuilder {
-    Client::builder().idle_timeout(None).without_keep_alive()
+    Client::builder()
+        .idle_timeout(None)
+        .pool_timeout(None)
+        .connect_timeout(LONG)
+        .without_keep_alive()
+}
+
+/// Asks for the text of an answer.
+pub(crate) async fn text(client: &Client, url: &str) -> Result<String, Error> {
+    client.get(url).send().await?.text().await
+}
+
+/// Closes the pool of a client.
+pub(crate) async fn close(client: Client) {
+    client.pool().close().await.expect("nobody cancels");
+    assert_eq!(client.pool().counts().connections, 0);
+}
+
+/// Lets other tasks of the core go on until this is so.
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        let pause = quoit::time::sleep(Duration::from_micros(200));
+        pause.await.expect("nobody cancels");
+    }
 }

@@ -1,0 +1,203 @@
+//! What goes wrong before there is an answer: each says what it is.
+
+use std::time::Duration;
+
+use quoit::{spawn, time};
+use quoit_pool::http::Error;
+use tests::{conform, full_address, on_ring, refusing_address};
+
+use crate::peer::{Host, end_of, trusting};
+use crate::{close, patient, text};
+
+#[test]
+fn p051_nobody_listens() {
+    conform(|_| async {
+        let address = refusing_address().await;
+        let client = patient().build().expect("a client");
+        let refused = text(&client, &format!("http://{address}/")).await;
+        match refused {
+            Err(Error::Connect { origin, cause }) => {
+                assert_eq!(origin, format!("http://{address}"));
+                assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(client.pool().counts().failed_connects, 1);
+        close(client).await;
+    });
+}
+
+/// No resolver knows this one (RFC 6761, section 6.4), and asking takes a thread: on the real ring alone.
+#[test]
+fn p051_nobody_knows_the_name() {
+    on_ring(|_| async {
+        let client = patient().build().expect("a client");
+        let unknown = text(&client, "http://nobody.invalid/").await;
+        assert!(
+            matches!(&unknown, Err(Error::Name { host, .. }) if host == "nobody.invalid"),
+            "{unknown:?}"
+        );
+        close(client).await;
+    });
+}
+
+#[test]
+fn p051_the_server_is_somebody_else() {
+    conform(|_| async {
+        let host = Host::encrypted(&[b"http/1.1"]);
+        let address = host.address();
+        let serving = host.serve(|_, peer| peer.count());
+        let builder = patient().tls(trusting());
+        let builder = builder.addresses("other.test", &[address]);
+        let builder = builder.addresses("site.test", &[address]);
+        let client = builder.build().expect("a client");
+        let wrong = text(&client, "https://other.test/").await;
+        match &wrong {
+            Err(Error::Tls { origin, cause }) => {
+                assert_eq!(origin, "https://other.test");
+                let cause = cause.to_string();
+                assert!(cause.contains("not valid for name"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let right = text(&client, "https://site.test/").await;
+        assert_eq!(right.expect("an answer"), "0");
+        assert_eq!(client.pool().counts().connections, 1);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p051_the_peer_speaks_something_else() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            peer.say("SSH-2.0-somebody\r\n\r\n").await;
+            peer.end().await;
+        });
+        let client = patient().build().expect("a client");
+        let strange = text(&client, &url).await;
+        assert!(matches!(strange, Err(Error::Protocol(_))), "{strange:?}");
+        let builder = patient().http2_prior_knowledge();
+        let strange = text(&builder.build().expect("a client"), &url).await;
+        assert!(
+            matches!(strange, Err(Error::Protocol(_) | Error::Lost(_))),
+            "{strange:?}"
+        );
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p051_the_peer_says_nothing_and_goes() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            peer.head().await;
+        });
+        let client = patient().build().expect("a client");
+        let lost = text(&client, &url).await;
+        assert!(matches!(lost, Err(Error::Lost(_))), "{lost:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn a_connect_has_its_time() {
+    conform(|_| async {
+        let (address, queue) = full_address().await;
+        let builder = patient().connect_timeout(Duration::from_millis(100));
+        let client = builder.build().expect("a client");
+        let late = text(&client, &format!("http://{address}/")).await;
+        match late {
+            Err(Error::Connect { cause, .. }) => {
+                assert_eq!(cause.kind(), std::io::ErrorKind::TimedOut);
+            }
+            other => panic!("{other:?}"),
+        }
+        close(client).await;
+        drop(queue);
+    });
+}
+
+/// Happy eyeballs: the second address is tried beside the first, which neither answers nor fails, and the
+/// first is given up; one that fails is followed by the next at once.
+#[test]
+fn the_first_address_that_answers_is_taken() {
+    conform(|_| async {
+        let (silent, queue) = full_address().await;
+        let refusing = refusing_address().await;
+        let host = Host::new();
+        let good = host.address();
+        let serving = host.serve(|_, peer| peer.count());
+        let builder = patient().addresses("slow.test", &[silent, good]);
+        let builder = builder.addresses("quick.test", &[refusing, good, silent]);
+        let client = builder.build().expect("a client");
+
+        let begun = time::Instant::now();
+        assert_eq!(text(&client, "http://slow.test/").await.expect("an answer"), "0");
+        assert!(begun.elapsed() >= Duration::from_millis(250), "the first has its time");
+        let asked = spawn({
+            let client = client.clone();
+            async move { text(&client, "http://quick.test/").await }
+        });
+        assert_eq!(asked.await.expect("no panic").expect("an answer"), "0");
+        assert_eq!(client.pool().counts().connections, 2);
+        close(client).await;
+        end_of(serving).await;
+        drop(queue);
+    });
+}
+
+#[test]
+fn all_who_wait_for_a_connect_hear_why_it_failed() {
+    conform(|_| async {
+        let address = refusing_address().await;
+        let builder = patient().http2_prior_knowledge();
+        let client = builder.build().expect("a client");
+        let url = format!("http://{address}/");
+        let asking: Vec<_> = (0..5)
+            .map(|_| {
+                let (client, url) = (client.clone(), url.clone());
+                spawn(async move { text(&client, &url).await })
+            })
+            .collect();
+        for asking in asking {
+            let refused = asking.await.expect("no panic");
+            assert!(matches!(refused, Err(Error::Connect { .. })), "{refused:?}");
+        }
+        assert_eq!(client.pool().counts().failed_connects, 1);
+        close(client).await;
+    });
+}
+
+#[test]
+fn what_is_no_request_is_refused_with_what_to_say_instead() {
+    conform(|_| async {
+        let client = patient().build().expect("a client");
+        let cases = [
+            ("/path", "http://host/path"),
+            ("http://te st/", "is no URL"),
+            ("https://site.test/", "`ClientTls`"),
+            ("ftp://site.test/", "http and https"),
+        ];
+        for (url, said) in cases {
+            match text(&client, url).await {
+                Err(Error::Request(what)) => assert!(what.contains(said), "{url}: {what}"),
+                other => panic!("{url}: {other:?}"),
+            }
+        }
+        let split = client.get("http://site.test/").header("x-test", "a\nb");
+        let split = split.send().await;
+        assert!(matches!(split, Err(Error::Request(_))), "{split:?}");
+        assert_eq!(client.pool().counts().connects, 0);
+        let builder = patient().max_connections(0);
+        let refused = builder.build().expect_err("no room at all").to_string();
+        assert!(refused.contains("max_connections is 0"), "{refused}");
+    });
+}
