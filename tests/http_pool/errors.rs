@@ -140,8 +140,14 @@ fn the_first_address_that_answers_is_taken() {
         let client = builder.build().expect("a client");
 
         let begun = time::Instant::now();
-        assert_eq!(text(&client, "http://slow.test/").await.expect("an answer"), "0");
-        assert!(begun.elapsed() >= Duration::from_millis(250), "the first has its time");
+        assert_eq!(
+            text(&client, "http://slow.test/").await.expect("an answer"),
+            "0"
+        );
+        assert!(
+            begun.elapsed() >= Duration::from_millis(250),
+            "the first has its time"
+        );
         let asked = spawn({
             let client = client.clone();
             async move { text(&client, "http://quick.test/").await }

@@ -22,7 +22,10 @@ fn p040_two_requests_in_turn_share_a_connection() {
         let serving = host.serve(|_, peer| peer.count());
         let client = patient().build().expect("a client");
         for number in 0..5 {
-            assert_eq!(text(&client, &url).await.expect("an answer"), number.to_string());
+            assert_eq!(
+                text(&client, &url).await.expect("an answer"),
+                number.to_string()
+            );
         }
         let counts = client.pool().counts();
         assert_eq!((counts.connects, counts.reuses), (1, 4), "{counts:?}");
@@ -149,7 +152,9 @@ fn p044_without_a_timeout_a_connection_stays() {
         let client = patient().build().expect("a client");
         text(&client, &url).await.expect("an answer");
         if Kernel::here().is_simulated() {
-            sleep(Duration::from_secs(100_000)).await.expect("nobody cancels");
+            sleep(Duration::from_secs(100_000))
+                .await
+                .expect("nobody cancels");
         }
         assert_eq!(text(&client, &url).await.expect("an answer"), "1");
         assert_eq!(client.pool().counts().connects, 1);
@@ -167,8 +172,8 @@ fn p044_a_pool_that_keeps_none_closes_each() {
         let client = patient().max_idle(0).build().expect("a client");
         for _ in 0..2 {
             assert_eq!(text(&client, &url).await.expect("an answer"), "0");
+            until(|| client.pool().counts().connections == 0).await;
         }
-        until(|| client.pool().counts().connections == 0).await;
         let counts = client.pool().counts();
         assert_eq!((counts.connects, counts.evictions), (2, 2), "{counts:?}");
         end_of(serving).await;
@@ -239,7 +244,8 @@ fn p054_a_pool_that_is_closed_ends_what_is_under_way() {
         let serving = host.serve(|number, mut peer| async move {
             peer.head().await;
             if number == 1 {
-                peer.say("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
+                peer.say("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+                    .await;
             }
             peer.end().await;
         });
@@ -289,7 +295,8 @@ fn p055_an_upgraded_stream_comes_with_what_was_read_already() {
             let mut peer = host.accept().await;
             let head = peer.head().await.expect("a request");
             assert!(head.contains("upgrade: echo\r\n"), "{head}");
-            let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+            let head =
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
             peer.say(format!("{head}early")).await;
             let said = peer.exactly(4).await.expect("what the client says");
             peer.say(said).await;

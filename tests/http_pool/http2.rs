@@ -1,1 +1,525 @@
-//! x
+//! HTTP/2: many requests on a connection, against a server that says frame by frame what it is told.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::Version;
+use quoit::{JoinHandle, Scope, spawn};
+use quoit_net::http::body;
+use quoit_pool::http::{Client, Error};
+use tests::{bytes, conform};
+
+use crate::frames::{CANCEL, DATA, ENHANCE_YOUR_CALM, Frames, HEADERS, REFUSED_STREAM, RST_STREAM};
+use crate::peer::{Host, end_of, trusting};
+use crate::{close, patient, text, until};
+
+fn prior() -> Client {
+    let builder = patient().http2_prior_knowledge();
+    builder.build().expect("a client")
+}
+
+/// Starts so many requests at once.
+fn ask(client: &Client, url: &str, count: usize) -> Vec<JoinHandle<Result<String, Error>>> {
+    (0..count)
+        .map(|_| {
+            let (client, url) = (client.clone(), url.to_owned());
+            spawn(async move { text(&client, &url).await })
+        })
+        .collect()
+}
+
+/// Answers each request when no further one may come, the oldest first; notes how many there were at most.
+async fn answer_when_full(mut frames: Frames, limit: usize, total: usize, most: &Cell<usize>) {
+    let mut open = VecDeque::new();
+    let mut seen = 0;
+    loop {
+        while seen < total && open.len() < limit {
+            let Some(stream) = frames.request().await else {
+                return;
+            };
+            open.push_back(stream);
+            seen += 1;
+            most.set(most.get().max(open.len()));
+        }
+        let Some(stream) = open.pop_front() else {
+            return frames.end().await;
+        };
+        frames.answer(stream, "done").await;
+    }
+}
+
+#[test]
+fn p041_a_hundred_requests_at_once_share_one_connection_within_its_limit() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let most = Rc::new(Cell::new(0));
+        let noted = Rc::clone(&most);
+        let serving = host.serve(move |_, peer| {
+            let most = Rc::clone(&noted);
+            async move {
+                let frames = Frames::greet(peer, 10).await.expect("a preface");
+                answer_when_full(frames, 10, 100, &most).await;
+            }
+        });
+        let client = prior();
+        for asking in ask(&client, &url, 100) {
+            let text = asking.await.expect("no panic").expect("an answer");
+            assert_eq!(text, "done");
+        }
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.reuses), (1, 99), "{counts:?}");
+        assert_eq!(most.get(), 10);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p042_an_origin_that_speaks_only_http1_gets_connections_up_to_the_limit() {
+    conform(|_| async {
+        let host = Host::encrypted(&[b"http/1.1"]);
+        let (url, address) = (host.url(), host.address());
+        let connections = Rc::new(Cell::new(0));
+        let noted = Rc::clone(&connections);
+        let serving = host.serve(move |_, peer| {
+            noted.set(noted.get() + 1);
+            peer.count()
+        });
+        let builder = patient().tls(trusting()).max_connections_per_origin(3);
+        let client = builder.addresses("site.test", &[address]).build();
+        let client = client.expect("a client");
+        for asking in ask(&client, &url, 20) {
+            asking.await.expect("no panic").expect("an answer");
+        }
+        let counts = client.pool().counts();
+        assert!((1..=3).contains(&counts.connects), "{counts:?}");
+        assert_eq!(counts.connects + counts.reuses, 20, "{counts:?}");
+        assert!(connections.get() <= 3);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn both_protocols_are_offered_and_the_better_one_is_spoken() {
+    conform(|_| async {
+        let host = Host::encrypted(&[b"h2", b"http/1.1"]);
+        let (url, address) = (host.url(), host.address());
+        let serving = host.serve(|_, peer| async move {
+            let frames = Frames::greet(peer, 100).await.expect("a preface");
+            frames.serve().await;
+        });
+        let builder = patient().tls(trusting());
+        let client = builder.addresses("site.test", &[address]).build();
+        let client = client.expect("a client");
+        let answer = client.get(&url).send().await.expect("an answer");
+        assert_eq!(answer.version(), Version::HTTP_2);
+        assert_eq!(answer.text().await.expect("all of it"), "1");
+        for asking in ask(&client, &url, 10) {
+            asking.await.expect("no panic").expect("an answer");
+        }
+        assert_eq!(client.pool().counts().connects, 1);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// The last stream ends while the next request is assigned: ever again, with an expiry that is due at once.
+#[test]
+fn p043_a_connection_is_used_until_nobody_asks() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            if let Some(frames) = Frames::greet(peer, 100).await {
+                frames.serve().await;
+            }
+        });
+        let builder = patient().http2_prior_knowledge();
+        let client = builder.idle_timeout(Duration::ZERO).build();
+        let client = client.expect("a client");
+        let askers: Vec<_> = (0..3)
+            .map(|_| {
+                let (client, url) = (client.clone(), url.clone());
+                spawn(async move {
+                    for _ in 0..20 {
+                        text(&client, &url).await?;
+                    }
+                    Ok::<_, Error>(())
+                })
+            })
+            .collect();
+        for asker in askers {
+            asker.await.expect("no panic").expect("every answer");
+        }
+        until(|| client.pool().counts().connections == 0).await;
+        let counts = client.pool().counts();
+        assert_eq!(counts.expiries, counts.connects, "{counts:?}");
+        assert_eq!(counts.retries, 0, "{counts:?}");
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p045_what_a_goaway_leaves_out_is_sent_again_elsewhere() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|number, peer| async move {
+            let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+            if number > 0 {
+                return frames.serve().await;
+            }
+            let lower = frames.request().await.expect("a request");
+            let higher = frames.request().await.expect("another");
+            assert!(lower < higher);
+            frames.go_away(lower).await;
+            frames.answer(lower, "lower").await;
+            // It takes nothing new, and ends after the last.
+            frames.end().await;
+        });
+        let client = prior();
+        let mut answers = Vec::new();
+        for asking in ask(&client, &url, 2) {
+            answers.push(asking.await.expect("no panic").expect("an answer"));
+        }
+        answers.sort();
+        assert_eq!(answers, ["1", "lower"]);
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.retries), (2, 1), "{counts:?}");
+        until(|| client.pool().counts().connections == 1).await;
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p045_a_refused_stream_is_sent_again() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+            let first = frames.request().await.expect("a request");
+            frames.reset(first, REFUSED_STREAM).await;
+            frames.serve().await;
+        });
+        let client = prior();
+        assert_eq!(text(&client, &url).await.expect("an answer"), "3");
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.retries), (1, 1), "{counts:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p046_a_reset_is_one_requests_failure_and_nobody_elses() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+            let mut streams = Vec::new();
+            for _ in 0..10 {
+                streams.push(frames.request().await.expect("a request"));
+            }
+            frames.reset(streams[4], ENHANCE_YOUR_CALM).await;
+            streams.remove(4);
+            for stream in streams {
+                frames.answer(stream, "well").await;
+            }
+            frames.serve().await;
+        });
+        let client = prior();
+        let mut well = 0;
+        for asking in ask(&client, &url, 10) {
+            match asking.await.expect("no panic") {
+                Ok(text) => {
+                    assert_eq!(text, "well");
+                    well += 1;
+                }
+                Err(Error::Reset { code }) => assert_eq!(code, ENHANCE_YOUR_CALM),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(well, 9);
+        text(&client, &url).await.expect("an answer");
+        assert_eq!(client.pool().counts().connects, 1);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p047_a_limit_that_goes_down_and_up_is_kept() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let mut frames = Frames::greet(peer, 20).await.expect("a preface");
+            let mut open = Vec::new();
+            while open.len() < 20 {
+                open.push(frames.request().await.expect("a request"));
+            }
+            // The client has heard of it when it has answered a ping that came behind it; a request that
+            // comes before that came too early.
+            frames.allow(1).await;
+            for stream in open.drain(..) {
+                frames.answer(stream, "of twenty").await;
+            }
+            for _ in 0..20 {
+                let stream = frames.request().await.expect("a request");
+                open.push(stream);
+                frames.answer(stream, "of one").await;
+            }
+            frames.allow(20).await;
+            frames.serve().await;
+        });
+        let client = prior();
+        for asking in ask(&client, &url, 60) {
+            asking.await.expect("no panic").expect("an answer");
+        }
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.retries), (1, 0), "{counts:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// A server that never answers the first request, and counts: the client has to reset that, and nothing else.
+#[test]
+fn p048_a_cancelled_request_resets_its_stream_alone() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let codes = Rc::new(RefCell::new(Vec::new()));
+        let noted = Rc::clone(&codes);
+        let serving = host.serve(move |_, peer| {
+            let codes = Rc::clone(&noted);
+            async move {
+                let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+                // Waiting for the head; in the body of the answer; in the body of the request.
+                for stage in 0..3 {
+                    let stream = frames.request().await.expect("a request");
+                    if stage == 1 {
+                        frames.head(stream).await;
+                        frames.send(DATA, 0, stream, b"half").await;
+                    }
+                    let code = frames.reset_of(stream).await.expect("a reset");
+                    codes.borrow_mut().push(code);
+                }
+                frames.serve().await;
+            }
+        });
+        let client = prior();
+        let soon = Duration::from_millis(20);
+        for stage in 0..3 {
+            let scope = Scope::new().timeout(soon);
+            let (sender, pieces) = body::channel(1);
+            let making = (stage == 2).then(|| {
+                spawn(async move {
+                    let piece = bytes(16 * 1024, 1);
+                    while sender.send(piece.clone()).await.is_ok() {}
+                })
+            });
+            let asking = async {
+                let request = match stage {
+                    2 => client.post(&url).body(pieces),
+                    _ => client.get(&url),
+                };
+                request.send().await?.text().await
+            };
+            let ended = scope.run(asking).await;
+            assert!(matches!(ended, Ok(None)), "{stage}: {ended:?}");
+            if let Some(making) = making {
+                making.await.expect("it hears that nobody wants it");
+            }
+        }
+        assert_eq!(text(&client, &url).await.expect("an answer"), "7");
+        assert_eq!(*codes.borrow(), [CANCEL; 3]);
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.connections), (1, 1), "{counts:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// Answers of which nothing is read, many times as much as the connection's window: the credit of each comes
+/// back, or the last would not begin.
+#[test]
+fn p048_the_window_of_a_request_that_is_left_comes_back() {
+    conform(|_| async {
+        const ROUNDS: usize = 40;
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(move |_, peer| async move {
+            let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+            for _ in 0..ROUNDS {
+                let Some(stream) = frames.request().await else {
+                    return;
+                };
+                frames.head(stream).await;
+                let much =
+                    usize::try_from(frames.stream_window.min(400_000)).expect("it is positive");
+                if !frames.pour(stream, much).await {
+                    return;
+                }
+                frames.reset_of(stream).await;
+            }
+            frames.serve().await;
+        });
+        let client = prior();
+        for _ in 0..ROUNDS {
+            let mut answer = client.get(&url).send().await.expect("an answer");
+            let piece = answer.chunk().await.expect("some of it");
+            assert!(piece.is_some());
+            drop(answer);
+        }
+        text(&client, &url).await.expect("an answer");
+        assert_eq!(client.pool().counts().connects, 1);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p053_a_peer_that_answers_no_ping_is_given_up() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+            frames.is_deaf = true;
+            let first = frames.request().await.expect("a request");
+            frames.head(first).await;
+            frames.end().await;
+        });
+        let time = Duration::from_millis(100);
+        let builder = patient().http2_prior_knowledge().keep_alive(time, time);
+        let client = builder.build().expect("a client");
+        let mut ended = Vec::new();
+        for asking in ask(&client, &url, 3) {
+            ended.push(asking.await.expect("no panic"));
+        }
+        for ended in ended {
+            assert!(matches!(ended, Err(Error::PeerSilent)), "{ended:?}");
+        }
+        until(|| client.pool().counts().connections == 0).await;
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn a_peer_that_answers_pings_is_left_alone() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+            let first = frames.request().await.expect("a request");
+            // Pings are answered while this waits, for many times the limit.
+            let second = frames.request().await.expect("a request");
+            frames.answer(first, "late").await;
+            frames.answer(second, "soon").await;
+            frames.serve().await;
+        });
+        let interval = Duration::from_millis(20);
+        let limit = Duration::from_secs(30);
+        let builder = patient()
+            .http2_prior_knowledge()
+            .keep_alive(interval, limit);
+        let client = builder.build().expect("a client");
+        let late = ask(&client, &url, 1).remove(0);
+        let pause = quoit::time::sleep(Duration::from_millis(300));
+        pause.await.expect("nobody cancels");
+        assert_eq!(text(&client, &url).await.expect("an answer"), "soon");
+        assert_eq!(late.await.expect("no panic").expect("an answer"), "late");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn p054_a_pool_that_is_closed_ends_streams_and_those_who_wait_for_one() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let seen = Rc::new(Cell::new(0));
+        let noted = Rc::clone(&seen);
+        let serving = host.serve(move |_, peer| {
+            let seen = Rc::clone(&noted);
+            async move {
+                let mut frames = Frames::greet(peer, 2).await.expect("a preface");
+                let first = frames.request().await.expect("a request");
+                frames.head(first).await;
+                seen.set(1);
+                frames.request().await.expect("a request");
+                seen.set(2);
+                frames.end().await;
+            }
+        });
+        let client = prior();
+        let asking = ask(&client, &url, 4);
+        until(|| seen.get() == 2).await;
+        client.pool().close().await.expect("nobody cancels");
+        assert_eq!(client.pool().counts().connections, 0);
+        for asking in asking {
+            let ended = asking.await.expect("no panic");
+            assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+        }
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn a_body_goes_out_in_pieces_and_its_length_is_kept() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+            while let Some(stream) = frames.request().await {
+                let mut size = 0;
+                loop {
+                    let frame = frames.next().await.expect("a body");
+                    assert!(
+                        frame.kind != HEADERS && frame.kind != RST_STREAM,
+                        "{frame:?}"
+                    );
+                    if frame.kind == DATA {
+                        size += frame.payload.len();
+                        if frame.ends_stream() {
+                            break;
+                        }
+                    }
+                }
+                frames.answer(stream, &size.to_string()).await;
+            }
+        });
+        let client = prior();
+        let answer = client.post(&url).body(vec![1; 30_000]).send().await;
+        assert_eq!(
+            answer.expect("an answer").text().await.expect("all of it"),
+            "30000"
+        );
+        let (sender, pieces) = body::channel(2);
+        let making = spawn(async move {
+            for _ in 0..10 {
+                sender.send(vec![2; 1000]).await.expect("somebody takes it");
+            }
+        });
+        let answer = client.post(&url).body(pieces).send().await;
+        assert_eq!(
+            answer.expect("an answer").text().await.expect("all of it"),
+            "10000"
+        );
+        making.await.expect("it ends");
+        close(client).await;
+        end_of(serving).await;
+    });
+}

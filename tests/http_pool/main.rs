@@ -39,9 +39,12 @@ pub(crate) async fn close(client: Client) {
     assert_eq!(client.pool().counts().connections, 0);
 }
 
-/// Lets other tasks of the core go on until this is so.
+/// Lets other tasks of the core go on until this is so: half a minute at most, which is long also for a
+/// machine under load.
 pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    let begun = quoit::time::Instant::now();
     while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it never is so");
         let pause = quoit::time::sleep(Duration::from_micros(200));
         pause.await.expect("nobody cancels");
     }
