@@ -94,14 +94,23 @@ impl Frames {
 
     /// Waits for the next frame that is about a stream; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
+        self.find(|_| true).await
+    }
+
+    /// Waits for a frame about a stream that is like this; the others stay for whoever looks for them.
+    async fn find(&mut self, is_it: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        if let Some(place) = self.kept.iter().position(&is_it) {
+            return self.kept.remove(place);
+        }
         loop {
-            let frame = match self.kept.pop_front() {
-                Some(frame) => frame,
-                None => self.any().await?,
-            };
-            if frame.stream > 0 {
+            let frame = self.any().await?;
+            if frame.stream == 0 {
+                continue;
+            }
+            if is_it(&frame) {
                 return Some(frame);
             }
+            self.kept.push_back(frame);
         }
     }
 
@@ -135,24 +144,16 @@ impl Frames {
         Some(frame)
     }
 
-    /// Waits for the head of a request; returns its stream. What else comes is passed over.
+    /// Waits for the head of a request; returns its stream.
     pub(crate) async fn request(&mut self) -> Option<u32> {
-        loop {
-            let frame = self.next().await?;
-            if frame.kind == HEADERS {
-                return Some(frame.stream);
-            }
-        }
+        let frame = self.find(|frame| frame.kind == HEADERS).await?;
+        Some(frame.stream)
     }
 
     /// Waits until the client has reset this stream; returns the code.
     pub(crate) async fn reset_of(&mut self, stream: u32) -> Option<u32> {
-        loop {
-            let frame = self.next().await?;
-            if frame.kind == RST_STREAM && frame.stream == stream {
-                return Some(frame.number());
-            }
-        }
+        let is_reset = |frame: &Frame| frame.kind == RST_STREAM && frame.stream == stream;
+        Some(self.find(is_reset).await?.number())
     }
 
     /// Answers with 200, and nothing more for now.
@@ -179,8 +180,8 @@ impl Frames {
     }
 
     /// Sends so much of a body as the windows have room for, waiting for credit of the connection; returns
-    /// early if the stream is reset.
-    pub(crate) async fn pour(&mut self, stream: u32, bytes: usize) -> bool {
+    /// early if the client resets the stream. Then waits for that; false if the connection ends before.
+    pub(crate) async fn pour_until_reset(&mut self, stream: u32, bytes: usize) -> bool {
         let mut left = bytes;
         while left > 0 {
             if self.window <= 0 {
@@ -201,7 +202,7 @@ impl Frames {
             self.window -= part as i64;
             left -= part;
         }
-        true
+        self.reset_of(stream).await.is_some()
     }
 
     /// Answers every request with its stream, until the end.

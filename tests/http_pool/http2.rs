@@ -338,6 +338,8 @@ fn p048_a_cancelled_request_resets_its_stream_alone() {
             if let Some(making) = making {
                 making.await.expect("it hears that nobody wants it");
             }
+            // It does not wait for the next request.
+            until(|| codes.borrow().len() == stage + 1).await;
         }
         assert_eq!(text(&client, &url).await.expect("an answer"), "7");
         assert_eq!(*codes.borrow(), [CANCEL; 3]);
@@ -365,10 +367,9 @@ fn p048_the_window_of_a_request_that_is_left_comes_back() {
                 frames.head(stream).await;
                 let much =
                     usize::try_from(frames.stream_window.min(400_000)).expect("it is positive");
-                if !frames.pour(stream, much).await {
+                if !frames.pour_until_reset(stream, much).await {
                     return;
                 }
-                frames.reset_of(stream).await;
             }
             frames.serve().await;
         });

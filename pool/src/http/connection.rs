@@ -26,7 +26,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use quoit::sync::oneshot;
+use quoit::sync::{Event, oneshot};
 use quoit::time::{Alarm, Instant};
 use quoit::{CancelHandle, Cancelled, Group, group, run_until_cancelled};
 use quoit_net::http::{Io, Timer};
@@ -46,6 +46,9 @@ const DRAINED: u64 = 64 * 1024;
 pub(super) type Answer =
     Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<OutgoingBody>>>>>>;
 
+/// The wait for how a connection has ended.
+pub(super) type Verdict = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
+
 /// What hyper gives back of a connection that goes on as something else.
 pub(super) type Switched = (Io, Bytes);
 
@@ -62,6 +65,10 @@ pub(super) struct Handle {
     owner: RefCell<Option<Waker>>,
     scope: Cell<Option<CancelHandle>>,
     switch: RefCell<Option<oneshot::Sender<Switched>>>,
+    /// The peer has answered no ping.
+    is_silent: Cell<bool>,
+    /// hyper has ended the connection, or nobody drives it any more.
+    driven: Rc<Event>,
 }
 
 /// Why an owner ends.
@@ -115,6 +122,8 @@ impl Handle {
             owner: RefCell::default(),
             scope: Cell::default(),
             switch: RefCell::default(),
+            is_silent: Cell::default(),
+            driven: Rc::default(),
         });
         let owner = Owner {
             pool: Rc::downgrade(pool),
@@ -196,6 +205,21 @@ impl Handle {
 
     pub(super) fn is_closed(&self) -> bool {
         self.stopped.get() == Some(Stop::Closed)
+    }
+
+    /// Waits until the owner knows how the connection has ended: soon after a request has failed by that.
+    pub(super) fn verdict(&self) -> Verdict {
+        let driven = Rc::clone(&self.driven);
+        Box::pin(async move { driven.wait().await })
+    }
+
+    /// Says what a failure is, from what is known of the connection.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match error {
+            _ if self.is_closed() => Error::Closed,
+            Error::Lost(_) if self.is_silent.get() => Error::PeerSilent,
+            error => error,
+        }
     }
 
     pub(super) fn wake(&self) {
@@ -289,6 +313,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         let sender = self.handle.sender.take();
         drop(sender);
+        self.handle.driven.set();
         if let Some(pool) = self.pool.upgrade() {
             pool.gone(self.handle.id);
         }
@@ -409,7 +434,9 @@ impl Owner {
                 limit = is_now;
                 self.with_pool(|pool| pool.set_limit(self.handle.id, limit));
             }
-            if polled.is_ready() {
+            if let Poll::Ready(ended) = polled {
+                let is_silent = ended.is_err_and(|error| error.is_timeout());
+                self.handle.is_silent.set(is_silent);
                 return Poll::Ready(());
             }
             idle.poll(self, cx)
@@ -418,6 +445,7 @@ impl Owner {
         let sender = self.handle.sender.take();
         drop(sender);
         drop(connection);
+        self.handle.driven.set();
         self.with_pool(|pool| pool.retire(self.handle.id));
         Ok(Ok(()))
     }

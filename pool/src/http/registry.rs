@@ -602,3 +602,317 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         self.next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const NOW: Instant = Instant::NEVER;
+
+    fn limits() -> Limits {
+        Limits {
+            per_origin: 2,
+            in_all: 2,
+            idle: 2,
+            idle_timeout: Some(Duration::ZERO),
+            streams: 2,
+        }
+    }
+
+    /// A pool, and what has come of what it wanted.
+    struct World {
+        registry: Registry<char>,
+        given: BTreeMap<Ticket, (ConnectionId, StreamId)>,
+        refused: BTreeSet<Ticket>,
+        connecting: VecDeque<ConnectionId>,
+        open: Vec<ConnectionId>,
+        closing: VecDeque<ConnectionId>,
+        speaks: Speaks,
+    }
+
+    impl World {
+        fn new(limits: Limits, speaks: Speaks) -> Self {
+            Self {
+                registry: Registry::new(limits),
+                given: BTreeMap::new(),
+                refused: BTreeSet::new(),
+                connecting: VecDeque::new(),
+                open: Vec::new(),
+                closing: VecDeque::new(),
+                speaks,
+            }
+        }
+
+        fn perform(&mut self, effects: Vec<Effect<char>>) {
+            for effect in effects {
+                match effect {
+                    Effect::Give {
+                        ticket,
+                        connection,
+                        stream,
+                        ..
+                    } => {
+                        assert!(self.open.contains(&connection), "given what is open");
+                        let before = self.given.insert(ticket, (connection, stream));
+                        assert!(before.is_none(), "given once");
+                    }
+                    Effect::Fail { ticket } | Effect::Refuse { ticket } => {
+                        assert!(self.refused.insert(ticket), "refused once");
+                    }
+                    Effect::Connect { connection, .. } => self.connecting.push_back(connection),
+                    Effect::Arm { .. } => {}
+                    Effect::Close { connection } => {
+                        let is_used = self.given.values().any(|(used, _)| *used == connection);
+                        assert!(
+                            !is_used || self.registry.is_closed(),
+                            "closed under a request"
+                        );
+                        self.connecting.retain(|other| *other != connection);
+                        self.open.retain(|other| *other != connection);
+                        assert!(!self.closing.contains(&connection), "closed once");
+                        self.closing.push_back(connection);
+                    }
+                }
+            }
+            let limit = self.registry.limits.in_all;
+            assert!(self.registry.connections() <= limit, "the limit is kept");
+        }
+
+        fn ask(&mut self, origin: char) -> Ticket {
+            let speaks = (self.speaks == Speaks::Http1).then_some(Speaks::Http1);
+            let (ticket, effects) = self.registry.ask(origin, speaks);
+            self.perform(effects);
+            ticket
+        }
+
+        fn connected(&mut self) {
+            if let Some(id) = self.connecting.pop_front() {
+                self.open.push(id);
+                let limit = if self.speaks == Speaks::Http1 { 1 } else { 2 };
+                let effects = self.registry.connected(id, self.speaks, limit, NOW);
+                self.perform(effects);
+            }
+        }
+
+        fn not_connected(&mut self) {
+            if let Some(id) = self.connecting.pop_front() {
+                let effects = self.registry.not_connected(id);
+                self.perform(effects);
+                self.closing.push_back(id);
+            }
+        }
+
+        fn end_first(&mut self, fate: Fate) {
+            if let Some((_, (connection, stream))) = self.given.pop_first() {
+                let effects = self.registry.ended(connection, stream, fate, NOW);
+                self.perform(effects);
+            }
+        }
+
+        fn gone(&mut self) {
+            if let Some(id) = self.closing.pop_front() {
+                let effects = self.registry.gone(id);
+                self.perform(effects);
+            }
+        }
+
+        /// Lets everything come to its end: whoever asked must have got something.
+        fn settle(mut self, asked: usize, left: usize) {
+            let mut served = 0;
+            for _ in 0..50 {
+                self.connected();
+                served += usize::from(!self.given.is_empty());
+                self.end_first(Fate::Reusable);
+                self.gone();
+            }
+            assert_eq!(self.registry.waiting(), 0, "nobody waits for ever");
+            assert!(self.given.is_empty() && served + self.refused.len() + left <= asked);
+            while let Some(id) = self.open.first().copied() {
+                let effects = self.registry.retire(id);
+                self.perform(effects);
+                self.gone();
+            }
+            assert_eq!(self.registry.connections(), 0, "nothing is left");
+            assert_eq!((self.registry.closing, self.registry.idle()), (0, 0));
+            assert!(self.registry.origins.is_empty() && self.registry.lines.is_empty());
+        }
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Event {
+        Ask(char),
+        LeaveNewest,
+        Connected,
+        NotConnected,
+        End(Fate),
+        Gone,
+        Limit(usize),
+        Retire,
+        Close,
+    }
+
+    fn run(order: &[Event], speaks: Speaks, idle_timeout: Option<Duration>) {
+        let limits = Limits {
+            idle_timeout,
+            ..limits()
+        };
+        let mut world = World::new(limits, speaks);
+        let (mut asked, mut left, mut newest) = (0, 0, None);
+        for event in order {
+            match *event {
+                Event::Ask(origin) => {
+                    newest = Some(world.ask(origin));
+                    asked += 1;
+                }
+                Event::LeaveNewest => {
+                    if let Some(ticket) = newest.take()
+                        && world.registry.waiting.contains_key(&ticket)
+                    {
+                        let effects = world.registry.leave(ticket);
+                        world.perform(effects);
+                        left += 1;
+                    }
+                }
+                Event::Connected => world.connected(),
+                Event::NotConnected => world.not_connected(),
+                Event::End(fate) => world.end_first(fate),
+                Event::Gone => world.gone(),
+                Event::Limit(limit) => {
+                    if let Some(&id) = world.open.first() {
+                        let effects = world.registry.set_limit(id, limit);
+                        world.perform(effects);
+                    }
+                }
+                Event::Retire => {
+                    if let Some(&id) = world.open.first() {
+                        let effects = world.registry.retire(id);
+                        world.perform(effects);
+                    }
+                }
+                Event::Close => {
+                    let effects = world.registry.close();
+                    world.given.clear();
+                    world.perform(effects);
+                }
+            }
+        }
+        // A limit of none would keep those who wait where they are.
+        if let Some(&id) = world.open.first() {
+            let effects = world.registry.set_limit(id, 2);
+            world.perform(effects);
+        }
+        world.settle(asked, left);
+    }
+
+    /// Every order of these events, and every beginning of each.
+    fn for_every_order(events: &[Event], check: &impl Fn(&[Event])) {
+        fn go(left: &mut Vec<Event>, order: &mut Vec<Event>, check: &impl Fn(&[Event])) {
+            check(order);
+            for place in 0..left.len() {
+                // Of equal ones the first stands for all.
+                if left[..place].contains(&left[place]) {
+                    continue;
+                }
+                let event = left.remove(place);
+                order.push(event);
+                go(left, order, check);
+                order.pop();
+                left.insert(place, event);
+            }
+        }
+        go(&mut events.to_vec(), &mut Vec::new(), check);
+    }
+
+    /// Requests to two origins that come, leave and end while connections come, fail and go, in all orders:
+    /// nothing is closed under a request, no limit is passed, nobody is forgotten, nothing is left.
+    #[test]
+    fn p043_no_order_of_events_closes_a_connection_under_a_request() {
+        use Event::{Ask, Close, Connected, End, Gone, LeaveNewest, Limit, NotConnected, Retire};
+        let sets: [&[Event]; 4] = [
+            &[
+                Ask('a'),
+                Ask('a'),
+                Ask('b'),
+                Connected,
+                Connected,
+                End(Fate::Reusable),
+                End(Fate::Unfit),
+                Gone,
+            ],
+            &[
+                Ask('a'),
+                Ask('b'),
+                Ask('b'),
+                LeaveNewest,
+                Connected,
+                NotConnected,
+                End(Fate::Reusable),
+                Gone,
+            ],
+            &[
+                Ask('a'),
+                Ask('a'),
+                Ask('a'),
+                Connected,
+                Limit(1),
+                Retire,
+                End(Fate::Reusable),
+                Gone,
+            ],
+            &[
+                Ask('a'),
+                Ask('b'),
+                Connected,
+                Connected,
+                End(Fate::Reusable),
+                Close,
+                LeaveNewest,
+                Gone,
+            ],
+        ];
+        let orders = Cell::new(0);
+        for set in sets {
+            for speaks in [Speaks::Http1, Speaks::Http2] {
+                for idle_timeout in [None, Some(Duration::ZERO)] {
+                    for_every_order(set, &|order| {
+                        orders.set(orders.get() + 1);
+                        run(order, speaks, idle_timeout);
+                    });
+                }
+            }
+        }
+        assert!(orders.get() > 500_000, "{}", orders.get());
+    }
+
+    #[test]
+    fn a_connect_that_nobody_waits_for_is_given_up() {
+        let mut world = World::new(limits(), Speaks::Http1);
+        let (first, second) = (world.ask('a'), world.ask('a'));
+        assert_eq!(world.connecting.len(), 2);
+        let effects = world.registry.leave(first);
+        world.perform(effects);
+        assert_eq!((world.connecting.len(), world.closing.len()), (1, 1));
+        world.connected();
+        assert!(world.given.contains_key(&second), "it was for whoever waits");
+    }
+
+    #[test]
+    fn who_waits_longest_is_served_first() {
+        let limits = Limits {
+            in_all: 1,
+            ..limits()
+        };
+        let mut world = World::new(limits, Speaks::Http1);
+        let tickets: Vec<_> = "aba".chars().map(|origin| world.ask(origin)).collect();
+        let mut order = Vec::new();
+        for _ in 0..10 {
+            world.connected();
+            order.extend(world.given.keys().copied());
+            world.end_first(Fate::Unfit);
+            world.gone();
+        }
+        assert_eq!(order, tickets);
+    }
+}

@@ -311,6 +311,10 @@ async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response
     };
     let was_written = failed.take_message().is_none();
     let error = failed.into_error();
+    if kind_of(&error) == Kind::Lost && speaks == Speaks::Http2 {
+        // It may be the peer's silence, which the owner knows of.
+        lease.handle.verdict().await?;
+    }
     if lease.handle.is_closed() {
         return Ok(Err(Failed {
             error: Error::Closed,
@@ -339,7 +343,7 @@ async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response
         Kind::Lost | Kind::Reset(_) | Kind::PeerSilent | Kind::Protocol => false,
     };
     Ok(Err(Failed {
-        error: Error::of_hyper(error),
+        error: lease.handle.explain(Error::of_hyper(error)),
         again: is_harmless.then(|| sending.again()).flatten(),
     }))
 }

@@ -1,7 +1,7 @@
 //! Answers: the head, and a body that is read piece by piece.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,7 +15,7 @@ use quoit::time::Instant;
 use quoit_net::http::Upgraded;
 
 use super::Error;
-use super::connection::Switched;
+use super::connection::{Switched, Verdict};
 use super::request::within;
 use super::shared::Lease;
 
@@ -51,6 +51,7 @@ impl Response {
             lease: Some(lease),
             wait: ForeignWait::default(),
             deadline: None,
+            failed: None,
         };
         if upgraded.is_none() {
             body.note_end();
@@ -194,6 +195,8 @@ pub struct ResponseBody {
     lease: Option<Lease>,
     wait: ForeignWait,
     deadline: Option<Instant>,
+    /// A failure, until its connection's owner has said how that ended.
+    failed: Option<(Error, Verdict)>,
 }
 
 impl fmt::Debug for ResponseBody {
@@ -250,11 +253,26 @@ impl ResponseBody {
     }
 
     fn explain(&self, error: Error) -> Error {
-        let is_closed = |lease: &Lease| lease.handle.is_closed();
-        if self.lease.as_ref().is_some_and(is_closed) {
-            return Error::Closed;
+        match &self.lease {
+            Some(lease) => lease.handle.explain(error),
+            None => error,
         }
-        error
+    }
+
+    /// Says why the body has failed, as soon as that is known.
+    fn poll_failed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some((_, verdict)) = &mut self.failed {
+            if let Err(cancelled) = ready!(verdict.as_mut().poll(cx)) {
+                return Poll::Ready(Some(Err(cancelled.into())));
+            }
+        }
+        let Some((error, verdict)) = self.failed.take() else {
+            return Poll::Ready(None);
+        };
+        let error = self.explain(error);
+        let lease = self.lease.take();
+        drop((verdict, lease));
+        Poll::Ready(Some(Err(error)))
     }
 }
 
@@ -268,7 +286,7 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else {
-            return Poll::Ready(None);
+            return this.poll_failed(cx);
         };
         let polled = this.wait.poll(cx, |cx| Pin::new(incoming).poll_frame(cx));
         match ready!(polled) {
@@ -282,17 +300,27 @@ impl http_body::Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Ok(Some(Err(error))) => {
-                let error = this.explain(Error::of_hyper(error));
                 let incoming = this.incoming.take();
-                let lease = this.lease.take();
-                drop((incoming, lease));
-                Poll::Ready(Some(Err(error)))
+                drop(incoming);
+                let error = Error::of_hyper(error);
+                match &this.lease {
+                    Some(lease) if matches!(error, Error::Lost(_)) => {
+                        let verdict = lease.handle.verdict();
+                        this.failed = Some((error, verdict));
+                        this.poll_failed(cx)
+                    }
+                    _ => {
+                        let lease = this.lease.take();
+                        drop(lease);
+                        Poll::Ready(Some(Err(error)))
+                    }
+                }
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_none()
+        self.incoming.is_none() && self.failed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
