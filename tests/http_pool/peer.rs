@@ -27,7 +27,7 @@ impl Host {
 
     /// Speaks TLS, and these protocols; it is `site.test`.
     pub(crate) fn encrypted(protocols: &[&[u8]]) -> Self {
-        let tls = ServerTls::new(site()).expect("an identity");
+        let tls = server_tls();
         Self {
             tls: Some(tls.protocols(protocols).expect("names")),
             ..Self::new()
@@ -221,6 +221,11 @@ fn site() -> Identity {
     let certificate = params.signed_by(&key, &*ISSUER).expect("a certificate");
     let (certificate, key) = (certificate.pem(), key.serialize_pem());
     Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("both belong together")
+}
+
+/// A server that is `site.test`.
+pub(crate) fn server_tls() -> ServerTls {
+    ServerTls::new(site()).expect("an identity")
 }
 
 /// A client that trusts whoever vouches for `site.test`.

@@ -1,7 +1,7 @@
 //! Answers: the head, and a body that is read piece by piece.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
