@@ -16,10 +16,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use quoit::blocking::{self, JobError};
+use quoit::op::Stream;
 use quoit::time::{Alarm, Instant};
 use quoit::{CarriesCancelled, Scope};
 use quoit_net::http::Io;
-use quoit_net::tls::TlsStream;
 use quoit_net::{TcpStream, UnixStream};
 
 use super::Error;
@@ -41,26 +41,22 @@ pub(super) async fn connect(config: &Config, origin: &Origin) -> Result<(Io, Spe
 }
 
 async fn connect_in_any_time(config: &Config, origin: &Origin) -> Result<(Io, Speaks), Error> {
-    let plain = if config.has_prior_knowledge {
+    let stream = match &origin.unix {
+        Some(address) => UnixStream::connect(address.clone()).await.map(Stream::from),
+        None => race(addresses_of(config, origin).await?)
+            .await
+            .map(Stream::from),
+    };
+    let stream = stream.map_err(|error| failed(origin, error))?;
+    if origin.is_encrypted {
+        return shake_hands(config, origin, stream).await;
+    }
+    let speaks = if config.has_prior_knowledge {
         Speaks::Http2
     } else {
         Speaks::Http1
     };
-    if let Some(address) = &origin.unix {
-        let connected = UnixStream::connect(address.clone()).await;
-        let stream = connected.map_err(|error| failed(origin, error))?;
-        return match shake_hands(config, origin, stream).await? {
-            Secured::Plain(stream) => Ok((Io::new(stream), plain)),
-            Secured::Tls(io, speaks) => Ok((io, speaks)),
-        };
-    }
-    let addresses = addresses_of(config, origin).await?;
-    let connected = race(addresses).await;
-    let stream = connected.map_err(|error| failed(origin, error))?;
-    match shake_hands(config, origin, stream).await? {
-        Secured::Plain(stream) => Ok((Io::new(stream), plain)),
-        Secured::Tls(io, speaks) => Ok((io, speaks)),
-    }
+    Ok((Io::new(stream), speaks))
 }
 
 fn failed(origin: &Origin, error: io::Error) -> Error {
@@ -73,21 +69,15 @@ fn failed(origin: &Origin, error: io::Error) -> Error {
     }
 }
 
-enum Secured<S> {
-    Plain(S),
-    Tls(Io, Speaks),
-}
-
-async fn shake_hands<S: Into<quoit::op::Stream>>(
+async fn shake_hands(
     config: &Config,
     origin: &Origin,
-    stream: S,
-) -> Result<Secured<S>, Error> {
-    let Some(tls) = config.tls.as_ref().filter(|_| origin.is_encrypted) else {
-        return Ok(Secured::Plain(stream));
-    };
+    stream: Stream,
+) -> Result<(Io, Speaks), Error> {
+    let tls = config.tls.as_ref();
+    let tls = tls.expect("a request to an encrypted origin is refused without");
     let shaken = tls.connect(&origin.host, stream).await;
-    let stream: TlsStream = shaken.map_err(|error| match error.cancelled() {
+    let stream = shaken.map_err(|error| match error.cancelled() {
         Some(cancelled) => cancelled.into(),
         None => Error::Tls {
             origin: origin.to_string(),
@@ -98,7 +88,7 @@ async fn shake_hands<S: Into<quoit::op::Stream>>(
         Some(b"h2") => Speaks::Http2,
         _ => Speaks::Http1,
     };
-    Ok(Secured::Tls(Io::tls(stream), speaks))
+    Ok((Io::tls(stream), speaks))
 }
 
 /// Returns where an origin may be reached, in the order in which that is tried.

@@ -261,10 +261,10 @@ impl ResponseBody {
 
     /// Says why the body has failed, as soon as that is known.
     fn poll_failed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some((_, verdict)) = &mut self.failed {
-            if let Err(cancelled) = ready!(verdict.as_mut().poll(cx)) {
-                return Poll::Ready(Some(Err(cancelled.into())));
-            }
+        if let Some((_, verdict)) = &mut self.failed
+            && let Err(cancelled) = ready!(verdict.as_mut().poll(cx))
+        {
+            return Poll::Ready(Some(Err(cancelled.into())));
         }
         let Some((error, verdict)) = self.failed.take() else {
             return Poll::Ready(None);
