@@ -11,6 +11,7 @@ mod http2;
 mod limits;
 mod peer;
 mod serving;
+mod storms;
 
 use std::time::Duration;
 
