@@ -9,6 +9,7 @@ mod frames;
 mod http1;
 mod http2;
 mod limits;
+mod node;
 mod peer;
 mod serving;
 mod storms;

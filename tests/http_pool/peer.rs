@@ -215,11 +215,16 @@ static ISSUER: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
     CertifiedIssuer::self_signed(params, key).expect("a certificate")
 });
 
-fn site() -> Identity {
+/// The certificate and the key of `site.test`.
+pub(crate) fn site_pem() -> (String, String) {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec!["site.test".to_owned()]).expect("a name");
     let certificate = params.signed_by(&key, &*ISSUER).expect("a certificate");
-    let (certificate, key) = (certificate.pem(), key.serialize_pem());
+    (certificate.pem(), key.serialize_pem())
+}
+
+fn site() -> Identity {
+    let (certificate, key) = site_pem();
     Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("both belong together")
 }
 
