@@ -9,7 +9,7 @@ use quoit::spawn;
 use quoit::time::sleep;
 use quoit_net::http::body;
 use quoit_pool::http::{Body, Error};
-use tests::{Kernel, conform};
+use tests::{Kernel, conform, descriptors, in_child, listening, on_ring};
 
 use crate::peer::{Host, end_of};
 use crate::{close, patient, text, until};
@@ -267,6 +267,37 @@ fn p054_a_pool_that_is_closed_ends_what_is_under_way() {
         // And once more, which has nothing left to do.
         close(client).await;
         end_of(serving).await;
+    });
+}
+
+/// Counted in a process of its own, where nobody else opens any.
+#[test]
+fn p054_descriptors_are_closed_when_the_close_returns() {
+    let name = "http1::p054_descriptors_are_closed_when_the_close_returns";
+    in_child(name, || {
+        on_ring(|_| async {
+            let (listener, address) = listening();
+            let url = format!("http://{address}/");
+            let client = patient().build().expect("a client");
+            let before = descriptors();
+            let asking: Vec<_> = (0..3)
+                .map(|_| {
+                    let (client, url) = (client.clone(), url.clone());
+                    spawn(async move { text(&client, &url).await })
+                })
+                .collect();
+            until(|| client.pool().counts().connects == 3).await;
+            // Nobody answers, and nobody closes anything on this side.
+            let accepted: Vec<_> = (0..3).map(|_| listener.accept()).collect();
+            assert_eq!(descriptors(), before + 6);
+            client.pool().close().await.expect("nobody cancels");
+            assert_eq!(descriptors(), before + 3);
+            for asking in asking {
+                let ended = asking.await.expect("no panic");
+                assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+            }
+            drop(accepted);
+        });
     });
 }
 
