@@ -41,8 +41,9 @@ async fn answer_when_full(mut frames: Frames, limit: usize, total: usize, most: 
             };
             open.push_back(stream);
             seen += 1;
-            most.set(most.get().max(open.len()));
         }
+        let beyond = frames.requests_beyond().await;
+        most.set(most.get().max(open.len() + beyond));
         let Some(stream) = open.pop_front() else {
             return frames.end().await;
         };
@@ -345,6 +346,42 @@ fn p048_a_cancelled_request_resets_its_stream_alone() {
         assert_eq!(*codes.borrow(), [CANCEL; 3]);
         let counts = client.pool().counts();
         assert_eq!((counts.connects, counts.connections), (1, 1), "{counts:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// The answer has begun while the request is still being sent: who drops it wants neither.
+#[test]
+fn p048_an_answer_that_is_dropped_ends_the_body_of_its_request() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let code = Rc::new(Cell::new(None));
+        let noted = Rc::clone(&code);
+        let serving = host.serve(move |_, peer| {
+            let code = Rc::clone(&noted);
+            async move {
+                let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+                let stream = frames.request().await.expect("a request");
+                frames.head(stream).await;
+                code.set(frames.reset_of(stream).await);
+                frames.serve().await;
+            }
+        });
+        let client = prior();
+        let (sender, pieces) = body::channel(1);
+        sender
+            .send("the first of many")
+            .await
+            .expect("there is room");
+        let answer = client.post(&url).body(pieces).send().await;
+        drop(answer.expect("an answer"));
+        until(|| code.get().is_some()).await;
+        assert_eq!(code.get(), Some(CANCEL));
+        assert!(sender.is_gone());
+        text(&client, &url).await.expect("an answer");
+        assert_eq!(client.pool().counts().connects, 1);
         close(client).await;
         end_of(serving).await;
     });
