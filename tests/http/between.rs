@@ -250,3 +250,26 @@ fn a_body_that_another_task_reads_after_the_answer_comes_whole_and_ends() {
         assert_eq!(read, Ok(Bytes::from_static(b"1")), "{framing}");
     }
 }
+
+#[test]
+fn whole_answers_before_one_that_fails_arrive() {
+    let server = one_core()
+        .on_trouble(|_| {})
+        .serve(|request: Request<Incoming>| async move {
+            let fails = request.uri().path() == "/fails";
+            let body = body::stream(async move |sender: Sender| match fails {
+                true => Err(io::Error::other("as it was told to")),
+                false => sender.send("whole").await.map_err(io::Error::from),
+            });
+            Ok::<_, io::Error>(Response::new(body))
+        })
+        .expect("a server");
+    for whole in 1..=3 {
+        let mut client = Client::connect(server.local_addr());
+        let head = |path| format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        client.send(head("/").repeat(whole) + &head("/fails"));
+        for _ in 0..whole {
+            assert_eq!(client.answer().text(), "whole");
+        }
+    }
+}

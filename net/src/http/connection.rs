@@ -449,9 +449,9 @@ where
         }
     })
     .await;
-    if let Some(Ok(())) = ended {
-        // hyper shuts nothing down where the client has asked for an upgrade. An error of what is still
-        // sent then is nobody's any more.
+    if ended.is_some() {
+        // hyper shuts nothing down where the client has asked for an upgrade, or something has failed behind
+        // answers that are whole. An error of what is still sent then is nobody's any more.
         let _ = future::poll_fn(|cx| outgoing.borrow_mut().poll_all_sent(cx)).await;
     }
     // Cut, if it has not ended.

@@ -140,6 +140,8 @@ impl Outgoing {
             let stream = &self.stream;
             ready!(self.stall.poll(|| taken(stream), cx));
             self.sending = None;
+            // It is not tried again.
+            self.gathered = Vec::new();
             let what = "the peer took nothing of what was sent for too long";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
         }

@@ -3,7 +3,7 @@
 //! Each core has an accept in the kernel, which wakes one of them for each connection. An accept that is taken
 //! back may have been woken already: it ends, its connection stays in the queue, and the kernel wakes nobody
 //! else for it. So whoever takes one back has another core look ([`SecondLook`]), and whoever finds a connection
-//! when he is told to look has the next look: until one finds none.
+//! after he was told to look, at once or later, has the next look.
 
 use std::io;
 use std::sync::Arc;
