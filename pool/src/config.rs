@@ -12,6 +12,7 @@ pub(crate) struct Limits {
     pub(crate) max_waiting: usize,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
+    pub(crate) check_after: Duration,
     pub(crate) backoff: Backoff,
 }
 
@@ -41,7 +42,6 @@ pub(crate) struct Times {
     pub(crate) open_timeout: Duration,
     pub(crate) lease_timeout: Option<Duration>,
     pub(crate) grace: Duration,
-    pub(crate) check_after: Duration,
 }
 
 /// Sets up a pool: [`SessionPool::builder`].
@@ -74,6 +74,7 @@ impl<S: Sessions> Builder<S> {
                 max_waiting: 1024,
                 idle_timeout: Some(Duration::from_secs(300)),
                 max_age: None,
+                check_after: Duration::from_millis(500),
                 backoff: Backoff {
                     first: Duration::from_millis(100),
                     longest: Duration::from_secs(30),
@@ -83,7 +84,6 @@ impl<S: Sessions> Builder<S> {
                 open_timeout: Duration::from_secs(30),
                 lease_timeout: None,
                 grace: Duration::from_secs(5),
-                check_after: Duration::from_millis(500),
             },
         }
     }
@@ -100,13 +100,14 @@ impl<S: Sessions> Builder<S> {
 
     /// How many callers may wait for room. 1024; one more fails with
     /// [`Exhausted`](crate::LeaseError::Exhausted). Those who wait for a session that is being opened, or
-    /// that somebody else uses alone, do not count.
+    /// that somebody else uses alone, do not count; nor do those for whom a session is being closed.
     pub fn max_waiting(mut self, callers: usize) -> Self {
         self.limits.max_waiting = callers;
         self
     }
 
-    /// For how long a session is kept that nobody leases. Five minutes; `None`: for ever.
+    /// For how long a session is kept that nobody leases. Five minutes; zero: closed when its last lease comes
+    /// back; `None`: for ever.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.limits.idle_timeout = timeout.into();
         self
@@ -132,8 +133,10 @@ impl<S: Sessions> Builder<S> {
         self
     }
 
-    /// How long closing a session may take. 5 seconds: the first half for calls that are running to end, the
-    /// rest for [`Sessions::close`]; after that the owner is cancelled, and ends it as it can.
+    /// How long closing a session may take. 5 seconds: up to half of it for calls that are running to end, a
+    /// quarter more for them to end once they are cancelled, and what is left for [`Sessions::close`], which is
+    /// cancelled then. A call that does not end, since nobody polls it any more or it is shielded, is not waited
+    /// for: the session is not closed then, but dropped with that call.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.times.grace = grace;
         self
@@ -142,7 +145,7 @@ impl<S: Sessions> Builder<S> {
     /// After how long out of use a session is [checked](Sessions::is_fit) before it is leased. Half a second,
     /// since a peer seldom dies between two calls; zero: each time, unless others are using it.
     pub fn check_after(mut self, unused: Duration) -> Self {
-        self.times.check_after = unused;
+        self.limits.check_after = unused;
         self
     }
 

@@ -135,6 +135,14 @@ impl<S: Sessions> Lease<S> {
     }
 }
 
+impl<S: Sessions> Lease<S> {
+    /// Says that the session is fit, of a lease that had to look.
+    pub(crate) fn prove(&self) {
+        let entry = self.entry;
+        self.registry.step(|state, _| state.proved(entry));
+    }
+}
+
 impl<S: Sessions> Drop for Lease<S> {
     fn drop(&mut self) {
         let entry = self.entry;

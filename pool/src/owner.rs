@@ -68,13 +68,29 @@ impl<S: Sessions> Life<S> {
 
 impl<S: Sessions> Drop for Life<S> {
     fn drop(&mut self) {
-        home::forget(self.place());
+        // Last, also if a session panics as it is dropped.
+        let _said = Said {
+            registry: &self.registry,
+            entry: self.entry,
+        };
+        home::forget((self.registry.id, self.entry));
         if let Some(home) = self.home.take() {
             // Its core drops it in the middle.
             self.line.note_fate(CallError::CoreGone);
             home.close();
             home.cancel_calls();
         }
+    }
+}
+
+/// Lets the registry hear that an owner has ended.
+struct Said<'a, S: Sessions> {
+    registry: &'a Registry<S>,
+    entry: EntryId,
+}
+
+impl<S: Sessions> Drop for Said<'_, S> {
+    fn drop(&mut self) {
         let entry = self.entry;
         self.registry.step(|state, now| state.ended(entry, now));
     }
@@ -108,12 +124,14 @@ async fn open<S: Sessions>(
     let timeout = registry.times.open_timeout;
     let scope = Scope::new().timeout(timeout);
     line.cancels(Some(scope.handle()));
-    let opened = caught(scope.run(registry.sessions.open(key))).await;
+    // Also what it does before there is a future.
+    let opened = caught(async { scope.run(registry.sessions.open(key)).await }).await;
     line.cancels(None);
     let failure = match opened {
         Ok(Ok(Some(session))) => return Some(session),
         Ok(Ok(None)) => Failure::TimedOut(timeout),
-        Ok(Err(error)) if error.cancelled().is_some() => {
+        // Our own cancel is the core's; one that comes from elsewhere is a failure like any other.
+        Ok(Err(error)) if error.cancelled().is_some() && quoit::is_cancelled() => {
             registry.step(|state, now| state.open_aborted(entry, place, now));
             return None;
         }
@@ -177,25 +195,26 @@ async fn end<S: Sessions>(life: &mut Life<S>, home: Rc<Home<S::Session>>, key: &
     life.home = None;
     let grace = life.registry.times.grace;
     let sessions = &life.registry.sessions;
-    // Deaf to a shutdown for as long as it takes, which is bounded.
-    let calls = Scope::new().shielded().timeout(grace / 2);
-    let ended = calls.run(home.quiet()).await;
-    if !matches!(ended, Ok(Some(()))) {
+    let begun = Instant::now();
+    // Deaf to a shutdown, for no longer than the grace.
+    let until = |deadline| Scope::new().shielded().deadline(deadline);
+    let calls = until(begun + grace / 2);
+    if !matches!(calls.run(home.quiet()).await, Ok(Some(()))) {
         home.cancel_calls();
-        // They end as calls do that are cancelled.
-        let _: Result<Option<()>, Cancelled> = Scope::new().shielded().run(home.quiet()).await;
+        // They end as calls do that are cancelled; or not, if nobody polls them or they do not listen.
+        let cancelled = until(begun + grace / 4 * 3);
+        let _: Result<Option<()>, Cancelled> = cancelled.run(home.quiet()).await;
     }
-    let Ok(session) = home.take() else {
-        // A call whose future was leaked has it for ever.
-        return;
-    };
-    let goodbye = Scope::new().shielded().timeout(grace - grace / 2);
-    // It has ended, by itself or because its time was over; a panic in it is a task's, and told as such.
-    let _: Result<Option<()>, Cancelled> = goodbye.run(sessions.close(key, session)).await;
+    // A call that is still there drops the session when it ends, or keeps it for ever if it was leaked.
+    if let Ok(session) = home.take() {
+        let goodbye = until(begun + grace);
+        // It has ended, by itself or because its time was over; a panic in it is a task's, and told as such.
+        let _: Result<Option<()>, Cancelled> = goodbye.run(sessions.close(key, session)).await;
+    }
 }
 
 /// Runs the user's code; a panic in it comes back.
-async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut future = pin!(future);
     poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

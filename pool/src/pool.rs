@@ -3,23 +3,26 @@
 use std::error::Error;
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
 use quoit::time::Instant;
-use quoit::{Cancelled, CarriesCancelled, CoreId, Scope, run_until_cancelled};
+use quoit::{
+    Cancelled, CarriesCancelled, CoreId, RemoteHandle, RemoteSender, Scope, run_until_cancelled,
+};
 
 use crate::config::{Limits, Times};
 use crate::figures::PoolMetrics;
+use crate::owner::caught;
 use crate::registry::{Line, Registry};
 use crate::state::{Decision, EntryId, Failure, Mode, Outcome, Place, Selection, TicketId};
 use crate::{Builder, CallError, CloseError, Key, Lease, LeaseError, owner};
 
 /// How sessions of one kind are opened, looked after and closed.
 ///
-/// All of it is called by a session's owner, on its core; only this value itself is shared between cores.
+/// All of it is called by a session's owner, and [`is_fit`](Sessions::is_fit) for who leases it, on the
+/// session's core; only this value itself is shared between cores.
 pub trait Sessions: Send + Sync + 'static {
     /// A session. It stays on the core that opened it.
     type Session: 'static;
@@ -64,7 +67,7 @@ pub trait Sessions: Send + Sync + 'static {
     }
 
     /// Returns whether a session that nobody has used for a while is still good for a lease. If it is not,
-    /// another takes its place, and the caller does not notice. Without this, it is.
+    /// another takes its place, and the caller does not notice; so it is if this panics. Without this, it is.
     fn is_fit(&self, session: &Self::Session) -> impl Future<Output = bool> {
         let _ = session;
         async { true }
@@ -206,11 +209,13 @@ impl<S: Sessions> SessionPool<S> {
     async fn lease_fit(&self, key: &Key, mode: Mode) -> Result<Lease<S>, LeaseError<S::Error>> {
         loop {
             quoit::check()?;
-            let (lease, unused_for) = self.lease_any(key, mode).await?;
-            // Nobody has used it yet, or somebody does: it is as good as it can be known to be.
-            let checked =
-                unused_for.is_some_and(|unused| unused >= self.registry().times.check_after);
-            if !checked || self.is_fit(&lease).await? {
+            let (lease, is_checked) = self.lease_any(key, mode).await?;
+            if !is_checked {
+                return Ok(lease);
+            }
+            // Given up in the middle, it is retired.
+            if self.is_fit(&lease).await? {
+                lease.prove();
                 return Ok(lease);
             }
             lease.retire();
@@ -220,69 +225,58 @@ impl<S: Sessions> SessionPool<S> {
     async fn is_fit(&self, lease: &Lease<S>) -> Result<bool, LeaseError<S::Error>> {
         let registry = Arc::clone(self.registry());
         let asked = lease.call(async move |session: &S::Session| {
-            Ok::<_, CallError>(registry.sessions.is_fit(session).await)
+            let looked = caught(async { registry.sessions.is_fit(session).await }).await;
+            // One whose look panics is good for nothing.
+            Ok::<_, CallError>(looked.unwrap_or(false))
         });
         match asked.await {
             Ok(is_fit) => Ok(is_fit),
             Err(CallError::Cancelled(cancelled)) => Err(cancelled.into()),
-            // Closed meanwhile, or its core has gone; or the look at it panics.
+            // Closed meanwhile, or its core has gone.
             Err(_) => Ok(false),
         }
     }
 
-    /// Leases a session, and says for how long it had been out of use, if it was there before.
+    /// Leases a session, and says whether it is to be checked first.
     async fn lease_any(
         &self,
         key: &Key,
         mode: Mode,
-    ) -> Result<(Lease<S>, Option<Duration>), LeaseError<S::Error>> {
+    ) -> Result<(Lease<S>, bool), LeaseError<S::Error>> {
         let registry = self.registry();
         let here = CoreId::current().expect("a session is leased on a core: call this from a task");
         let place = registry.place_of(here);
-        let decision = registry.step(|state, now| {
-            let decision = state.lease(key, mode, place, now);
-            let unused = match &decision {
-                Decision::Leased(entry) => state.unused_for(*entry, now),
-                _ => None,
-            };
-            (decision, unused)
-        });
+        let decision = registry.step(|state, now| state.lease(key, mode, place, now));
         let ticket = match decision {
-            (Decision::Leased(entry), unused) => return Ok((self.loan(entry, key), unused)),
-            (Decision::Wait(ticket), _) => Ticket {
+            Decision::Leased(entry, is_checked) => return Ok((self.loan(entry, key), is_checked)),
+            Decision::Wait(ticket) => Ticket {
                 registry,
                 id: Some(ticket),
             },
-            (
-                Decision::BackingOff {
-                    retry_in,
-                    failures,
-                    last,
-                },
-                _,
-            ) => {
+            Decision::BackingOff {
+                retry_in,
+                failures,
+                last,
+            } => {
                 return Err(LeaseError::BackingOff {
                     retry_in,
                     failures,
                     last,
                 });
             }
-            (
-                Decision::Exhausted {
-                    max_sessions,
-                    waiting,
-                },
-                _,
-            ) => {
+            Decision::Exhausted {
+                max_sessions,
+                waiting,
+            } => {
                 return Err(LeaseError::Exhausted {
                     max_sessions,
                     waiting,
                 });
             }
         };
-        self.wait(ticket, key, place)
-            .await
-            .map(|lease| (lease, None))
+        // Nobody has used it before, or somebody has just now.
+        let lease = self.wait(ticket, key, place).await?;
+        Ok((lease, false))
     }
 
     async fn wait(
@@ -402,17 +396,17 @@ impl<S: Sessions> SessionPool<S> {
             return Err(CloseError::WouldBlock);
         }
         let until = Instant::now() + timeout;
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
         loop {
+            // In a simulation this is what the cores go on for.
+            let (sender, told) = RemoteHandle::channel();
+            let waker = Waker::from(Arc::new(Tell(Mutex::new(Some(sender)))));
             let left = registry.left(&closing, &waker);
             if left.is_empty() {
                 return Ok(closing.len());
             }
-            let patience = until - Instant::now();
-            if patience.is_zero() {
+            if told.wait_for(until - Instant::now()).is_err() {
                 return Err(CloseError::TimedOut(left));
             }
-            thread::park_timeout(patience);
         }
     }
 
@@ -427,12 +421,15 @@ impl<S: Sessions> SessionPool<S> {
     }
 }
 
-/// Wakes a thread.
-struct Unpark(Thread);
+/// Tells a thread that waits, once.
+struct Tell(Mutex<Option<RemoteSender<()>>>);
 
-impl Wake for Unpark {
+impl Wake for Tell {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            sender.send(());
+        }
     }
 }
 

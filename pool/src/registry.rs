@@ -66,7 +66,10 @@ impl<S: Sessions> Registry<S> {
         let mut inside = self.lock();
         let result = step(&mut inside.state, Instant::now());
         let effects = inside.state.take_effects();
+        let discarded = inside.state.take_discarded();
         if effects.is_empty() {
+            drop(inside);
+            drop(discarded);
             return result;
         }
         let mut wakers = Vec::new();
@@ -82,6 +85,7 @@ impl<S: Sessions> Registry<S> {
             }
         }
         drop(inside);
+        drop(discarded);
         stopped.iter().for_each(|line| line.stop());
         wakers.into_iter().for_each(Waker::wake);
         result
@@ -90,14 +94,16 @@ impl<S: Sessions> Registry<S> {
     /// Waits for what becomes of a ticket.
     pub(crate) async fn outcome(&self, ticket: TicketId) -> Result<Outcome<S::Error>, Cancelled> {
         run_until_cancelled(poll_fn(|cx| {
+            let waker = cx.waker().clone();
             let mut inside = self.lock();
-            match inside.state.outcome(ticket, Instant::now()) {
-                Some(outcome) => Poll::Ready(outcome),
-                None => {
-                    inside.callers.insert(ticket, cx.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(outcome) = inside.state.outcome(ticket, Instant::now()) {
+                return Poll::Ready(outcome);
             }
+            let before = inside.callers.insert(ticket, waker);
+            // A waker may be anybody's code.
+            drop(inside);
+            drop(before);
+            Poll::Pending
         }))
         .await
     }
@@ -143,11 +149,12 @@ impl<S: Sessions> Registry<S> {
 
     /// Returns those of the entries that have not ended; `waker` is woken when one of them does.
     pub(crate) fn left(&self, of: &[(EntryId, Key)], waker: &Waker) -> Vec<Key> {
+        let own = waker.clone();
         let mut inside = self.lock();
         let there = of.iter().filter(|(id, _)| inside.state.is_there(*id));
         let left: Vec<_> = there.map(|(_, key)| key.clone()).collect();
         if !left.is_empty() && !inside.closers.iter().any(|other| other.will_wake(waker)) {
-            inside.closers.push(waker.clone());
+            inside.closers.push(own);
         }
         left
     }
@@ -237,11 +244,14 @@ impl Line {
     /// Waits until the owner is told to end; no op.
     pub(crate) async fn stopped(&self) {
         poll_fn(|cx| {
+            let waker = cx.waker().clone();
             let mut told = self.lock();
             if told.stop {
                 return Poll::Ready(());
             }
-            told.owner = Some(cx.waker().clone());
+            let before = told.owner.replace(waker);
+            drop(told);
+            drop(before);
             Poll::Pending
         })
         .await;

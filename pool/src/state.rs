@@ -103,7 +103,8 @@ pub(crate) enum Outcome<E> {
 /// The answer to a caller that wants a session.
 #[derive(Debug)]
 pub(crate) enum Decision<E> {
-    Leased(EntryId),
+    /// With whether it is to be checked first, and then [`proved`](State::proved) or retired.
+    Leased(EntryId, bool),
     Wait(TicketId),
     BackingOff {
         retry_in: Duration,
@@ -145,6 +146,8 @@ struct Entry {
     leases: u32,
     /// The one lease there is allows no other.
     exclusive: bool,
+    /// The one lease there is looks whether the session is fit: the others wait for that.
+    is_checked: bool,
     line: VecDeque<TicketId>,
     /// When it was appointed; from `opened` on, when it was ready.
     since: Instant,
@@ -220,6 +223,8 @@ pub(crate) struct State<E> {
     /// Grows with each lease that comes back.
     uses: u64,
     effects: Vec<Effect>,
+    /// Errors that nobody wants, to be dropped where the registry is not held: they are somebody's code.
+    discarded: Vec<Arc<E>>,
     pub(crate) counts: Counts,
 }
 
@@ -236,6 +241,7 @@ impl<E> State<E> {
             next_ticket: 0,
             uses: 0,
             effects: Vec::new(),
+            discarded: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -243,6 +249,11 @@ impl<E> State<E> {
     /// Takes what is to be done after the last steps.
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// Takes what is to be dropped after the last steps.
+    pub(crate) fn take_discarded(&mut self) -> Vec<Arc<E>> {
+        std::mem::take(&mut self.discarded)
     }
 
     // --- callers ---
@@ -260,7 +271,9 @@ impl<E> State<E> {
             if entry.phase == Phase::Ready {
                 if entry.line.is_empty() && grant(entry, mode) {
                     self.counts.reuses += 1;
-                    return Decision::Leased(id);
+                    let unused = now - entry.last_used;
+                    entry.is_checked = entry.leases == 1 && unused >= self.limits.check_after;
+                    return Decision::Leased(id, entry.is_checked);
                 }
             } else {
                 self.counts.joins += 1;
@@ -284,17 +297,32 @@ impl<E> State<E> {
             self.appoint(key.clone(), VecDeque::from([ticket]), now);
             return Decision::Wait(ticket);
         }
-        if self.queue.len() >= self.limits.max_waiting {
+        let ticket = self.ticket(key, mode, place, At::Queue, now);
+        self.queue.push_back(ticket);
+        self.make_room();
+        // Those for whom room is coming do not count.
+        let ending = |entry: &&Entry| matches!(entry.phase, Phase::Closing(_));
+        let coming = self.entries.values().filter(ending).count();
+        if self.queue.len() > self.limits.max_waiting + coming {
+            self.queue.pop_back();
+            self.tickets.remove(&ticket);
             self.counts.exhausted += 1;
             return Decision::Exhausted {
                 max_sessions: self.limits.max_sessions,
                 waiting: self.queue.len(),
             };
         }
-        let ticket = self.ticket(key, mode, place, At::Queue, now);
-        self.queue.push_back(ticket);
-        self.make_room();
         Decision::Wait(ticket)
+    }
+
+    /// The session that a lease has looked at is fit: the others may have it.
+    pub(crate) fn proved(&mut self, id: EntryId) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && std::mem::take(&mut entry.is_checked)
+            && entry.phase == Phase::Ready
+        {
+            self.serve_line(id);
+        }
     }
 
     /// Takes the outcome of a ticket, if there is one. With `Appointed` the opening has begun: the caller
@@ -328,6 +356,7 @@ impl<E> State<E> {
             At::Line(entry) => self.leave_line(entry, id),
             At::Decided(Outcome::Granted(entry)) => self.release(entry, now),
             At::Decided(Outcome::Appointed(entry)) => self.decline(entry, id),
+            At::Decided(Outcome::Failed(Failure::Error(error))) => self.discarded.push(error),
             At::Decided(Outcome::Failed(_)) => {}
         }
         self.serve_queue(now);
@@ -368,8 +397,13 @@ impl<E> State<E> {
         entry.last_used = now;
         entry.last_use = self.uses;
         match entry.phase {
+            // Given back in the middle of the look at it: nobody knows what it is good for.
+            Phase::Ready if entry.is_checked => self.retire(id, now),
             Phase::Ready => {
                 self.serve_line(id);
+                if self.entries[&id].is_idle() && self.limits.idle_timeout == Some(Duration::ZERO) {
+                    self.begin_closing(id, End::Expired);
+                }
                 self.make_room();
             }
             Phase::Retiring(end) if entry.leases == 0 => self.begin_closing(id, end),
@@ -417,7 +451,9 @@ impl<E> State<E> {
         entry.last_used = now;
         entry.last_use = self.uses;
         let key = entry.key.clone();
-        self.failures.remove(&key);
+        let forgotten = self.failures.remove(&key);
+        self.discarded
+            .extend(forgotten.map(|failures| failures.last));
         self.serve_line(id);
         self.make_room();
         true
@@ -450,14 +486,21 @@ impl<E> State<E> {
     fn back_off(&mut self, key: Key, error: &Arc<E>, jitter: u32, now: Instant) {
         let longest = self.limits.backoff.longest;
         // Whoever has not tried again for so long begins anew.
-        self.failures.retain(|_, old| now < old.until + longest);
+        let over = |old: &&Key| now >= self.failures[*old].until + longest;
+        let over: Vec<_> = self.failures.keys().filter(over).cloned().collect();
+        for old in over {
+            let forgotten = self.failures.remove(&old);
+            self.discarded
+                .extend(forgotten.map(|failures| failures.last));
+        }
         let count = self.failures.get(&key).map_or(0, |old| old.count) + 1;
         let failures = Failures {
             count,
             until: now + self.limits.backoff.pause(count, jitter),
             last: Arc::clone(error),
         };
-        self.failures.insert(key, failures);
+        let before = self.failures.insert(key, failures);
+        self.discarded.extend(before.map(|failures| failures.last));
     }
 
     /// The core of an opening shuts down: callers of other cores open anew, those of its own do not.
@@ -483,10 +526,17 @@ impl<E> State<E> {
     /// The owner has ended, whatever the reason.
     pub(crate) fn ended(&mut self, id: EntryId, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            let line = std::mem::take(&mut entry.line);
+            let (line, phase) = (std::mem::take(&mut entry.line), entry.phase);
             self.drop_live(id);
             self.remove(id);
-            self.requeue(line);
+            if phase == Phase::Opening {
+                // Lost on the way. Whoever tried again at once might do so for ever.
+                for ticket in line {
+                    self.decide(ticket, Outcome::Failed(Failure::ShuttingDown));
+                }
+            } else {
+                self.requeue(line);
+            }
         }
         self.serve_queue(now);
     }
@@ -521,6 +571,8 @@ impl<E> State<E> {
         let expires = match idle {
             None => Instant::NEVER,
             Some(idle) if entry.is_idle() => entry.last_used + idle,
+            // It ends when it comes back.
+            Some(Duration::ZERO) => Instant::NEVER,
             // Not before that, whenever it comes back.
             Some(idle) => now + idle,
         };
@@ -586,12 +638,6 @@ impl<E> State<E> {
         entry.is_some_and(|entry| matches!(entry.phase, Phase::Ready | Phase::Retiring(_)))
     }
 
-    /// How long an entry has been out of use, if nobody had it before this lease.
-    pub(crate) fn unused_for(&self, id: EntryId, now: Instant) -> Option<Duration> {
-        let entry = self.entries.get(&id)?;
-        (entry.leases <= 1).then(|| now - entry.last_used)
-    }
-
     /// Returns what has been done, and what is there.
     pub(crate) fn metrics(&self) -> PoolMetrics {
         let leases = self.entries.values().map(|entry| entry.leases as usize);
@@ -646,6 +692,7 @@ impl<E> State<E> {
             phase: Phase::Appointed,
             leases: 0,
             exclusive: false,
+            is_checked: false,
             line,
             since: now,
             last_used: now,
@@ -763,7 +810,7 @@ impl<E> State<E> {
 /// Leases an entry once more, if its leases allow it.
 fn grant(entry: &mut Entry, mode: Mode) -> bool {
     let allowed = match mode {
-        Mode::Shared => !entry.exclusive,
+        Mode::Shared => !entry.exclusive && !entry.is_checked,
         Mode::Exclusive => entry.leases == 0,
     };
     if allowed {
@@ -821,6 +868,8 @@ mod tests {
         /// Owners that were told to end and have not.
         stopped: BTreeSet<EntryId>,
         ended: BTreeSet<EntryId>,
+        /// Sessions that their one lease looks at.
+        checked: BTreeSet<EntryId>,
     }
 
     struct Run {
@@ -835,7 +884,9 @@ mod tests {
             let limits = Limits {
                 max_sessions: random.within(1..=4),
                 max_waiting: random.within(0..=6),
-                idle_timeout: [None, Some(Duration::from_millis(10))][random.below(2)],
+                idle_timeout: [None, Some(Duration::from_millis(10)), Some(Duration::ZERO)]
+                    [random.below(3)],
+                check_after: Duration::from_millis(random.within(0..=8) as u64),
                 max_age: [None, Some(Duration::from_millis(40))][random.below(2)],
                 backoff: Backoff {
                     first: Duration::from_millis(2),
@@ -898,7 +949,12 @@ mod tests {
                     let (key, place) = (self.key(), Place(self.random.below(2)));
                     let mode = [Mode::Shared, Mode::Shared, Mode::Exclusive][self.random.below(3)];
                     match self.state.lease(&key, mode, place, now) {
-                        Decision::Leased(id) => self.world.leases.push((id, mode)),
+                        Decision::Leased(id, is_checked) => {
+                            self.world.leases.push((id, mode));
+                            if is_checked {
+                                self.world.checked.insert(id);
+                            }
+                        }
                         Decision::Wait(ticket) => {
                             self.world.waiting.insert(ticket, (key, mode));
                         }
@@ -921,11 +977,17 @@ mod tests {
                     if !self.world.leases.is_empty() {
                         let at = self.random.below(self.world.leases.len());
                         let (id, _) = self.world.leases.swap_remove(at);
+                        self.world.checked.remove(&id);
                         self.state.release(id, now);
                     }
                 }
                 8 => {
-                    if let Some(id) = self.random.pick(&self.world.open) {
+                    if let Some(id) = self.world.checked.pop_first() {
+                        match self.random.below(3) {
+                            0 => self.state.retire(id, now),
+                            _ => self.state.proved(id),
+                        }
+                    } else if let Some(id) = self.random.pick(&self.world.open) {
                         match self.random.below(4) {
                             0 => self.state.retire(id, now),
                             1 => self.state.take_out(id, End::Shutdown, now),
@@ -1046,7 +1108,7 @@ mod tests {
             let held = self.world.leases.iter().filter(|(of, _)| *of == id);
             let modes: Vec<_> = held.map(|(_, mode)| *mode).chain(granted).collect();
             assert_eq!(entry.leases as usize, modes.len(), "{entry:?}");
-            if modes.contains(&Mode::Exclusive) {
+            if modes.contains(&Mode::Exclusive) || self.world.checked.contains(&id) {
                 assert_eq!(modes.len(), 1, "not alone");
             }
         }
@@ -1059,7 +1121,7 @@ mod tests {
                     && let Some(first) = entry.line.front()
                 {
                     let grantable = match state.tickets[first].mode {
-                        Mode::Shared => !entry.exclusive,
+                        Mode::Shared => !entry.exclusive && !entry.is_checked,
                         Mode::Exclusive => entry.leases == 0,
                     };
                     assert!(!grantable, "it could be leased: {entry:?}");
@@ -1092,6 +1154,9 @@ mod tests {
                         false => self.state.ended(id, now),
                     }
                     assert!(was_stopped || self.world.open.contains(&id));
+                }
+                if let Some(id) = self.world.checked.pop_first() {
+                    self.state.proved(id);
                 }
                 if let Some((id, _)) = self.world.leases.pop() {
                     self.state.release(id, now);

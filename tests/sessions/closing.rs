@@ -6,7 +6,7 @@ use std::time::Duration;
 use quoit::time::sleep;
 use quoit::{CoreId, Runtime, on, spawn};
 use quoit_pool::{CallError, CloseError, Key, LeaseError};
-use tests::{conform, conform_on};
+use tests::{conform, conform_on, on_both};
 
 use crate::kind::{number, pool, pool_of, settle};
 
@@ -114,19 +114,21 @@ fn p012_a_session_is_closed_by_its_owner_whoever_asks() {
         let places = seen.places.lock().expect("nobody panics with it").clone();
         assert_eq!(places, [("opened", home), ("closed", home)]);
     });
-    // From a thread outside.
-    let (pool, seen) = pool();
-    let runtime = Runtime::builder().build().expect("a runtime");
-    let core = runtime.handle().cores()[0];
-    let inner = pool.clone();
-    let leased = runtime.handle().spawn(core, move || async move {
-        drop(inner.lease(&Key::new("any", "one")).await.expect("one"));
+    // From outside of all cores.
+    on_both(|| {
+        let (pool, seen) = pool();
+        let runtime = Runtime::builder().build().expect("a runtime");
+        let core = runtime.handle().cores()[0];
+        let inner = pool.clone();
+        let leased = runtime.handle().spawn(core, move || async move {
+            drop(inner.lease(&Key::new("any", "one")).await.expect("one"));
+        });
+        leased.expect("its core runs").wait().expect("no panic");
+        assert_eq!(pool.close_all_blocking(Duration::from_secs(30)), Ok(1));
+        let places = seen.places.lock().expect("nobody panics with it").clone();
+        assert_eq!(places, [("opened", Some(core)), ("closed", Some(core))]);
+        runtime.shutdown(Duration::from_secs(10));
     });
-    leased.expect("its core runs").wait().expect("no panic");
-    assert_eq!(pool.close_all_blocking(Duration::from_secs(30)), Ok(1));
-    let places = seen.places.lock().expect("nobody panics with it").clone();
-    assert_eq!(places, [("opened", Some(core)), ("closed", Some(core))]);
-    runtime.shutdown(Duration::from_secs(10));
 }
 
 #[test]
@@ -145,26 +147,28 @@ fn p013_close_all_blocking_on_a_core_signals_and_would_block() {
 
 #[test]
 fn p014_close_all_blocking_names_what_has_not_ended_in_time() {
-    let (pool, seen) = pool();
-    let runtime = Runtime::builder().build().expect("a runtime");
-    let inner = pool.clone();
-    let handle = runtime.handle();
-    let leased = handle.spawn(handle.cores()[0], move || async move {
-        drop(inner.lease(&Key::new("lingers", "one")).await.expect("one"));
-        drop(inner.lease(&Key::new("any", "two")).await.expect("one"));
+    on_both(|| {
+        let (pool, seen) = pool();
+        let runtime = Runtime::builder().build().expect("a runtime");
+        let inner = pool.clone();
+        let handle = runtime.handle();
+        let leased = handle.spawn(handle.cores()[0], move || async move {
+            drop(inner.lease(&Key::new("lingers", "one")).await.expect("one"));
+            drop(inner.lease(&Key::new("any", "two")).await.expect("one"));
+        });
+        leased.expect("its core runs").wait().expect("no panic");
+        let begun = quoit::time::Instant::now();
+        let closed = pool.close_all_blocking(Duration::from_millis(100));
+        assert!(begun.elapsed() >= Duration::from_millis(100));
+        let Err(CloseError::TimedOut(left)) = closed else {
+            panic!("{closed:?}");
+        };
+        assert!(left.contains(&Key::new("lingers", "one")), "{left:?}");
+        // What was begun goes on.
+        assert!(pool.close_all_blocking(Duration::from_secs(60)).is_ok());
+        assert_eq!(seen.closed(), 2);
+        runtime.shutdown(Duration::from_secs(10));
     });
-    leased.expect("its core runs").wait().expect("no panic");
-    let begun = quoit::time::Instant::now();
-    let closed = pool.close_all_blocking(Duration::from_millis(100));
-    assert!(begun.elapsed() >= Duration::from_millis(100));
-    let Err(CloseError::TimedOut(left)) = closed else {
-        panic!("{closed:?}");
-    };
-    assert!(left.contains(&Key::new("lingers", "one")), "{left:?}");
-    // What was begun goes on.
-    assert!(pool.close_all_blocking(Duration::from_secs(60)).is_ok());
-    assert_eq!(seen.closed(), 2);
-    runtime.shutdown(Duration::from_secs(10));
 }
 
 #[test]
@@ -246,5 +250,29 @@ fn calls_that_run_when_their_session_is_closed_may_end_and_are_cancelled_then() 
         assert_eq!(long.await, Err(CallError::Closed));
         assert_eq!(closer.await.expect("no panic"), Ok(1));
         assert_eq!((seen.opened(), seen.closed()), (2, 2));
+    });
+}
+
+#[test]
+fn a_call_that_nobody_polls_is_not_waited_for_beyond_the_grace_period() {
+    conform(|_| async {
+        let grace = Duration::from_millis(40);
+        let (pool, seen) = pool_of(|builder| builder.grace(grace));
+        let lease = pool.lease(&Key::new("any", "one")).await.expect("one");
+        let mut call = Box::pin(lease.call_here(async |_| {
+            sleep(Duration::from_secs(3600)).await?;
+            Ok::<_, CallError>(())
+        }));
+        assert!(tests::poll_once(call.as_mut()).await.is_pending());
+        let begun = quoit::time::Instant::now();
+        assert_eq!(pool.close_all().await, Ok(1));
+        if tests::Kernel::here() == tests::Kernel::Simulated {
+            let took = begun.elapsed();
+            assert!(took <= grace + Duration::from_millis(1), "{took:?}");
+        }
+        assert_eq!((seen.closed(), seen.dropped()), (0, 0));
+        // Its end is that of the call.
+        assert_eq!(call.await, Err(CallError::Closed));
+        assert_eq!(seen.dropped(), 1);
     });
 }

@@ -72,7 +72,8 @@ pub(crate) struct Session {
     pub(crate) gone: Event,
     /// The owner panics when this is set.
     pub(crate) panics: Event,
-    pub(crate) fit: Cell<bool>,
+    /// What a look at it finds; `None`: the look panics.
+    pub(crate) fit: Cell<Option<bool>>,
     seen: Arc<Seen>,
 }
 
@@ -133,7 +134,7 @@ impl Sessions for Kind {
             home: CoreId::current(),
             gone: Event::new(),
             panics: Event::new(),
-            fit: Cell::new(true),
+            fit: Cell::new(Some(true)),
             seen: Arc::clone(seen),
         })
     }
@@ -167,7 +168,11 @@ impl Sessions for Kind {
     }
 
     async fn is_fit(&self, session: &Session) -> bool {
-        session.fit.get()
+        settle().await;
+        match session.fit.get() {
+            Some(is_fit) => is_fit,
+            None => std::panic::resume_unwind(Box::new("nobody can tell")),
+        }
     }
 }
 

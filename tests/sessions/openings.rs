@@ -1,10 +1,13 @@
 //! Openings: waited for together, given up by the last, reported after the clean-up.
 
+use std::future::Future;
+use std::io;
+use std::panic::resume_unwind;
 use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
 use quoit::{Cancelled, Scope, group, spawn};
-use quoit_pool::{Key, LeaseError};
+use quoit_pool::{Key, LeaseError, SessionPool, Sessions};
 use tests::conform;
 
 use crate::kind::{number, pool, pool_of, settle, timed};
@@ -136,6 +139,39 @@ fn an_opening_that_panics_says_so() {
         };
         assert_eq!(text, "the server cannot be opened");
         assert!(pool.keys().is_empty());
+    });
+}
+
+/// Falls before there is a future to be polled.
+struct Hasty;
+
+impl Sessions for Hasty {
+    type Session = ();
+    type Error = io::Error;
+
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "what is done before there is a future"
+    )]
+    fn open(&self, _: &Key) -> impl Future<Output = io::Result<()>> {
+        resume_unwind(Box::new("too soon"));
+        #[expect(unreachable_code, reason = "says what it would return")]
+        async {
+            Ok(())
+        }
+    }
+}
+
+#[test]
+fn an_opening_that_panics_before_it_begins_is_not_tried_for_ever() {
+    conform(|_| async {
+        let pool = SessionPool::builder(Hasty).build().expect("set up right");
+        let leased = pool.lease(&Key::new("any", "one")).await;
+        let Err(LeaseError::Panicked(text)) = leased else {
+            panic!("{leased:?}");
+        };
+        assert_eq!(text, "too soon");
+        assert_eq!(pool.metrics().failures, 1);
     });
 }
 

@@ -172,3 +172,47 @@ fn a_pool_without_room_for_anybody_is_refused() {
     let swapped = SessionPool::builder(Kind::default()).backoff(first, longest);
     assert!(swapped.build().is_err());
 }
+
+#[test]
+fn whoever_can_have_the_room_of_an_idle_session_is_not_refused() {
+    conform(|_| async {
+        for max_waiting in [0, 1] {
+            let (pool, _) = pool_of(|builder| of_two(builder).max_waiting(max_waiting));
+            for scope in ["a", "b"] {
+                drop(pool.lease(&Key::new("any", scope)).await.expect("one"));
+            }
+            let tasks: Vec<_> = ["c", "d"]
+                .into_iter()
+                .map(|scope| {
+                    let pool = pool.clone();
+                    spawn(async move { pool.lease(&Key::new("any", scope)).await.map(drop) })
+                })
+                .collect();
+            for task in tasks {
+                task.await.expect("no panic").expect("an idle one goes");
+            }
+            assert_eq!(pool.metrics().exhausted, 0);
+            pool.close_all().await.expect("nobody cancels");
+        }
+    });
+}
+
+#[test]
+fn without_idle_time_a_session_lives_as_long_as_its_leases() {
+    conform(|_| async {
+        let (pool, seen) = pool_of(|builder| builder.idle_timeout(Duration::ZERO));
+        let key = Key::new("any", "one");
+        let lease = pool.lease(&key).await.expect("one");
+        sleep(Duration::from_millis(5))
+            .await
+            .expect("nobody cancels");
+        let second = pool.lease(&key).await.expect("the same");
+        assert_eq!((number(&lease).await, number(&second).await), (0, 0));
+        drop(lease);
+        settle().await;
+        assert_eq!(seen.closed(), 0);
+        drop(second);
+        settle().await;
+        assert_eq!((seen.closed(), pool.metrics().expired), (1, 1));
+    });
+}

@@ -149,7 +149,7 @@ fn p018_a_session_whose_peer_has_gone_is_replaced_and_nobody_notices() {
         assert_eq!(pool.metrics().retired, 1);
         // Nobody hears of it, but it is looked at.
         let unfit = lease.call_here(async |session| {
-            session.fit.set(false);
+            session.fit.set(Some(false));
             Ok::<_, CallError>(())
         });
         unfit.await.expect("the session is open");
@@ -160,6 +160,44 @@ fn p018_a_session_whose_peer_has_gone_is_replaced_and_nobody_notices() {
         drop(lease);
         pool.close_all().await.expect("nobody cancels");
         assert_eq!((seen.opened(), seen.closed()), (3, 3));
+    });
+}
+
+#[test]
+fn who_comes_during_the_look_at_a_session_waits_for_what_it_finds() {
+    conform(|_| async {
+        for finds in [Some(false), None, Some(true)] {
+            let (pool, _) = pool_of(|builder| builder.check_after(std::time::Duration::ZERO));
+            let key = Key::new("any", "one");
+            let lease = pool.lease(&key).await.expect("a session");
+            let told = lease.call_here(async move |session| {
+                session.fit.set(finds);
+                Ok::<_, CallError>(())
+            });
+            told.await.expect("the session is open");
+            drop(lease);
+            let tasks: Vec<_> = (0..3)
+                .map(|_| {
+                    let (pool, key) = (pool.clone(), key.clone());
+                    spawn(async move { number(&pool.lease(&key).await.expect("one")).await })
+                })
+                .collect();
+            let expected = usize::from(finds != Some(true));
+            for task in tasks {
+                assert_eq!(task.await.expect("no panic"), expected, "{finds:?}");
+            }
+            pool.close_all().await.expect("nobody cancels");
+        }
+        // Given up in the middle of the look, it is retired: nobody knows.
+        let (pool, _) = pool_of(|builder| builder.check_after(std::time::Duration::ZERO));
+        let key = Key::new("any", "one");
+        drop(pool.lease(&key).await.expect("a session"));
+        let mut leasing = Box::pin(pool.lease(&key));
+        assert!(tests::poll_once(leasing.as_mut()).await.is_pending());
+        drop(leasing);
+        assert_eq!(number(&pool.lease(&key).await.expect("one")).await, 1);
+        assert_eq!(pool.metrics().retired, 1);
+        pool.close_all().await.expect("nobody cancels");
     });
 }
 

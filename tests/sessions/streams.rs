@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use quoit::time::sleep;
-use quoit::{Cancelled, Runtime, Scope, spawn};
+use quoit::{Cancelled, Group, Runtime, Scope, group, spawn};
 use quoit_pool::{CallError, Items, Key, Lease, LentStream, OwnedStream, with_stream};
 use tests::conform;
 
@@ -390,5 +390,56 @@ fn a_consumer_that_is_cancelled_can_ask_again() {
         drop((stream, owned(None, &clean_up)));
         assert_eq!(clean_up.begun.get(), 0, "it was never asked");
         settle().await;
+    });
+}
+
+#[test]
+fn a_producer_of_several_tasks_is_woken_as_a_whole() {
+    conform(|_| async {
+        let mut stream = OwnedStream::new(|items: Items<u32, GroupFailure>| async move {
+            let items = Rc::new(items);
+            let sent = group(async |tasks: Group<Cancelled>| {
+                for _ in 0..2 {
+                    let items = Rc::clone(&items);
+                    drop(tasks.spawn(async move {
+                        for number in 0..3 {
+                            items.send(number).await?;
+                        }
+                        Ok(())
+                    }));
+                }
+                Ok(())
+            });
+            sent.await.map(drop)
+        });
+        let mut taken = 0;
+        while let Some(item) = stream.next().await {
+            item.expect("no failure");
+            taken += 1;
+        }
+        assert_eq!(taken, 6);
+    });
+}
+
+type GroupFailure = quoit::GroupError<Cancelled>;
+
+#[test]
+fn nothing_comes_after_the_end() {
+    conform(|_| async {
+        let kept = Rc::new(RefCell::new(None));
+        let keep = Rc::clone(&kept);
+        let mut stream = OwnedStream::new(move |items: Items<u32, Failure>| async move {
+            items.send(1).await?;
+            *keep.borrow_mut() = Some(items);
+            Ok(())
+        });
+        assert_eq!(
+            stream.next().await.expect("a number").expect("no failure"),
+            1
+        );
+        assert!(stream.next().await.is_none());
+        let items = kept.borrow_mut().take().expect("it was kept");
+        items.send(7).await.expect("nobody cancels");
+        assert!(stream.next().await.is_none());
     });
 }

@@ -28,7 +28,8 @@ struct Inside<T, E> {
     /// Nobody takes items any more.
     left: bool,
     consumer: Option<Waker>,
-    producer: Option<Waker>,
+    /// Who waits to send: a producer may have several at it.
+    producers: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl<T, E> Pipe<T, E> {
             over: false,
             left: false,
             consumer: None,
-            producer: None,
+            producers: Vec::new(),
         })))
     }
 
@@ -66,11 +67,9 @@ impl<T, E> Pipe<T, E> {
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<T, End<E>>>> {
         let mut inside = self.0.borrow_mut();
         if let Some(item) = inside.item.take() {
-            let producer = inside.producer.take();
+            let producers = std::mem::take(&mut inside.producers);
             drop(inside);
-            if let Some(producer) = producer {
-                producer.wake();
-            }
+            producers.into_iter().for_each(Waker::wake);
             return Poll::Ready(Some(Ok(item)));
         }
         if inside.over {
@@ -95,12 +94,10 @@ impl<T, E> Pipe<T, E> {
     pub(super) fn leave(&self) {
         let mut inside = self.0.borrow_mut();
         inside.left = true;
-        let (item, producer) = (inside.item.take(), inside.producer.take());
+        let (item, producers) = (inside.item.take(), std::mem::take(&mut inside.producers));
         drop(inside);
         drop(item);
-        if let Some(producer) = producer {
-            producer.wake();
-        }
+        producers.into_iter().for_each(Waker::wake);
     }
 
     /// Takes how the producer ended, if nobody was told.
@@ -163,7 +160,7 @@ impl<T, E> Items<T, E> {
     }
 
     /// Hands an item over, once the one before it was taken: a consumer that does not ask holds its producer
-    /// up here. An item for a consumer that has left is dropped.
+    /// up here. An item for a consumer that has left is dropped, and so is one that comes after the producer's end.
     ///
     /// # Errors
     ///
@@ -172,14 +169,21 @@ impl<T, E> Items<T, E> {
         let mut item = Some(item);
         run_until_cancelled(poll_fn(|cx| {
             let mut inside = self.pipe.0.borrow_mut();
-            if inside.left && !quoit::is_cancelled() {
+            let nobody_takes = inside.left || inside.end.is_some() || inside.over;
+            if nobody_takes && !quoit::is_cancelled() {
                 // What is shielded hears of no cancel, and is not held up by nobody.
                 drop(inside);
                 drop(item.take());
                 return Poll::Ready(());
             }
-            if inside.left || inside.item.is_some() {
-                inside.producer = Some(cx.waker().clone());
+            if nobody_takes || inside.item.is_some() {
+                if !inside
+                    .producers
+                    .iter()
+                    .any(|known| known.will_wake(cx.waker()))
+                {
+                    inside.producers.push(cx.waker().clone());
+                }
                 return Poll::Pending;
             }
             inside.item = item.take();

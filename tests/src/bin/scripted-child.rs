@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let version = arguments.iter().skip_while(|name| *name != "--version");
+    let mut version = arguments.iter().skip_while(|name| *name != "--version");
     let mut child = Child {
         is_measured: has("--length"),
         is_silent: has("--silent"),
-        version: version.skip(1).next().cloned(),
+        version: version.nth(1).cloned(),
         held: Vec::new(),
         seen: Vec::new(),
         asked: BTreeMap::new(),
