@@ -245,7 +245,7 @@ fn callers_wait_for_room_and_are_told_when_there_will_be_none() {
         let session = RpcSession::start(&command, config, ()).await;
         let session = Rc::new(session.expect("it is built with the tests"));
         // It reads no more.
-        let mut stuck = Box::pin(session.call("close input", Value::Null));
+        let mut stuck = Box::pin(session.call("read no more", Value::Null));
         assert!(poll_once(stuck.as_mut()).await.is_pending());
         let text = "z".repeat(100_000);
         let calls: Vec<_> = (0..10)
@@ -332,14 +332,15 @@ fn p024_line_without_end_fails_at_the_limit_and_is_not_kept() {
                 // What the first needs, the others find.
                 breaks(config.clone(), "endless", Value::Null).await;
                 let before = resident_kib();
-                for _ in 0..5 {
+                for _ in 0..10 {
                     let ended = breaks(config.clone(), "endless", Value::Null).await;
                     let text = ended.to_string();
                     assert!(text.contains("longer than 1048576 bytes"), "{text}");
                     assert!(text.len() < 1_000, "{text}");
                 }
                 let grown = resident_kib().saturating_sub(before);
-                assert!(grown < 3 << 10, "{grown} KiB more than {before}");
+                // Were a message kept, it would be ten of them, or all that was written.
+                assert!(grown < 8 << 10, "{grown} KiB more than {before}");
             });
         },
     );

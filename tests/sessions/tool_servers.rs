@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quoit::process::Command;
-use quoit::spawn;
 use quoit::time::Instant;
+use quoit::{Cores, Runtime, Scope, spawn};
 use quoit_pool::stdio::{
     MCP_VERSION, McpConfig, McpSession, RpcConfig, SessionError, ToolServers, Why, ending,
 };
 use quoit_pool::{Key, Lease, LeaseError, SessionPool};
 use serde_json::json;
-use tests::{children, descriptors, exists, gauges, in_child, on_ring, quietly};
+use tests::{children, descriptors, exists, gauges, in_child, on_ring, quietly, quietly_of};
 
 use crate::stdio::{scripted, stubborn};
 
@@ -137,7 +137,7 @@ fn p007_opening_that_hangs_is_given_up_with_its_child() {
                     .map(|_| {
                         let (pool, key) = (pool.clone(), key.clone());
                         spawn(async move {
-                            let scope = quoit::Scope::new().timeout(Duration::from_millis(300));
+                            let scope = Scope::new().timeout(Duration::from_millis(300));
                             let leased = scope.run(async {
                                 pool.lease(&key).await.map(drop)?;
                                 Ok::<_, LeaseError<SessionError>>(())
@@ -226,9 +226,48 @@ fn p023_server_that_heeds_nothing_is_gone_when_the_pool_was_closed() {
 }
 
 #[test]
+fn servers_do_not_outlive_their_runtime() {
+    in_child("tool_servers::servers_do_not_outlive_their_runtime", || {
+        for grace in [Duration::ZERO, Duration::from_secs(60)] {
+            let runtime = Runtime::builder()
+                .cores(Cores::Count(1))
+                .grace_period(grace)
+                .build()
+                .expect("tests need io_uring");
+            let handle = runtime.handle();
+            let pool = SessionPool::builder(servers()).build().expect("a pool");
+            let inner = pool.clone();
+            let opened = handle.spawn(handle.cores()[0], move || async move {
+                // One in the pool, one that a task has, one that was leaked.
+                let lease = inner.lease(&Key::new("good", "one")).await;
+                let pooled = pid(&lease.expect("it opens")).await;
+                let kept = start(&scripted(&[])).await.expect("it greets");
+                let leaked = start(&scripted(&[])).await.expect("it greets");
+                let pids = [pooled, kept.rpc().pid(), leaked.rpc().pid()];
+                drop(spawn(async move {
+                    kept.rpc().call("never", json!({})).await.map(drop)
+                }));
+                if grace.is_zero() {
+                    std::mem::forget(leaked);
+                }
+                pids
+            });
+            let pids = opened.expect("room").wait().expect("no panic");
+            drop(runtime);
+            drop(pool);
+            assert!(
+                pids.iter().all(|&pid| !exists(pid)),
+                "{pids:?} with {grace:?}"
+            );
+            assert_eq!(children(), [0_u32; 0]);
+        }
+    });
+}
+
+#[test]
 fn session_is_called_from_other_cores() {
-    let builder = quoit::Runtime::builder().cores(quoit::Cores::Count(2));
-    tests::quietly_of(builder, |handle| async move {
+    let builder = Runtime::builder().cores(Cores::Count(2));
+    quietly_of(builder, |handle| async move {
         let pool = SessionPool::builder(servers()).build().expect("a pool");
         let key = Key::new("good", "one");
         let here = pool.lease(&key).await.expect("it opens");
@@ -238,7 +277,7 @@ fn session_is_called_from_other_cores() {
                 let lease = pool.lease(&key).await.expect("it is open");
                 let counted = count(&lease, 5).await.expect("it works");
                 // A cancel over there reaches the call here.
-                let scope = quoit::Scope::new().timeout(Duration::from_millis(20));
+                let scope = Scope::new().timeout(Duration::from_millis(20));
                 let held = scope.run(
                     lease.call(async |session| session.rpc().call("hold", json!({"n": 1})).await),
                 );

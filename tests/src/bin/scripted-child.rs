@@ -169,10 +169,8 @@ impl Child {
                 eprintln!("out of order");
                 process::exit(i32::try_from(count("status")).expect("a status"));
             }
-            "close input" => {
-                // Whatever is written from here on stays in the pipe.
-                stay();
-            }
+            // Whatever is written from here on stays in the pipe.
+            "read no more" => stay(),
             "never" => {}
             _ => self.hear_mcp(id, method, params),
         }
