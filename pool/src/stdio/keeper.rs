@@ -36,7 +36,7 @@ use super::error::Why;
 use super::framing::Decoder;
 use super::json_rpc::{self, Message, RpcError};
 use super::outbox::Next;
-use super::session::{Either, Shared, either};
+use super::shared::{Either, Shared, either};
 use super::tell::Peer;
 
 /// How long a child that has closed its output may take to exit, and pipes to end behind one that has; after
@@ -64,7 +64,7 @@ impl Drop for LastWord {
         // Of no effect where it was told before.
         self.0.break_off(Why::Abandoned);
         self.0.tell(None);
-        self.0.ended();
+        self.0.gone.set();
     }
 }
 

@@ -13,10 +13,12 @@ use quoit::Cancelled;
 use quoit::process::Command;
 use serde_json::{Map, Value, json};
 
+use super::config::RpcConfig;
 use super::error::SessionError;
 use super::json_rpc::RpcError;
-use super::session::{RpcConfig, RpcSession};
+use super::session::RpcSession;
 use super::tell::{CancelWord, Peer};
+use super::tool::{Progress, Tool, ToolResult, unexpected};
 
 /// The version of the protocol that is asked for.
 pub const MCP_VERSION: &str = "2025-06-18";
@@ -86,61 +88,6 @@ impl fmt::Debug for McpSession {
             .field("version", &self.version)
             .finish_non_exhaustive()
     }
-}
-
-/// A tool of a server's.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Tool {
-    /// What it is called by.
-    pub name: String,
-    /// What people call it.
-    pub title: Option<String>,
-    /// What it does, in words for a model.
-    pub description: Option<String>,
-    /// What its arguments are: a JSON schema.
-    pub input_schema: Value,
-    /// What its structured results are: a JSON schema, if the server says so.
-    pub output_schema: Option<Value>,
-    /// Hints, such as that it changes nothing. Nobody vouches for them.
-    pub annotations: Option<Value>,
-    /// Whatever else the server says of it: `_meta`.
-    pub meta: Option<Value>,
-}
-
-/// What a call of a tool came to.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct ToolResult {
-    /// Text, pictures, sound, links and resources, each an object with a `type`.
-    pub content: Vec<Value>,
-    /// The result as data, if the tool has an output schema.
-    pub structured: Option<Value>,
-    /// The tool has failed: the content says how, in words for a model.
-    pub is_error: bool,
-    /// Whatever else the server says of it: `_meta`.
-    pub meta: Option<Value>,
-}
-
-impl ToolResult {
-    /// Returns the texts of the content, one after the other, each with a line end behind it but the last.
-    pub fn text(&self) -> String {
-        let texts = self.content.iter().filter(|part| part["type"] == "text");
-        let texts: Vec<_> = texts.filter_map(|part| part["text"].as_str()).collect();
-        texts.join("\n")
-    }
-}
-
-/// How far a call has come.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// More each time.
-    pub progress: f64,
-    /// What it will be in the end, if that is known.
-    pub total: Option<f64>,
-    /// In words.
-    pub message: Option<String>,
 }
 
 impl McpSession {
@@ -327,61 +274,11 @@ async fn shake_hands(rpc: &RpcSession, params: Value) -> Result<(String, Value),
     Ok((version, hello))
 }
 
-fn unexpected<T>(what: impl Into<String>) -> Result<T, SessionError> {
-    Err(SessionError::Unexpected(what.into()))
-}
-
 fn tool_call(name: &str, arguments: Value) -> Value {
     match arguments {
         Value::Null => json!({"name": name}),
         Value::Object(_) => json!({"name": name, "arguments": arguments}),
         other => panic!("the arguments of a tool are an object, and not {other}"),
-    }
-}
-
-/// Takes an optional field out of an object.
-fn take(value: &mut Value, name: &str) -> Option<Value> {
-    value.as_object_mut()?.remove(name)
-}
-
-fn take_text(value: &mut Value, name: &str) -> Option<String> {
-    match take(value, name) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    }
-}
-
-impl Tool {
-    fn from_value(mut value: Value) -> Result<Self, SessionError> {
-        let Some(name) = take_text(&mut value, "name") else {
-            return unexpected("a tool has no `name`");
-        };
-        let Some(input_schema) = take(&mut value, "inputSchema").filter(Value::is_object) else {
-            return unexpected(format!("the tool {name:?} has no `inputSchema`"));
-        };
-        Ok(Self {
-            title: take_text(&mut value, "title"),
-            description: take_text(&mut value, "description"),
-            output_schema: take(&mut value, "outputSchema"),
-            annotations: take(&mut value, "annotations"),
-            meta: take(&mut value, "_meta"),
-            name,
-            input_schema,
-        })
-    }
-}
-
-impl ToolResult {
-    fn from_value(mut value: Value) -> Result<Self, SessionError> {
-        let Some(Value::Array(content)) = take(&mut value, "content") else {
-            return unexpected("the result of a tool has no `content`");
-        };
-        Ok(Self {
-            content,
-            structured: take(&mut value, "structuredContent"),
-            is_error: value["isError"] == true,
-            meta: take(&mut value, "_meta"),
-        })
     }
 }
 
@@ -407,13 +304,9 @@ impl Listeners {
         let listener = token.and_then(|token| self.by_token.borrow().get(&token).cloned());
         // Nobody, if the call has ended meanwhile.
         if let Some(listener) = listener
-            && let Some(progress) = params["progress"].as_f64()
+            && let Some(progress) = Progress::from_value(params)
         {
-            listener(Progress {
-                progress,
-                total: params["total"].as_f64(),
-                message: params["message"].as_str().map(str::to_owned),
-            });
+            listener(progress);
         }
     }
 }
