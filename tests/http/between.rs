@@ -259,7 +259,7 @@ fn whole_answers_before_one_that_fails_arrive() {
             let fails = request.uri().path() == "/fails";
             let body = body::stream(async move |sender: Sender| match fails {
                 true => Err(io::Error::other("as it was told to")),
-                false => sender.send("whole").await.map_err(io::Error::from),
+                false => sender.send("whole").await,
             });
             Ok::<_, io::Error>(Response::new(body))
         })
