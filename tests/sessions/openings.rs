@@ -149,10 +149,6 @@ impl Sessions for Hasty {
     type Session = ();
     type Error = io::Error;
 
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "what is done before there is a future"
-    )]
     fn open(&self, _: &Key) -> impl Future<Output = io::Result<()>> {
         resume_unwind(Box::new("too soon"));
         #[expect(unreachable_code, reason = "says what it would return")]
