@@ -46,8 +46,8 @@ impl RpcConfig {
     }
 
     /// How long a message of the child's may be, in bytes. 4 MiB: a picture as text, and no more memory than a
-    /// machine has for many children. A longer one ends the session. As a [`Value`], a message of many small
-    /// parts takes some twenty times its length.
+    /// machine has for many children. A longer one ends the session. As a
+    /// [`Value`](serde_json::Value), a message of many small parts takes some twenty times its length.
     pub fn frame_limit(mut self, bytes: usize) -> Self {
         self.frame_limit = bytes;
         self

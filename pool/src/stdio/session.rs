@@ -180,7 +180,7 @@ impl RpcSession {
     /// its [`Ending`](quoit::process::Ending) says, which may be a signal at once. Returns when the child was reaped
     /// and no task is left; with the child's status, unless it could not be waited for.
     ///
-    /// Calls that are under way fail with [`Why::Closed`].
+    /// Calls that are under way fail with [`Why::Closed`](super::Why::Closed).
     ///
     /// # Errors
     ///
