@@ -72,6 +72,9 @@ impl FromStr for Cores {
     }
 }
 
+/// Who waits longer than this for the next piece of work is idle.
+const LONGEST_SPIN: Duration = Duration::from_secs(1);
+
 /// More processors than any kernel has.
 const MAX_CPU: usize = 1 << 16;
 
@@ -98,6 +101,7 @@ pub struct Builder {
     mailbox_capacity: usize,
     blocking_threads: usize,
     pub(crate) grace_period: Duration,
+    spin_before_park: Duration,
     features: RingFeatures,
 }
 
@@ -108,6 +112,7 @@ pub(crate) struct CoreConfig {
     pub(crate) completion_entries: u32,
     pub(crate) receive_buffers: (u16, u32),
     pub(crate) mailbox_capacity: usize,
+    pub(crate) spin_before_park: Duration,
     pub(crate) features: RingFeatures,
     /// The threads that all cores share; none of them is started.
     pub(crate) blocking: Arc<PoolOwner>,
@@ -166,6 +171,7 @@ impl Default for Builder {
             mailbox_capacity: 1024,
             blocking_threads: 512,
             grace_period: Duration::from_secs(5),
+            spin_before_park: Duration::ZERO,
             features: RingFeatures::WANTED,
         }
     }
@@ -236,6 +242,28 @@ impl Builder {
         self
     }
 
+    /// For how long a core with nothing to do looks on before it parks: up to a second; tens of
+    /// microseconds are usual. Default zero: it parks at once.
+    ///
+    /// It looks at memory alone, for what the kernel and other cores write there, and nobody has to wake
+    /// it: an answer that comes meanwhile is seen within a microsecond, where a parked core takes ten and
+    /// more. The price is its processor's time, which is not there for others, nor is it counted as
+    /// [parked](crate::metrics::CoreSnapshot::parked); so it is for cores with a processor each.
+    ///
+    /// A core spins while it pays: while at least half of its waits, each counting less with every one
+    /// that follows, end within this time. Where they do not it tries again after 16 parks, 32, and so on,
+    /// up to 4096, and goes on when a try finds something, or when its parks are that short. An idle core
+    /// spins a few times more and then stays parked. The counters `spins`, `spin_hits` and `spin_nanos`
+    /// tell what came of it.
+    ///
+    /// There is no spinning in a simulation, nor on a ring that does not tell of deferred work
+    /// ([`RingFeature::TaskrunFlag`]).
+    #[must_use]
+    pub fn spin_before_park(mut self, limit: Duration) -> Self {
+        self.spin_before_park = limit;
+        self
+    }
+
     /// Does without something that the kernel offers: to see what it is worth, or around a bug.
     /// What the kernel lacks is left out by itself.
     #[must_use]
@@ -303,6 +331,13 @@ impl Builder {
                 rule: "from 1 to 65536".to_owned(),
             });
         }
+        if self.spin_before_park > LONGEST_SPIN {
+            return Err(BuildError::Config {
+                field: "spin_before_park (microseconds)",
+                value: u64::try_from(self.spin_before_park.as_micros()).unwrap_or(u64::MAX),
+                rule: format!("at most {}", LONGEST_SPIN.as_micros()),
+            });
+        }
         let features = self.features().map_err(BuildError::ring)?;
         let default_buffers = if features.incremental_buffers {
             (16, 128 * 1024)
@@ -314,6 +349,7 @@ impl Builder {
             completion_entries,
             receive_buffers: self.receive_buffers.unwrap_or(default_buffers),
             mailbox_capacity: self.mailbox_capacity,
+            spin_before_park: self.spin_before_park,
             features,
             blocking: Arc::new(PoolOwner::new(self.blocking_threads)),
             guardian: Arc::default(),

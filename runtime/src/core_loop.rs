@@ -16,6 +16,7 @@
 //!   once a turn, which has an end.
 //! - Nothing is done "at the next turn" unless somebody asked for it: an idle core makes no turns.
 
+use std::mem::ManuallyDrop;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ use crate::scope::tree::{NodeId, ParkId};
 use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
-use crate::task::table::{Left, Probe, Ready, TaskBox};
+use crate::task::memory::TaskBox;
+use crate::task::table::{AfterEnd, Left, Probe, Ready};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -117,27 +119,28 @@ impl Core {
         match *life {
             Life::Main { task, node, grace } => {
                 let mut ended = false;
-                self.turn(&mut |cx| {
+                let is_done = self.turn(&mut |cx| {
                     ended = main(cx);
                     ended
                 });
                 if ended {
                     self.tasks.borrow_mut().remove_main(task);
+                    self.has_main.set(false);
                     self.close_node(node);
                     self.forget_task(task);
                     self.begin_to_stop(grace);
                     *life = Life::Running;
                     return Step::Again;
                 }
-                self.wait_unless_busy()
+                self.wait_if(is_done)
             }
             Life::Running => {
-                self.turn(&mut no_main);
+                let is_done = self.turn(&mut no_main);
                 if self.has_stopped() {
                     *life = self.begin_to_end();
                     return Step::Again;
                 }
-                self.wait_unless_busy()
+                self.wait_if(is_done)
             }
             Life::Ending {
                 last,
@@ -165,16 +168,20 @@ impl Core {
         }
     }
 
-    fn wait_unless_busy(&self) -> Step {
-        if !self.has_work() && self.begin_park() {
+    /// Waits after a turn that has left nothing to do.
+    #[inline]
+    fn wait_if(&self, is_done: bool) -> Step {
+        if is_done && self.begin_park() {
             Step::Waited
         } else {
             Step::Again
         }
     }
 
-    /// Does what is to do, without waiting.
-    fn turn(&self, main: MainPoll<'_>) {
+    /// Does what is to do, without waiting. Returns whether nothing is left, as far as this core itself
+    /// can tell: what others send has to be looked for.
+    #[inline]
+    fn turn(&self, main: MainPoll<'_>) -> bool {
         self.counters().turns.add(1);
         self.shared.wake_the_unwoken();
         self.carry_out_a_slice();
@@ -182,15 +189,15 @@ impl Core {
         self.look_at_the_clock();
         self.run_ready(main);
         self.wake_starved();
-        if self.has_work() {
-            if self.driver.borrow_mut().wants_enter() || self.ops.borrow().has_waiting() {
-                self.enter(Wait::No);
-            }
-            self.reap();
+        if !self.has_work() {
+            return true;
         }
+        self.enter_if_needed();
+        self.reap();
         // What was reaped may have given buffers back.
         self.wake_starved();
         self.wake_yielded();
+        !self.has_work()
     }
 
     /// Waits in the kernel until there is something to do; false if there is already.
@@ -200,6 +207,11 @@ impl Core {
             world.before_a_park();
         }
         self.shared.wake_the_unwoken();
+        if let Some(spin) = &self.spin
+            && self.look_on(spin)
+        {
+            return false;
+        }
         self.shared.park.publish();
         if self.has_mail() {
             self.shared.park.withdraw();
@@ -208,16 +220,21 @@ impl Core {
         self.counters().parks.add(1);
         self.publish_gauges();
         self.tasks.borrow_mut().plan_probe();
-        let now = self.read_clock();
+        let now = self.fresh_time();
         self.shared.parked.begin(now);
         self.parked_at.set(now);
-        let deadline = self.timers.borrow().next_deadline();
-        let deadline = match (deadline, self.stop_at.get()) {
+        self.enter(Wait::Until(self.next_deadline()));
+        true
+    }
+
+    /// Returns until when a core waits that nobody wakes.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.borrow_mut().next_deadline();
+        let stop = self.stop_at.get().filter(|_| !self.has_main.get());
+        match (timer, stop) {
             (Some(timer), Some(stop)) => Some(timer.min(stop)),
             (one, other) => one.or(other),
-        };
-        self.enter(Wait::Until(deadline));
-        true
+        }
     }
 
     fn end_park(&self) {
@@ -225,6 +242,9 @@ impl Core {
         self.clock_is_old.set(true);
         let now = self.fresh_time();
         self.shared.parked.end(now);
+        if let Some(spin) = &self.spin {
+            spin.borrow_mut().parked(now - self.parked_at.get());
+        }
         if let Some(sent) = self.shared.take_woken_at(self.parked_at.get()) {
             self.shared.latencies.wake.record_one(now - sent);
         }
@@ -233,6 +253,7 @@ impl Core {
     }
 
     /// Returns whether a turn would find something to do.
+    #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.tasks.borrow().has_ready()
             || self.tree.borrow().has_effects()
@@ -241,6 +262,7 @@ impl Core {
             || self.driver.borrow_mut().has_completions()
     }
 
+    #[inline]
     pub(crate) fn has_mail(&self) -> bool {
         self.asked_for_less().is_some() || self.shared.has_mail() || !self.closures.is_empty()
     }
@@ -279,6 +301,7 @@ impl Core {
         }
         let mut taken = 0;
         while taken < CLOSURES_PER_TURN
+            && !self.closures.is_empty()
             && let Some(job) = self.closures.take()
         {
             taken += 1;
@@ -300,7 +323,8 @@ impl Core {
     }
 
     /// Returns what time it is, read since the last task was polled.
-    fn fresh_time(&self) -> Instant {
+    #[inline]
+    pub(crate) fn fresh_time(&self) -> Instant {
         if self.clock_is_old.replace(false) {
             self.time_is_new.set(true);
             self.read_clock();
@@ -316,8 +340,13 @@ impl Core {
         loop {
             let first = self.first_of_ready();
             let next = self.tasks.borrow_mut().next_ready(first);
-            let Some(ready) = next else { break };
-            let probe = self.tasks.borrow_mut().take_probe(&ready);
+            let Some((ready, probe)) = next else {
+                if self.nobody_else_waits() {
+                    self.wake_yielded();
+                    continue;
+                }
+                break;
+            };
             let ended_main = match probe {
                 None => self.poll(ready, main),
                 Some(probe) => self.poll_measured(ready, probe, main),
@@ -341,6 +370,27 @@ impl Core {
         if polls > 0 {
             self.clock_is_old.set(true);
         }
+    }
+
+    /// Returns whether those who have yielded may go on in this turn: no task is ready, and what a turn would look
+    /// for is not there.
+    #[inline]
+    fn nobody_else_waits(&self) -> bool {
+        if self.yields.borrow().is_empty() {
+            return false;
+        }
+        let mut driver = self.driver.borrow_mut();
+        #[cfg(feature = "sim")]
+        if let crate::driver::Driver::Simulated(_) = &*driver {
+            // Other cores take their steps between turns: whoever waits for one of them by yielding ends his.
+            return false;
+        }
+        !(driver.wants_enter()
+            || driver.has_completions()
+            || self.has_mail()
+            || self.ops.borrow().has_waiting()
+            || self.tree.borrow().has_effects()
+            || self.buffers.has_starved())
     }
 
     /// Returns which of the ready tasks comes first: they are in no promised order.
@@ -368,6 +418,7 @@ impl Core {
     }
 
     /// Polls one task. True if it was the future of `block_on` and it has ended.
+    #[inline(always)]
     fn poll(&self, ready: Ready, main: MainPoll<'_>) -> bool {
         match ready {
             Ready::Main { id, node } => self.poll_as(id, node, |cx| main(cx)),
@@ -399,6 +450,7 @@ impl Core {
         self.coming_back.replace(outer.5);
     }
 
+    #[inline]
     fn poll_task(&self, id: TaskId, node: NodeId, mut object: TaskBox) {
         let mut polled = Poll::Pending;
         self.poll_as(id, node, |cx| {
@@ -417,13 +469,16 @@ impl Core {
     }
 
     /// Runs a poll of this task, which says whether it has ended; returns that.
+    #[inline(always)]
     fn poll_as(
         &self,
         id: TaskId,
         node: NodeId,
         poll: impl FnOnce(&mut Context<'_>) -> bool,
     ) -> bool {
+        // A word, of which nothing is to be dropped.
         let waker = task_waker(self.number(), id.slot(), id.generation());
+        let waker = ManuallyDrop::new(waker);
         let mut cx = Context::from_waker(&waker);
         let outside = self.active.replace(node);
         self.begin_poll(id);
@@ -433,6 +488,7 @@ impl Core {
         ended
     }
 
+    #[inline(always)]
     fn begin_poll(&self, id: TaskId) {
         self.running.set(Some(id));
         self.refusals.set(0);
@@ -446,6 +502,7 @@ impl Core {
         });
     }
 
+    #[inline(always)]
     fn end_poll(&self, id: TaskId, node: NodeId, ended: bool) {
         self.running.set(None);
         if ended {
@@ -459,22 +516,33 @@ impl Core {
         }
     }
 
+    #[inline]
     fn wake_yielded(&self) {
-        if self.yields.borrow().is_empty() {
-            return;
-        }
-        let mut yielded = self.yields.take();
-        for waker in yielded.drain(..) {
-            self.wake(waker);
-        }
-        // Give the room back, unless somebody yielded meanwhile.
         let mut yields = self.yields.borrow_mut();
-        if yields.is_empty() {
-            *yields = yielded;
+        if !yields.tasks.is_empty() {
+            let mut tasks = self.tasks.borrow_mut();
+            for task in yields.tasks.drain(..) {
+                tasks.wake(task.slot(), task.generation());
+            }
+        }
+        if !yields.others.is_empty() {
+            let others = std::mem::take(&mut yields.others);
+            drop(yields);
+            for waker in others {
+                self.wake(waker);
+            }
         }
     }
 
-    fn wake_starved(&self) {
+    #[inline]
+    pub(crate) fn wake_starved(&self) {
+        if self.buffers.has_starved() {
+            self.wake_those_starved();
+        }
+    }
+
+    #[cold]
+    fn wake_those_starved(&self) {
         for waker in self.buffers.wakes() {
             self.wake(waker);
         }
@@ -482,16 +550,20 @@ impl Core {
 
     // --- the kernel ---
 
+    /// Enters the kernel without a wait, where something is there to enter it for.
+    #[inline(never)]
+    pub(crate) fn enter_if_needed(&self) {
+        if self.driver.borrow_mut().wants_enter() || self.ops.borrow().has_waiting() {
+            self.enter(Wait::No);
+        }
+    }
+
     /// Submits everything that waits, and waits itself if told to.
+    #[inline(always)]
     fn enter(&self, wait: Wait) {
         let mut wait = wait;
         loop {
-            let all_pushed = {
-                let mut driver = self.driver.borrow_mut();
-                self.arm_wake(&mut driver);
-                let all = self.ops.borrow_mut().push_waiting(&mut driver);
-                all && self.wake_armed.get()
-            };
+            let all_pushed = self.push_waiting();
             let now = if all_pushed { wait } else { Wait::No };
             match self.enter_once(now) {
                 Entered::Submitted if all_pushed => return,
@@ -509,11 +581,24 @@ impl Core {
         }
     }
 
-    fn enter_once(&self, wait: Wait) -> Entered {
-        if self.ops.borrow().has_pushed() {
-            let now = self.read_clock();
-            self.ops.borrow_mut().submit_at(now);
+    /// Pushes what stands in line, the read of the eventfd first; true if all of it went in.
+    #[inline]
+    fn push_waiting(&self) -> bool {
+        let mut driver = self.driver.borrow_mut();
+        if !self.wake_armed.get() {
+            self.arm_wake(&mut driver);
         }
+        let all = self.ops.borrow_mut().push_waiting(&mut driver);
+        all && self.wake_armed.get()
+    }
+
+    #[inline(always)]
+    fn enter_once(&self, wait: Wait) -> Entered {
+        let mut ops = self.ops.borrow_mut();
+        if ops.has_pushed() {
+            ops.submit_at(self.fresh_time());
+        }
+        drop(ops);
         let mut driver = self.driver.borrow_mut();
         if driver.overflowed() {
             self.counters().overflows.add(1);
@@ -537,6 +622,7 @@ impl Core {
         }
     }
 
+    #[inline]
     fn count_entry(&self, unsubmitted_before: u32, unsubmitted_after: u32) {
         self.counters().enters.add(1);
         let submitted = unsubmitted_before - unsubmitted_after;
@@ -550,6 +636,7 @@ impl Core {
 
     /// Waits for completions, with nothing new in the queue: the kernel was too busy to take what
     /// lies there. It may take it now.
+    #[cold]
     fn pause(&self, wait: Wait) {
         let mut driver = self.driver.borrow_mut();
         let before = driver.unsubmitted();
@@ -570,23 +657,22 @@ impl Core {
     }
 
     /// Keeps a read of the eventfd in the kernel: that is how others wake a parked core.
+    #[cold]
     fn arm_wake(&self, driver: &mut crate::driver::Driver) {
-        if !self.wake_armed.get() {
-            let into = RegionMut {
-                address: self.shared.wake_word_address(),
-                length: 8,
-            };
-            let read = Request::Read {
-                fd: self.shared.eventfd(),
-                into,
-                offset: 0,
-            };
-            self.wake_armed.set(driver.push(&read, WAKE).is_ok());
-        }
+        let into = RegionMut {
+            address: self.shared.wake_word_address(),
+            length: 8,
+        };
+        let read = Request::Read {
+            fd: self.shared.eventfd(),
+            into,
+            offset: 0,
+        };
+        self.wake_armed.set(driver.push(&read, WAKE).is_ok());
     }
 
     /// Takes the completions that lie ready. Returns how many.
-    fn reap(&self) -> u64 {
+    pub(crate) fn reap(&self) -> u64 {
         let mut count = 0;
         loop {
             let next = self.driver.borrow_mut().reap();
@@ -598,22 +684,22 @@ impl Core {
                 About::CancelOf(_) | About::Nothing => {}
                 About::Op(op) => {
                     let now = self.fresh_time();
-                    let mut reaction = self.ops.borrow_mut().on_completion(op, completion, now);
-                    if let Reaction::Unused { closer, rest } = reaction {
+                    let (reaction, closer) =
+                        self.ops.borrow_mut().on_completion(op, completion, now);
+                    if let Some(closer) = closer {
                         self.complete(ParkId::from_token(closer));
-                        reaction = *rest;
                     }
                     match reaction {
                         Reaction::None => {}
                         Reaction::Tell(notify) => self.tell(notify),
-                        Reaction::OrphanEnded { account, leftover } => {
+                        Reaction::OrphanEnded { account, ended } => {
                             if completion.result == -libc::EFAULT {
                                 self.counters().orphan_faults.add(1);
                             }
+                            let leftover = self.ops.borrow_mut().clear(ended);
                             self.contain(|| drop(leftover));
                             self.orphan_ended(account);
                         }
-                        Reaction::Unused { .. } => unreachable!("taken apart just above"),
                     }
                 }
             }
@@ -622,7 +708,8 @@ impl Core {
         count
     }
 
-    fn publish_gauges(&self) {
+    #[inline(always)]
+    pub(crate) fn publish_gauges(&self) {
         let ops = self.ops.borrow();
         let counters = self.counters();
         counters.in_flight.set(u64::from(ops.in_kernel()));
@@ -637,7 +724,12 @@ impl Core {
         counters.deliveries.set(tree.deliveries());
         counters.scopes.set(tree.node_count() as u64);
         counters.parked.set(tree.park_count() as u64);
-        let (swallowing, unresponsive) = self.patience.borrow().listed();
+        let patience = self.patience.borrow();
+        let (swallowing, unresponsive) = if patience.is_empty() {
+            (0, 0)
+        } else {
+            patience.listed()
+        };
         counters.swallowing.set(swallowing as u64);
         counters.unresponsive.set(unresponsive as u64);
     }
@@ -655,7 +747,7 @@ impl Core {
     fn begin_to_end(&self) -> Life {
         self.drop_tasks();
         self.closures.close();
-        for waker in self.yields.take() {
+        for waker in self.yields.take().others {
             self.contain(|| drop(waker));
         }
         // Ops whose futures live outside of any task, or were leaked.
@@ -732,10 +824,19 @@ impl Core {
 
     /// Takes a task that has ended off the core: its scope, its output if nobody wants it, and tells
     /// who waits for it.
+    #[inline(always)]
     fn finish(&self, id: TaskId, node: NodeId, object: TaskBox) {
         self.close_node(node);
-        self.forget_task(id);
+        if !self.patience.borrow().is_empty() {
+            self.forget_task(id);
+        }
         let after = self.tasks.borrow_mut().end(id, object);
+        if after.unwanted.is_some() || after.joiner.is_some() {
+            self.follow_up(after);
+        }
+    }
+
+    fn follow_up(&self, after: AfterEnd) {
         if let Some(unwanted) = after.unwanted {
             self.contain(|| drop(unwanted));
         }
@@ -759,4 +860,25 @@ enum Entered {
     Submitted,
     /// It took nothing: no memory, or too many completions that nobody has taken.
     Busy,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{Cancelled, Handle, Scope, time};
+
+    /// The grace of a stop is over, and the future of `block_on` goes on: there is nothing to come back for.
+    #[test]
+    fn a_main_future_that_outlives_its_grace_is_waited_for_in_a_park() {
+        let parks = crate::block_on(async {
+            let handle = Handle::current().expect("on a core");
+            handle.shutdown_within(Duration::ZERO);
+            let before = handle.metrics()[0].parks;
+            let pause = time::sleep(Duration::from_millis(50));
+            Scope::new().shielded().run(pause).await.expect("a shield");
+            Ok::<_, Cancelled>(handle.metrics()[0].parks - before)
+        });
+        let parks = parks.expect("a core").expect("a shield");
+        assert!((1..=20).contains(&parks), "{parks}");
+    }
 }

@@ -35,9 +35,12 @@ use crate::scope::Cancelled;
 use crate::scope::patience::{Forgotten, Patience};
 use crate::scope::tree::{Effect, Kind, NodeId, ParkId, Shield, Tree};
 use crate::slab::Slab;
+use crate::spin::Spin;
 use crate::task::TaskId;
 use crate::task::cell::boxed;
-use crate::task::table::{TaskBox, TaskTable};
+use crate::task::memory::{TaskBox, TaskMemory};
+use crate::task::table::TaskTable;
+use crate::task::waker::task_of;
 use crate::time::Instant;
 use crate::time::store::TimerStore;
 
@@ -58,6 +61,21 @@ pub(crate) enum TimerTarget {
     Alarm(Waker),
 }
 
+/// Who is woken when others have had their turn.
+#[derive(Debug, Default)]
+pub(crate) struct Yields {
+    /// Tasks of this core.
+    pub(crate) tasks: Vec<TaskId>,
+    pub(crate) others: Vec<Waker>,
+}
+
+impl Yields {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.others.is_empty()
+    }
+}
+
 /// How much of what cancels want done is done in one turn: the rest is for those to come, so that
 /// others have theirs.
 const EFFECTS_PER_TURN: u32 = 1024;
@@ -72,6 +90,7 @@ pub(crate) struct Core {
     pub(crate) ops: RefCell<OpSlab>,
     pub(crate) buffers: Rc<BufferPool>,
     pub(crate) tasks: RefCell<TaskTable>,
+    pub(crate) task_memory: TaskMemory,
     pub(crate) tree: RefCell<Tree>,
     pub(crate) timers: RefCell<TimerStore<TimerTarget>>,
     pub(crate) closures: Arc<ClosureQueue>,
@@ -103,10 +122,12 @@ pub(crate) struct Core {
     /// How many scopes have a deadline armed.
     pub(crate) armed_scopes: Cell<u32>,
     /// Who yielded: woken once I/O was looked at.
-    pub(crate) yields: RefCell<Vec<Waker>>,
+    pub(crate) yields: RefCell<Yields>,
     /// When what is left is dropped, once the core was asked to stop; and the grace it has.
     pub(crate) stop_at: Cell<Option<Instant>>,
     pub(crate) stop_grace: Cell<Duration>,
+    /// The future of `block_on` has not ended: a stop waits for it, however long it takes.
+    pub(crate) has_main: Cell<bool>,
     /// Whether the eventfd is being read.
     pub(crate) wake_armed: Cell<bool>,
     pub(crate) scratch: RefCell<Vec<u32>>,
@@ -116,6 +137,8 @@ pub(crate) struct Core {
     pub(crate) now: Cell<Instant>,
     /// A turn has run that may have made timers due since the clock was last read.
     pub(crate) clock_is_old: Cell<bool>,
+    /// Whether it spins before it parks, if it ever does.
+    pub(crate) spin: Option<RefCell<Spin>>,
     /// When the last park began.
     pub(crate) parked_at: Cell<Instant>,
     /// It was read since timers were last looked at.
@@ -131,6 +154,7 @@ impl Core {
             features: config.features,
         })?;
         let (count, size) = config.receive_buffers;
+        let spins = driver.shows_work() && !config.spin_before_park.is_zero();
         let buffers = BufferPool::new(count, size)?;
         let incremental =
             driver.register_buffers(buffers.ring_address(), buffers.count(), GROUP)?;
@@ -153,6 +177,7 @@ impl Core {
             ops: RefCell::new(OpSlab::new(&shared.latencies)),
             buffers,
             tasks: RefCell::new(TaskTable::new(shared)),
+            task_memory: TaskMemory::default(),
             tree: RefCell::new(tree),
             timers: RefCell::default(),
             closures,
@@ -173,11 +198,13 @@ impl Core {
             yields: RefCell::default(),
             stop_at: Cell::new(None),
             stop_grace: Cell::new(Duration::MAX),
+            has_main: Cell::new(false),
             wake_armed: Cell::new(false),
             scratch: RefCell::default(),
             clock_base: crate::driver::clock_base(),
             now: Cell::new(Instant::now()),
             clock_is_old: Cell::new(true),
+            spin: spins.then(|| RefCell::new(Spin::new(config.spin_before_park))),
             parked_at: Cell::new(Instant::NEVER),
             time_is_new: Cell::new(false),
         })
@@ -234,11 +261,10 @@ impl Core {
         parent: NodeId,
         insert: impl FnOnce(&mut TaskTable, NodeId) -> TaskId,
     ) -> (TaskId, NodeId) {
-        let mut tree = self.tree.borrow_mut();
-        let node = tree.open(parent, Kind::Task(0), Shield::None);
-        let task = insert(&mut self.tasks.borrow_mut(), node);
-        tree.name_task(node, task.slot());
-        (task, node)
+        let mut tasks = self.tasks.borrow_mut();
+        let kind = Kind::Task(tasks.next_slot());
+        let node = self.tree.borrow_mut().open(parent, kind, Shield::None);
+        (insert(&mut tasks, node), node)
     }
 
     /// Starts a task under a scope of this core, and polls it at once.
@@ -249,11 +275,18 @@ impl Core {
         (task, node)
     }
 
-    /// Starts a kernel op.
-    pub(crate) fn start<O: Operation>(&self, operation: O, fd: Option<SharedFd>) -> OpId {
+    /// Starts a kernel op, whose first completion is told as `notify` says.
+    #[inline]
+    pub(crate) fn start<O: Operation>(
+        &self,
+        operation: O,
+        fd: Option<SharedFd>,
+        notify: Notify,
+    ) -> OpId {
+        let mut driver = self.driver.borrow_mut();
         self.ops
             .borrow_mut()
-            .start(&mut self.driver.borrow_mut(), operation, fd)
+            .start(&mut driver, operation, fd, notify)
     }
 
     /// Gives a kernel op up: its future is gone, and the scope `under` is charged for it.
@@ -273,7 +306,20 @@ impl Core {
     }
 
     /// Wakes somebody. A waker may be foreign code; a panic in it is counted, and stops nothing.
+    #[inline(always)]
     pub(crate) fn wake(&self, waker: Waker) {
+        match task_of(&waker, self.number()) {
+            Some(task) => {
+                self.tasks.borrow_mut().wake(task.slot(), task.generation());
+                // It is a word.
+                std::mem::forget(waker);
+            }
+            None => self.wake_stranger(waker),
+        }
+    }
+
+    #[cold]
+    fn wake_stranger(&self, waker: Waker) {
         self.contain(|| waker.wake());
     }
 
@@ -287,6 +333,12 @@ impl Core {
     /// Does what a change of the tree wants done; if that is a lot, the rest is for turns to come.
     #[inline]
     pub(crate) fn carry_out(&self) {
+        if self.tree.borrow().has_effects() {
+            self.carry_out_now();
+        }
+    }
+
+    fn carry_out_now(&self) {
         let mut tree = self.tree.borrow_mut();
         while let Some(timer) = tree.next_idle_timer() {
             // A node's timers stand for the node: nothing of anybody else's is dropped here.
@@ -396,8 +448,18 @@ impl Core {
             }
             _ => None,
         };
-        self.tree.borrow_mut().set_deadline(node, armed);
-        self.carry_out();
+        let mut tree = self.tree.borrow_mut();
+        tree.set_deadline(node, armed);
+        if tree.has_effects() {
+            drop(tree);
+            self.carry_out();
+        }
+    }
+
+    /// Ends a scope in which nothing is left and of which nobody knows; false if it is not so.
+    #[inline]
+    pub(crate) fn close_if_unnoticed(&self, node: NodeId) -> bool {
+        self.patience.borrow().is_empty() && self.tree.borrow_mut().close_if_unnoticed(node)
     }
 
     /// Ends a scope, group or task of the tree.
@@ -406,16 +468,21 @@ impl Core {
         let announced = tree.close(node);
         let abandoned = tree.next_abandoned();
         let cancelled_at = tree.take_acknowledged();
+        let has_effects = tree.has_effects();
         drop(tree);
         if let Some(at) = cancelled_at {
             let took = Instant::now() - at;
             self.shared.latencies.cancel.record_one(took);
         }
-        self.forget_node(node, announced);
+        if announced || !self.patience.borrow().is_empty() {
+            self.forget_node(node, announced);
+        }
         if let Some((group, announced)) = abandoned {
             self.forget_abandoned(group, announced);
         }
-        self.carry_out();
+        if has_effects {
+            self.carry_out();
+        }
     }
 
     #[cold]
@@ -427,14 +494,13 @@ impl Core {
         }
     }
 
+    #[cold]
     fn forget_node(&self, node: NodeId, announced: bool) {
         if announced {
             self.shared.cancels.retire(node.to_parts().0);
         }
-        if !self.patience.borrow().is_empty() {
-            let forgotten = self.patience.borrow_mut().forget_node(node);
-            self.let_go(forgotten);
-        }
+        let forgotten = self.patience.borrow_mut().forget_node(node);
+        self.let_go(forgotten);
     }
 
     /// Forgets how patient it was with a task that has ended.
@@ -497,7 +563,7 @@ impl Core {
         let tree = self.tree.borrow();
         if !tree.waits_in_foreign(node) {
             drop(tree);
-            if self.patience.borrow().knows(node) {
+            if !self.patience.borrow().is_empty() && self.patience.borrow().knows(node) {
                 let forgotten = self.patience.borrow_mut().moved(node);
                 self.let_go(forgotten);
             }
@@ -527,6 +593,7 @@ impl Core {
     }
 
     /// Tells of a completion.
+    #[inline(always)]
     pub(crate) fn tell(&self, notify: Notify) {
         match notify {
             Notify::Nobody => {}
@@ -558,7 +625,19 @@ impl Core {
     /// Wakes `waker` when other ready tasks have run and I/O was looked at.
     pub(crate) fn yield_to_others(&self, waker: &Waker) {
         self.comes_back();
-        self.yields.borrow_mut().push(waker.clone());
+        self.wake_after_others(waker);
+    }
+
+    /// As [`Core::yield_to_others`], where the task may have other reasons to be polled.
+    #[inline]
+    pub(crate) fn wake_after_others(&self, waker: &Waker) {
+        match task_of(waker, self.number()) {
+            Some(task) => self.yields.borrow_mut().tasks.push(task),
+            None => {
+                let own = waker.clone();
+                self.yields.borrow_mut().others.push(own);
+            }
+        }
     }
 
     /// Notes that the active scope's body will be polled again.
@@ -670,6 +749,7 @@ impl Core {
     /// Opens a node for the future of `block_on`.
     pub(crate) fn add_main(&self) -> (TaskId, NodeId) {
         let root = self.tree.borrow().root();
+        self.has_main.set(true);
         self.add_task(root, TaskTable::insert_main)
     }
 

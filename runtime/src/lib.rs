@@ -52,6 +52,7 @@ pub mod signal;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slab;
+mod spin;
 pub mod sync;
 mod task;
 pub mod time;
@@ -71,4 +72,4 @@ pub use scope::{
     effective_deadline, group, is_cancelled, isolating_group, on, race, race_all, race_with,
     run_until_cancelled, timeout,
 };
-pub use task::{JoinError, JoinHandle, spawn, yield_now, yield_uncancellable};
+pub use task::{JoinError, JoinHandle, leave_behind, spawn, yield_now, yield_uncancellable};

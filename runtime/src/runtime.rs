@@ -614,7 +614,8 @@ impl Handle {
 
     /// Asks the runtime to stop: tasks are cancelled, and dropped after `grace`. Returns at once.
     ///
-    /// Called again with less patience, the runtime has less.
+    /// Called again with less patience, the runtime has less. One of `block_on` waits for its future, which is
+    /// cancelled as well, however long that takes: what is left then is dropped.
     pub fn shutdown_within(&self, grace: Duration) {
         for core in self.cores.iter() {
             core.shared.ask_to_stop(core.id.incarnation, grace);

@@ -12,8 +12,9 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 /// Which indexes are free, lowest first.
 ///
-/// Two levels of bits: a bit per index, and a bit per word of those that says "something is free
-/// in here". `low` is a word below which nothing is free.
+/// Two levels of bits: a bit per index, and a bit per word of those that says "something may be free
+/// in here", which is turned off by who looks and finds nothing. `low` is a word below which nothing
+/// is free.
 #[derive(Debug, Default)]
 pub(crate) struct LowestFree {
     words: Vec<u64>,
@@ -23,44 +24,65 @@ pub(crate) struct LowestFree {
 }
 
 impl LowestFree {
-    /// Hands out the lowest index below the current end that is free.
+    /// Returns the index that would be handed out.
     #[inline]
+    pub(crate) fn first(&mut self) -> Option<u32> {
+        match self.words.get(self.low) {
+            Some(&word) if word != 0 => {}
+            _ => self.low = self.next_word_with_room()?,
+        }
+        Some(self.low as u32 * 64 + self.words[self.low].trailing_zeros())
+    }
+
+    /// Hands out the lowest index below the current end that is free.
+    #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<u32> {
-        if self.low >= self.words.len() || self.words[self.low] == 0 {
-            self.low = self.next_word_with_room()?;
+        match self.words.get_mut(self.low) {
+            Some(word) if *word != 0 => {
+                let bit = word.trailing_zeros();
+                *word &= *word - 1;
+                self.handed_out += 1;
+                Some(self.low as u32 * 64 + bit)
+            }
+            _ => self.take_further_up(),
         }
-        let word = &mut self.words[self.low];
-        let bit = word.trailing_zeros();
-        *word &= *word - 1;
-        if *word == 0 {
-            self.summary[self.low / 64] &= !(1 << (self.low % 64));
-        }
-        self.handed_out += 1;
-        Some(self.low as u32 * 64 + bit)
+    }
+
+    #[cold]
+    fn take_further_up(&mut self) -> Option<u32> {
+        self.low = self.next_word_with_room()?;
+        self.take()
     }
 
     /// Gives `index` back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give_back(&mut self, index: u32) {
         self.add(index);
         self.handed_out -= 1;
     }
 
     /// Makes `index` known as free, for a store that has grown by it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&mut self, index: u32) {
         let word = index as usize / 64;
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-            self.summary.resize(word / 64 + 1, 0);
+        let Some(bits) = self.words.get_mut(word) else {
+            return self.add_beyond(index);
+        };
+        debug_assert!(*bits & (1 << (index % 64)) == 0, "given back twice");
+        let was_full = *bits == 0;
+        *bits |= 1 << (index % 64);
+        if was_full {
+            self.summary[word / 64] |= 1 << (word % 64);
+            self.low = self.low.min(word);
         }
-        debug_assert!(
-            self.words[word] & (1 << (index % 64)) == 0,
-            "given back twice"
-        );
-        self.words[word] |= 1 << (index % 64);
-        self.summary[word / 64] |= 1 << (word % 64);
-        self.low = self.low.min(word);
+    }
+
+    #[cold]
+    fn add_beyond(&mut self, index: u32) {
+        let word = index as usize / 64;
+        self.words.resize(word + 1, 0);
+        self.summary.resize(word / 64 + 1, 0);
+        self.add(index);
     }
 
     /// Counts an index that the store handed out itself, by growing.
@@ -73,15 +95,20 @@ impl LowestFree {
         self.handed_out
     }
 
-    fn next_word_with_room(&self) -> Option<usize> {
-        let first = self.low / 64;
-        self.summary[first.min(self.summary.len())..]
-            .iter()
-            .position(|&bits| bits != 0)
-            .map(|at| {
-                let group = first + at;
-                group * 64 + self.summary[group].trailing_zeros() as usize
-            })
+    fn next_word_with_room(&mut self) -> Option<usize> {
+        let mut group = self.low / 64;
+        while let Some(bits) = self.summary.get_mut(group) {
+            if *bits == 0 {
+                group += 1;
+                continue;
+            }
+            let word = group * 64 + bits.trailing_zeros() as usize;
+            if self.words[word] != 0 {
+                return Some(word);
+            }
+            *bits &= *bits - 1;
+        }
+        None
     }
 }
 
@@ -166,25 +193,32 @@ impl<T> Slab<T> {
     /// Stores `value` in the lowest free slot.
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
-        if let Some(index) = self.free.take() {
-            let entry = &mut self.entries[index as usize];
-            debug_assert!(entry.value.is_none(), "only what is free is handed out");
-            entry.value = Some(value);
-            return Key::new(index, entry.generation);
-        }
-        self.grow(value)
+        self.place(value).0
     }
 
+    /// Stores `value` in the lowest free slot, and returns it there.
+    #[inline(always)]
+    pub(crate) fn place(&mut self, value: T) -> (Key, &mut T) {
+        let index = match self.free.take() {
+            Some(index) => index,
+            None => self.grow(),
+        };
+        let entry = &mut self.entries[index as usize];
+        debug_assert!(entry.value.is_none(), "only what is free is handed out");
+        let key = Key::new(index, entry.generation);
+        (key, entry.value.insert(value))
+    }
+
+    /// Makes room for one more, and hands that out.
     #[cold]
-    fn grow(&mut self, value: T) -> Key {
+    fn grow(&mut self) -> u32 {
         let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 entries fit memory");
-        let generation = self.first_generation;
         self.entries.push(Entry {
-            generation,
-            value: Some(value),
+            generation: self.first_generation,
+            value: None,
         });
         self.free.grown_by_one();
-        Key::new(index, generation)
+        index
     }
 
     /// Takes the entry out, if it still lives.
@@ -201,7 +235,7 @@ impl<T> Slab<T> {
     }
 
     /// Drops the entry that a link leads to, where it lies.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn clear(&mut self, link: Link) {
         let entry = &mut self.entries[link.index()];
         debug_assert!(entry.value.is_some(), "a link leads to what lives");
@@ -211,7 +245,7 @@ impl<T> Slab<T> {
     }
 
     /// Returns the entry, if it still lives.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let entry = self.entries.get(key.link().index())?;
         if entry.generation == key.generation() {
@@ -222,7 +256,7 @@ impl<T> Slab<T> {
     }
 
     /// Returns the entry, if it still lives.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let entry = self.entries.get_mut(key.link().index())?;
         if entry.generation == key.generation() {
@@ -233,21 +267,21 @@ impl<T> Slab<T> {
     }
 
     /// Returns the entry that a link leads to.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn linked(&self, link: Link) -> &T {
         let value = &self.entries[link.index()].value;
         value.as_ref().expect("a link leads to what lives")
     }
 
     /// Returns the entry that a link leads to.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn linked_mut(&mut self, link: Link) -> &mut T {
         let value = &mut self.entries[link.index()].value;
         value.as_mut().expect("a link leads to what lives")
     }
 
     /// Returns the key of the entry that a link leads to.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn key(&self, link: Link) -> Key {
         Key::new(link.index() as u32, self.entries[link.index()].generation)
     }

@@ -17,5 +17,6 @@ mod processes;
 mod requests;
 mod runtime;
 mod sockets;
+mod spinning;
 mod unix;
 mod wakes;

@@ -162,6 +162,58 @@ fn a_task_that_wakes_itself_is_polled_again_and_others_run_in_between() {
     });
 }
 
+/// A turn is 256 polls: whoever yields where nobody else waits is polled again in the same turn, and whoever
+/// comes meanwhile is not held up by that.
+#[test]
+fn tasks_that_yield_to_nobody_share_turns() {
+    const YIELDS: u64 = 25_600;
+    on_ring(|handle| async move {
+        let yields = |count| async move {
+            for _ in 0..count {
+                yield_now().await.expect("not cancelled");
+            }
+        };
+        let before = handle.metrics()[0];
+        yields(YIELDS).await;
+        let alone = handle.metrics()[0];
+        // What this turn has polled is counted at its end.
+        let polls = alone.polls - before.polls;
+        assert!(polls.abs_diff(YIELDS) <= 256, "{polls}");
+        // A turn that has taken long, on a busy machine, ends before its 256th poll.
+        let turns = alone.turns - before.turns;
+        assert!((YIELDS / 256 - 1..YIELDS / 16).contains(&turns), "{turns}");
+
+        let others: Vec<_> = (0..10).map(|_| spawn(yields(YIELDS / 10))).collect();
+        for other in others {
+            other.await.expect("it ended");
+        }
+        let together = handle.metrics()[0].turns - alone.turns;
+        assert!(
+            (YIELDS / 256 - 1..YIELDS / 16).contains(&together),
+            "{together}"
+        );
+    });
+}
+
+/// What another thread wants is seen between the yields of a task that never stops.
+#[test]
+fn a_task_that_yields_all_the_time_holds_up_no_wake_from_outside() {
+    on_ring(|_| async move {
+        let bell = Bell::new();
+        let inner = Arc::clone(&bell);
+        let waiting = spawn(async move { inner.rung_after(0).await });
+        while bell.polls() == 0 {
+            yield_now().await.expect("not cancelled");
+        }
+        let ringer = thread::spawn(move || bell.ring());
+        while !waiting.is_finished() {
+            yield_now().await.expect("not cancelled");
+        }
+        waiting.await.expect("it ended");
+        ringer.join().expect("no panic");
+    });
+}
+
 #[test]
 fn a_waker_that_outlived_its_task_does_nothing() {
     on_core(|handle| async move {

@@ -17,7 +17,7 @@ use quoit::sync::shared::channel::{self, SendError, TrySendError};
 use quoit::sync::shared::{Mutex, Semaphore, TryRecvError, WouldBlock};
 use quoit::time::sleep;
 use quoit::{CancelHandle, CoreId, Cores, Handle, RemoteHandle, Runtime, Scope, check, yield_now};
-use tests::{Drops, on_both, poll_once};
+use tests::{Drops, on_both, poll_once, thorough};
 
 /// Two cores, and the thread that tells them what to do.
 struct Two {
@@ -245,7 +245,7 @@ fn c145_a_waiter_that_was_cancelled_first_never_has_the_lock() {
 #[test]
 fn c145_in_any_order_exactly_one_of_the_two_happens() {
     let mut ways = BTreeSet::new();
-    let explored = explore(12_000, |sim| {
+    let explored = explore(thorough(12_000), |sim| {
         let had = sim.cores(2).run(|| {
             let runtime = Runtime::builder().cores(Cores::Count(2)).build();
             let runtime = runtime.expect("cores");

@@ -45,12 +45,26 @@ fn a_thousand_idle_connections_cost_no_turn_and_no_context_switch() {
         .under(["sh", "-c", "ulimit -n 4096; exec \"$@\"", "sh"])
         .run(
             "a_thousand_idle_connections_cost_no_turn_and_no_context_switch",
-            idle,
+            || idle(Duration::ZERO),
         );
 }
 
-fn idle() {
-    let runtime = Runtime::builder().cores(Cores::All).build().expect("cores");
+#[test]
+fn cores_that_may_spin_are_as_silent_when_they_are_idle() {
+    Child::new()
+        .under(["sh", "-c", "ulimit -n 4096; exec \"$@\"", "sh"])
+        .run(
+            "cores_that_may_spin_are_as_silent_when_they_are_idle",
+            || idle(Duration::from_micros(200)),
+        );
+}
+
+fn idle(spin: Duration) {
+    let runtime = Runtime::builder()
+        .cores(Cores::All)
+        .spin_before_park(spin)
+        .build()
+        .expect("cores");
     let handle = runtime.handle();
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     let port = ShardedListener::bind(any, &handle).expect("a free port");
@@ -90,6 +104,8 @@ fn idle() {
         }
         before = now;
     }
+    let spins: u64 = before.counters.iter().map(|core| core.spins).sum();
+    assert_eq!(spins > 0, spin > Duration::ZERO);
     assert_eq!(before.switches.len(), handle.cores().len());
     let receiving: u64 = before.counters.iter().map(|core| core.in_flight).sum();
     assert_eq!(receiving as usize, CONNECTIONS + handle.cores().len());

@@ -2,6 +2,8 @@
 
 use quoit::sim::{Fault, Faults, Outcome, Sim, for_seeds};
 
+use tests::thorough;
+
 use super::workload::{self, Weather};
 
 /// Every second seed has faults that make operations fail, every fourth none at all.
@@ -35,7 +37,7 @@ fn program(sim: Sim) -> Outcome<usize> {
 fn random_programs_are_clean() {
     let mut whole = 0;
     let mut seeds = 0;
-    for_seeds(0..1_500, |sim| {
+    for_seeds(0..thorough(1_500), |sim| {
         whole += program(sim).value;
         seeds += 1;
     });
@@ -45,17 +47,19 @@ fn random_programs_are_clean() {
     );
 }
 
-/// One digest of 1 000 runs. Two runs of one build must agree, and so must two builds: the first
-/// writes its digest into the file that `QUOIT_SIM_DIGEST` names, the next compares.
+/// Two runs of one build must agree, and so must two builds, on one digest of 200 runs: the first writes it
+/// into the file that `QUOIT_SIM_DIGEST` names, the next compares.
 #[test]
 fn equal_seeds_give_equal_traces() {
     let mut digest = 0_u64;
-    for seed in 0..1_000 {
+    for seed in 0..thorough(1_000) {
         let first = program(Sim::with_seed(seed));
         let second = program(Sim::with_seed(seed));
         assert_eq!(first.trace, second.trace, "seed {seed:#x} gave two traces");
         assert_eq!(first.events, second.events, "seed {seed:#x}");
-        digest = digest.rotate_left(1) ^ first.trace;
+        if seed < 200 {
+            digest = digest.rotate_left(1) ^ first.trace;
+        }
     }
     let Ok(file) = std::env::var("QUOIT_SIM_DIGEST") else {
         return;

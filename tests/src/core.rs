@@ -5,11 +5,12 @@ use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::pin::Pin;
+use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
 use quoit::sim::{self, Faults, Sim, for_seeds};
-use quoit::{Builder, CoreMetrics, Cores, Handle, RemoteError, Runtime};
+use quoit::{Builder, CoreId, CoreMetrics, Cores, Handle, RemoteError, Runtime};
 
 /// The seeds that every program is run under: the first one without faults.
 pub(crate) const SEEDS: Range<u64> = 0..6;
@@ -79,6 +80,12 @@ pub(crate) fn on_both_with<T>(
     program: impl Fn() -> T,
 ) -> T {
     let real = program();
+    simulated(seeds, &prepare, &|| drop(program()));
+    real
+}
+
+/// The part of [`on_both_with`] that is the same for every program: built once, not for each of hundreds.
+fn simulated(seeds: Range<u64>, prepare: &dyn Fn(Sim) -> Sim, program: &dyn Fn()) {
     for_seeds(seeds, |sim| {
         let (kernel, faults) = if sim.seed() == SEEDS.start {
             (Kernel::Simulated, Faults::none())
@@ -86,10 +93,9 @@ pub(crate) fn on_both_with<T>(
             (Kernel::Unruly, Faults::benign())
         };
         let before = KERNEL.replace(kernel);
-        prepare(sim.faults(faults)).run(&program);
+        prepare(sim.faults(faults)).run(program);
         KERNEL.set(before);
     });
-    real
 }
 
 /// Runs `body` as a task on the one core of a new runtime, on the real ring and in the simulation
@@ -151,10 +157,38 @@ where
         .build()
         .expect("tests need io_uring");
     let handle = runtime.handle();
-    let core = handle.cores()[0];
-    let task = handle.clone().spawn(core, move || body(handle));
-    match task.expect("a new mailbox has room").wait() {
-        Ok(output) => output,
+    let inner = handle.clone();
+    on(&handle, handle.cores()[0], move || body(inner))
+}
+
+/// Runs a task on a core, and returns what it returned.
+pub(crate) fn on<M>(
+    handle: &Handle,
+    core: CoreId,
+    body: impl FnOnce() -> M + Send + 'static,
+) -> M::Output
+where
+    M: Future<Output: Send + 'static> + 'static,
+{
+    let (sender, output) = mpsc::sync_channel(1);
+    let boxed = Box::new(move || -> Pin<Box<dyn Future<Output = ()>>> {
+        let body = body();
+        Box::pin(async move {
+            let output = body.await;
+            sender.send(output).expect("somebody waits for it");
+        })
+    });
+    on_boxed(handle, core, boxed);
+    output.recv().expect("it has ended")
+}
+
+type Boxed = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// The part of [`on`] that is the same for every body: built once, not for each of hundreds.
+fn on_boxed(handle: &Handle, core: CoreId, body: Boxed) {
+    let task = handle.spawn(core, body);
+    match task.expect("there is room in the mailbox").wait() {
+        Ok(()) => {}
         Err(RemoteError::Panicked(payload)) => resume_unwind(payload),
         Err(error) => panic!("{error}"),
     }

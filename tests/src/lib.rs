@@ -8,11 +8,14 @@ mod core;
 mod dice;
 mod drops;
 mod folder;
+mod host;
 pub mod http_client;
 mod outside;
 mod peer;
 mod process;
 mod quiet;
+mod scenarios;
+mod serve;
 
 pub use again::{Again, End};
 pub use at_most::at_most;
@@ -24,6 +27,7 @@ pub use core::{
 pub use dice::Dice;
 pub use drops::{Counted, Drops};
 pub use folder::{Put, conform_in, content_of, on_core_in, read_all};
+pub use host::{Host, is_host, kill_hosts};
 pub use outside::Outside;
 pub use peer::{
     FullQueue, both_ends, both_ends_with, both_streams, bytes, connected, full_address, listening,
@@ -33,3 +37,15 @@ pub use process::{
     children, descriptors, exists, mapped_kib, resident_kib, runs, stat, switches, threads,
 };
 pub use quiet::{assert_quiet, conform, conform_of, conform_on, one_core, quietly, quietly_of};
+pub use scenarios::Scenarios;
+pub use serve::Serve;
+
+/// Returns how many of so many runs a test does in this build: without the optimiser, each takes several
+/// times as long, and a fifth of them has to do.
+pub const fn thorough(runs: u64) -> u64 {
+    if cfg!(debug_assertions) {
+        runs.div_ceil(5)
+    } else {
+        runs
+    }
+}

@@ -14,9 +14,23 @@ pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("/proc").count() - 1
 }
 
-/// Returns how many threads there are.
+/// Returns how many threads there are. One that was joined is listed for a moment more, on its way out, and does not
+/// count: its `PF_EXITING` is set before a join returns.
 pub fn threads() -> usize {
-    fs::read_dir("/proc/self/task").expect("/proc").count()
+    const PF_EXITING: u32 = 4;
+    let tasks = fs::read_dir("/proc/self/task").expect("/proc");
+    let stays = |task: &fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // Behind the name, in parentheses: state, five numbers, flags. proc_pid_stat(5)
+        let flags = stat
+            .rsplit_once(')')
+            .and_then(|(_, behind)| behind.split_whitespace().nth(6)?.parse::<u32>().ok());
+        flags.is_some_and(|flags| flags & PF_EXITING == 0)
+    };
+    tasks
+        .filter_map(Result::ok)
+        .filter(|task| stays(task))
+        .count()
 }
 
 /// Returns the numbers of this process's children, reaped or not, in order.

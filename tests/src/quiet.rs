@@ -7,14 +7,13 @@
 //! passes before it.
 
 use std::future::Future;
-use std::panic::resume_unwind;
 use std::thread;
 use std::time::Duration;
 
-use quoit::{Builder, CoreId, CoreMetrics, Cores, Handle, RemoteError, Runtime, sim};
+use quoit::{Builder, CoreId, CoreMetrics, Cores, Handle, Runtime, sim};
 
 use crate::Kernel;
-use crate::core::on_both;
+use crate::core::{on, on_both};
 
 /// More turns than a core makes without a park to end what is left of a body.
 const TURNS: u64 = 10_000;
@@ -157,19 +156,6 @@ fn look(handle: &Handle, core: CoreId) -> CoreMetrics {
     on(handle, core, move || async move {
         inner.metrics()[core.index()]
     })
-}
-
-/// Runs a task on a core, and returns what it returned.
-fn on<M>(handle: &Handle, core: CoreId, body: impl FnOnce() -> M + Send + 'static) -> M::Output
-where
-    M: Future<Output: Send + 'static> + 'static,
-{
-    let task = handle.spawn(core, body);
-    match task.expect("there is room in the mailbox").wait() {
-        Ok(output) => output,
-        Err(RemoteError::Panicked(payload)) => resume_unwind(payload),
-        Err(error) => panic!("{error}"),
-    }
 }
 
 /// Waits, outside of all cores, until a core has parked since it looked at its counters.

@@ -215,6 +215,12 @@ impl BufferPool {
         }
     }
 
+    /// Returns whether somebody waits for a buffer, and one is there.
+    #[inline]
+    pub(crate) fn has_starved(&self) -> bool {
+        self.provided.get() > 0 && !self.starved.borrow().is_empty()
+    }
+
     /// Returns whom to wake because buffers came back. A chunk may be dropped while parts of the
     /// core are borrowed, so the core asks at a moment of its own choice.
     pub(crate) fn wakes(&self) -> Vec<Waker> {

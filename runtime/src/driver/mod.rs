@@ -144,6 +144,7 @@ impl Driver {
     ///
     /// The memory that the request names must stay in place until its final completion. That is
     /// what op slots are for; see `kernel_op/slab.rs`.
+    #[inline]
     pub(crate) fn push(&mut self, request: &Request, user_data: u64) -> Result<(), Full> {
         match self {
             Self::Ring(ring) => ring.push(request, user_data),
@@ -153,6 +154,7 @@ impl Driver {
     }
 
     /// Enters the kernel. A deadline that passes, or a signal, is no error.
+    #[inline]
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let entered = match self {
             Self::Ring(ring) => ring.enter(wait),
@@ -167,6 +169,7 @@ impl Driver {
     }
 
     /// Takes the next completion.
+    #[inline]
     pub(crate) fn reap(&mut self) -> Option<Completion> {
         match self {
             Self::Ring(ring) => ring.reap(),
@@ -177,6 +180,7 @@ impl Driver {
 
     /// Returns whether an enter has something to do now: entries to submit, work the kernel
     /// deferred to us, or completions that overflowed. Told without a system call.
+    #[inline]
     pub(crate) fn wants_enter(&mut self) -> bool {
         match self {
             Self::Ring(ring) => ring.wants_enter(),
@@ -185,7 +189,18 @@ impl Driver {
         }
     }
 
+    /// Returns whether all that the kernel has for us can be seen without entering it, as it comes.
+    pub(crate) fn shows_work(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.shows_work(),
+            // Time stands still there while a core looks on.
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => false,
+        }
+    }
+
     /// Returns whether completions lie ready.
+    #[inline]
     pub(crate) fn has_completions(&mut self) -> bool {
         match self {
             Self::Ring(ring) => ring.has_completions(),
@@ -195,6 +210,7 @@ impl Driver {
     }
 
     /// Returns how many entries wait in the submission queue.
+    #[inline]
     pub(crate) fn unsubmitted(&mut self) -> u32 {
         match self {
             Self::Ring(ring) => ring.unsubmitted(),
@@ -204,6 +220,7 @@ impl Driver {
     }
 
     /// Returns whether completions overflowed their queue and wait in the kernel.
+    #[inline]
     pub(crate) fn overflowed(&mut self) -> bool {
         match self {
             Self::Ring(ring) => ring.overflowed(),

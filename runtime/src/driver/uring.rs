@@ -87,6 +87,7 @@ impl Uring {
         self.number
     }
 
+    #[inline]
     pub(super) fn push(&mut self, request: &Request, user_data: u64) -> Result<(), Full> {
         let entry = encode::entry(request, user_data);
         // SAFETY: every address in `entry` comes from a `Request`, and those are made from the
@@ -96,6 +97,7 @@ impl Uring {
         unsafe { self.submissions.push(&entry) }.map_err(|_| Full)
     }
 
+    #[inline]
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         self.submissions.sync();
         let submit = self.submissions.len() as u32;
@@ -137,9 +139,11 @@ impl Uring {
                 }
             }
         };
+        self.submissions.sync();
         entered.map(drop)
     }
 
+    #[inline]
     pub(super) fn reap(&mut self) -> Option<Completion> {
         let entry = match self.completions.next() {
             Some(entry) => entry,
@@ -156,25 +160,34 @@ impl Uring {
         })
     }
 
+    /// Without the flag the kernel does not tell of work that it has deferred to us.
+    #[inline]
+    pub(super) fn shows_work(&self) -> bool {
+        !self.features.defer_taskrun || self.features.taskrun_flag
+    }
+
+    #[inline]
     pub(super) fn wants_enter(&mut self) -> bool {
-        // Without the flag nobody tells of deferred work: it has to be asked for.
-        let untold = self.features.defer_taskrun && !self.features.taskrun_flag;
-        untold
+        // Nobody tells of deferred work: it has to be asked for.
+        !self.shows_work()
             || !self.submissions.is_empty()
             || self.submissions.taskrun()
             || self.submissions.cq_overflow()
     }
 
+    #[inline]
     pub(super) fn has_completions(&mut self) -> bool {
         self.completions.sync();
         !self.completions.is_empty()
     }
 
+    /// The kernel takes entries only while it is entered, and `enter` looks afterwards how many it took.
+    #[inline]
     pub(super) fn unsubmitted(&mut self) -> u32 {
-        self.submissions.sync();
         self.submissions.len() as u32
     }
 
+    #[inline]
     pub(super) fn overflowed(&mut self) -> bool {
         self.submissions.cq_overflow()
     }

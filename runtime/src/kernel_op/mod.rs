@@ -31,6 +31,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::core_state::Core;
 use crate::scope::park::{self, Park};
 use crate::task::current;
 use fd::{Closed, SharedFd};
@@ -61,11 +62,8 @@ impl Ticket {
     /// # Panics
     ///
     /// If this is not the core that started the op.
-    pub(crate) fn id(&self, core: &crate::core_state::Core) -> OpId {
-        assert!(
-            self.home == core.identity(),
-            "a kernel op was polled outside the runtime that started it"
-        );
+    pub(crate) fn id(&self, core: &Core) -> OpId {
+        check_home(self.home, core);
         self.id
     }
 
@@ -86,6 +84,14 @@ impl Drop for Ticket {
     }
 }
 
+#[inline]
+fn check_home(home: u64, core: &Core) {
+    assert!(
+        home == core.identity(),
+        "a kernel op was polled outside the runtime that started it"
+    );
+}
+
 /// The future of an op with one completion.
 #[derive(Debug)]
 #[must_use = "an op does nothing unless it is awaited"]
@@ -100,16 +106,32 @@ enum Stage<O> {
         fd: Option<SharedFd>,
         entry: park::Entry,
     },
-    Started {
-        park: Park,
-        ticket: Ticket,
-        entry: park::Entry,
-    },
+    Started(Started),
     Done,
+}
+
+/// An op in its slot, and its place in the scope tree.
+#[derive(Debug)]
+struct Started {
+    park: Park,
+    id: OpId,
+    /// The core that has both, this time round.
+    home: u64,
+    entry: park::Entry,
+}
+
+impl Started {
+    /// Returns the op's address; see [`Ticket::id`].
+    #[inline]
+    fn id(&self, core: &Core) -> OpId {
+        check_home(self.home, core);
+        self.id
+    }
 }
 
 impl<O: Operation> KernelOp<O> {
     /// Makes the op; nothing happens before its first poll.
+    #[inline]
     pub(crate) fn new(operation: O, fd: Option<SharedFd>) -> Self {
         Self {
             stage: Stage::New {
@@ -136,9 +158,9 @@ impl<O: Operation> KernelOp<O> {
     /// Does not tell of a completion with this result, until the next poll. Of any other it does:
     /// somebody has to go on with what is left.
     pub(crate) fn mute(&mut self, expected: i32) {
-        if let Stage::Started { ticket, .. } = &self.stage {
+        if let Stage::Started(started) = &self.stage {
             current::with(|core| {
-                let id = ticket.id(core);
+                let id = started.id(core);
                 core.ops.borrow_mut().notify_unless(id, expected);
             });
         }
@@ -149,17 +171,23 @@ impl<O: Operation> KernelOp<O> {
 impl<O: Operation> Unpin for KernelOp<O> {}
 
 impl<O: Operation> Drop for KernelOp<O> {
+    #[inline]
     fn drop(&mut self) {
-        let Stage::Started { park, ticket, .. } = self.take_stage() else {
-            return;
-        };
+        if let Stage::Started(started) = &self.stage {
+            started.give_up();
+        }
+    }
+}
+
+impl Started {
+    #[cold]
+    fn give_up(&self) {
         current::try_with(|core| {
-            if core.identity() == ticket.home {
+            if core.identity() == self.home {
                 // The orphan is charged to the scope it stood under, wherever it is dropped.
-                core.abandon(ticket.id, park.node(core));
+                core.abandon(self.id, self.park.node(core));
             }
         });
-        ticket.forget();
     }
 }
 
@@ -179,7 +207,7 @@ impl<O: Operation> Future for KernelOp<O> {
                             operation,
                             fd,
                             entry,
-                        } = self.take_stage()
+                        } = std::mem::replace(&mut self.stage, Stage::Done)
                         else {
                             unreachable!("matched just above");
                         };
@@ -191,51 +219,42 @@ impl<O: Operation> Future for KernelOp<O> {
                         if fd.as_ref().is_some_and(SharedFd::is_closed) {
                             return Poll::Ready(operation.finish(Outcome::Failed(Closed.into())));
                         }
-                        self.start(core, cx, operation, fd, entry);
+                        let started = Stage::Started(start(core, cx, operation, fd, entry));
+                        // Of what was here nothing is left: it need not be asked whether to drop any.
+                        std::mem::forget(std::mem::replace(&mut self.stage, started));
                         return Poll::Pending;
                     }
-                    Stage::Started { park, ticket, .. } => {
-                        let id = ticket.id(core);
-                        let completed = core.ops.borrow_mut().completed(id);
-                        let Some((result, asked)) = completed else {
+                    Stage::Started(started) => {
+                        let id = started.id(core);
+                        let collected = core.ops.borrow_mut().collect::<O>(id);
+                        let Some(collected) = collected else {
                             let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
                             drop(stale);
-                            park.follow(core, cx.waker());
+                            started.park.follow(core, cx.waker());
                             if O::MULTISHOT {
                                 let early = core.ops.borrow_mut().early::<O>(id);
                                 drop(early);
                             }
                             return Poll::Pending;
                         };
-                        let result = if O::MULTISHOT {
-                            core.ops.borrow_mut().result::<O>(id, result)
-                        } else {
-                            result
-                        };
+                        let (result, asked) = (collected.result, collected.asked);
+                        let restarts = result == -libc::EINTR && asked.is_none() && O::RESTARTS;
                         // The cause is read while the park still says under which scope the op stood.
-                        let outcome = outcome(result, asked, || park.cause(core));
-                        let Stage::Started {
-                            park,
-                            ticket,
-                            entry,
-                        } = self.take_stage()
-                        else {
-                            unreachable!("matched just above");
-                        };
-                        drop(park);
-                        ticket.forget();
-                        let (operation, mut leftover) = core.ops.borrow_mut().collect::<O>(id);
-                        if result == -libc::EINTR && asked.is_none() && O::RESTARTS {
+                        let outcome = outcome(result, asked, || started.park.cause(core));
+                        started.park.end_here(core);
+                        if restarts {
                             // Interrupted before it had done anything, and not by us.
+                            let entry = started.entry;
                             self.stage = Stage::New {
-                                operation,
-                                fd: leftover.fd.take(),
+                                operation: collected.operation,
+                                fd: collected.fd,
                                 entry,
                             };
                             continue;
                         }
-                        drop(leftover);
-                        return Poll::Ready(operation.finish(outcome));
+                        self.stage = Stage::Done;
+                        drop(collected.fd);
+                        return Poll::Ready(collected.operation.finish(outcome));
                     }
                     Stage::Done => panic!("a kernel op was polled after it had ended"),
                 }
@@ -244,34 +263,25 @@ impl<O: Operation> Future for KernelOp<O> {
     }
 }
 
-impl<O: Operation> KernelOp<O> {
-    fn take_stage(&mut self) -> Stage<O> {
-        std::mem::replace(&mut self.stage, Stage::Done)
+/// Starts an op, and registers it under the active scope.
+#[inline]
+fn start<O: Operation>(
+    core: &Core,
+    cx: &Context<'_>,
+    operation: O,
+    fd: Option<SharedFd>,
+    entry: park::Entry,
+) -> Started {
+    let id = core.start(operation, fd, Notify::Waker(cx.waker().clone()));
+    let mut park = Park::new();
+    if matches!(entry, park::Entry::Checked) {
+        park.register_kernel(core, id.user_data());
     }
-
-    fn start(
-        &mut self,
-        core: &crate::core_state::Core,
-        cx: &Context<'_>,
-        operation: O,
-        fd: Option<SharedFd>,
-        entry: park::Entry,
-    ) {
-        let id = core.start(operation, fd);
-        let stale = core
-            .ops
-            .borrow_mut()
-            .notify(id, Notify::Waker(cx.waker().clone()));
-        drop(stale);
-        let mut park = Park::new();
-        if matches!(entry, park::Entry::Checked) {
-            park.register_kernel(core, id.user_data());
-        }
-        self.stage = Stage::Started {
-            park,
-            ticket: Ticket::new(id, core.identity()),
-            entry,
-        };
+    Started {
+        park,
+        id,
+        home: core.identity(),
+        entry,
     }
 }
 

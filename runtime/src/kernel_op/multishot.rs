@@ -224,7 +224,7 @@ impl<Q: Queue> Multishot<Q> {
             // which they were told how it went the last time. While there are too few, whoever got one asks
             // after those who did not: else the same would get all, again and again.
             End::Starved | End::Again if core.ops.borrow_mut().payload::<Q>(id).gives_way() => {
-                core.yields.borrow_mut().push(cx.waker().clone());
+                core.wake_after_others(cx.waker());
                 Poll::Pending
             }
             End::Starved | End::Again => {
@@ -249,7 +249,7 @@ impl<Q: Queue> Multishot<Q> {
             if self.fd.is_closed() {
                 return Err(Closed);
             }
-            let id = core.start(Q::new(core), Some(self.fd.clone()));
+            let id = core.start(Q::new(core), Some(self.fd.clone()), Notify::Nobody);
             let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
             debug_assert!(old.is_none(), "looked at just above");
         }
@@ -259,10 +259,9 @@ impl<Q: Queue> Multishot<Q> {
     /// Frees the slot of an op that has ended; returns its queue.
     fn disarm(&self, core: &Core) -> Option<Q> {
         let ticket = self.armed.take()?;
-        let (queue, leftover) = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
+        let collected = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
         ticket.forget();
-        drop(leftover);
-        Some(queue)
+        Some(collected.expect("it has ended").operation)
     }
 
     fn begin_wait(&self, core: &Core, wait: &mut NextWait, cx: &mut Context<'_>) {

@@ -541,7 +541,7 @@ pub(crate) struct Received {
     pool: Rc<BufferPool>,
     /// The first in the queue lies here, so that a stream whose reader keeps up allocates nothing.
     first: Option<Chunk>,
-    rest: VecDeque<Chunk>,
+    rest: Option<Box<Rest>>,
     bytes: usize,
     end: Option<End>,
     /// It has got something.
@@ -549,6 +549,12 @@ pub(crate) struct Received {
     /// It takes one buffer at the most, since there are few.
     once: bool,
 }
+
+/// What is in the queue behind the first. In a box, which an idle stream does not have: so the op fits its slot.
+#[derive(Debug, Default)]
+struct Rest(VecDeque<Chunk>);
+
+const _: () = assert!(super::payload::fits::<Received>());
 
 /// Bytes taken from the kernel and not yet by a task. Past this the rest stays in the socket, and
 /// in the end with the sender.
@@ -583,7 +589,7 @@ impl Operation for Received {
                 self.is_fed = true;
                 match &mut self.first {
                     None => self.first = Some(chunk),
-                    Some(_) => self.rest.push_back(chunk),
+                    Some(_) => self.rest.get_or_insert_default().0.push_back(chunk),
                 }
             }
         }
@@ -608,7 +614,7 @@ impl Queue for Received {
         Self {
             pool: Rc::clone(&core.buffers),
             first: None,
-            rest: VecDeque::new(),
+            rest: None,
             bytes: 0,
             end: None,
             is_fed: false,
@@ -619,10 +625,12 @@ impl Queue for Received {
     fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.first.take()?;
         self.bytes -= chunk.len().max(LEAST);
-        self.first = self.rest.pop_front();
-        if self.first.is_none() && self.rest.capacity() > 0 {
-            // An idle stream keeps no memory.
-            self.rest = VecDeque::new();
+        if let Some(rest) = &mut self.rest {
+            self.first = rest.0.pop_front();
+            if self.first.is_none() {
+                // An idle stream keeps no memory.
+                self.rest = None;
+            }
         }
         Some(chunk)
     }

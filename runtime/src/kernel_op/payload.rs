@@ -74,7 +74,7 @@ pub(crate) struct Payload {
 const WORDS: usize = 12;
 
 struct Kind {
-    type_id: fn() -> TypeId,
+    type_id: TypeId,
     op: OpKind,
     multishot: bool,
     request: unsafe fn(*mut u8, RawFd) -> Request,
@@ -99,24 +99,29 @@ impl Payload {
         }
     }
 
-    /// Puts `operation` in.
-    pub(crate) fn put<O: Operation>(&mut self, operation: O) {
+    /// Puts `operation` in, and asks it what the kernel shall do.
+    #[inline]
+    pub(crate) fn put<O: Operation>(&mut self, operation: O, fd: RawFd) -> Request {
         assert!(self.kind.is_none(), "a slot is put into once");
         let start = self.words.get().cast::<u8>();
         if fits::<O>() {
             // SAFETY: `fits` says that the storage is large and aligned enough, and it is vacant.
             unsafe { start.cast::<O>().write(operation) };
             self.kind = Some(const { &Kind::of::<O>() });
+            // SAFETY: an `O` was just written there, and the storage is borrowed mutably.
+            unsafe { &mut *start.cast::<O>() }.request(fd)
         } else {
             // SAFETY: a box is a word, so it fits, and the storage is vacant.
             unsafe { start.cast::<Boxed<O>>().write(Boxed(Box::new(operation))) };
             self.kind = Some(const { &Kind::of::<Boxed<O>>() });
+            self.request(fd)
         }
     }
 
     /// Takes the operation out.
     ///
     /// The slab calls this only when the kernel is done with it.
+    #[inline]
     pub(crate) fn take<O: Operation>(&mut self) -> O {
         let start = self.words.get().cast::<u8>();
         if fits::<O>() {
@@ -133,6 +138,7 @@ impl Payload {
     }
 
     /// Looks at the operation.
+    #[inline]
     pub(crate) fn get_mut<O: Operation>(&mut self) -> &mut O {
         let start = self.words.get().cast::<u8>();
         if fits::<O>() {
@@ -159,6 +165,7 @@ impl Payload {
         self.kind.expect("a slot that is in use has a payload").op
     }
 
+    #[inline]
     pub(crate) fn is_multishot(&self) -> bool {
         self.kind.is_some_and(|kind| kind.multishot)
     }
@@ -175,10 +182,11 @@ impl Payload {
         unsafe { (kind.dispose)(self.words.get().cast(), result) }
     }
 
+    #[inline]
     fn check<O: Operation>(&self) {
         let kind = self.kind.expect("a slot that is in use has a payload");
         assert!(
-            (kind.type_id)() == TypeId::of::<O>(),
+            kind.type_id == const { TypeId::of::<O>() },
             "a ticket belongs to its op"
         );
     }
@@ -220,7 +228,7 @@ impl<O: Operation> Operation for Boxed<O> {
     const RESTARTS: bool = O::RESTARTS;
 }
 
-const fn fits<O>() -> bool {
+pub(super) const fn fits<O>() -> bool {
     size_of::<O>() <= WORDS * 8 && align_of::<O>() <= align_of::<u64>()
 }
 
@@ -262,7 +270,7 @@ impl Kind {
             unsafe { at.cast::<O>().drop_in_place() };
         }
         Self {
-            type_id: TypeId::of::<O>,
+            type_id: TypeId::of::<O>(),
             op: O::KIND,
             multishot: O::MULTISHOT,
             request: request::<O>,
@@ -301,14 +309,15 @@ mod tests {
     fn lives_and_ends<const N: usize>() {
         let count = Rc::new(());
         let mut payload = Payload::vacant();
-        payload.put(Counted(Rc::clone(&count), [7; N]));
+        let request = payload.put(Counted(Rc::clone(&count), [7; N]), 0);
+        assert_eq!(request, Request::Nop);
         assert_eq!(payload.request(0), Request::Nop);
         assert!(!payload.is_multishot());
         assert_eq!(payload.get_mut::<Counted<N>>().1, [7; N]);
         assert_eq!(Rc::strong_count(&count), 2);
         drop(payload.take::<Counted<N>>());
         assert_eq!(Rc::strong_count(&count), 1);
-        payload.put(Counted(Rc::clone(&count), [8; N]));
+        payload.put(Counted(Rc::clone(&count), [8; N]), 0);
         drop(lift(&mut payload));
         assert_eq!(Rc::strong_count(&count), 1);
     }
@@ -323,7 +332,7 @@ mod tests {
     #[should_panic(expected = "a ticket belongs to its op")]
     fn a_payload_is_not_taken_as_another() {
         let mut payload = Payload::vacant();
-        payload.put(Counted(Rc::new(()), [0; 8]));
+        payload.put(Counted(Rc::new(()), [0; 8]), 0);
         drop(payload.take::<Counted<9>>());
     }
 }

@@ -121,6 +121,18 @@ impl Notify {
 #[must_use = "dropping it in the wrong place runs foreign code under a borrow"]
 pub(crate) struct Leftover {
     pub(crate) _payload: Payload,
+    pub(crate) _fd: Option<SharedFd>,
+    pub(crate) _notify: Notify,
+}
+
+/// An op that has ended, and what it leaves.
+#[derive(Debug)]
+#[must_use = "dropping it in the wrong place runs foreign code under a borrow"]
+pub(crate) struct Collected<O> {
+    pub(crate) operation: O,
+    pub(crate) result: i32,
+    /// Who had asked for its end.
+    pub(crate) asked: Option<Asker>,
     pub(crate) fd: Option<SharedFd>,
     pub(crate) _notify: Notify,
 }
@@ -132,12 +144,15 @@ pub(crate) enum Reaction {
     None,
     /// Tell them.
     Tell(Notify),
-    /// An orphan ended; this account had been charged for it.
-    OrphanEnded { account: u64, leftover: Leftover },
-    /// Nothing uses a descriptor any more that somebody waits to close: complete that wait, and do
-    /// the rest.
-    Unused { closer: u64, rest: Box<Self> },
+    /// An orphan ended; this account had been charged for it. What it leaves is still in its slot:
+    /// [`OpSlab::clear`] takes it out.
+    OrphanEnded { account: u64, ended: Ended },
 }
+
+/// The slot of an orphan that has ended: of no op any more, and not vacant yet.
+#[derive(Debug)]
+#[must_use = "its slot is not vacant before it was cleared"]
+pub(crate) struct Ended(u32);
 
 /// An op as it is told to people.
 #[derive(Debug, Clone, Copy)]
@@ -198,7 +213,7 @@ const CHUNK: usize = 64;
 /// All op slots of one core.
 #[derive(Debug)]
 pub(crate) struct OpSlab {
-    chunks: Vec<Box<[Slot]>>,
+    chunks: Vec<Box<[Slot; CHUNK]>>,
     free: LowestFree,
     /// Ops that found the submission queue full.
     backlog: Ends,
@@ -228,32 +243,54 @@ impl OpSlab {
         }
     }
 
-    /// Places an op in a slot and pushes its request, or puts it in line if there is no room.
+    /// Places an op in a slot and pushes its request, or puts it in line if there is no room. Its first
+    /// completion is told as `notify` says.
     pub(crate) fn start<O: Operation>(
         &mut self,
         driver: &mut Driver,
         operation: O,
         fd: Option<SharedFd>,
+        notify: Notify,
     ) -> OpId {
         if let Some(fd) = &fd {
             debug_assert!(!fd.is_closed(), "looked at when the op began");
             fd.begin_use();
         }
         let index = self.vacant_index();
-        let slot = self.slot_mut(index);
-        slot.state = Some(OpState::Queued);
-        slot.payload.put(operation);
+        let waits = self.backlog.first != NOBODY;
+        let slot = slot_in(&mut self.chunks, index);
+        let number: RawFd = fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
+        debug_assert!(slot.fd.is_none() && matches!(slot.notify, Notify::Nobody));
+        // Asked once it is where it stays. If there is no room it is asked again, later.
+        let request = slot.payload.put(operation, number);
+        #[cfg(feature = "sim")]
+        debug_assert_eq!(slot.payload.kind(), request.kind());
         slot.fd = fd;
+        slot.notify = notify;
         let id = OpId::new(index, slot.generation);
         // Behind those that wait already: requests are issued in order.
-        if self.backlog.first != NOBODY || !self.push(driver, index) {
+        let pushed = !waits && driver.push(&request, id.user_data()).is_ok();
+        if pushed {
+            slot.state = Some(OpState::Queued.on_push());
+            self.in_kernel += 1;
+            if !O::MULTISHOT {
+                self.pushed.push(index);
+            }
+        } else {
+            slot.state = Some(OpState::Queued);
             self.stand_in(Line::Backlog, index);
         }
         id
     }
 
     /// Pushes what stands in line, as far as there is room. True if all of it went in.
+    #[inline]
     pub(crate) fn push_waiting(&mut self, driver: &mut Driver) -> bool {
+        !self.has_waiting() || self.push_lines(driver)
+    }
+
+    #[inline(never)]
+    fn push_lines(&mut self, driver: &mut Driver) -> bool {
         while self.cancels.first != NOBODY {
             let index = self.cancels.first;
             let target = OpId::new(index, self.slot(index).generation).user_data();
@@ -277,87 +314,90 @@ impl OpSlab {
     }
 
     /// Returns whether anything stands in line.
+    #[inline]
     pub(crate) fn has_waiting(&self) -> bool {
         self.cancels.first != NOBODY || self.backlog.first != NOBODY
     }
 
     /// Returns whether ops were pushed that the kernel has not been told of.
+    #[inline]
     pub(crate) fn has_pushed(&self) -> bool {
         !self.pushed.is_empty()
     }
 
     /// Notes that the kernel is told now of what was pushed.
     pub(crate) fn submit_at(&mut self, now: Instant) {
-        while let Some(index) = self.pushed.pop() {
-            self.slot_mut(index).submitted = now;
+        for index in self.pushed.drain(..) {
+            slot_in(&mut self.chunks, index).submitted = now;
         }
     }
 
-    /// Takes a completion in, which was seen `now`.
+    /// Takes a completion in, which was seen `now`. Returns what it led to; and, if nothing uses a
+    /// descriptor any more that somebody waits to close, the number of that wait, to be completed first.
     pub(crate) fn on_completion(
         &mut self,
         id: OpId,
         completion: Completion,
         now: Instant,
-    ) -> Reaction {
-        let latencies = self.latencies;
-        let Some(slot) = self.find(id) else {
-            return Reaction::None;
+    ) -> (Reaction, Option<u64>) {
+        let Some((slot, state)) = find_in(&mut self.chunks, id) else {
+            return (Reaction::None, None);
         };
         let more = completion.flags.more();
-        let state = slot.state.expect("found slots are occupied");
+        let is_multishot = slot.payload.is_multishot();
         let mut wish = None;
-        if slot.payload.is_multishot() {
+        if is_multishot {
             wish = slot.payload.deliver(completion);
         }
         let (next, effect) = state.on_completion(completion.result, more);
         slot.state = next;
-        let closer = if more { None } else { slot.end_use() };
+        let mut closer = None;
         if !more {
+            closer = slot.end_use();
             // How long something took that was cut short says nothing of how long it takes.
-            if !slot.payload.is_multishot() && completion.result != -libc::ECANCELED {
+            if !is_multishot && completion.result != -libc::ECANCELED {
                 let took = now - slot.submitted;
-                latencies.op(slot.payload.kind()).record_one(took);
+                self.latencies.op(slot.payload.kind()).record_one(took);
             }
             self.in_kernel -= 1;
-            // A cancel request that has not been sent yet has nothing left to cancel.
-            self.leave(id.index());
         }
         let reaction = match effect {
             Effect::None => Reaction::None,
-            Effect::Wake => {
-                let notify = std::mem::take(&mut self.slot_mut(id.index()).notify);
-                if let Some(asker) = wish.filter(|_| more) {
-                    self.cancel(id, asker);
-                }
-                Reaction::Tell(notify.of(completion.result))
-            }
+            Effect::Wake => Reaction::Tell(std::mem::take(&mut slot.notify).of(completion.result)),
             Effect::Free { result } => {
+                slot.dispose(result);
                 self.orphans -= 1;
-                let account = self.slot(id.index()).account;
-                let leftover = self.vacate(id.index(), result);
-                Reaction::OrphanEnded { account, leftover }
+                Reaction::OrphanEnded {
+                    account: slot.account,
+                    ended: Ended(id.index()),
+                }
             }
             Effect::RequestCancel | Effect::LeaveBacklog => {
                 unreachable!("a completion asks for no cancel")
             }
         };
-        match closer {
-            None => reaction,
-            Some(closer) => Reaction::Unused {
-                closer,
-                rest: Box::new(reaction),
-            },
+        // A cancel request that has not been sent yet has nothing left to cancel.
+        if !more && slot.line != Line::None {
+            self.leave(id.index());
         }
+        if let Some(asker) = wish.filter(|_| more && matches!(reaction, Reaction::Tell(_))) {
+            self.cancel(id, asker);
+        }
+        (reaction, closer)
+    }
+
+    /// Empties the slot of an orphan that has ended.
+    pub(crate) fn clear(&mut self, ended: Ended) -> Leftover {
+        self.vacate(ended.0, None)
     }
 
     /// Asks an op to end early; its answer is still wanted. Returns whom to tell, if it ended at
     /// once because the kernel had not got it yet.
     pub(crate) fn cancel(&mut self, id: OpId, asker: Asker) -> Notify {
-        let Some(slot) = self.find(id) else {
+        let Some((slot, state)) = find_in(&mut self.chunks, id) else {
             return Notify::Nobody;
         };
-        let (next, effect) = slot.state.expect("found slots are occupied").cancel(asker);
+        let (next, effect) = state.cancel(asker);
         slot.state = next;
         match effect {
             Effect::RequestCancel => {
@@ -410,8 +450,7 @@ impl OpSlab {
     /// Gives an op up: nobody wants its answer. `charge` says which account waits for the kernel
     /// to be done with it, if the kernel has it.
     pub(crate) fn abandon(&mut self, id: OpId, charge: impl FnOnce() -> u64) -> Option<Leftover> {
-        let slot = self.find(id)?;
-        let state = slot.state.expect("found slots are occupied");
+        let (slot, state) = find_in(&mut self.chunks, id)?;
         let (next, effect) = state.abandon();
         slot.state = next;
         if next.is_some() && next != Some(state) {
@@ -440,29 +479,34 @@ impl OpSlab {
 
     /// Returns how the op ended, if it has: the result, and who had asked for its end.
     pub(crate) fn completed(&mut self, id: OpId) -> Option<(i32, Option<Asker>)> {
-        match self.find(id).expect("a ticket's op lives").state {
-            Some(OpState::Completed { result, asked }) => Some((result, asked)),
+        match find_in(&mut self.chunks, id)
+            .expect("a ticket's op lives")
+            .1
+        {
+            OpState::Completed { result, asked } => Some((result, asked)),
             _ => None,
         }
     }
 
-    /// Takes the payload of a completed op and frees its slot.
-    pub(crate) fn collect<O: Operation>(&mut self, id: OpId) -> (O, Leftover) {
-        let slot = self.find(id).expect("a ticket's op lives");
-        assert!(
-            matches!(slot.state, Some(OpState::Completed { .. })),
-            "collected once, when completed"
-        );
-        let operation = slot.payload.take();
-        slot.state = None;
-        (operation, self.vacate(id.index(), None))
-    }
-
-    /// Returns the result of a completed op, which may have come before its final completion.
-    pub(crate) fn result<O: Operation>(&mut self, id: OpId, last: i32) -> i32 {
-        let slot = self.find(id).expect("a ticket's op lives");
-        debug_assert!(matches!(slot.state, Some(OpState::Completed { .. })));
-        slot.payload.get_mut::<O>().result(last)
+    /// Takes an op that is completed out of its slot, which is vacant then; `None` if it is not.
+    #[inline]
+    pub(crate) fn collect<O: Operation>(&mut self, id: OpId) -> Option<Collected<O>> {
+        let (slot, state) = find_in(&mut self.chunks, id).expect("a ticket's op lives");
+        let OpState::Completed { result, asked } = state else {
+            return None;
+        };
+        debug_assert_eq!(slot.line, Line::None, "what is completed waits for nothing");
+        let mut operation: O = slot.payload.take();
+        slot.empty();
+        let collected = Collected {
+            result: operation.result(result),
+            operation,
+            asked,
+            fd: slot.fd.take(),
+            _notify: std::mem::take(&mut slot.notify),
+        };
+        self.free.give_back(id.index());
+        Some(collected)
     }
 
     /// Takes what an op of several completions gives up before its last.
@@ -573,8 +617,9 @@ impl OpSlab {
 
     // --- below: one slot ---
 
+    /// Pushes an op that stood in line.
     fn push(&mut self, driver: &mut Driver, index: u32) -> bool {
-        let slot = self.slot_mut(index);
+        let slot = slot_in(&mut self.chunks, index);
         let id = OpId::new(index, slot.generation);
         let fd: RawFd = slot.fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
         let request = slot.payload.request(fd);
@@ -584,9 +629,8 @@ impl OpSlab {
             return false;
         }
         slot.state = slot.state.map(OpState::on_push);
-        let is_measured = !slot.payload.is_multishot();
         self.in_kernel += 1;
-        if is_measured {
+        if !slot.payload.is_multishot() {
             self.pushed.push(index);
         }
         true
@@ -594,35 +638,36 @@ impl OpSlab {
 
     fn vacate(&mut self, index: u32, unread: Option<i32>) -> Leftover {
         self.leave(index);
-        let slot = self.slot_mut(index);
+        let slot = slot_in(&mut self.chunks, index);
         debug_assert!(slot.state.is_none_or(|state| !state.kernel_holds()));
-        if let Some(result) = unread
-            && !slot.payload.is_multishot()
-        {
-            slot.payload.dispose(result);
-        }
-        slot.state = None;
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.dispose(unread);
+        slot.empty();
         let leftover = Leftover {
             _payload: lift(&mut slot.payload),
-            fd: slot.fd.take(),
+            _fd: slot.fd.take(),
             _notify: std::mem::take(&mut slot.notify),
         };
         self.free.give_back(index);
         leftover
     }
 
+    #[inline]
     fn vacant_index(&mut self) -> u32 {
-        if let Some(index) = self.free.take() {
-            return index;
+        match self.free.take() {
+            Some(index) => index,
+            None => self.grow(),
         }
+    }
+
+    #[cold]
+    fn grow(&mut self) -> u32 {
         let first = (self.chunks.len() * CHUNK) as u32;
         assert!(
             first < 1 << INDEX_BITS,
             "fewer than 2^24 kernel ops at a time"
         );
         self.chunks
-            .push((0..CHUNK).map(|_| Slot::vacant()).collect());
+            .push(Box::new(std::array::from_fn(|_| Slot::vacant())));
         for index in first..first + CHUNK as u32 {
             self.free.add(index);
         }
@@ -630,9 +675,7 @@ impl OpSlab {
     }
 
     fn find(&mut self, id: OpId) -> Option<&mut Slot> {
-        let index = id.index() as usize;
-        let slot = self.chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)?;
-        (slot.generation == id.generation() && slot.state.is_some()).then_some(slot)
+        find_in(&mut self.chunks, id).map(|(slot, _)| slot)
     }
 
     fn slot(&self, index: u32) -> &Slot {
@@ -640,7 +683,7 @@ impl OpSlab {
     }
 
     fn slot_mut(&mut self, index: u32) -> &mut Slot {
-        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+        slot_in(&mut self.chunks, index)
     }
 
     fn line_mut(&mut self, line: Line) -> &mut Ends {
@@ -685,7 +728,37 @@ impl OpSlab {
     }
 }
 
+/// Returns the slot of an op that lives, and its state.
+#[inline]
+fn find_in(chunks: &mut [Box<[Slot; CHUNK]>], id: OpId) -> Option<(&mut Slot, OpState)> {
+    let index = id.index() as usize;
+    let slot = &mut chunks.get_mut(index / CHUNK)?[index % CHUNK];
+    let state = slot.state?;
+    (slot.generation == id.generation()).then_some((slot, state))
+}
+
+#[inline]
+fn slot_in(chunks: &mut [Box<[Slot; CHUNK]>], index: u32) -> &mut Slot {
+    &mut chunks[index as usize / CHUNK][index as usize % CHUNK]
+}
+
 impl Slot {
+    /// Disposes of a result that nobody will read.
+    fn dispose(&mut self, unread: Option<i32>) {
+        if let Some(result) = unread
+            && !self.payload.is_multishot()
+        {
+            self.payload.dispose(result);
+        }
+    }
+
+    /// Lets the slot be of no op, and its number that of none.
+    #[inline]
+    fn empty(&mut self) {
+        self.state = None;
+        self.generation = self.generation.wrapping_add(1);
+    }
+
     /// Counts the op's descriptor as used no more; see [`SharedFd::end_use`].
     fn end_use(&self) -> Option<u64> {
         self.fd.as_ref().and_then(SharedFd::end_use)

@@ -155,9 +155,22 @@ pub(crate) struct WakeCells {
 }
 
 #[derive(Debug)]
-struct WakeCell {
+pub(crate) struct WakeCell {
     generation: AtomicU32,
     link: Link,
+}
+
+impl WakeCell {
+    /// Returns the generation to go on with. Owner only.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Publishes that the slot's task has ended. Owner only.
+    #[inline]
+    pub(crate) fn set_generation(&self, generation: u32) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
 }
 
 impl WakeCells {
@@ -173,20 +186,12 @@ impl WakeCells {
         self.take(&mut Vec::new());
     }
 
-    /// Makes room for a task slot; returns the generation to go on with. Owner only.
-    pub(crate) fn ensure(&self, index: u32) -> u32 {
-        let cell = self.cells.ensure(index, || WakeCell {
+    /// Makes room for a task slot, and returns its cell. Owner only.
+    pub(crate) fn ensure(&self, index: u32) -> &WakeCell {
+        self.cells.ensure(index, || WakeCell {
             generation: AtomicU32::new(0),
             link: Link::new(),
-        });
-        cell.generation.load(Ordering::Relaxed)
-    }
-
-    /// Publishes that the slot's task has ended. Owner only.
-    pub(crate) fn set_generation(&self, index: u32, generation: u32) {
-        if let Some(cell) = self.cells.get(index) {
-            cell.generation.store(generation, Ordering::Relaxed);
-        }
+        })
     }
 
     /// Marks a task as woken. True if the owner has to be told that there is mail.
@@ -605,7 +610,7 @@ mod tests {
     #[test]
     fn a_task_woken_often_is_queued_once() {
         let cells = WakeCells::new();
-        let generation = cells.ensure(70);
+        let generation = cells.ensure(70).generation();
         assert!(cells.wake(70, generation));
         assert!(!cells.wake(70, generation));
         assert!(
@@ -626,7 +631,7 @@ mod tests {
     fn messages_of_one_sender_keep_their_order() {
         let cells = WakeCells::new();
         for index in [3, 1, 2, 64, 200] {
-            let generation = cells.ensure(index);
+            let generation = cells.ensure(index).generation();
             cells.wake(index, generation);
         }
         let mut woken = Vec::new();

@@ -27,7 +27,7 @@ use crate::driver::sys;
 use crate::metrics::{Counters, Latencies, ParkedTime};
 use crate::task::current;
 use crate::time::Instant;
-pub(crate) use cells::{Cancel, Sent};
+pub(crate) use cells::{Cancel, Sent, WakeCell};
 use cells::{CancelCells, Sender, WakeCells};
 use closures::ClosureQueue;
 use park::ParkWord;

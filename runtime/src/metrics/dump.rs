@@ -20,8 +20,8 @@ use crate::runtime::{Handle, RemoteHandle};
 use crate::scope::Cancelled;
 use crate::scope::tree::{Kind, Shield, View, Waiting, Waits};
 use crate::signal::Signals;
-use crate::task::current;
 use crate::task::waker::task_waker;
+use crate::task::{TaskId, current};
 use crate::time::Instant;
 
 /// The scope trees of cores at one moment of each: every task, scope and group, what is waited for
@@ -364,7 +364,9 @@ impl Core {
         let (generation, is_queued) = tasks.standing(slot);
         let has_yielded = || {
             let waker = task_waker(self.number(), slot, generation);
-            self.yields.borrow().iter().any(|own| own.will_wake(&waker))
+            let yields = self.yields.borrow();
+            yields.tasks.contains(&TaskId::new(slot, generation))
+                || yields.others.iter().any(|own| own.will_wake(&waker))
         };
         let state = if self.running.get().is_some_and(|task| task.slot() == slot) {
             TaskState::Running

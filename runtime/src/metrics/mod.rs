@@ -111,6 +111,12 @@ counters! {
     Counter enters,
     /// Times it did so to wait.
     Counter parks,
+    /// Times it looked on in memory before it parked, where its builder allows it to spin.
+    Counter spins,
+    /// Of these, times it found something to do, and did not park.
+    Counter spin_hits,
+    /// Nanoseconds that it spent so: the time of its processor that spinning has cost.
+    Counter spin_nanos,
     /// Times it found the kernel too busy to take more, and came back for completions first.
     Counter busy_enters,
     /// Requests that were put into the submission queue.

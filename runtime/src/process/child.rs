@@ -25,10 +25,9 @@ use super::output::{Output, wait_with_output};
 use super::running::Running;
 use super::start::Started;
 use crate::Scope;
-use crate::core_state::Core;
 use crate::op::{PipeReader, PipeWriter, SharedFd};
 use crate::signal::Signal;
-use crate::task::current;
+use crate::task;
 use crate::time::Instant;
 
 /// A child process, and this side of its pipes.
@@ -230,31 +229,19 @@ impl Drop for Child {
         if self.left_behind || matches!(running.reap(), Ok(Some(_))) {
             return;
         }
-        let mut left = Some(Self {
+        let mut left = Self {
             stdin: self.stdin.take(),
             stdout: self.stdout.take(),
             stderr: self.stderr.take(),
             running: Some(running),
             left_behind: true,
             ..*self
-        });
-        current::try_with(|core| {
-            if let Some(child) = left.take() {
-                leave_behind(core, child);
-            }
+        };
+        task::leave_behind(async move {
+            // There is nobody to tell of an error; what is left is killed when the child is dropped.
+            let _ = left.end().await;
         });
     }
-}
-
-/// Lets a task end a child that was dropped: the scope around ends after it.
-fn leave_behind(core: &Core, mut child: Child) {
-    let under = core.active.get();
-    let (task, _) = core.spawn_under(under, async move {
-        // There is nobody to tell of an error; what is left is killed when the child is dropped.
-        let _ = child.end().await;
-    });
-    let output = core.tasks.borrow_mut().detach(task);
-    drop(output);
 }
 
 /// Reads to the end, for nobody.

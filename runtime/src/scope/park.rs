@@ -24,6 +24,7 @@ use crate::slab::Key;
 use crate::task::current;
 
 /// Checks the active scope, as every op does at its first poll.
+#[inline]
 pub(crate) fn entry(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
     core.see_remote_cancels();
     if !core.tree.borrow().is_cancelled(core.active.get()) {
@@ -51,7 +52,7 @@ fn refuse(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
 }
 
 /// Whether an op looks at its scope before it starts.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Entry {
     /// It does.
     Checked,
@@ -60,7 +61,8 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
-    pub(crate) fn poll(&self, core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
+    #[inline]
+    pub(crate) fn poll(self, core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
         match self {
             Self::Checked => entry(core, waker),
             Self::Always => Poll::Ready(Ok(())),
@@ -191,6 +193,12 @@ impl Park {
         })
     }
 
+    /// Returns where the wait is registered, and on which core, this time round.
+    #[inline]
+    pub(crate) fn address(&self) -> Option<(ParkId, u64)> {
+        self.registered
+    }
+
     /// Returns whether this is registered on `core`.
     pub(crate) fn is_at(&self, core: &Core) -> bool {
         self.registered
@@ -198,17 +206,26 @@ impl Park {
     }
 
     /// Leaves the tree.
+    #[inline]
     pub(crate) fn end(&mut self) {
-        if let Some((id, home)) = self.registered.take() {
-            current::try_with(|core| {
-                if core.identity() == home {
-                    let waker = core.tree.borrow_mut().unpark(id);
-                    drop(waker);
-                }
-            });
+        if self.registered.is_some() {
+            current::try_with(|core| self.end_here(core));
+            self.registered = None;
         }
     }
 
+    /// As [`Park::end`], where the core is known.
+    #[inline]
+    pub(crate) fn end_here(&mut self, core: &Core) {
+        if let Some((id, home)) = self.registered.take()
+            && core.identity() == home
+        {
+            let remains = core.tree.borrow_mut().unpark(id);
+            drop(remains);
+        }
+    }
+
+    #[inline]
     fn register(&mut self, core: &Core, wait: Wait) {
         debug_assert!(self.registered.is_none());
         let id = core.tree.borrow_mut().park(core.active.get(), wait);
@@ -217,6 +234,7 @@ impl Park {
 }
 
 impl Drop for Park {
+    #[inline]
     fn drop(&mut self) {
         self.end();
     }

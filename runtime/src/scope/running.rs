@@ -29,6 +29,7 @@ pub(super) struct Active {
 
 impl Active {
     /// Enters a scope; fails if it was entered before, or belongs to another runtime.
+    #[inline]
     fn begin(&self, core: &Core, scope: &Scope, kind: Kind) -> Result<(), Cancelled> {
         if scope.used.get() {
             return Err(Cancelled::misuse(Misuse::RunTwice));
@@ -147,6 +148,19 @@ impl Active {
     /// Returns whether this scope takes a cancellation that its body has ended with.
     fn absorbs(&self, core: &Core, cancelled: Cancelled) -> bool {
         !cancelled.is_misuse() && self.is_at(core) && core.tree.borrow().absorbs(self.node())
+    }
+
+    /// Ends a scope of which nobody has a handle and in which nothing was left, as most are; false if it
+    /// is none.
+    #[inline]
+    fn end_unnoticed(&self, core: &Core, scope: &Scope) -> bool {
+        let ended = self.is_at(core) && core.close_if_unnoticed(self.node());
+        if ended {
+            self.node.set(None);
+            scope.ended.set(true);
+            scope.entered.set(None);
+        }
+        ended
     }
 
     /// Takes the node away, and leaves the scope what can still be asked for.
@@ -330,11 +344,13 @@ where
                     output
                 }
             };
-            if active.poll_done(core, cx.waker()).is_pending() {
-                *this.output = Some(output);
-                return Poll::Pending;
+            if !active.end_unnoticed(core, scope) {
+                if active.poll_done(core, cx.waker()).is_pending() {
+                    *this.output = Some(output);
+                    return Poll::Pending;
+                }
+                active.end(core, scope);
             }
-            active.end(core, scope);
             match output {
                 Ok(value) => Poll::Ready(Ok(Some(value))),
                 Err(error) if *this.absorbs => {

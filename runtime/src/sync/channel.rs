@@ -108,6 +108,11 @@ impl<T> State<T> {
         self.shut || self.receivers == 0
     }
 
+    /// Those who were aborted, and were not looked at since, count.
+    fn somebody_waits(&self) -> bool {
+        !(self.sending.is_empty() && self.receiving.is_empty())
+    }
+
     /// Returns whether nothing is there, promised or not, and nothing will come.
     fn is_over(&self) -> bool {
         (self.refuses() || self.senders == 0) && self.queue.is_empty()
@@ -188,23 +193,39 @@ impl<T> State<T> {
 
 impl<T> Channel<T> {
     fn settle(&self) {
-        wait_list::settle(|| self.state.borrow_mut().hand_out());
+        if self.state.borrow().somebody_waits() {
+            wait_list::settle(|| self.state.borrow_mut().hand_out());
+        }
+    }
+
+    /// The caller has seen the cancels that were asked for so far.
+    fn send_now(&self, item: T) -> Result<(), TrySendError<T>> {
+        let receiver = self.state.borrow_mut().offer(item)?;
+        if receiver.is_some() {
+            wait_list::wake_each(receiver);
+        }
+        Ok(())
+    }
+
+    /// The caller has seen the cancels that were asked for so far.
+    fn recv_now(&self) -> Result<T, TryRecvError> {
+        let taken = self.state.borrow_mut().take();
+        let (item, sender) = taken?;
+        if sender.is_some() {
+            wait_list::wake_each(sender);
+        }
+        self.settle();
+        Ok(item)
     }
 
     fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         wait_list::see_cancels();
-        let receiver = self.state.borrow_mut().offer(item)?;
-        wait_list::wake_each(receiver);
-        Ok(())
+        self.send_now(item)
     }
 
     fn try_recv(&self) -> Result<T, TryRecvError> {
         wait_list::see_cancels();
-        let taken = self.state.borrow_mut().take();
-        let (item, sender) = taken?;
-        wait_list::wake_each(sender);
-        self.settle();
-        Ok(item)
+        self.recv_now()
     }
 }
 
@@ -521,7 +542,7 @@ impl<T> Future for Sending<'_, T> {
             if let Err(cancelled) = entered {
                 return Poll::Ready(Err(SendError::Cancelled(item, cancelled)));
             }
-            let offered = this.channel.try_send(item);
+            let offered = this.channel.send_now(item);
             let item = match offered {
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(TrySendError::Closed(item)) => {
@@ -576,7 +597,7 @@ impl<T> Future for Receiving<'_, T> {
         let state = &this.channel.state;
         if !this.place.is_in_line() {
             ready!(this.place.entry(cx))?;
-            match this.channel.try_recv() {
+            match this.channel.recv_now() {
                 Ok(item) => return Poll::Ready(Ok(Some(item))),
                 Err(TryRecvError::Closed) => return Poll::Ready(Ok(None)),
                 Err(_) => {}
@@ -585,10 +606,15 @@ impl<T> Future for Receiving<'_, T> {
             state.borrow_mut().receiving.push(&mut this.place, false);
             return Poll::Pending;
         }
-        let outcome = match this.place.look(cx) {
-            Look::Waiting => return Poll::Pending,
-            Look::Ready => Ok(()),
-            Look::Aborted(cancelled) => Err(cancelled),
+        let was_chosen = state.borrow().receiving.has_chosen(&this.place);
+        let outcome = if was_chosen {
+            Ok(())
+        } else {
+            match this.place.look(cx) {
+                Look::Waiting => return Poll::Pending,
+                Look::Ready => Ok(()),
+                Look::Aborted(cancelled) => Err(cancelled),
+            }
         };
         let item = {
             let mut state = state.borrow_mut();

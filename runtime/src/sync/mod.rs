@@ -45,6 +45,7 @@ mod once_cell;
 pub mod oneshot;
 mod semaphore;
 pub mod shared;
+mod slots;
 pub(crate) mod wait_list;
 pub mod watch;
 

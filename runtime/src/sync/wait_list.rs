@@ -21,19 +21,19 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::task::{Context, Poll, Waker};
 
+use super::slots::{Index, Slots};
 use crate::core_state::Core;
 use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
 use crate::scope::tree::{ParkId, Purpose};
-use crate::slab::{Key, Slab};
 use crate::task::current;
 
 /// A line of waiting tasks, with something of each.
 #[derive(Debug)]
 pub(crate) struct Line<T> {
-    entries: Slab<Entry<T>>,
-    first: Option<Key>,
-    last: Option<Key>,
+    entries: Slots<Entry<T>>,
+    first: Option<Index>,
+    last: Option<Index>,
     in_line: usize,
     not_send: PhantomData<*const ()>,
 }
@@ -42,8 +42,8 @@ pub(crate) struct Line<T> {
 struct Entry<T> {
     seat: Seat,
     standing: Standing,
-    previous: Option<Key>,
-    next: Option<Key>,
+    previous: Option<Index>,
+    next: Option<Index>,
     value: T,
 }
 
@@ -74,8 +74,7 @@ impl Seat {
                 return None;
             }
             core.tree.borrow_mut().complete(self.park)
-        })
-        .flatten()
+        })?
     }
 
     /// Returns whether `choose` would find it waiting.
@@ -89,7 +88,7 @@ impl Seat {
 impl<T> Default for Line<T> {
     fn default() -> Self {
         Self {
-            entries: Slab::default(),
+            entries: Slots::new(),
             first: None,
             last: None,
             in_line: 0,
@@ -101,43 +100,67 @@ impl<T> Default for Line<T> {
 impl<T> Line<T> {
     /// Puts a place that was registered at the end of the line.
     pub(crate) fn push(&mut self, place: &mut Place, value: T) {
-        let seat = place.seat().expect("it was registered");
-        let key = self.entries.insert(Entry {
-            seat,
+        let (park, home) = place.park.address().expect("it was registered");
+        let index = self.entries.insert(Entry {
+            seat: Seat { park, home },
             standing: Standing::InLine,
             previous: self.last,
             next: None,
             value,
         });
-        match self.last.replace(key) {
-            Some(last) => self.entry(last).next = Some(key),
-            None => self.first = Some(key),
+        match self.last.replace(index) {
+            Some(last) => self.entry(last).next = Some(index),
+            None => self.first = Some(index),
         }
         self.in_line += 1;
-        place.key = Some(key);
+        place.index = Some(index);
     }
 
     /// Returns what the first has who waits, if somebody does.
     pub(crate) fn first(&mut self) -> Option<&mut T> {
         loop {
-            let key = self.first?;
-            if self.entry(key).seat.is_waiting() {
-                return Some(&mut self.entry(key).value);
+            let index = self.first?;
+            if self.entry(index).seat.is_waiting() {
+                return Some(&mut self.entry(index).value);
             }
-            self.unlink(key, Standing::Out);
+            self.unlink(index, Standing::Out);
         }
     }
 
     /// Chooses the first who waits: returns what it has, and whom to wake.
     pub(crate) fn choose(&mut self) -> Option<(&mut T, Waker)> {
         loop {
-            let key = self.first?;
-            if let Some(waker) = self.entry(key).seat.choose() {
-                self.unlink(key, Standing::Chosen);
-                return Some((&mut self.entry(key).value, waker));
+            let index = self.first?;
+            let entry = self.entry(index);
+            let waker = entry.seat.choose();
+            entry.standing = match waker {
+                Some(_) => Standing::Chosen,
+                None => Standing::Out,
+            };
+            self.first = entry.next.take();
+            match self.first {
+                Some(next) => self.entry(next).previous = None,
+                None => self.last = None,
             }
-            self.unlink(key, Standing::Out);
+            self.in_line -= 1;
+            if let Some(waker) = waker {
+                return Some((&mut self.entry(index).value, waker));
+            }
         }
+    }
+
+    /// Returns whether nobody stands in line.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Returns whether a place was chosen. If not, the scope tree knows how it stands.
+    #[inline]
+    pub(crate) fn has_chosen(&self, place: &Place) -> bool {
+        place
+            .index
+            .is_some_and(|index| self.entries.get(index).standing == Standing::Chosen)
     }
 
     /// Chooses everybody who waits.
@@ -151,13 +174,12 @@ impl<T> Line<T> {
 
     /// Takes a place out, with how it stood; `None` if it is in no line.
     pub(crate) fn remove(&mut self, place: &mut Place) -> Option<(Standing, T)> {
-        let key = place.key.take()?;
-        let standing = self.entry(key).standing;
+        let index = place.index.take()?;
+        let standing = self.entry(index).standing;
         if standing == Standing::InLine {
-            self.unlink(key, Standing::Out);
+            self.unlink(index, Standing::Out);
         }
-        let entry = self.entries.remove(key).expect("a place has one entry");
-        Some((standing, entry.value))
+        Some((standing, self.entries.remove(index).value))
     }
 
     /// Returns how many stand in line.
@@ -165,8 +187,8 @@ impl<T> Line<T> {
         self.in_line
     }
 
-    fn unlink(&mut self, key: Key, standing: Standing) {
-        let entry = self.entry(key);
+    fn unlink(&mut self, index: Index, standing: Standing) {
+        let entry = self.entry(index);
         entry.standing = standing;
         let (previous, next) = (entry.previous.take(), entry.next.take());
         match previous {
@@ -180,10 +202,9 @@ impl<T> Line<T> {
         self.in_line -= 1;
     }
 
-    fn entry(&mut self, key: Key) -> &mut Entry<T> {
-        self.entries
-            .get_mut(key)
-            .expect("an entry stays until its place is taken out")
+    #[inline]
+    fn entry(&mut self, index: Index) -> &mut Entry<T> {
+        self.entries.get_mut(index)
     }
 }
 
@@ -191,13 +212,13 @@ impl<T> Line<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     park: Park,
-    key: Option<Key>,
+    index: Option<Index>,
 }
 
 impl Place {
     /// Returns whether it stands in line already, or has been chosen from it.
     pub(crate) fn is_in_line(&self) -> bool {
-        self.key.is_some()
+        self.index.is_some()
     }
 
     /// Looks at the active scope, as every op does at its first poll.
@@ -262,6 +283,7 @@ pub(crate) fn settle_one(seat: Option<Seat>) {
 }
 
 /// Wakes those who were chosen.
+#[inline]
 pub(crate) fn wake_each(chosen: impl IntoIterator<Item = Waker>) {
     current::try_with(|core| {
         for waker in chosen {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::current;
-use super::table::TaskBox;
+use super::memory::TaskBox;
 use crate::panics::{caught, contained, discard};
 
 /// A task as its core sees it, with the future's type forgotten.
@@ -53,7 +53,7 @@ pub(crate) fn boxed<F>(future: F) -> TaskBox
 where
     F: Future<Output: 'static> + 'static,
 {
-    Box::pin(TaskCell::Running(future))
+    TaskBox::new(TaskCell::Running(future))
 }
 
 impl<F: Future<Output: 'static>> TaskCell<F> {
@@ -69,8 +69,10 @@ impl<F: Future<Output: 'static>> TaskCell<F> {
 
     /// A group that is still there now, below the task, is there for ever.
     fn report_abandoned_group(self: Pin<&mut Self>) {
-        let abandoned =
-            current::try_with(|core| core.tree.borrow().has_group_below(core.active.get()));
+        let abandoned = current::try_with(|core| {
+            let (tree, task) = (core.tree.borrow(), core.active.get());
+            tree.has_anything_below(task) && tree.has_group_below(task)
+        });
         if abandoned == Some(true)
             && let Ok(Some(unwanted)) = caught(|| {
                 let told = Some(Err(TaskEnd::AbandonedGroup));
@@ -84,6 +86,7 @@ impl<F: Future<Output: 'static>> TaskCell<F> {
     }
 
     /// Overwrites the future, whose destructor may panic, and so may that of its output.
+    #[inline(always)]
     fn end(mut self: Pin<&mut Self>, output: Result<F::Output, TaskEnd>) -> Ended {
         let failed = output.is_err();
         // An assignment stores the new value also when dropping the old one panics.

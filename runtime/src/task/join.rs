@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::cell::TaskEnd;
-use super::table::TaskBox;
+use super::memory::TaskBox;
 use super::{TaskId, current};
 use crate::panics::text_of;
 use crate::scope::park::{self, Look, Park};
@@ -233,6 +233,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     }
 
     /// Takes the output out of a task that has ended.
+    #[inline]
     fn output(&self, mut object: TaskBox) -> Result<T, JoinError<E>> {
         let output = object.as_mut().output();
         let told = match &self.origin {

@@ -12,6 +12,7 @@
 pub(crate) mod cell;
 pub(crate) mod current;
 pub(crate) mod join;
+pub(crate) mod memory;
 mod probe;
 pub(crate) mod table;
 pub(crate) mod waker;
@@ -43,6 +44,57 @@ where
         let (task, node) = core.spawn_at_root(object);
         JoinHandle::new(task, node, core.identity())
     })
+}
+
+/// Starts a task under the active scope, which ends after it: for what a destructor begins, and cannot wait for.
+///
+/// A cancel of the scope reaches it, also one that came before: what has to be done all the same is shielded.
+/// Where no scope is active it is a task of the core's root; off a core the future is dropped.
+///
+/// ```
+/// use std::time::Duration;
+/// use quoit::{Cancelled, Scope, leave_behind, time::sleep};
+///
+/// /// Takes a while to go.
+/// struct Guest;
+///
+/// impl Drop for Guest {
+///     fn drop(&mut self) {
+///         leave_behind(async {
+///             let farewell = Scope::new().shielded().timeout(Duration::from_secs(1));
+///             let _ = farewell.run(sleep(Duration::from_millis(5))).await;
+///             println!("gone");
+///         });
+///     }
+/// }
+///
+/// quoit::block_on(async {
+///     let visit = Scope::new();
+///     visit
+///         .run(async {
+///             drop(Guest);
+///             Ok::<_, Cancelled>(())
+///         })
+///         .await?;
+///     // Behind "gone".
+///     println!("closed");
+///     Ok::<_, Cancelled>(())
+/// })
+/// # ?.map_err(std::io::Error::from)?;
+/// # Ok::<_, std::io::Error>(())
+/// ```
+pub fn leave_behind<F>(future: F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    let mut future = Some(future);
+    current::try_with(|core| {
+        if let Some(future) = future.take() {
+            let (task, _) = core.spawn_under(core.active.get(), future);
+            let output = core.tasks.borrow_mut().detach(task);
+            drop(output);
+        }
+    });
 }
 
 /// Lets other ready tasks and arrived I/O go first.

@@ -3,7 +3,9 @@
 //!
 //! To read the clock for each would cost as much as a poll that does little. So every 32nd is
 //! measured, and counts for all since the last. A core that has little to do parks long before its
-//! 32nd: there one of those that a park is followed by is chosen, in one park of four.
+//! 32nd: there one of those that a park is followed by is chosen, in one park of 16.
+
+use std::collections::VecDeque;
 
 use crate::time::Instant;
 
@@ -11,7 +13,7 @@ use crate::time::Instant;
 const ONE_OF: u32 = 32;
 
 /// A core that parks measures one in so many parks.
-const PARKS: u32 = 4;
+const PARKS: u32 = 16;
 
 /// A task that stands for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub(crate) struct Probe {
 #[derive(Debug)]
 pub(super) struct Probing {
     /// Those that are ready and have not been polled, by their slots: one in 32 of the run queue.
-    chosen: Vec<(u32, Probe)>,
+    chosen: VecDeque<(u32, Probe)>,
     /// After so many more the next is chosen.
     until: u32,
     /// Tasks that became ready, since the last that was chosen, and since the last park.
@@ -39,7 +41,7 @@ pub(super) struct Probing {
 impl Default for Probing {
     fn default() -> Self {
         Self {
-            chosen: Vec::new(),
+            chosen: VecDeque::new(),
             until: ONE_OF,
             since_probe: 0,
             since_park: 0,
@@ -70,14 +72,15 @@ impl Probing {
             ready: Instant::now(),
             weight: u64::from(std::mem::take(&mut self.since_probe)),
         };
-        self.chosen.push((slot, probe));
+        self.chosen.push_back((slot, probe));
     }
 
     /// Returns what is to be noted of the task in this slot, which was chosen and leaves the run queue.
     #[cold]
     pub(super) fn take(&mut self, slot: u32) -> Option<Probe> {
+        // They run in the order in which they became ready, as a rule.
         let place = self.chosen.iter().position(|&(of, _)| of == slot)?;
-        Some(self.chosen.swap_remove(place).1)
+        self.chosen.remove(place).map(|(_, probe)| probe)
     }
 
     /// Notes that the core parks, and chooses one of as many as came since the last park.
@@ -106,7 +109,7 @@ mod tests {
         let chosen: Vec<u32> = (0..came).filter(|&slot| probing.note(slot)).collect();
         let mut weight = |slot| probing.take(slot).expect("it was chosen").weight;
         let found = chosen.iter().map(|&slot| (slot, weight(slot))).collect();
-        assert_eq!(probing.chosen, []);
+        assert!(probing.chosen.is_empty());
         found
     }
 
@@ -130,7 +133,10 @@ mod tests {
             probing.park();
         }
         let came: u64 = (1..=20).sum::<u64>() * 200;
-        assert!(came - stood_for <= 4 * 20, "{stood_for} of {came}");
+        assert!(
+            came - stood_for <= u64::from(PARKS) * 20,
+            "{stood_for} of {came}"
+        );
     }
 
     #[test]

@@ -14,13 +14,12 @@
 //!   see, and it goes on across the lives of a core.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 
-use super::cell::TaskObject;
+use super::memory::TaskBox;
 pub(crate) use super::probe::Probe;
 use super::probe::Probing;
 use super::waker::{GENERATIONS, MAX_TASKS};
-use crate::mailbox::CoreShared;
+use crate::mailbox::{CoreShared, WakeCell};
 use crate::scope::tree::{NodeId, ParkId};
 use crate::slab::{Key, LowestFree};
 
@@ -41,8 +40,6 @@ impl TaskId {
         self.0.generation()
     }
 }
-
-pub(crate) type TaskBox = Pin<Box<dyn TaskObject>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -65,6 +62,8 @@ struct Slot {
     /// Somebody has a handle and may still want the output.
     wanted: bool,
     joiner: Option<ParkId>,
+    /// Where other threads wake it.
+    cell: &'static WakeCell,
 }
 
 /// What the loop takes out of the run queue.
@@ -131,6 +130,7 @@ impl TaskTable {
     }
 
     /// Adds a task, ready to run.
+    #[inline]
     pub(crate) fn insert(&mut self, object: TaskBox, node: NodeId) -> TaskId {
         let id = self.occupy(Some(object), node, State::Idle);
         self.live += 1;
@@ -209,33 +209,40 @@ impl TaskTable {
         self.ready.len()
     }
 
-    /// Takes the ready task in this place of the queue; the first, unless somebody wants to see what
-    /// another order does.
-    pub(crate) fn next_ready(&mut self, mut place: usize) -> Option<Ready> {
+    /// Takes the ready task in this place of the queue, and what is to be measured of it; the first, unless somebody
+    /// wants to see what another order does.
+    #[inline]
+    pub(crate) fn next_ready(&mut self, mut place: usize) -> Option<(Ready, Option<Probe>)> {
         loop {
-            let index = self.ready.remove(std::mem::take(&mut place))?;
+            let index = match std::mem::take(&mut place) {
+                0 => self.ready.pop_front()?,
+                place => self.ready.remove(place)?,
+            };
             let slot = &mut self.slots[index as usize];
             slot.queued = false;
+            let is_measured = std::mem::take(&mut slot.measured);
             let id = TaskId::new(index, slot.generation);
             match slot.state {
                 State::Idle => {
                     slot.state = State::Running;
                     let object = slot.object.take().expect("an idle task has its object");
-                    return Some(Ready::Task {
+                    let ready = Ready::Task {
                         id,
                         node: slot.node,
                         object,
-                    });
+                    };
+                    return Some((ready, self.probe(index, is_measured)));
                 }
                 State::Main => {
-                    return Some(Ready::Main {
+                    let ready = Ready::Main {
                         id,
                         node: slot.node,
-                    });
+                    };
+                    return Some((ready, self.probe(index, is_measured)));
                 }
                 // It ended while it stood in the queue.
                 State::Ended => {
-                    if std::mem::take(&mut slot.measured) {
+                    if is_measured {
                         self.probing.take(index);
                     }
                     self.free_if_done(index);
@@ -251,12 +258,8 @@ impl TaskTable {
 
     /// Returns what is to be measured of the task that is about to be polled, if anything is.
     #[inline]
-    pub(crate) fn take_probe(&mut self, ready: &Ready) -> Option<Probe> {
-        let (Ready::Main { id, .. } | Ready::Task { id, .. }) = ready;
-        let slot = &mut self.slots[id.slot() as usize];
-        std::mem::take(&mut slot.measured)
-            .then(|| self.probing.take(id.slot()))
-            .flatten()
+    fn probe(&mut self, slot: u32, is_measured: bool) -> Option<Probe> {
+        is_measured.then(|| self.probing.take(slot)).flatten()
     }
 
     /// Chooses which of the tasks that will become ready after a park is measured.
@@ -265,6 +268,7 @@ impl TaskTable {
     }
 
     /// Puts a polled task back.
+    #[inline]
     pub(crate) fn put_back(&mut self, id: TaskId, object: TaskBox) {
         let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Idle;
@@ -272,6 +276,7 @@ impl TaskTable {
     }
 
     /// Records that a task ended; its output stays if somebody may want it.
+    #[inline]
     pub(crate) fn end(&mut self, id: TaskId, object: TaskBox) -> AfterEnd {
         self.live -= 1;
         let slot = &mut self.slots[id.slot() as usize];
@@ -326,6 +331,7 @@ impl TaskTable {
 
     /// Takes a task that has ended, for its output. Its handle asks, once. `None` if the end of the
     /// core has dropped it.
+    #[inline]
     pub(crate) fn take_ended(&mut self, id: TaskId) -> Option<TaskBox> {
         let slot = &mut self.slots[id.slot() as usize];
         assert!(
@@ -374,48 +380,59 @@ impl TaskTable {
         found.map_or((0, false), |found| (found.generation, found.queued))
     }
 
+    /// Returns the slot that the next task will have.
+    #[inline]
+    pub(crate) fn next_slot(&mut self) -> u32 {
+        match self.free.first() {
+            Some(index) => index,
+            None => self.grow(),
+        }
+    }
+
+    #[inline(always)]
     fn occupy(&mut self, object: Option<TaskBox>, node: NodeId, state: State) -> TaskId {
-        let wanted = state != State::Main;
-        let queued = state != State::Running;
         let index = match self.free.take() {
-            Some(index) => {
-                let slot = &mut self.slots[index as usize];
-                debug_assert_eq!(slot.state, State::Vacant);
-                *slot = Slot {
-                    object,
-                    node,
-                    generation: slot.generation,
-                    state,
-                    queued,
-                    measured: false,
-                    wanted,
-                    joiner: None,
-                };
-                index
-            }
+            Some(index) => index,
             None => {
-                let index = self.slots.len() as u32;
-                assert!(index < MAX_TASKS, "a core has fewer than 2^24 tasks");
-                self.free.grown_by_one();
-                let generation = self.shared.wakes.ensure(index);
-                self.slots.push(Slot {
-                    object,
-                    node,
-                    generation,
-                    state,
-                    queued,
-                    measured: false,
-                    wanted,
-                    joiner: None,
-                });
-                index
+                self.grow();
+                self.free.take().expect("it has grown")
             }
         };
+        let queued = state != State::Running;
+        let slot = &mut self.slots[index as usize];
+        debug_assert!(slot.state == State::Vacant && slot.object.is_none());
+        debug_assert!(!slot.queued && !slot.measured && slot.joiner.is_none());
+        slot.object = object;
+        slot.node = node;
+        slot.state = state;
+        slot.queued = queued;
+        slot.wanted = state != State::Main;
         if queued {
+            slot.measured = self.probing.note(index);
             self.ready.push_back(index);
-            self.slots[index as usize].measured = self.probing.note(index);
         }
-        TaskId::new(index, self.slots[index as usize].generation)
+        TaskId::new(index, slot.generation)
+    }
+
+    /// Makes one more slot, which is free.
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        let index = self.slots.len() as u32;
+        assert!(index < MAX_TASKS, "a core has fewer than 2^24 tasks");
+        let cell = self.shared.wakes.ensure(index);
+        self.slots.push(Slot {
+            object: None,
+            node: NodeId::from_parts(0, 0),
+            generation: cell.generation(),
+            state: State::Vacant,
+            queued: false,
+            measured: false,
+            wanted: false,
+            joiner: None,
+            cell,
+        });
+        self.free.add(index);
+        index
     }
 
     fn find(&self, id: TaskId) -> Option<&Slot> {
@@ -424,6 +441,7 @@ impl TaskTable {
             .filter(|slot| slot.generation == id.generation())
     }
 
+    #[inline(always)]
     fn free_if_done(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         if slot.state != State::Ended || slot.wanted || slot.queued {
@@ -431,7 +449,7 @@ impl TaskTable {
         }
         slot.state = State::Vacant;
         slot.generation = (slot.generation + 1) % GENERATIONS;
-        self.shared.wakes.set_generation(index, slot.generation);
+        slot.cell.set_generation(slot.generation);
         self.free.give_back(index);
     }
 }

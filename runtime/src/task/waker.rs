@@ -5,12 +5,14 @@
 //! that a forgotten waker keeps alive. A waker that outlived its task finds another generation and
 //! does nothing.
 //!
-//! Wakers are never recognised by their vtable: its address differs between codegen units.
+//! Nothing depends on recognising a waker by its vtable, whose address differs between codegen units: one that is
+//! recognised is woken on a shorter way.
 
 use std::ptr;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use super::current;
+use super::table::TaskId;
 use crate::mailbox;
 
 // Bits 0..28 generation, 28..52 slot, 52..64 core.
@@ -43,6 +45,23 @@ pub(crate) fn task_waker(core: u32, slot: u32, generation: u32) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(ptr::without_provenance(word), &VTABLE)) }
 }
 
+/// Returns the task of this core that a waker wakes, if it is seen at a glance: the waker of another core, one of a
+/// library, and our own with another copy of the vtable are not, and are woken as any waker is.
+#[inline]
+pub(crate) fn task_of(waker: &Waker, core: u32) -> Option<TaskId> {
+    if !ptr::eq(waker.vtable(), &VTABLE) {
+        return None;
+    }
+    let word = waker.data().addr() as u64;
+    let is_here = (word >> (GENERATION_BITS + SLOT_BITS)) as u32 == core;
+    is_here.then(|| TaskId::new(slot_of(word), word as u32 & (GENERATIONS - 1)))
+}
+
+#[inline]
+fn slot_of(word: u64) -> u32 {
+    (word >> GENERATION_BITS) as u32 & (MAX_TASKS - 1)
+}
+
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, drop);
 
 fn clone(word: *const ()) -> RawWaker {
@@ -54,7 +73,7 @@ fn drop(_: *const ()) {}
 fn wake(word: *const ()) {
     let word = word.addr() as u64;
     let core = (word >> (GENERATION_BITS + SLOT_BITS)) as u32;
-    let slot = (word >> GENERATION_BITS) as u32 & (MAX_TASKS - 1);
+    let slot = slot_of(word);
     let generation = word as u32 & (GENERATIONS - 1);
     let local = current::try_with(|current| {
         let here = current.number() == core;

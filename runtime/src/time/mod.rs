@@ -7,22 +7,21 @@ mod instant;
 pub(crate) mod store;
 
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime};
 
 pub use instant::Instant;
 use store::TimerId;
 
-use crate::core_state::TimerTarget;
+use crate::core_state::{Core, TimerTarget};
 use crate::driver;
 use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
 use crate::scope::tree::Purpose;
 use crate::task::current;
 
-/// Waits for at least `duration`.
+/// Waits for at least `duration`, from the first poll on.
 ///
 /// A duration of zero lets other tasks run once. One past the clock's range never ends.
 ///
@@ -33,8 +32,8 @@ use crate::task::current;
 /// # Panics
 ///
 /// When polled off a core.
-pub async fn sleep(duration: Duration) -> Result<(), Cancelled> {
-    sleep_until(Instant::now() + duration).await
+pub fn sleep(duration: Duration) -> impl Future<Output = Result<(), Cancelled>> {
+    Sleep::new(Stage::After(duration))
 }
 
 /// Waits until `deadline`.
@@ -48,17 +47,8 @@ pub async fn sleep(duration: Duration) -> Result<(), Cancelled> {
 /// # Panics
 ///
 /// When polled off a core.
-pub async fn sleep_until(deadline: Instant) -> Result<(), Cancelled> {
-    if deadline <= Instant::now() {
-        return crate::task::yield_now().await;
-    }
-    Sleep {
-        deadline,
-        park: Park::new(),
-        timer: None,
-        not_send: PhantomData,
-    }
-    .await
+pub fn sleep_until(deadline: Instant) -> impl Future<Output = Result<(), Cancelled>> {
+    Sleep::new(Stage::Until(deadline))
 }
 
 /// Reads the wall clock, for dates; it may jump.
@@ -66,11 +56,63 @@ pub fn wall_clock() -> SystemTime {
     driver::wall_clock()
 }
 
+/// A wait for a point in time. Small, since many lie in memory at a time.
+#[must_use = "a sleep does nothing unless it is awaited"]
 struct Sleep {
-    deadline: Instant,
+    stage: Stage,
     park: Park,
-    timer: Option<TimerId>,
-    not_send: PhantomData<*const ()>,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Not polled yet: for so long from then on.
+    After(Duration),
+    /// Not polled yet.
+    Until(Instant),
+    /// The point has passed, or is now: others have a turn.
+    Yields,
+    /// Others have had theirs.
+    Yielded,
+    Waits(TimerId),
+    Over,
+}
+
+impl Sleep {
+    fn new(stage: Stage) -> Self {
+        Self {
+            stage,
+            park: Park::new(),
+        }
+    }
+
+    /// Lets others have a turn.
+    fn yields(&mut self, core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
+        self.stage = Stage::Yields;
+        core.notice_deadlines();
+        ready!(park::entry(core, waker))?;
+        self.stage = Stage::Yielded;
+        core.yield_to_others(waker);
+        Poll::Pending
+    }
+
+    fn begin(
+        &mut self,
+        core: &Core,
+        waker: &Waker,
+        deadline: Instant,
+    ) -> Poll<Result<(), Cancelled>> {
+        // Should the entry let it wait, it is not to begin anew.
+        self.stage = Stage::Until(deadline);
+        ready!(park::entry(core, waker))?;
+        self.park.register_memory(core, waker, Purpose::Time);
+        let park = self.park.id(core).expect("registered just above");
+        let timer = core
+            .timers
+            .borrow_mut()
+            .insert(deadline, TimerTarget::Park(park));
+        self.stage = Stage::Waits(timer);
+        Poll::Pending
+    }
 }
 
 impl Future for Sleep {
@@ -78,36 +120,54 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         current::with(|core| {
-            if self.timer.is_none() {
-                std::task::ready!(park::entry(core, cx.waker()))?;
-                self.park.register_memory(core, cx.waker(), Purpose::Time);
-                let park = self.park.id(core).expect("registered just above");
-                let timer = core
-                    .timers
-                    .borrow_mut()
-                    .insert(self.deadline, TimerTarget::Park(park));
-                self.timer = Some(timer);
-                return Poll::Pending;
+            let polled = self.poll_on(core, cx.waker());
+            if polled.is_ready() {
+                self.end(core);
             }
-            match self.park.look(core, cx.waker()) {
-                Look::Waiting => Poll::Pending,
-                Look::Ready => Poll::Ready(Ok(())),
-                Look::Aborted(cancelled) => Poll::Ready(Err(cancelled)),
-            }
+            polled
         })
     }
 }
 
+impl Sleep {
+    #[inline]
+    fn poll_on(&mut self, core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
+        match self.stage {
+            // No time to wait, and so none to look at the clock for.
+            Stage::After(Duration::ZERO) | Stage::Yields => self.yields(core, waker),
+            Stage::After(duration) => self.begin(core, waker, Instant::now() + duration),
+            Stage::Until(deadline) if deadline <= Instant::now() => self.yields(core, waker),
+            Stage::Until(deadline) => self.begin(core, waker, deadline),
+            Stage::Yielded => Poll::Ready(Ok(())),
+            Stage::Waits(_) => match self.park.look(core, waker) {
+                Look::Waiting => Poll::Pending,
+                Look::Ready => Poll::Ready(Ok(())),
+                Look::Aborted(cancelled) => Poll::Ready(Err(cancelled)),
+            },
+            Stage::Over => panic!("a sleep was polled after it had ended"),
+        }
+    }
+
+    /// Leaves nothing behind on the core.
+    #[inline]
+    fn end(&mut self, core: &Core) {
+        // Of another core the number may name a stranger's timer.
+        if let Stage::Waits(timer) = std::mem::replace(&mut self.stage, Stage::Over)
+            && self.park.is_at(core)
+        {
+            let target = core.timers.borrow_mut().remove(timer);
+            drop(target);
+            self.park.end_here(core);
+        }
+    }
+}
+
 impl Drop for Sleep {
+    #[inline]
     fn drop(&mut self) {
-        let Some(timer) = self.timer else { return };
-        current::try_with(|core| {
-            // Of another core the number may name a stranger's timer.
-            if self.park.is_at(core) {
-                let target = core.timers.borrow_mut().remove(timer);
-                drop(target);
-            }
-        });
+        if let Stage::Waits(_) = self.stage {
+            current::try_with(|core| self.end(core));
+        }
     }
 }
 

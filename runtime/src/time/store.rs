@@ -1,9 +1,14 @@
 //! Armed deadlines: the earliest is known exactly, and any can be removed cheaply. Pure.
 //!
-//! A heap with four children per node, ordered by deadline and then by the order of arming. Every
-//! timer knows its place in the heap, so removal and change are `O(log n)` and leave nothing behind:
-//! the store never holds more than the live timers. Deadlines that are armed in rising order, as
-//! timeouts of one length are, go in at the end without a comparison beyond the first.
+//! A heap with four children per node, ordered by deadline and then by the order of arming. Deadlines that are armed in
+//! rising order, as timeouts of one length are, go in at the end without a comparison beyond the first.
+//!
+//! A place in the heap says whose it is, and no timer knows its place: what moves in the heap is the heap alone. Most
+//! timers are timeouts, and most timeouts are removed or moved. The place of one that was stays in the heap as a dead
+//! one, unless it is the last, until it comes first, or until more places are dead than alive: then all dead ones are
+//! swept out. A removal costs `O(1)` so, spread over those before it, and a change as much as arming.
+//!
+//! Invariant: at most half of the places are dead, and there is none when no timer is armed.
 //!
 //! No clock and no waker here: the caller says what time it is and what a timer stands for.
 
@@ -16,7 +21,9 @@ pub(crate) struct TimerId(Key);
 
 #[derive(Debug)]
 struct Timer<T> {
-    place: u32,
+    deadline: Instant,
+    /// That of its place: another one of the same timer is dead.
+    order: u64,
     target: T,
 }
 
@@ -32,6 +39,8 @@ struct Place {
 pub(crate) struct TimerStore<T> {
     timers: Slab<Timer<T>>,
     heap: Vec<Place>,
+    /// How many places belong to timers that were removed.
+    dead: usize,
     armed_so_far: u64,
 }
 
@@ -40,6 +49,7 @@ impl<T> Default for TimerStore<T> {
         Self {
             timers: Slab::default(),
             heap: Vec::new(),
+            dead: 0,
             armed_so_far: 0,
         }
     }
@@ -47,37 +57,44 @@ impl<T> Default for TimerStore<T> {
 
 impl<T> TimerStore<T> {
     /// Arms a timer.
+    #[inline]
     pub(crate) fn insert(&mut self, deadline: Instant, target: T) -> TimerId {
-        let place = self.heap.len() as u32;
-        let key = self.timers.insert(Timer { place, target });
-        self.armed_so_far += 1;
-        self.heap.push(Place {
+        let order = self.next_order();
+        let key = self.timers.insert(Timer {
             deadline,
-            order: self.armed_so_far,
+            order,
+            target,
+        });
+        self.place(Place {
+            deadline,
+            order,
             key,
         });
-        self.rise(place as usize);
         TimerId(key)
     }
 
     /// Disarms a timer; `None` if it has fired or was removed.
+    #[inline]
     pub(crate) fn remove(&mut self, id: TimerId) -> Option<T> {
         let timer = self.timers.remove(id.0)?;
-        self.take_place(timer.place as usize);
+        self.leave(timer.order);
         Some(timer.target)
     }
 
     /// Moves an armed timer to another deadline; false if it is armed no more.
     pub(crate) fn change(&mut self, id: TimerId, deadline: Instant) -> bool {
-        let Some(timer) = self.timers.get(id.0) else {
+        let order = self.next_order();
+        let Some(timer) = self.timers.get_mut(id.0) else {
             return false;
         };
-        let at = timer.place as usize;
-        self.armed_so_far += 1;
-        self.heap[at].deadline = deadline;
-        self.heap[at].order = self.armed_so_far;
-        let at = self.rise(at);
-        self.sink(at);
+        timer.deadline = deadline;
+        let before = std::mem::replace(&mut timer.order, order);
+        self.leave(before);
+        self.place(Place {
+            deadline,
+            order,
+            key: id.0,
+        });
         true
     }
 
@@ -88,70 +105,113 @@ impl<T> TimerStore<T> {
 
     /// Returns when an armed timer is due.
     pub(crate) fn deadline(&self, id: TimerId) -> Option<Instant> {
-        let timer = self.timers.get(id.0)?;
-        Some(self.heap[timer.place as usize].deadline)
+        self.timers.get(id.0).map(|timer| timer.deadline)
     }
 
     /// Returns the earliest deadline.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        self.drop_dead_first();
         self.heap.first().map(|place| place.deadline)
     }
 
     /// Takes out the earliest timer if it is due at `now`; never one that lies ahead.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<T> {
+        if self.heap.first()?.deadline > now {
+            return None;
+        }
+        self.drop_dead_first();
         let first = self.heap.first()?;
         if first.deadline > now {
             return None;
         }
-        let timer = self
-            .timers
-            .remove(first.key)
-            .expect("every place belongs to a timer");
-        self.take_place(0);
-        Some(timer.target)
+        let timer = self.timers.remove(first.key);
+        self.take_first();
+        if self.dead > self.timers.len() {
+            self.sweep();
+        }
+        Some(timer.expect("the first is alive").target)
     }
 
     /// Returns what each armed timer stands for.
     #[cfg(feature = "sim")]
     pub(crate) fn targets(&self) -> impl Iterator<Item = &T> {
-        let timers = self.heap.iter().map(|place| self.timers.get(place.key));
-        timers.map(|timer| &timer.expect("every place belongs to a timer").target)
+        self.timers.values().map(|timer| &timer.target)
     }
 
     /// Returns how many timers are armed.
     pub(crate) fn len(&self) -> usize {
-        self.heap.len()
+        self.timers.len()
     }
 
-    fn take_place(&mut self, at: usize) {
-        let last = self.heap.pop().expect("a timer has a place");
-        if at < self.heap.len() {
-            self.put(at, last);
-            let at = self.rise(at);
+    fn next_order(&mut self) -> u64 {
+        self.armed_so_far += 1;
+        self.armed_so_far
+    }
+
+    /// Lets the first place be that of an armed timer.
+    #[inline]
+    fn drop_dead_first(&mut self) {
+        while self.dead > 0
+            && let Some(first) = self.heap.first()
+            && !is_alive(&self.timers, first)
+        {
+            self.dead -= 1;
+            self.take_first();
+        }
+    }
+
+    /// Puts a place into the heap.
+    #[inline]
+    fn place(&mut self, place: Place) {
+        let at = self.heap.len();
+        self.heap.push(place);
+        if at > 0 && before(&place, &self.heap[(at - 1) / CHILDREN]) {
+            self.rise(at);
+        }
+    }
+
+    /// Gives up the place of this order, which is no timer's any more.
+    #[inline]
+    fn leave(&mut self, order: u64) {
+        if self.heap.last().is_some_and(|last| last.order == order) {
+            self.heap.pop();
+        } else {
+            self.dead += 1;
+        }
+        if self.dead > self.timers.len() {
+            self.sweep();
+        }
+    }
+
+    /// Sweeps the dead places out, all at once.
+    #[cold]
+    fn sweep(&mut self) {
+        self.dead = 0;
+        self.heap.retain(|place| is_alive(&self.timers, place));
+        // Those below the last parent have nobody below them.
+        for at in (0..self.heap.len().div_ceil(CHILDREN)).rev() {
             self.sink(at);
         }
     }
 
-    fn put(&mut self, at: usize, place: Place) {
-        self.heap[at] = place;
-        self.timers
-            .get_mut(place.key)
-            .expect("every place belongs to a timer")
-            .place = at as u32;
+    fn take_first(&mut self) {
+        self.heap.swap_remove(0);
+        if !self.heap.is_empty() {
+            self.sink(0);
+        }
     }
 
-    fn rise(&mut self, mut at: usize) -> usize {
+    fn rise(&mut self, mut at: usize) {
         let rising = self.heap[at];
         while at > 0 {
             let parent = (at - 1) / CHILDREN;
             if !before(&rising, &self.heap[parent]) {
                 break;
             }
-            self.put(at, self.heap[parent]);
+            self.heap[at] = self.heap[parent];
             at = parent;
         }
-        self.put(at, rising);
-        at
+        self.heap[at] = rising;
     }
 
     fn sink(&mut self, mut at: usize) {
@@ -171,11 +231,19 @@ impl<T> TimerStore<T> {
             if !before(&self.heap[child], &sinking) {
                 break;
             }
-            self.put(at, self.heap[child]);
+            self.heap[at] = self.heap[child];
             at = child;
         }
-        self.put(at, sinking);
+        self.heap[at] = sinking;
     }
+}
+
+/// Returns whether a place is that of an armed timer, which may have another by now.
+#[inline]
+fn is_alive<T>(timers: &Slab<Timer<T>>, place: &Place) -> bool {
+    timers
+        .get(place.key)
+        .is_some_and(|timer| timer.order == place.order)
 }
 
 fn before(a: &Place, b: &Place) -> bool {
@@ -233,6 +301,25 @@ mod tests {
         assert_eq!(store.next_deadline(), Some(at(999_999)));
     }
 
+    /// Timeouts that never fire, as they come in a server's life: armed with rising deadlines, and removed.
+    #[test]
+    fn removed_timers_are_swept_out_in_time() {
+        let mut store = TimerStore::default();
+        let mut armed = std::collections::VecDeque::new();
+        for n in 0..100_000 {
+            armed.push_back(store.insert(at(n), n));
+            if armed.len() > 100 {
+                let first = armed.pop_front().expect("it is full");
+                assert_eq!(store.remove(first), Some(n - 100));
+            }
+            assert!(store.heap.len() <= 2 * store.len(), "{n}");
+        }
+        for id in armed {
+            assert!(store.remove(id).is_some());
+        }
+        assert_eq!((store.heap.len(), store.next_deadline()), (0, None));
+    }
+
     #[test]
     fn agrees_with_a_sorted_map_in_a_random_life() {
         let mut store = TimerStore::default();
@@ -281,10 +368,15 @@ mod tests {
                 }
             }
             assert_eq!(store.len(), model.len());
-            assert_eq!(
-                store.next_deadline(),
-                model.keys().next().map(|key| at(key.0))
-            );
+            assert_eq!(store.heap.len(), store.len() + store.dead);
+            assert!(store.dead <= store.len());
+            // To ask drops dead places: not always, so that others meet them.
+            if (random >> 20).is_multiple_of(4) {
+                assert_eq!(
+                    store.next_deadline(),
+                    model.keys().next().map(|key| at(key.0))
+                );
+            }
         }
     }
 }

@@ -42,6 +42,7 @@ use std::time::Duration;
 use quoit::sim::{Faults, Sim, for_seeds};
 use quoit::time::sleep;
 use quoit::{CoreId, CoreMetrics, Cores, Handle, Runtime, spawn};
+use tests::thorough;
 
 use crate::workload::{Dice, Weather};
 use model::Counts;
@@ -257,7 +258,7 @@ async fn meddle(here: &Here) {
 #[test]
 fn programs_of_scopes_and_groups_keep_the_rules() {
     let (mut seeds, mut ops, mut refused, mut absorbed, mut open) = (0, 0, 0, 0, 0);
-    for_seeds(0..500, |sim| {
+    for_seeds(0..thorough(500), |sim| {
         let counts = program(sim);
         seeds += 1;
         ops += counts.ops;

@@ -12,36 +12,73 @@ impl Tree {
     /// Ops whose futures live on elsewhere move to the parent, and so do nodes below it; where the
     /// parent is cancelled that is one more way of becoming cancelled. Tasks below it that it has
     /// cancelled stay so. A group below a task that ends has been leaked: its tasks are cancelled.
+    #[inline(always)]
     pub(crate) fn close(&mut self, node: NodeId) -> bool {
         let Some(found) = self.nodes.get(node.0).filter(|found| !found.ghost) else {
             return false;
         };
-        let (kind, announced, stray) = (found.kind(), found.announced, found.stray);
-        let parent = found.parent.expect("the root is never closed");
-        let link = node.0.link();
+        let (parent, link) = (
+            found.parent.expect("the root is never closed"),
+            node.0.link(),
+        );
+        let announced = found.announced;
+        if found.has_anything() {
+            self.empty(link, parent);
+        }
+        self.take_out(link, parent);
+        announced
+    }
+
+    /// As [`Tree::close`], of a node that has never had anything to tell anybody of; false if it has.
+    #[inline]
+    pub(crate) fn close_if_unnoticed(&mut self, node: NodeId) -> bool {
+        let Some(found) = self.nodes.get(node.0) else {
+            return false;
+        };
+        let is_plain =
+            !found.ghost && !found.announced && !found.has_anything() && found.is_quiet();
+        match found.parent {
+            Some(parent) if is_plain => {
+                self.take_out(node.0.link(), parent);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes out a node with nothing left below; what the kernel still has of it stays as a ghost.
+    #[inline(always)]
+    fn take_out(&mut self, link: Link, parent: Link) {
+        let found = self.node(link);
+        debug_assert_eq!(found.tasks, 0, "tasks move outward before");
+        let (is_task, is_body, is_quiet) = (found.is_task(), found.is_body(), found.is_quiet());
+        let (previous, next) = (found.previous, found.next);
+        let above = self.node_mut(parent);
+        above.tasks -= u32::from(is_task);
+        above.bodies -= u32::from(is_body);
+        if !is_quiet {
+            above.ghost_children += 1;
+            self.node_mut(link).ghost = true;
+            return;
+        }
+        let is_awaited = is_task && (above.ending || above.ghost);
+        if previous.is_none() {
+            above.first_child = next;
+        }
+        self.join_siblings(previous, next);
+        self.nodes.clear(link);
+        if is_awaited {
+            self.tell_quiet(parent);
+        }
+    }
+
+    /// Takes from a node that ends what few nodes still have then.
+    fn empty(&mut self, link: Link, parent: Link) {
+        let found = self.node(link);
         if found.first_park.is_some() || found.first_child.is_some() {
             self.hand_on(link, parent);
         }
         self.drop_extra(link);
-        let above = self.node_mut(parent);
-        match kind {
-            Kind::Task(_) => above.tasks -= 1,
-            Kind::Scope | Kind::Group => above.bodies -= u32::from(!stray),
-            Kind::Root | Kind::Daemons => {}
-        }
-        let found = self.node_mut(link);
-        debug_assert_eq!(found.tasks, 0, "tasks move outward before");
-        if found.is_quiet() {
-            self.unlink(link);
-            self.nodes.clear(link);
-            if matches!(kind, Kind::Task(_)) {
-                self.tell_quiet(parent);
-            }
-        } else {
-            found.ghost = true;
-            self.node_mut(parent).ghost_children += 1;
-        }
-        announced
     }
 
     /// Gives the parent what is registered under a node that ends.
@@ -107,18 +144,23 @@ impl Tree {
             return;
         };
         let extra = self.extras.linked_mut(link);
-        let (deadline, grace) = (extra.deadline.take(), extra.grace.take());
-        let wakers = [extra.foreign.take(), extra.end_waiter.take()];
         let promises = extra.promises;
         if let Some((_, since)) = extra.cause {
             self.acknowledged = Some(since);
         }
-        self.extras.clear(link);
-        self.disarm(deadline.map(|(_, timer)| timer));
-        self.disarm(grace);
-        for waker in wakers.into_iter().flatten() {
+        if let Some((_, timer)) = extra.deadline {
+            self.idle_timers.push(timer);
+        }
+        if let Some(timer) = extra.grace {
+            self.idle_timers.push(timer);
+        }
+        if let Some(waker) = extra.foreign.take() {
             self.effects.push_back(Effect::Drop(waker));
         }
+        if let Some(waker) = extra.end_waiter.take() {
+            self.effects.push_back(Effect::Drop(waker));
+        }
+        self.extras.clear(link);
         self.node_mut(node).tasks -= promises;
     }
 
@@ -129,6 +171,13 @@ impl Tree {
             self.ensure_extra(task).cause = Some((cause, now));
             self.node_mut(task).own = Own::Hard;
         }
+    }
+
+    /// Returns whether any node lies below.
+    #[inline]
+    pub(crate) fn has_anything_below(&self, node: NodeId) -> bool {
+        let node = self.nodes.get(node.0);
+        node.is_some_and(|node| node.first_child.is_some())
     }
 
     /// Returns whether a group that lies below `task`, but in no other task, has not ended.

@@ -18,10 +18,17 @@ impl Tree {
             let node = self.node_mut(node);
             (node.parent, node.previous.take(), node.next.take())
         };
-        match (previous, parent) {
-            (Some(previous), _) => self.node_mut(previous).next = next,
-            (None, Some(parent)) => self.node_mut(parent).first_child = next,
-            (None, None) => {}
+        if let (None, Some(parent)) = (previous, parent) {
+            self.node_mut(parent).first_child = next;
+        }
+        self.join_siblings(previous, next);
+    }
+
+    /// Makes two siblings neighbours, between whom another was.
+    #[inline]
+    pub(super) fn join_siblings(&mut self, previous: Option<Link>, next: Option<Link>) {
+        if let Some(previous) = previous {
+            self.node_mut(previous).next = next;
         }
         if let Some(next) = next {
             self.node_mut(next).previous = previous;

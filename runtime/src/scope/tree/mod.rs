@@ -177,23 +177,28 @@ impl Tree {
     // --- nodes ---
 
     /// Adds a node below `parent`, or below the root where the parent is gone.
+    #[inline(always)]
     pub(crate) fn open(&mut self, parent: NodeId, kind: Kind, shield: Shield) -> NodeId {
-        let parent = self.link_or_root(parent);
-        let key = self.nodes.insert(Node::BLANK);
+        let (parent, above) = match self.nodes.get(parent.0) {
+            Some(above) => (parent.0.link(), above),
+            None => (self.root, self.node(self.root)),
+        };
+        let (outside, next) = (above.bits(), above.first_child);
+        let (key, node) = self.nodes.place(Node::BLANK);
+        node.parent = Some(parent);
+        node.next = next;
+        node.set_kind(kind);
+        node.shield = shield;
+        if outside.0 {
+            (node.refused, node.hard) = node.wanted(outside);
+        }
         let above = self.node_mut(parent);
-        let outside = above.bits();
-        let next = above.first_child.replace(key.link());
+        above.first_child = Some(key.link());
         match kind {
             Kind::Task(_) => above.tasks += 1,
             Kind::Scope | Kind::Group => above.bodies += 1,
             Kind::Root | Kind::Daemons => {}
         }
-        let node = self.node_mut(key.link());
-        node.parent = Some(parent);
-        node.next = next;
-        node.set_kind(kind);
-        node.shield = shield;
-        (node.refused, node.hard) = node.wanted(outside);
         if let Some(next) = next {
             self.node_mut(next).previous = Some(key.link());
         }
@@ -443,11 +448,6 @@ impl Tree {
         }
     }
 
-    /// Says in which slot the task of a node lies.
-    pub(crate) fn name_task(&mut self, node: NodeId, slot: u32) {
-        self.node_mut(node.0.link()).set_kind(Kind::Task(slot));
-    }
-
     /// Promises that a task may come below a node: its end waits.
     pub(crate) fn promise(&mut self, node: NodeId) {
         if let Some(found) = self.nodes.get_mut(node.0) {
@@ -524,7 +524,9 @@ impl Tree {
     }
 
     fn disarm(&mut self, timer: Option<TimerId>) {
-        self.idle_timers.extend(timer);
+        if let Some(timer) = timer {
+            self.idle_timers.push(timer);
+        }
     }
 
     fn link_or_root(&self, node: NodeId) -> Link {

@@ -167,6 +167,17 @@ impl Node {
         self.kind == Label::Task
     }
 
+    /// Something is registered or kept here, or lies below.
+    #[inline]
+    pub(super) fn has_anything(&self) -> bool {
+        self.first_park.is_some() || self.first_child.is_some() || self.extra.is_some()
+    }
+
+    /// A body that its parent counts.
+    pub(super) fn is_body(&self) -> bool {
+        matches!(self.kind, Label::Scope | Label::Group) && !self.stray
+    }
+
     /// What the two bits have to be, where the parent's are these.
     pub(super) fn wanted(&self, (refused, hard): (bool, bool)) -> (bool, bool) {
         let outside = match self.shield {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::view::Waits;
-use super::{Cancelled, Effect, NodeId, ParkId, Tree};
+use super::{Cancelled, Effect, Node, NodeId, ParkId, Tree};
 use crate::slab::{Key, Link};
 use crate::time::Instant;
 
@@ -82,17 +82,28 @@ pub(super) struct Park {
     pub(super) previous: Option<Link>,
     pub(super) next: Option<Link>,
     pub(super) since: Instant,
-    pub(super) waits: Waits,
     state: ParkState,
 }
+
+/// A core has one for each of its waits: with its generation it fits nine words.
+const _: () = assert!(size_of::<Option<Park>>() <= 68);
 
 impl Park {
     /// It was told of a cancel, and waits for the other side all the same.
     pub(super) fn is_told(&self) -> bool {
         match self.state {
-            ParkState::Asked(_) => true,
-            ParkState::Aborted(_) => matches!(self.waits, Waits::Kernel(_)),
-            ParkState::Waiting(_) | ParkState::Ready => false,
+            ParkState::Asked(..) => true,
+            ParkState::Aborted(_, op) => op.is_some(),
+            ParkState::Waiting(_) => false,
+        }
+    }
+
+    /// Returns what it waits for; nothing any more, if it has an outcome.
+    pub(super) fn waits(&self) -> Option<Waits> {
+        match &self.state {
+            ParkState::Waiting(wait) => Some(Waits::of(wait)),
+            ParkState::Asked(_, purpose) => Some(Waits::Memory(*purpose)),
+            ParkState::Aborted(_, op) => op.map(Waits::Kernel),
         }
     }
 }
@@ -101,10 +112,27 @@ impl Park {
 enum ParkState {
     Waiting(Wait),
     /// The other side was told; no list has it any more.
-    Asked(Waker),
-    Ready,
-    /// With the cause of that moment: what it reports, whatever is cancelled later.
-    Aborted(Cancelled),
+    Asked(Waker, Purpose),
+    /// With the cause of that moment: what it reports, whatever is cancelled later. And the kernel op that
+    /// was asked to end, and is waited for all the same.
+    Aborted(Cancelled, Option<u64>),
+}
+
+/// What a park that was forgotten leaves: wakers and other sides, which are foreign code. It is dropped outside the
+/// borrow.
+#[derive(Debug)]
+pub(crate) struct Remains(ParkState);
+
+impl Remains {
+    fn into_waker(self) -> Option<Waker> {
+        match self.0 {
+            ParkState::Waiting(
+                Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Relayed { waker, .. },
+            )
+            | ParkState::Asked(waker, _) => Some(waker),
+            ParkState::Waiting(Wait::Kernel(_)) | ParkState::Aborted(..) => None,
+        }
+    }
 }
 
 /// How a park stands, as its owner sees it.
@@ -129,16 +157,25 @@ pub(crate) struct Polled {
 impl Tree {
     /// Registers an op under `node`.
     pub(crate) fn park(&mut self, node: NodeId, wait: Wait) -> ParkId {
-        let under = self.link_or_root(node);
+        let (under, found) = match self.nodes.get_mut(node.0) {
+            Some(found) => (node.0, found),
+            None => {
+                let root = self.nodes.key(self.root);
+                (root, self.nodes.linked_mut(self.root))
+            }
+        };
+        let next = found.first_park;
         let key = self.parks.insert(Park {
-            node: self.nodes.key(under),
+            node: under,
             previous: None,
-            next: None,
+            next,
             since: self.now,
-            waits: Waits::of(&wait),
             state: ParkState::Waiting(wait),
         });
-        self.link_park(key.link(), under);
+        found.first_park = Some(key.link());
+        if let Some(next) = next {
+            self.parks.linked_mut(next).previous = Some(key.link());
+        }
         ParkId(key)
     }
 
@@ -146,13 +183,15 @@ impl Tree {
     /// is polled under another one than before. Moving under a cancelled scope aborts.
     pub(crate) fn poll_park(&mut self, id: ParkId, active: NodeId, waker: &Waker) -> Polled {
         let mut stale = None;
-        let park = self
-            .parks
-            .get_mut(id.0)
-            .expect("a park lives as long as its op");
+        let Some(park) = self.parks.get_mut(id.0) else {
+            return Polled {
+                parked: Parked::Ready,
+                stale,
+            };
+        };
         match &mut park.state {
-            ParkState::Ready | ParkState::Aborted(_) | ParkState::Waiting(Wait::Kernel(_)) => {}
-            ParkState::Asked(known)
+            ParkState::Aborted(..) | ParkState::Waiting(Wait::Kernel(_)) => {}
+            ParkState::Asked(known, _)
             | ParkState::Waiting(
                 Wait::Memory { waker: known, .. }
                 | Wait::Deaf { waker: known, .. }
@@ -177,49 +216,34 @@ impl Tree {
             }
         }
         let parked = match self.parks.get(id.0).map(|park| &park.state) {
-            Some(ParkState::Ready) => Parked::Ready,
-            Some(ParkState::Aborted(cause)) => Parked::Aborted(*cause),
+            Some(ParkState::Aborted(cause, _)) => Parked::Aborted(*cause),
             _ => Parked::Waiting,
         };
         Polled { parked, stale }
     }
 
-    /// Ends a wait in memory with success; returns whom to wake, or `None` if it was aborted first.
+    /// Ends a wait in memory with success, and forgets it: whoever looks at it from here on finds nothing, and knows.
+    /// Returns whom to wake, or `None` if it was aborted first.
     pub(crate) fn complete(&mut self, id: ParkId) -> Option<Waker> {
-        let park = self.parks.get_mut(id.0)?;
-        match &park.state {
-            ParkState::Ready | ParkState::Aborted(_) => return None,
+        match self.parks.get(id.0)?.state {
             // A kernel op is completed by its slot alone.
-            ParkState::Waiting(Wait::Kernel(_)) => return None,
-            ParkState::Asked(_) | ParkState::Waiting(_) => {}
-        }
-        self.told_no_more(id.0);
-        let park = self.parks.get_mut(id.0)?;
-        match std::mem::replace(&mut park.state, ParkState::Ready) {
-            ParkState::Waiting(
-                Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Relayed { waker, .. },
-            ) => {
-                self.unlink_park(id.0.link());
-                Some(waker)
-            }
-            ParkState::Asked(waker) => Some(waker),
-            _ => unreachable!("looked at just above"),
+            ParkState::Aborted(..) | ParkState::Waiting(Wait::Kernel(_)) => None,
+            // Its owner, who waits, has the other side as well: that is not dropped here.
+            ParkState::Asked(..) | ParkState::Waiting(_) => self.unpark(id)?.into_waker(),
         }
     }
 
     /// Returns whether a park was completed.
     #[cfg(test)]
     pub(crate) fn is_ready(&self, id: ParkId) -> bool {
-        self.parks
-            .get(id.0)
-            .is_some_and(|park| matches!(park.state, ParkState::Ready))
+        self.parks.get(id.0).is_none()
     }
 
     /// Returns why a park was aborted, if it was.
     pub(crate) fn aborted(&self, id: ParkId) -> Option<Cancelled> {
         match self.parks.get(id.0)?.state {
-            ParkState::Aborted(cause) => Some(cause),
-            ParkState::Waiting(_) | ParkState::Asked(_) | ParkState::Ready => None,
+            ParkState::Aborted(cause, _) => Some(cause),
+            ParkState::Waiting(_) | ParkState::Asked(..) => None,
         }
     }
 
@@ -229,20 +253,19 @@ impl Tree {
         self.nodes.get(node).map(|_| NodeId(node))
     }
 
-    /// Forgets a park, whose op has ended or was dropped. The waker comes back to be dropped
-    /// outside the borrow.
-    pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Waker> {
-        if matches!(self.parks.get(id.0)?.state, ParkState::Waiting(_)) {
-            self.unlink_park(id.0.link());
+    /// Forgets a park, whose op has ended or was dropped.
+    pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Remains> {
+        match self.parks.get(id.0)?.state {
+            ParkState::Waiting(Wait::Kernel(_)) => {
+                self.unlink_park(id.0.link());
+                self.parks.clear(id.0.link());
+                return None;
+            }
+            ParkState::Waiting(_) => self.unlink_park(id.0.link()),
+            ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
         }
-        self.told_no_more(id.0);
-        match self.parks.remove(id.0)?.state {
-            ParkState::Waiting(
-                Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Relayed { waker, .. },
-            )
-            | ParkState::Asked(waker) => Some(waker),
-            _ => None,
-        }
+        let park = self.parks.remove(id.0)?;
+        Some(Remains(park.state))
     }
 
     /// Returns whether a park is there.
@@ -251,7 +274,7 @@ impl Tree {
         self.parks.get(id.0).is_some()
     }
 
-    /// Returns how many ops are parked or have an outcome nobody has collected.
+    /// Returns how many ops are parked, or aborted and have not seen it.
     pub(crate) fn park_count(&self) -> usize {
         self.parks.len()
     }
@@ -280,18 +303,25 @@ impl Tree {
         if matches!(found.state, ParkState::Waiting(Wait::Deaf { .. })) {
             return;
         }
-        let (state, effect) = match std::mem::replace(&mut found.state, ParkState::Aborted(cause)) {
+        let aborted = ParkState::Aborted(cause, None);
+        let (state, effect) = match std::mem::replace(&mut found.state, aborted) {
             ParkState::Waiting(Wait::Memory { waker, .. }) => {
-                (ParkState::Aborted(cause), Effect::Wake(waker))
+                (ParkState::Aborted(cause, None), Effect::Wake(waker))
             }
-            ParkState::Waiting(Wait::Kernel(op)) => (ParkState::Aborted(cause), Effect::Kernel(op)),
-            ParkState::Waiting(Wait::Relayed { waker, relay, .. }) => {
-                (ParkState::Asked(waker), Effect::Relay(relay, cause))
+            ParkState::Waiting(Wait::Kernel(op)) => {
+                (ParkState::Aborted(cause, Some(op)), Effect::Kernel(op))
             }
+            ParkState::Waiting(Wait::Relayed {
+                waker,
+                purpose,
+                relay,
+            }) => (
+                ParkState::Asked(waker, purpose),
+                Effect::Relay(relay, cause),
+            ),
             ParkState::Waiting(Wait::Deaf { .. })
-            | ParkState::Asked(_)
-            | ParkState::Ready
-            | ParkState::Aborted(_) => unreachable!("only a waiting park is linked"),
+            | ParkState::Asked(..)
+            | ParkState::Aborted(..) => unreachable!("only a waiting park is linked"),
         };
         found.state = state;
         let told = found.is_told().then_some(found.node);
@@ -304,10 +334,15 @@ impl Tree {
 
     /// Notes that a park ends, or is forgotten, which may have been told of a cancel.
     fn told_no_more(&mut self, park: Key) {
-        let told = self.parks.get(park).filter(|park| park.is_told());
-        if let Some(node) = told.and_then(|park| self.nodes.get_mut(park.node)) {
+        let told = self.parks.get(park).is_some_and(Park::is_told);
+        if told && let Some(node) = self.node_told(park) {
             node.told -= 1;
         }
+    }
+
+    /// Returns the node of a park, where that still is.
+    fn node_told(&mut self, park: Key) -> Option<&mut Node> {
+        self.nodes.get_mut(self.parks.get(park)?.node)
     }
 
     /// Registers a waiting park under another node; under one that is cancelled, that aborts it.

@@ -298,6 +298,26 @@ fn a_wait_that_refuses_is_told_nothing_and_a_relayed_one_once() {
     assert_eq!(tree.park_count(), 0);
 }
 
+/// What the other side holds may be anybody's, whose destructor looks at the tree.
+#[test]
+fn the_other_side_of_a_forgotten_wait_is_dropped_by_who_forgets_it() {
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    let relay = Rc::new(Nobody);
+    let park = tree.park(
+        scope,
+        Wait::Relayed {
+            waker: Waker::noop().clone(),
+            purpose: Purpose::Remote,
+            relay: Rc::clone(&relay) as Rc<dyn Relay>,
+        },
+    );
+    let remains = tree.unpark(park);
+    assert_eq!((tree.park_count(), Rc::strong_count(&relay)), (0, 2));
+    drop(remains);
+    assert_eq!(Rc::strong_count(&relay), 1);
+}
+
 #[test]
 fn a_body_whose_wait_was_relayed_waits_in_nothing_foreign() {
     let mut tree = Tree::new(0);

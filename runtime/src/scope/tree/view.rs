@@ -70,7 +70,7 @@ impl Tree {
             let mut waits = told.remove(&id).unwrap_or_default();
             let mut next = node.first_park;
             while let Some(park) = next.map(|link| self.parks.linked(link)) {
-                waits.push(park.view());
+                waits.extend(park.view());
                 next = park.next;
             }
             // The newest is the first in its list.
@@ -107,18 +107,18 @@ impl Tree {
         for park in self.parks.values().filter(|park| park.is_told()) {
             let known = self.nodes.get(park.node).map(|_| NodeId(park.node));
             let node = known.unwrap_or_else(|| self.root());
-            told.entry(node).or_default().push(park.view());
+            told.entry(node).or_default().extend(park.view());
         }
         told
     }
 }
 
 impl Park {
-    fn view(&self) -> Waiting {
-        Waiting {
-            waits: self.waits,
+    fn view(&self) -> Option<Waiting> {
+        Some(Waiting {
+            waits: self.waits()?,
             since: self.since,
             told: self.is_told(),
-        }
+        })
     }
 }

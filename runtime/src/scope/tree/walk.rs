@@ -14,24 +14,28 @@ impl Tree {
     /// Makes the bits of `top` and of all below say what they must, without recursion: a tree may
     /// be 100 000 deep. Visits only nodes that change, and their neighbours.
     pub(super) fn refresh(&mut self, top: Link) {
-        if self.wanted(top) == self.node(top).bits() {
+        let wanted = self.wanted(top);
+        if wanted == self.node(top).bits() {
             return;
         }
         // All that is newly refused below is so for the reason that `top` has; behind a grace shield,
         // for the one that it has past all grace.
         let why = [false, true].map(|hard_only| self.cause_from(top, hard_only));
-        self.refresh_one(top, why[0]);
+        self.set_bits(top, wanted, why[0]);
         let mut at = top;
         // Grace shields on the way from `top` down to here.
         let mut shields = 0;
         loop {
-            let mut next = self.first_changed(self.node(at).first_child, why, shields);
+            let node = self.node(at);
+            let (first, bits) = (node.first_child, node.bits());
+            let mut next = self.refresh_siblings(first, bits, why, shields);
             while next.is_none() && at != top {
                 let node = self.node(at);
                 let (sibling, parent) = (node.next, node.parent);
                 shields -= u32::from(node.shield == Shield::Grace);
-                next = self.first_changed(sibling, why, shields);
                 at = parent.expect("below the top there is a parent");
+                let bits = self.node(at).bits();
+                next = self.refresh_siblings(sibling, bits, why, shields);
             }
             let Some(link) = next else { return };
             shields += u32::from(self.node(link).shield == Shield::Grace);
@@ -39,33 +43,38 @@ impl Tree {
         }
     }
 
-    /// The first of these siblings whose bits change; they are behind so many grace shields.
-    fn first_changed(
+    /// Sets the bits of these siblings, up to the first that has changed and has children, which is
+    /// returned. Their parent has the bits `outside`; they are behind so many grace shields.
+    fn refresh_siblings(
         &mut self,
         mut sibling: Option<Link>,
+        outside: (bool, bool),
         why: [Cancelled; 2],
         shields: u32,
     ) -> Option<Link> {
         while let Some(link) = sibling {
-            let behind = shields > 0 || self.node(link).shield == Shield::Grace;
-            if self.refresh_one(link, why[usize::from(behind)]) {
-                return Some(link);
+            let node = self.node(link);
+            let (next, is_leaf) = (node.next, node.first_child.is_none());
+            let wanted = node.wanted(outside);
+            if wanted != node.bits() {
+                let behind = shields > 0 || node.shield == Shield::Grace;
+                self.set_bits(link, wanted, why[usize::from(behind)]);
+                if !is_leaf {
+                    return Some(link);
+                }
             }
-            sibling = self.node(link).next;
+            sibling = next;
         }
         None
     }
 
-    /// Sets the bits of one node; true if they changed. What is newly refused is aborted, for this
-    /// cause.
-    fn refresh_one(&mut self, link: Link, cause: Cancelled) -> bool {
-        let wanted = self.wanted(link);
+    /// Sets the bits of one node. What is newly refused is aborted, for this cause.
+    fn set_bits(&mut self, link: Link, wanted: (bool, bool), cause: Cancelled) {
         let node = self.node_mut(link);
-        let bits = node.bits();
+        let was_refused = node.refused;
         (node.refused, node.hard) = wanted;
-        if wanted.0 && !bits.0 {
+        if wanted.0 && !was_refused {
             self.abort_parks(link, cause);
         }
-        wanted != bits
     }
 }

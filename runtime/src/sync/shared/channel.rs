@@ -1,16 +1,13 @@
 //! A channel of items between cores and threads: many may send, many may receive, and each item is
 //! received once.
 //!
-//! Items lie in one queue until they are received. A receiver that waits is *promised* an item when
-//! one comes: the item stays where it is, and whoever is promised one takes the oldest when he is
-//! polled. So a promise that is given up, because the wait is dropped, passes to the next receiver
-//! without an item moving. A sender that waits keeps its item in the line of senders until there is
-//! room.
+//! Items are kept in order until they are received. A receiver that waits is *promised* an item when
+//! one comes: the item stays, and whoever is promised one takes the oldest when he is polled. So a
+//! promise that is given up, because the wait is dropped, passes to the next receiver, and no item
+//! overtakes another. A sender that waits keeps its item in the line of senders until there is room.
 //!
-//! Invariants, whenever the lock is free, where "waits" excludes those who gave up:
-//! - While a receiver waits, no item is free, and the channel can still bring one.
-//! - While a sender waits, there is no room, and in a channel without room no receiver waits.
-//! - An item is in one place: its sender's line, the queue, or somebody's hands.
+//! While nobody waits, sends and receives take no lock (`channel_state.rs`); who sends or receives
+//! many items at a time pays for the way once.
 //!
 //! The end of a channel comes to those who wait a few at a time. In between it is closed already to
 //! whoever comes.
@@ -22,10 +19,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::channel_state::{Channel, Offered, Taken};
 use super::errors::TryRecvError;
 pub use super::errors::{SendError, TrySendError};
-use super::line::{self, Chosen, HandsOut, Line};
-use super::lock::Lock;
 use super::place::{Place, thread_waker};
 use super::seat::Seat;
 use crate::scope::Cancelled;
@@ -89,6 +85,30 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Sends all that is in `items`, in order, and waits for room where there is none. What is sent is
+    /// taken out of `items`.
+    ///
+    /// Many items cost less than as many calls of [`Sender::send`]. Other senders' items may come in
+    /// between.
+    ///
+    /// Cancelled, closed, or dropped before it ended, it leaves what was not sent in `items`, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]: closed, if the last receiver is gone; cancelled, if a scope around is cancelled
+    /// first.
+    pub async fn send_many(&self, items: &mut VecDeque<T>) -> Result<(), SendError<()>> {
+        SendingMany {
+            sending: Sending {
+                channel: &self.channel,
+                item: None,
+                place: Place::default(),
+            },
+            rest: items,
+        }
+        .await
+    }
+
     /// Sends an item if there is room for it and nobody waits to send.
     ///
     /// # Errors
@@ -128,12 +148,12 @@ impl<T> Sender<T> {
 
     /// Returns whether a send would find the channel closed.
     pub fn is_closed(&self) -> bool {
-        self.channel.state.lock().refuses()
+        self.channel.refuses()
     }
 
     /// Returns how many items are in the channel.
     pub fn len(&self) -> usize {
-        self.channel.state.lock().queue.len()
+        self.channel.len()
     }
 
     /// Returns whether no item is in the channel.
@@ -143,13 +163,13 @@ impl<T> Sender<T> {
 
     /// Returns how many stand in line to send. It counts them.
     pub fn waiting(&self) -> usize {
-        self.channel.state.lock().sending.waiting()
+        self.channel.sending()
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        self.channel.state.lock().senders += 1;
+        self.channel.add_sender();
         Self {
             channel: Arc::clone(&self.channel),
         }
@@ -190,6 +210,42 @@ impl<T> Receiver<T> {
         }
     }
 
+    /// Receives what is there, up to `limit` items, and appends it to `buffer`; waits until there is
+    /// something. Returns how many it has received. 0: the channel is closed, and empty, or `limit`
+    /// is 0.
+    ///
+    /// Many items cost less than as many calls of [`Receiver::recv`].
+    ///
+    /// Cancelled, or dropped before it ended, it has received nothing.
+    ///
+    /// ```
+    /// # quoit::block_on(async {
+    /// let (sender, receiver) = quoit::sync::shared::channel::bounded(8);
+    /// sender.send_many(&mut (1..=5).collect()).await?;
+    /// drop(sender);
+    /// let mut items = Vec::new();
+    /// while receiver.recv_many(&mut items, 32).await? > 0 {}
+    /// assert_eq!(items, [1, 2, 3, 4, 5]);
+    /// # Ok::<_, std::io::Error>(())
+    /// # })??;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`], if a scope around is cancelled before there was an item for this call.
+    pub async fn recv_many(&self, buffer: &mut Vec<T>, limit: usize) -> Result<usize, Cancelled> {
+        ReceivingMany {
+            receiving: Receiving {
+                channel: &self.channel,
+                place: Place::default(),
+            },
+            buffer,
+            limit,
+        }
+        .await
+    }
+
     /// Receives an item if one is there that nobody was promised who waited for it.
     ///
     /// # Errors
@@ -227,13 +283,12 @@ impl<T> Receiver<T> {
 
     /// Returns whether nothing will come but what is in the channel.
     pub fn is_closed(&self) -> bool {
-        let state = self.channel.state.lock();
-        state.refuses() || state.senders == 0
+        self.channel.has_ended()
     }
 
     /// Returns how many items are in the channel.
     pub fn len(&self) -> usize {
-        self.channel.state.lock().queue.len()
+        self.channel.len()
     }
 
     /// Returns whether no item is in the channel.
@@ -243,13 +298,13 @@ impl<T> Receiver<T> {
 
     /// Returns how many stand in line to receive. It counts them.
     pub fn waiting(&self) -> usize {
-        self.channel.state.lock().receiving.waiting()
+        self.channel.receiving()
     }
 }
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        self.channel.state.lock().receivers += 1;
+        self.channel.add_receiver();
         Self {
             channel: Arc::clone(&self.channel),
         }
@@ -269,236 +324,6 @@ impl<T> fmt::Debug for Receiver<T> {
     }
 }
 
-/// What both sides share. Knows nothing of tasks and scopes.
-struct Channel<T> {
-    state: Lock<State<T>>,
-}
-
-struct State<T> {
-    capacity: usize,
-    queue: VecDeque<T>,
-    /// How many of these are promised to receivers that have not been polled since.
-    promised: usize,
-    senders: usize,
-    receivers: usize,
-    /// No more is taken in, though there are receivers.
-    shut: bool,
-    /// With what each wants to send; taken out when it went into the queue.
-    sending: Line<Option<T>>,
-    /// With whether each was promised an item.
-    receiving: Line<bool>,
-}
-
-impl<T> State<T> {
-    fn free(&self) -> usize {
-        self.queue.len() - self.promised
-    }
-
-    fn refuses(&self) -> bool {
-        self.shut || self.receivers == 0
-    }
-
-    /// Returns whether nothing is there, promised or not, and nothing will come.
-    fn is_over(&self) -> bool {
-        (self.refuses() || self.senders == 0) && self.queue.is_empty()
-    }
-
-    /// Takes an item in, for a receiver that waits or where there is room.
-    fn offer(&mut self, item: T, chosen: &mut Chosen) -> Result<(), TrySendError<T>> {
-        if self.refuses() {
-            return Err(TrySendError::Closed(item));
-        }
-        match self.promise() {
-            Some(receiver) => chosen.add(receiver),
-            None if self.free() >= self.capacity => return Err(TrySendError::Full(item)),
-            None => {}
-        }
-        self.queue.push_back(item);
-        Ok(())
-    }
-
-    /// Promises an item to the first receiver that waits.
-    fn promise(&mut self) -> Option<Arc<Seat>> {
-        let (promised, seat) = self.receiving.choose()?;
-        *promised = true;
-        self.promised += 1;
-        Some(seat)
-    }
-
-    /// Takes an item that nobody was promised; from its sender, where there is no queue.
-    fn take(&mut self, chosen: &mut Chosen) -> Result<T, TryRecvError> {
-        if self.free() > 0 {
-            let item = self.queue.pop_front();
-            return Ok(item.expect("a free item is in the queue"));
-        }
-        if self.capacity == 0
-            && !self.refuses()
-            && let Some((item, seat)) = self.sending.choose()
-        {
-            chosen.add(seat);
-            return Ok(item.take().expect("a sender in line has its item"));
-        }
-        Err(if self.is_over() {
-            TryRecvError::Closed
-        } else {
-            TryRecvError::Empty
-        })
-    }
-}
-
-impl<T> HandsOut for State<T> {
-    /// Room goes to a sender, an item or the end to a receiver.
-    fn hand_out(&mut self) -> Option<Arc<Seat>> {
-        if self.refuses() {
-            // Each finds its item where it was.
-            if let Some((_, seat)) = self.sending.choose() {
-                return Some(seat);
-            }
-        } else if self.free() < self.capacity
-            && let Some((item, seat)) = self.sending.choose()
-        {
-            let item = item.take().expect("a sender in line has its item");
-            self.queue.push_back(item);
-            return Some(seat);
-        }
-        if self.free() > 0 {
-            self.promise()
-        } else if self.is_over() {
-            self.receiving.choose().map(|(_, seat)| seat)
-        } else {
-            None
-        }
-    }
-}
-
-/// What became of a send that may have to wait.
-enum Offered<T> {
-    Sent,
-    Closed(T),
-    /// It stands in line with this number, and the item with it.
-    Stands(u64),
-}
-
-/// What became of a receive that may have to wait.
-enum Taken<T> {
-    Received(T),
-    Closed,
-    /// It stands in line with this number.
-    Stands(u64),
-}
-
-impl<T> Channel<T> {
-    fn new(capacity: usize) -> Self {
-        Self {
-            state: Lock::new(State {
-                capacity,
-                queue: VecDeque::new(),
-                promised: 0,
-                senders: 1,
-                receivers: 1,
-                shut: false,
-                sending: Line::new(),
-                receiving: Line::new(),
-            }),
-        }
-    }
-
-    fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
-        line::change(&self.state, |state, chosen| state.offer(item, chosen))
-    }
-
-    fn try_recv(&self) -> Result<T, TryRecvError> {
-        line::change(&self.state, State::take)
-    }
-
-    /// Sends, or stands in line to send.
-    fn send_or_stand(&self, item: T, seat: &Arc<Seat>) -> Offered<T> {
-        line::change(&self.state, |state, chosen| {
-            match state.offer(item, chosen) {
-                Ok(()) => Offered::Sent,
-                Err(TrySendError::Closed(item)) => Offered::Closed(item),
-                Err(TrySendError::Full(item)) => {
-                    Offered::Stands(state.sending.push(seat, Some(item)))
-                }
-            }
-        })
-    }
-
-    /// Receives, or stands in line to receive.
-    fn recv_or_stand(&self, seat: &Arc<Seat>) -> Taken<T> {
-        line::change(&self.state, |state, chosen| match state.take(chosen) {
-            Ok(item) => Taken::Received(item),
-            Err(TryRecvError::Closed) => Taken::Closed,
-            Err(TryRecvError::Empty) => Taken::Stands(state.receiving.push(seat, false)),
-        })
-    }
-
-    /// Takes a sender out whose wait has ended. Its item is here, unless it was sent.
-    fn end_send(&self, number: u64) -> Option<T> {
-        let (item, seat) = line::change(&self.state, |state, _| state.sending.remove(number))?;
-        drop(seat);
-        item
-    }
-
-    /// Takes a receiver out whose wait has ended. If it was promised an item, here it is.
-    fn end_recv(&self, number: u64) -> Option<T> {
-        let (item, seat) = line::change(&self.state, |state, _| {
-            let (promised, seat) = state.receiving.remove(number)?;
-            if !promised {
-                return Some((None, seat));
-            }
-            state.promised -= 1;
-            let item = state.queue.pop_front();
-            Some((Some(item.expect("what is promised is in the queue")), seat))
-        })?;
-        drop(seat);
-        item
-    }
-
-    /// Takes a receiver out that is not interested any more. What it was promised is the next's.
-    fn abandon_recv(&self, number: u64) {
-        let removed = line::change(&self.state, |state, _| {
-            let (promised, seat) = state.receiving.remove(number)?;
-            state.promised -= usize::from(promised);
-            Some(seat)
-        });
-        drop(removed);
-    }
-
-    fn drop_sender(&self) {
-        line::change(&self.state, |state, _| state.senders -= 1);
-    }
-
-    /// With the last receiver, what nobody will read comes back.
-    fn drop_receiver(&self) -> VecDeque<T> {
-        line::change(&self.state, |state, _| {
-            state.receivers -= 1;
-            if state.receivers > 0 {
-                return VecDeque::new();
-            }
-            state.promised = 0;
-            std::mem::take(&mut state.queue)
-        })
-    }
-
-    fn close(&self) {
-        line::change(&self.state, |state, _| state.shut = true);
-    }
-
-    fn describe(&self, side: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.lock();
-        let (items, capacity) = (state.queue.len(), state.capacity);
-        let (senders, receivers) = (state.senders, state.receivers);
-        drop(state);
-        f.debug_struct(side)
-            .field("items", &items)
-            .field("capacity", &capacity)
-            .field("senders", &senders)
-            .field("receivers", &receivers)
-            .finish_non_exhaustive()
-    }
-}
-
 struct Sending<'a, T> {
     channel: &'a Channel<T>,
     /// Until it stands in line.
@@ -513,17 +338,21 @@ impl<T> Sending<'_, T> {
     /// Sends, or stands in line from now on.
     fn begin(&mut self, waker: impl FnOnce() -> Waker) -> Poll<Result<(), SendError<T>>> {
         let item = self.item.take().expect("polled after it had ended");
-        let item = match self.channel.try_send(item) {
+        let item = match self.channel.send_past(item) {
             Ok(()) => return Poll::Ready(Ok(())),
-            Err(TrySendError::Closed(item)) => return Poll::Ready(Err(SendError::Closed(item))),
-            Err(TrySendError::Full(item)) => item,
+            Err(item) => item,
         };
-        let seat = Arc::new(Seat::new(waker()));
-        match self.channel.send_or_stand(item, &seat) {
+        // Made for those who stand in line, and dropped outside of the lock.
+        let mut waker = Some(waker());
+        let mut seat = None;
+        let offered = self
+            .channel
+            .send_or_stand(item, || seat_of(&mut waker, &mut seat));
+        match offered {
             Offered::Sent => Poll::Ready(Ok(())),
             Offered::Closed(item) => Poll::Ready(Err(SendError::Closed(item))),
             Offered::Stands(number) => {
-                self.place.stand(seat, number);
+                self.place.stand(seat.expect("made just now"), number);
                 Poll::Pending
             }
         }
@@ -574,6 +403,59 @@ impl<T> Drop for Sending<'_, T> {
     }
 }
 
+struct SendingMany<'a, T> {
+    sending: Sending<'a, T>,
+    /// What is not on its way yet.
+    rest: &'a mut VecDeque<T>,
+}
+
+impl<T> SendingMany<'_, T> {
+    /// Puts an item back that was on its way.
+    fn keep(&mut self, item: T) {
+        self.rest.push_front(item);
+    }
+}
+
+impl<T> Future for SendingMany<'_, T> {
+    type Output = Result<(), SendError<()>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            if this.sending.item.is_none() && !this.sending.place.is_in_line() {
+                if let Err(cancelled) = ready!(this.sending.place.entry(cx)) {
+                    return Poll::Ready(Err(SendError::Cancelled((), cancelled)));
+                }
+                this.sending.channel.try_send_many(this.rest);
+                let Some(next) = this.rest.pop_front() else {
+                    return Poll::Ready(Ok(()));
+                };
+                this.sending.item = Some(next);
+            }
+            match ready!(Pin::new(&mut this.sending).poll(cx)) {
+                Ok(()) => {}
+                Err(SendError::Closed(item)) => {
+                    this.keep(item);
+                    return Poll::Ready(Err(SendError::Closed(())));
+                }
+                Err(SendError::Cancelled(item, cancelled)) => {
+                    this.keep(item);
+                    return Poll::Ready(Err(SendError::Cancelled((), cancelled)));
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for SendingMany<'_, T> {
+    fn drop(&mut self) {
+        let unsent = self.sending.item.take();
+        if let Some(item) = unsent.or_else(|| self.sending.collect()) {
+            self.keep(item);
+        }
+    }
+}
+
 struct Receiving<'a, T> {
     channel: &'a Channel<T>,
     place: Place,
@@ -582,17 +464,20 @@ struct Receiving<'a, T> {
 impl<T> Receiving<'_, T> {
     /// Receives, or stands in line from now on.
     fn begin(&mut self, waker: impl FnOnce() -> Waker) -> Poll<Option<T>> {
-        match self.channel.try_recv() {
-            Ok(item) => return Poll::Ready(Some(item)),
-            Err(TryRecvError::Closed) => return Poll::Ready(None),
-            Err(TryRecvError::Empty) => {}
+        if let Some(item) = self.channel.recv_past() {
+            return Poll::Ready(Some(item));
         }
-        let seat = Arc::new(Seat::new(waker()));
-        match self.channel.recv_or_stand(&seat) {
+        // Made for those who stand in line, and dropped outside of the lock.
+        let mut waker = Some(waker());
+        let mut seat = None;
+        match self
+            .channel
+            .recv_or_stand(|| seat_of(&mut waker, &mut seat))
+        {
             Taken::Received(item) => Poll::Ready(Some(item)),
             Taken::Closed => Poll::Ready(None),
             Taken::Stands(number) => {
-                self.place.stand(seat, number);
+                self.place.stand(seat.expect("made just now"), number);
                 Poll::Pending
             }
         }
@@ -636,276 +521,36 @@ impl<T> Drop for Receiving<'_, T> {
     }
 }
 
-#[cfg(all(test, loom))]
-mod loom_tests {
-    use super::super::seat::Standing;
-    use super::super::testing::Bell;
-    use super::*;
-    use loom::sync::Arc as Shared;
-    use loom::thread;
+struct ReceivingMany<'a, T> {
+    receiving: Receiving<'a, T>,
+    buffer: &'a mut Vec<T>,
+    limit: usize,
+}
 
-    /// A wait, its waker, and its number in its line.
-    struct Stood {
-        seat: Arc<Seat>,
-        bell: Arc<Bell>,
-        number: u64,
-    }
+impl<T> Future for ReceivingMany<'_, T> {
+    type Output = Result<usize, Cancelled>;
 
-    fn seat() -> (Arc<Seat>, Arc<Bell>) {
-        let bell = Bell::new();
-        (Arc::new(Seat::new(bell.waker())), bell)
-    }
-
-    fn stand_to_receive(channel: &Channel<u32>) -> Stood {
-        let (seat, bell) = seat();
-        match channel.recv_or_stand(&seat) {
-            Taken::Stands(number) => Stood { seat, bell, number },
-            _ => unreachable!("there is nothing yet"),
-        }
-    }
-
-    fn stand_to_send(channel: &Channel<u32>, item: u32) -> Stood {
-        let (seat, bell) = seat();
-        match channel.send_or_stand(item, &seat) {
-            Offered::Stands(number) => Stood { seat, bell, number },
-            _ => unreachable!("there is no room"),
-        }
-    }
-
-    /// How the owner of a wait ends it.
-    #[derive(Debug, Clone, Copy)]
-    enum Ends {
-        ByACancel,
-        ByADrop,
-    }
-
-    const BOTH: [Ends; 2] = [Ends::ByACancel, Ends::ByADrop];
-
-    fn in_queue(channel: &Channel<u32>) -> Vec<u32> {
-        let state = channel.state.lock();
-        state.queue.iter().copied().collect()
-    }
-
-    /// An item is sent while the first receiver is cancelled or dropped, and another waits: one of
-    /// the two has it.
-    #[test]
-    fn loom_an_item_is_received_once_whoever_gives_up() {
-        for ends in BOTH {
-            loom::model(move || {
-                let channel = Shared::new(Channel::new(1));
-                let first = stand_to_receive(&channel);
-                let second = stand_to_receive(&channel);
-                let sends = {
-                    let channel = channel.clone();
-                    thread::spawn(move || channel.try_send(7).is_ok())
-                };
-                let leaves = {
-                    let channel = channel.clone();
-                    thread::spawn(move || {
-                        if let Ends::ByADrop = ends {
-                            first.seat.end();
-                            channel.abandon_recv(first.number);
-                            return None;
-                        }
-                        first.seat.give_up();
-                        let standing = first.seat.end();
-                        let item = channel.end_recv(first.number);
-                        assert_eq!(item.is_some(), standing == Standing::Handed);
-                        item
-                    })
-                };
-                assert!(sends.join().unwrap());
-                let received = leaves.join().unwrap();
-                let handed = second.seat.standing() == Standing::Handed;
-                assert_eq!(handed, second.bell.has_rung());
-                second.seat.end();
-                let other = channel.end_recv(second.number);
-                assert_eq!(handed, other.is_some());
-                assert_eq!([received, other].into_iter().flatten().sum::<u32>(), 7);
-                assert!(in_queue(&channel).is_empty());
-            });
-        }
-    }
-
-    /// Room is made while the sender that waits for it is cancelled: its item was sent or is given
-    /// back.
-    #[test]
-    fn loom_an_item_is_sent_or_given_back() {
-        for (capacity, ends) in [0, 1]
-            .into_iter()
-            .flat_map(|at| BOTH.map(|ends| (at, ends)))
-        {
-            loom::model(move || {
-                let channel = Shared::new(Channel::new(capacity));
-                if capacity > 0 {
-                    assert!(channel.try_send(1).is_ok());
-                }
-                let sender = stand_to_send(&channel, 2);
-                let receives = {
-                    let channel = channel.clone();
-                    thread::spawn(move || channel.try_recv().ok())
-                };
-                let leaves = {
-                    let channel = channel.clone();
-                    thread::spawn(move || {
-                        if let Ends::ByACancel = ends {
-                            sender.seat.give_up();
-                        }
-                        let standing = sender.seat.end();
-                        let item = channel.end_send(sender.number);
-                        assert_eq!(item.is_none(), standing == Standing::Handed);
-                        item
-                    })
-                };
-                let received = receives.join().unwrap();
-                let back = leaves.join().unwrap();
-                let mut items = in_queue(&channel);
-                items.extend(received);
-                items.extend(back);
-                items.sort_unstable();
-                let sent: &[u32] = if capacity > 0 { &[1, 2] } else { &[2] };
-                assert_eq!(items, sent);
-                if capacity > 0 {
-                    assert_eq!(received, Some(1), "in order");
-                }
-            });
-        }
-    }
-
-    /// A sender and a receiver come at once, with room and without: both end, and both know.
-    #[test]
-    fn loom_two_who_meet_see_each_other() {
-        for capacity in [0, 1] {
-            loom::model(move || {
-                let channel = Shared::new(Channel::new(capacity));
-                let sends = {
-                    let channel = channel.clone();
-                    thread::spawn(move || {
-                        let (seat, bell) = seat();
-                        match channel.send_or_stand(7, &seat) {
-                            Offered::Sent => None,
-                            Offered::Closed(_) => unreachable!("it is open"),
-                            Offered::Stands(number) => Some(Stood { seat, bell, number }),
-                        }
-                    })
-                };
-                let (seat, bell) = seat();
-                let taken = channel.recv_or_stand(&seat);
-                if let Some(stood) = sends.join().unwrap() {
-                    assert_eq!(stood.seat.standing(), Standing::Handed);
-                    assert!(stood.bell.has_rung());
-                    assert_eq!(channel.end_send(stood.number), None);
-                }
-                let received = match taken {
-                    Taken::Received(item) => Some(item),
-                    Taken::Closed => None,
-                    Taken::Stands(number) => {
-                        assert!(seat.standing() == Standing::Handed && bell.has_rung());
-                        channel.end_recv(number)
-                    }
-                };
-                assert_eq!(received, Some(7));
-            });
-        }
-    }
-
-    /// The last receiver goes while one sender gives up and another one comes: each item is in one
-    /// place, and nobody is left waiting.
-    #[test]
-    fn loom_the_last_receiver_leaves_no_sender_waiting() {
-        loom::model(|| {
-            let channel = Shared::new(Channel::new(1));
-            assert!(channel.try_send(1).is_ok());
-            let first = stand_to_send(&channel, 2);
-            let second = stand_to_send(&channel, 4);
-            let leaves = {
-                let channel = channel.clone();
-                thread::spawn(move || {
-                    first.seat.give_up();
-                    channel.end_send(first.number)
-                })
-            };
-            let comes = {
-                let channel = channel.clone();
-                thread::spawn(move || match channel.try_send(8) {
-                    Err(TrySendError::Closed(item) | TrySendError::Full(item)) => item,
-                    Ok(()) => unreachable!("it is full until it is closed"),
-                })
-            };
-            let unread = channel.drop_receiver();
-            let back = leaves.join().unwrap();
-            let refused = comes.join().unwrap();
-            assert!(second.seat.standing() == Standing::Handed && second.bell.has_rung());
-            let kept = channel.end_send(second.number);
-            assert_eq!((unread.into_iter().collect(), back), (vec![1], Some(2)));
-            assert_eq!((refused, kept), (8, Some(4)));
-            assert!(in_queue(&channel).is_empty());
-        });
-    }
-
-    /// The last sender goes while a receiver comes, and one that waits gives up: nobody is left
-    /// waiting, and what was sent is received.
-    #[test]
-    fn loom_the_last_sender_leaves_no_receiver_waiting() {
-        loom::model(|| {
-            let channel = Shared::new(Channel::new(1));
-            let waits = stand_to_receive(&channel);
-            let leaves = {
-                let channel = channel.clone();
-                thread::spawn(move || {
-                    waits.seat.give_up();
-                    waits.seat.end();
-                    channel.end_recv(waits.number)
-                })
-            };
-            let comes = {
-                let channel = channel.clone();
-                thread::spawn(move || {
-                    let (seat, bell) = seat();
-                    match channel.recv_or_stand(&seat) {
-                        Taken::Received(item) => (Some(item), None),
-                        Taken::Closed => (None, None),
-                        Taken::Stands(number) => (None, Some(Stood { seat, bell, number })),
-                    }
-                })
-            };
-            assert!(channel.try_send(7).is_ok());
-            channel.drop_sender();
-            let left = leaves.join().unwrap();
-            let (mut received, stood) = comes.join().unwrap();
-            if let Some(stood) = stood {
-                assert!(stood.seat.standing() == Standing::Handed && stood.bell.has_rung());
-                received = channel.end_recv(stood.number);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let channel = this.receiving.channel;
+        if !this.receiving.place.is_in_line() {
+            ready!(this.receiving.place.entry(cx))?;
+            let received = channel.try_recv_many(this.buffer, this.limit);
+            if received > 0 || this.limit == 0 {
+                return Poll::Ready(Ok(received));
             }
-            // Who comes first may be told of the end while the item is another's.
-            let rest = channel.try_recv();
-            let items = [left, received, rest.ok()];
-            assert_eq!(items.into_iter().flatten().collect::<Vec<_>>(), [7]);
-        });
+        }
+        let Some(first) = ready!(Pin::new(&mut this.receiving).poll(cx))? else {
+            return Poll::Ready(Ok(0));
+        };
+        this.buffer.push(first);
+        let more = channel.try_recv_many(this.buffer, this.limit - 1);
+        Poll::Ready(Ok(1 + more))
     }
+}
 
-    /// The channel is shut while a receiver takes the last item and a sender waits: the sender has
-    /// its item back or it was received, and whoever receives next is told of the end.
-    #[test]
-    fn loom_a_shut_channel_comes_to_its_end() {
-        loom::model(|| {
-            let channel = Shared::new(Channel::new(1));
-            assert!(channel.try_send(1).is_ok());
-            let sender = stand_to_send(&channel, 2);
-            let receives = {
-                let channel = channel.clone();
-                thread::spawn(move || channel.try_recv().expect("there is one"))
-            };
-            channel.close();
-            assert_eq!(receives.join().unwrap(), 1);
-            assert!(sender.seat.standing() == Standing::Handed && sender.bell.has_rung());
-            let back = channel.end_send(sender.number);
-            let rest = channel.try_recv();
-            assert_eq!(
-                (back.is_some(), rest.is_err()),
-                (rest.is_err(), back.is_some())
-            );
-            assert!(channel.try_recv() == Err(TryRecvError::Closed));
-        });
-    }
+/// Makes a seat for this waker, and leaves it in `made` too.
+fn seat_of(waker: &mut Option<Waker>, made: &mut Option<Arc<Seat>>) -> Arc<Seat> {
+    let waker = waker.take().expect("one seat is made");
+    Arc::clone(made.insert(Arc::new(Seat::new(waker))))
 }

@@ -6,58 +6,72 @@
 //!
 //! Invariants:
 //! - An entry stays until its owner takes it out; nobody else drops what it holds.
-//! - Nobody before the cursor is waiting: each entry is looked at once, and chosen or skipped.
+//! - Who waits is linked: each entry is looked at once, and is then chosen or skipped, and linked no more.
+//! - Each step takes constant time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::lock::Lock;
 use super::seat::{Seat, Standing};
 use crate::core_state::Core;
+use crate::sync::slots::{Index, Slots};
 use crate::task::current;
 
 /// The waits in their order, each with a `D` that the two sides pass to each other.
 #[derive(Debug)]
 pub(super) struct Line<D> {
-    /// By number of arrival.
-    entries: BTreeMap<u64, Entry<D>>,
-    next: u64,
-    /// Where the first who waits is looked for.
-    cursor: u64,
+    entries: Slots<Entry<D>>,
+    first: Option<Index>,
+    last: Option<Index>,
 }
 
 #[derive(Debug)]
 struct Entry<D> {
     seat: Arc<Seat>,
     data: D,
+    is_linked: bool,
+    previous: Option<Index>,
+    next: Option<Index>,
 }
 
 impl<D> Line<D> {
     pub(super) fn new() -> Self {
         Self {
-            entries: BTreeMap::new(),
-            next: 0,
-            cursor: 0,
+            entries: Slots::new(),
+            first: None,
+            last: None,
         }
     }
 
     /// Adds a wait at the end; returns its number.
-    pub(super) fn push(&mut self, seat: &Arc<Seat>, data: D) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        let seat = Arc::clone(seat);
-        self.entries.insert(number, Entry { seat, data });
+    pub(super) fn push(&mut self, seat: Arc<Seat>, data: D) -> Index {
+        let number = self.entries.insert(Entry {
+            seat,
+            data,
+            is_linked: true,
+            previous: self.last,
+            next: None,
+        });
+        match self.last.replace(number) {
+            Some(last) => self.entry(last).next = Some(number),
+            None => self.first = Some(number),
+        }
         number
+    }
+
+    /// Returns whether nobody waits. One who gave up, and was not looked at since, counts.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
     }
 
     /// Hands over to the first who waits and has not given up: returns what it holds, and whom to
     /// wake.
     pub(super) fn choose(&mut self) -> Option<(&mut D, Arc<Seat>)> {
-        let entries = self.entries.range_mut(self.cursor..);
-        self.cursor = self.next;
-        for (&number, entry) in entries {
-            if entry.seat.hand_over() {
-                self.cursor = number + 1;
+        while let Some(number) = self.first {
+            self.unlink(number);
+            if self.entry(number).seat.hand_over() {
+                let entry = self.entry(number);
                 return Some((&mut entry.data, Arc::clone(&entry.seat)));
             }
         }
@@ -66,17 +80,37 @@ impl<D> Line<D> {
 
     /// Takes out a wait that has ended, by its owner. The seat comes along, to be dropped when the
     /// lock has been let go of.
-    pub(super) fn remove(&mut self, number: u64) -> Option<(D, Arc<Seat>)> {
-        let entry = self.entries.remove(&number)?;
-        Some((entry.data, entry.seat))
+    pub(super) fn remove(&mut self, number: Index) -> (D, Arc<Seat>) {
+        if self.entry(number).is_linked {
+            self.unlink(number);
+        }
+        let entry = self.entries.remove(number);
+        (entry.data, entry.seat)
     }
 
     /// Returns how many wait. Counts them, one by one.
     pub(super) fn waiting(&self) -> usize {
-        self.entries
-            .range(self.cursor..)
-            .filter(|(_, entry)| entry.seat.standing() == Standing::Waiting)
-            .count()
+        let waits =
+            |entry: &&Entry<D>| entry.is_linked && entry.seat.standing() == Standing::Waiting;
+        self.entries.values().filter(waits).count()
+    }
+
+    fn unlink(&mut self, number: Index) {
+        let entry = self.entry(number);
+        entry.is_linked = false;
+        let (previous, next) = (entry.previous.take(), entry.next.take());
+        match previous {
+            Some(previous) => self.entry(previous).next = next,
+            None => self.first = next,
+        }
+        match next {
+            Some(next) => self.entry(next).previous = previous,
+            None => self.last = previous,
+        }
+    }
+
+    fn entry(&mut self, number: Index) -> &mut Entry<D> {
+        self.entries.get_mut(number)
     }
 }
 
@@ -103,7 +137,7 @@ impl Chosen {
         self.count += 1;
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.count == AT_ONCE
     }
 
@@ -124,16 +158,27 @@ pub(super) fn change<S: HandsOut, R>(
     lock: &Lock<S>,
     change: impl FnOnce(&mut S, &mut Chosen) -> R,
 ) -> R {
+    change_with(lock, change, S::hand_out, |_| {})
+}
+
+/// The same with a function that hands one thing out, and one that comes last each time before the lock is let go of.
+pub(super) fn change_with<S, R>(
+    lock: &Lock<S>,
+    change: impl FnOnce(&mut S, &mut Chosen) -> R,
+    mut hand_out: impl FnMut(&mut S) -> Option<Arc<Seat>>,
+    mut last: impl FnMut(&mut S),
+) -> R {
     see_cancels();
     let mut chosen = Chosen::default();
     let mut state = lock.lock();
     let result = change(&mut state, &mut chosen);
     loop {
         while !chosen.is_full()
-            && let Some(seat) = state.hand_out()
+            && let Some(seat) = hand_out(&mut state)
         {
             chosen.add(seat);
         }
+        last(&mut state);
         let more = chosen.is_full();
         drop(state);
         chosen.wake();

@@ -8,8 +8,8 @@
 //!
 //! All of these are `Send` and `Sync`. Their calls are as those of one core's primitives are, at the
 //! price of a lock that threads share: it is held for a few instructions, and no waker, no destructor
-//! and no wait is among them. A [`CancelHandle`](crate::CancelHandle) never takes it, and neither does
-//! a core that delivers a cancel.
+//! and no wait is among them. A channel takes it only while somebody waits. A
+//! [`CancelHandle`](crate::CancelHandle) never takes it, and neither does a core that delivers a cancel.
 //!
 //! # What holds for all of them
 //!
@@ -36,14 +36,18 @@
 //! ```
 //!
 //! In reading order: `seat` is one wait, `line` the order of those who wait, `place` the owner's side;
-//! `lock` what they lie under.
+//! `lock` what they lie under. `channel_state` is what a channel's sides share: a `ring` of items, with a
+//! `gate` to either of its ends.
 
 pub mod channel;
+mod channel_state;
 mod errors;
+mod gate;
 mod line;
 mod lock;
 mod mutex;
 mod place;
+mod ring;
 mod seat;
 mod semaphore;
 #[cfg(all(test, loom))]

@@ -15,6 +15,7 @@ use crate::core_state::Core;
 use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
 use crate::scope::tree::{Purpose, Relay};
+use crate::sync::slots::Index;
 use crate::task::current;
 
 /// One place in a line, if it stands there.
@@ -26,7 +27,7 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 struct Stands {
-    number: u64,
+    number: Index,
     link: Rc<Link>,
 }
 
@@ -42,7 +43,7 @@ impl Place {
     }
 
     /// It stands in line from now on, with this seat and number.
-    pub(super) fn stand(&mut self, seat: Arc<Seat>, number: u64) {
+    pub(super) fn stand(&mut self, seat: Arc<Seat>, number: Index) {
         let link = Rc::new(Link {
             seat,
             cause: Cell::new(None),
@@ -98,7 +99,7 @@ impl Place {
 
     /// Ends the wait, if there is one: returns its number and how it stands, for the owner to take it
     /// out of its line.
-    pub(super) fn end(&mut self) -> Option<(u64, Standing)> {
+    pub(super) fn end(&mut self) -> Option<(Index, Standing)> {
         let Stands { number, link } = self.stands.take()?;
         let standing = link.seat.end();
         self.park.end();

@@ -20,6 +20,7 @@ use super::place::{Place, thread_waker};
 use super::seat::{Seat, Standing};
 use crate::scope::Cancelled;
 use crate::scope::park::Look;
+use crate::sync::slots::Index;
 
 /// A number of permits that cores and threads share: at most so many are on loan at a time.
 ///
@@ -223,9 +224,9 @@ impl Permits {
     }
 
     /// Takes a permit if one is free; stands in line otherwise, with this number.
-    fn take_or_stand(&self, seat: &Arc<Seat>) -> Option<u64> {
+    fn take_or_stand(&self, seat: &Arc<Seat>) -> Option<Index> {
         line::change(&self.state, |state, _| {
-            (!state.take()).then(|| state.line.push(seat, ()))
+            (!state.take()).then(|| state.line.push(Arc::clone(seat), ()))
         })
     }
 
@@ -234,7 +235,7 @@ impl Permits {
     }
 
     /// Takes a wait out that has ended.
-    fn remove(&self, number: u64) {
+    fn remove(&self, number: Index) {
         let removed = line::change(&self.state, |state, _| state.line.remove(number));
         drop(removed);
     }
@@ -315,7 +316,7 @@ mod loom_tests {
     }
 
     /// What the owner does; returns whether it had the permit, which it gives back.
-    fn end(permits: &Permits, seat: &Seat, number: u64, ends: Ends) -> bool {
+    fn end(permits: &Permits, seat: &Seat, number: Index, ends: Ends) -> bool {
         if let Ends::ByACancel = ends
             && seat.give_up()
         {
