@@ -25,6 +25,9 @@ pub(crate) async fn connect(
     })
 }
 
+/// Its calls return the futures of the stream below as they are: an `async fn` around each would hold its arguments
+/// once more.
+///
 /// Makes the type of a stream: `byte_stream!(/** what it is */ Name)`.
 macro_rules! byte_stream {
     ($(#[$doc:meta])* $name:ident) => {
@@ -50,8 +53,10 @@ macro_rules! byte_stream {
             /// # Errors
             ///
             /// Those of `recv(2)`. Cancelled, nothing is lost: what arrives is there for the next call.
-            pub async fn recv(&self) -> std::io::Result<Option<quoit::buf::Chunk>> {
-                self.stream.receive().await
+            pub fn recv(
+                &self,
+            ) -> impl Future<Output = std::io::Result<Option<quoit::buf::Chunk>>> {
+                self.stream.receive()
             }
 
             /// Reads into a buffer, from its start: as much as is there, at least a byte; 0 at the end of
@@ -60,11 +65,11 @@ macro_rules! byte_stream {
             /// # Errors
             ///
             #[doc = concat!("As for [`", stringify!($name), "::recv`].")]
-            pub async fn read<B: quoit::buf::IoBufMut>(
+            pub fn read<B: quoit::buf::IoBufMut>(
                 &self,
                 buf: B,
-            ) -> quoit::buf::BufResult<usize, B> {
-                self.stream.read(buf).await
+            ) -> impl Future<Output = quoit::buf::BufResult<usize, B>> {
+                self.stream.read(buf)
             }
 
             /// Reads until the buffer is full, from its start. The buffer comes back in every case.
@@ -74,11 +79,11 @@ macro_rules! byte_stream {
             #[doc = concat!("As for [`", stringify!($name), "::recv`], and `UnexpectedEof` if the stream ends before")]
             /// that. If some bytes came before a failure or a cancel, they are in the buffer, and the error
             /// holds an [`Interrupted`](quoit::buf::Interrupted) that says how many.
-            pub async fn read_exact<B: quoit::buf::IoBufMut>(
+            pub fn read_exact<B: quoit::buf::IoBufMut>(
                 &self,
                 buf: B,
-            ) -> quoit::buf::BufResult<(), B> {
-                self.stream.read_exact(buf).await
+            ) -> impl Future<Output = quoit::buf::BufResult<(), B>> {
+                self.stream.read_exact(buf)
             }
 
             /// Writes what the socket takes; returns how much.
@@ -86,11 +91,11 @@ macro_rules! byte_stream {
             /// # Errors
             ///
             /// Those of `send(2)`; never a signal.
-            pub async fn write<B: quoit::buf::IoBuf>(
+            pub fn write<B: quoit::buf::IoBuf>(
                 &self,
                 buf: B,
-            ) -> quoit::buf::BufResult<usize, B> {
-                self.stream.send(buf).await
+            ) -> impl Future<Output = quoit::buf::BufResult<usize, B>> {
+                self.stream.send(buf)
             }
 
             /// Writes all of a buffer.
@@ -99,11 +104,11 @@ macro_rules! byte_stream {
             ///
             /// Those of `send(2)`. If some bytes went out before a failure or a cancel, the error holds an
             /// [`Interrupted`](quoit::buf::Interrupted) that says how many.
-            pub async fn write_all<B: quoit::buf::IoBuf>(
+            pub fn write_all<B: quoit::buf::IoBuf>(
                 &self,
                 buf: B,
-            ) -> quoit::buf::BufResult<(), B> {
-                self.stream.send_all(buf).await
+            ) -> impl Future<Output = quoit::buf::BufResult<(), B>> {
+                self.stream.send_all(buf)
             }
 
             /// Writes all of several buffers, in order, gathered into few calls.
@@ -111,11 +116,11 @@ macro_rules! byte_stream {
             /// # Errors
             ///
             #[doc = concat!("As for [`", stringify!($name), "::write_all`].")]
-            pub async fn write_all_vectored<B: quoit::buf::IoBuf>(
+            pub fn write_all_vectored<B: quoit::buf::IoBuf>(
                 &self,
                 bufs: Vec<B>,
-            ) -> quoit::buf::BufResult<(), Vec<B>> {
-                self.stream.send_all_vectored(bufs).await
+            ) -> impl Future<Output = quoit::buf::BufResult<(), Vec<B>>> {
+                self.stream.send_all_vectored(bufs)
             }
 
             /// Ends one or both directions; what was written before still arrives. Never waits, and happens

@@ -5,7 +5,7 @@ use http::header::HOST;
 use http::{HeaderValue, Request};
 use http_body_util::Empty;
 use quoit_net::http::{Incoming, Strictness};
-use tests::on_ring;
+use tests::{Serve, on_ring};
 
 use crate::peers::{self, whole};
 use crate::support::{one_core, text};
@@ -24,7 +24,7 @@ fn request(uri: &str, hosts: &[&str]) -> Request<Empty<Bytes>> {
 /// Asks a server of this strictness, on one connection, and checks with which status each is answered.
 fn ask(strictness: Strictness, asked: &'static [(&str, &[&str], u16)]) {
     let server = one_core().strictness(strictness);
-    let server = server.serve(|request: Request<Incoming>| async move {
+    let server = server.serve_boxed(|request: Request<Incoming>| async move {
         text(request.uri().host().unwrap_or_default().to_owned())
     });
     let server = server.expect("a server");

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
+use tests::Serve;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -31,7 +32,7 @@ fn later(piece: &'static str) -> StreamBody {
 #[test]
 fn a_body_that_looks_like_a_head_is_left_alone() {
     let server = one_core()
-        .serve(|request: Request<Incoming>| async move {
+        .serve_boxed(|request: Request<Incoming>| async move {
             let mut answer = Response::new(later(LIKE_A_HEAD));
             if request.uri().path() == "/length" {
                 let length = LIKE_A_HEAD.len().into();
@@ -50,7 +51,7 @@ fn a_body_that_looks_like_a_head_is_left_alone() {
 fn an_answer_of_the_page_that_takes_a_while_is_dated_once() {
     let server = one_core()
         .page(Page::at("/_quoit/"))
-        .serve(|_| async { text("x") })
+        .serve_boxed(|_| async { text("x") })
         .expect("a server");
     let mut client = Client::connect(server.local_addr());
     for part in ["scopes", "scopes.json", "metrics"] {
@@ -65,7 +66,7 @@ fn the_time_of_a_handler_begins_with_the_handler() {
     const PATIENCE: Duration = Duration::from_secs(1);
     let server = one_core()
         .handler_timeout(PATIENCE)
-        .serve(|request: Request<Incoming>| async move {
+        .serve_boxed(|request: Request<Incoming>| async move {
             if request.uri().path() == "/long" {
                 let begun = Instant::now();
                 while begun.elapsed() < PATIENCE * 3 / 2 {
@@ -103,7 +104,7 @@ fn whoever_sends_as_much_as_was_said_is_left_to_end() {
             let entry = log.send((answered.sent, answered.whole));
             entry.expect("a test listens");
         })
-        .serve(move |_: Request<Incoming>| {
+        .serve_boxed(move |_: Request<Incoming>| {
             let say = say.clone();
             let body = body::stream(async move |sender: Sender| {
                 sender.send("hello").await?;
@@ -129,7 +130,7 @@ fn whoever_sends_as_much_as_was_said_is_left_to_end() {
 fn a_body_that_fails_is_a_request_that_failed() {
     let server = one_core()
         .on_trouble(|_| {})
-        .serve(|_: Request<Incoming>| async {
+        .serve_boxed(|_: Request<Incoming>| async {
             Ok::<_, io::Error>(Response::new(body::stream(async |sender: Sender| {
                 sender.send("a beginning").await?;
                 Err(io::Error::other("as it was told to"))
@@ -153,7 +154,7 @@ fn a_body_that_fails_is_a_request_that_failed() {
 fn a_channel_whose_producer_is_cancelled_is_cut() {
     let server = one_core()
         .on_trouble(|_| {})
-        .serve(|_: Request<Incoming>| async {
+        .serve_boxed(|_: Request<Incoming>| async {
             let (sender, body) = body::channel(1);
             drop(spawn(async move {
                 let scope = Scope::new().timeout(Duration::from_millis(5));
@@ -178,7 +179,7 @@ fn a_channel_whose_producer_is_cancelled_is_cut() {
 #[test]
 fn what_has_a_body_or_is_too_old_is_not_upgraded() {
     let server = one_core()
-        .serve(|mut request: Request<Incoming>| async move {
+        .serve_boxed(|mut request: Request<Incoming>| async move {
             let why = upgrade(&mut request, async |_| {}).expect_err("it cannot be");
             let mut answer = text(why.to_string()).expect("a text");
             *answer.status_mut() = StatusCode::BAD_REQUEST;
@@ -211,7 +212,7 @@ fn what_has_a_body_or_is_too_old_is_not_upgraded() {
 fn a_body_that_another_task_reads_after_the_answer_comes_whole_and_ends() {
     let (say, said) = mpsc::channel();
     let server = one_core()
-        .serve(move |request: Request<Incoming>| {
+        .serve_boxed(move |request: Request<Incoming>| {
             let say = say.clone();
             async move {
                 drop(spawn(async move {
@@ -255,7 +256,7 @@ fn a_body_that_another_task_reads_after_the_answer_comes_whole_and_ends() {
 fn whole_answers_before_one_that_fails_arrive() {
     let server = one_core()
         .on_trouble(|_| {})
-        .serve(|request: Request<Incoming>| async move {
+        .serve_boxed(|request: Request<Incoming>| async move {
             let fails = request.uri().path() == "/fails";
             let body = body::stream(async move |sender: Sender| match fails {
                 true => Err(io::Error::other("as it was told to")),

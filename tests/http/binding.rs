@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use tests::Serve;
 
 use quoit::Cores;
 use quoit_net::http::Server;
@@ -16,13 +17,18 @@ async fn hello(_: http::Request<quoit_net::http::Incoming>) -> Result<Text, Neve
 }
 
 fn refused(address: &str) -> io::Error {
-    let server = Server::bind(address).cores(Cores::Count(1)).serve(hello);
+    let server = Server::bind(address)
+        .cores(Cores::Count(1))
+        .serve_boxed(hello);
     server.expect_err("it cannot be bound")
 }
 
 #[test]
 fn an_address_in_use_is_named_with_what_to_do() {
-    let (taken, ours) = (TcpListener::bind("127.0.0.1:0"), all_cores().serve(hello));
+    let (taken, ours) = (
+        TcpListener::bind("127.0.0.1:0"),
+        all_cores().serve_boxed(hello),
+    );
     let (taken, ours) = (taken.expect("a free port"), ours.expect("a server"));
     // A stranger's, and one of the same user that shares its port between its cores.
     for address in [taken.local_addr().expect("bound"), ours.local_addr()] {
@@ -59,7 +65,9 @@ fn what_is_no_address_is_invalid_input() {
         );
     }
     let none: &[SocketAddr] = &[];
-    let error = Server::bind(none).serve(hello).expect_err("no address");
+    let error = Server::bind(none)
+        .serve_boxed(hello)
+        .expect_err("no address");
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert!(error.to_string().contains("no address"), "{error}");
 }
@@ -73,7 +81,7 @@ fn of_several_addresses_the_first_that_works_is_taken() {
     ];
     let server = Server::bind(&addresses[..])
         .cores(Cores::Count(1))
-        .serve(hello);
+        .serve_boxed(hello);
     let server = server.expect("the second is free");
     assert_ne!(server.local_addr(), addresses[0]);
     assert_eq!(
@@ -90,7 +98,10 @@ fn cores_that_are_not_there_are_named() {
         (Cores::Count(0), "no core at all"),
         (Cores::Count(9999), "9999 cores"),
     ] {
-        let error = one_core().cores(cores).serve(hello).expect_err("not there");
+        let error = one_core()
+            .cores(cores)
+            .serve_boxed(hello)
+            .expect_err("not there");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(named), "{error}");
     }
@@ -111,7 +122,7 @@ fn a_handler_that_cannot_be_made_stops_the_server() {
 #[test]
 fn a_server_that_is_dropped_frees_its_port() {
     for _ in 0..5 {
-        let server = all_cores().serve(hello).expect("a server");
+        let server = all_cores().serve_boxed(hello).expect("a server");
         let address = server.local_addr();
         // Connections that the server closes first linger on its port.
         let mut client = Client::connect(address);
@@ -123,7 +134,7 @@ fn a_server_that_is_dropped_frees_its_port() {
         let listener = TcpListener::bind(address).expect("free again at once");
         drop(listener);
         let again = Server::bind(address)
-            .serve(hello)
+            .serve_boxed(hello)
             .expect("free again at once");
         assert_eq!(Client::connect(address).get("/").text(), "hello");
         drop(again);

@@ -14,7 +14,7 @@ use quoit::time::sleep;
 use quoit::{Cancelled, CoreId, Cores, Handle, Scope, on, yield_now};
 use quoit_net::http::{Incoming, Peer, Server, Trouble};
 use tests::http_client::Client;
-use tests::on_ring;
+use tests::{Serve, on_ring};
 
 use crate::peers;
 use crate::support::{LONG, Text, one_core, text};
@@ -43,25 +43,26 @@ fn hear(heard: &Receiver<String>, count: usize) -> Vec<String> {
 /// Answers everything at once but `/wait`, whose handler waits on every core.
 fn waiting_everywhere() -> (Server, Receiver<String>) {
     let (said, heard) = mpsc::channel();
-    let server = one_core()
-        .cores(Cores::Count(2))
-        .serve(move |request: Request<Incoming>| {
-            let said = said.clone();
-            async move {
-                if request.uri().path() == "/wait" {
-                    say(&said, "begun");
-                    let here = CoreId::current().expect("on a core");
-                    let cores = Handle::current().expect("on a core").cores();
-                    let there = cores.into_iter().find(|&core| core != here);
-                    let elsewhere = said.clone();
-                    let call = on(there.expect("two"), || wait_in_vain(elsewhere, "elsewhere"));
-                    let ended: io::Result<()> = call.await;
-                    ended.expect_err("it waits in vain");
-                    wait_in_vain(said, "here").await?;
+    let server =
+        one_core()
+            .cores(Cores::Count(2))
+            .serve_boxed(move |request: Request<Incoming>| {
+                let said = said.clone();
+                async move {
+                    if request.uri().path() == "/wait" {
+                        say(&said, "begun");
+                        let here = CoreId::current().expect("on a core");
+                        let cores = Handle::current().expect("on a core").cores();
+                        let there = cores.into_iter().find(|&core| core != here);
+                        let elsewhere = said.clone();
+                        let call = on(there.expect("two"), || wait_in_vain(elsewhere, "elsewhere"));
+                        let ended: io::Result<()> = call.await;
+                        ended.expect_err("it waits in vain");
+                        wait_in_vain(said, "here").await?;
+                    }
+                    Ok::<Text, io::Error>(Response::new(Full::new(Bytes::from("well"))))
                 }
-                Ok::<Text, io::Error>(Response::new(Full::new(Bytes::from("well"))))
-            }
-        });
+            });
     (server.expect("a server"), heard)
 }
 
@@ -129,7 +130,7 @@ fn a_handler_that_is_late_is_cancelled_and_its_client_told() {
     let (said, heard) = mpsc::channel();
     let server = one_core()
         .handler_timeout(Duration::from_millis(20))
-        .serve(move |request: Request<Incoming>| {
+        .serve_boxed(move |request: Request<Incoming>| {
             let said = said.clone();
             async move {
                 if request.uri().path() == "/wait" {
@@ -161,12 +162,13 @@ fn a_handler_that_outlives_the_grace_of_a_drain_is_cancelled() {
 
 /// Collects the body of a request; refuses large ones and slow ones.
 fn careful(patience: Duration) -> Server {
-    let server = one_core().max_body(1000).body_timeout(patience).serve(
-        |request: Request<Incoming>| async move {
+    let server = one_core()
+        .max_body(1000)
+        .body_timeout(patience)
+        .serve_boxed(|request: Request<Incoming>| async move {
             let body = request.into_body().collect().await?;
             Ok::<_, io::Error>(Response::new(Full::new(body.to_bytes())))
-        },
-    );
+        });
     server.expect("a server")
 }
 
@@ -208,7 +210,7 @@ fn a_body_that_is_none_is_refused() {
 
 #[test]
 fn a_request_says_whose_it_is_and_on_which_core() {
-    let server = one_core().serve(|request: Request<Incoming>| async move {
+    let server = one_core().serve_boxed(|request: Request<Incoming>| async move {
         let peer = request
             .extensions()
             .get::<Peer>()
@@ -231,7 +233,7 @@ fn a_handler_that_fails_is_told_of_with_its_client() {
             Trouble::Request { peer, error } => say(&said, &format!("{peer}: {error}")),
             other => panic!("{other}"),
         })
-        .serve(|_| async { Err::<Text, _>("no luck today") })
+        .serve_boxed(|_| async { Err::<Text, _>("no luck today") })
         .expect("a server");
     let mut client = Client::connect(server.local_addr());
     let ours = client.socket().local_addr().expect("connected");
@@ -247,7 +249,7 @@ fn a_cancellation_that_a_handler_makes_up_leaves_nobody_without_an_answer() {
     let (said, heard) = mpsc::channel();
     let server = one_core()
         .on_trouble(move |trouble| say(&said, &trouble.to_string()))
-        .serve(|request: Request<Incoming>| async move {
+        .serve_boxed(|request: Request<Incoming>| async move {
             if request.uri().path() == "/" {
                 return Ok(Response::new(Full::new(Bytes::from("well"))));
             }
@@ -270,7 +272,7 @@ fn a_cancellation_that_a_handler_makes_up_leaves_nobody_without_an_answer() {
 
 #[test]
 fn a_panic_in_the_body_of_an_answer_costs_that_answer() {
-    let server = one_core().serve(|request: Request<Incoming>| async move {
+    let server = one_core().serve_boxed(|request: Request<Incoming>| async move {
         let body = if request.uri().path() == "/panic" {
             Full::new(Bytes::from("well"))
                 .map_frame(|_| panic!("a body panics"))

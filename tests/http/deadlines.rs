@@ -13,7 +13,7 @@ use quoit::{CarriesCancelled, Reason};
 use quoit_net::http::body::{self, Sender, StreamBody};
 use quoit_net::http::{Incoming, Server};
 use tests::http_client::{Client, pause};
-use tests::on_ring;
+use tests::{Serve, on_ring};
 
 use crate::peers::{self, get};
 use crate::support::{LONG, one_core, text};
@@ -24,7 +24,7 @@ const SHORT: Duration = Duration::from_millis(100);
 fn a_connection_that_is_idle_is_closed_and_no_sooner() {
     let server = one_core()
         .idle_timeout(SHORT)
-        .serve(|_| async { text("x") })
+        .serve_boxed(|_| async { text("x") })
         .expect("a server");
     let mut client = Client::connect(server.local_addr());
     let begun = Instant::now();
@@ -37,7 +37,7 @@ fn a_connection_that_is_idle_is_closed_and_no_sooner() {
 fn a_connection_that_is_asked_in_time_stays_open() {
     let server = one_core()
         .idle_timeout(SHORT * 10)
-        .serve(|_| async { text("x") })
+        .serve_boxed(|_| async { text("x") })
         .expect("a server");
     let mut client = Client::connect(server.local_addr());
     let begun = Instant::now();
@@ -53,7 +53,7 @@ fn a_connection_that_is_asked_in_time_stays_open() {
 fn who_has_begun_to_ask_is_not_idle() {
     let server = one_core()
         .idle_timeout(SHORT)
-        .serve(|_| async { text("x") })
+        .serve_boxed(|_| async { text("x") })
         .expect("a server");
     let mut client = Client::connect(server.local_addr());
     client.send("GET / HTTP/1.1\r\nho");
@@ -67,7 +67,7 @@ fn a_head_after_an_idle_time_has_its_own_time() {
     let server = one_core()
         .idle_timeout(LONG)
         .head_timeout(SHORT * 5)
-        .serve(|_| async { text("x") })
+        .serve_boxed(|_| async { text("x") })
         .expect("a server");
     let mut client = Client::connect(server.local_addr());
     assert_eq!(client.get("/").text(), "x");
@@ -89,7 +89,7 @@ fn handlers_and_bodies_are_no_idle_time() {
     }
     let server = one_core()
         .idle_timeout(SHORT)
-        .serve(|_: Request<Incoming>| async {
+        .serve_boxed(|_: Request<Incoming>| async {
             sleep(SHORT * 3).await?;
             Ok::<_, io::Error>(Response::new(body::stream(after_a_while)))
         })
@@ -127,7 +127,7 @@ fn bounded(timeout: Duration) -> (Server, mpsc::Receiver<Reason>) {
     let server = one_core()
         .request_timeout(timeout)
         .on_trouble(|_| {})
-        .serve(move |request: Request<Incoming>| {
+        .serve_boxed(move |request: Request<Incoming>| {
             let say = say.clone();
             async move {
                 match request.uri().path() {

@@ -16,7 +16,7 @@ use quoit::spawn;
 use quoit::time::{Instant, sleep};
 use quoit_net::http::{Incoming, Server};
 use tests::http_client::{Client, nobody_listens, pause, until};
-use tests::{Drops, on_ring};
+use tests::{Drops, Serve, on_ring};
 
 use crate::peers::{self, get, whole};
 use crate::support::{LONG, PIECE, Pieces, all_cores, at_rest, narrow, one_core, text};
@@ -80,7 +80,7 @@ impl Seen {
 fn load_server() -> (Server, Arc<AtomicU64>) {
     let made = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&made);
-    let server = all_cores().serve(move |_| {
+    let server = all_cores().serve_boxed(move |_| {
         let count = Arc::clone(&count);
         async move {
             let number = count.fetch_add(1, Ordering::Relaxed);
@@ -186,7 +186,7 @@ fn a_request_in_progress_is_answered_as_the_last() {
     let (tell, told): Begun = mpsc::channel();
     let drains = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&drains);
-    let server = one_core().serve(move |_| {
+    let server = one_core().serve_boxed(move |_| {
         let (tell, seen) = (tell.clone(), Arc::clone(&seen));
         async move {
             tell.send(()).expect("the test listens");
@@ -218,7 +218,7 @@ fn an_answer_that_is_being_sent_is_sent_to_its_end() {
     const COUNT: u64 = 1024;
     let server = one_core()
         .options(narrow())
-        .serve(|_| async { Ok::<_, Infallible>(Response::new(Pieces::new(COUNT))) });
+        .serve_boxed(|_| async { Ok::<_, Infallible>(Response::new(Pieces::new(COUNT))) });
     let server = server.expect("a server");
     let mut client = Client::connect_narrow(server.local_addr());
     client.ask("GET", "/", "");
@@ -238,7 +238,7 @@ fn an_answer_that_is_being_sent_is_sent_to_its_end() {
 #[test]
 fn a_request_whose_body_is_still_coming_is_answered() {
     let (tell, told): Begun = mpsc::channel();
-    let server = one_core().serve(move |request: Request<Incoming>| {
+    let server = one_core().serve_boxed(move |request: Request<Incoming>| {
         let tell = tell.clone();
         async move {
             tell.send(()).expect("the test listens");
@@ -266,7 +266,7 @@ fn a_request_whose_body_is_still_coming_is_answered() {
 /// Sends `begun` of a request, after `before` others were answered, and the rest of it when the
 /// server has been draining for longer than an idle connection is kept for a last request.
 fn begun_before_the_drain(before: usize, begun: &str) {
-    let server = one_core().serve(|_| async { text("answered") });
+    let server = one_core().serve_boxed(|_| async { text("answered") });
     let server = server.expect("a server");
     let address = server.local_addr();
     let mut client = Client::connect(address);
@@ -308,7 +308,7 @@ fn a_later_head_that_has_begun_is_waited_for() {
 #[test]
 fn idle_connections_end_in_order_when_the_server_drains() {
     let server = all_cores()
-        .serve(|_| async { text("before") })
+        .serve_boxed(|_| async { text("before") })
         .expect("a server");
     let mut idle: Vec<Client> = (0..20)
         .map(|_| Client::connect(server.local_addr()))
@@ -328,7 +328,7 @@ fn idle_connections_end_in_order_when_the_server_drains() {
 #[test]
 fn a_stream_of_http_2_in_progress_is_answered_and_its_connection_ends() {
     let (tell, told): Begun = mpsc::channel();
-    let server = one_core().serve(move |_| {
+    let server = one_core().serve_boxed(move |_| {
         let tell = tell.clone();
         async move {
             tell.send(()).expect("the test listens");
@@ -360,7 +360,7 @@ fn an_answer_of_http_2_that_is_being_sent_is_sent_to_its_end() {
     const COUNT: u64 = 1024;
     let server = one_core()
         .options(narrow())
-        .serve(|_| async { Ok::<_, Infallible>(Response::new(Pieces::new(COUNT))) });
+        .serve_boxed(|_| async { Ok::<_, Infallible>(Response::new(Pieces::new(COUNT))) });
     let server = server.expect("a server");
     let address = server.local_addr();
     let (tell, told): Begun = mpsc::channel();
@@ -405,7 +405,7 @@ fn a_handler_that_never_ends_is_cut_at_the_end_of_the_grace_period() {
         let drops = Drops::new();
         let (tell, told): Begun = mpsc::channel();
         let held = drops.clone();
-        let server = all_cores().serve(move |_| {
+        let server = all_cores().serve_boxed(move |_| {
             let (tell, held) = (tell.clone(), held.value());
             async move {
                 let _held = held;
@@ -444,7 +444,7 @@ fn a_stream_of_http_2_that_never_ends_is_cut_as_well() {
     let drops = Drops::new();
     let (tell, told): Begun = mpsc::channel();
     let held = drops.clone();
-    let server = one_core().serve(move |_| {
+    let server = one_core().serve_boxed(move |_| {
         let (tell, held) = (tell.clone(), held.value());
         async move {
             let _held = held;
@@ -473,7 +473,7 @@ fn a_stream_of_http_2_that_never_ends_is_cut_as_well() {
 fn an_answer_that_nobody_takes_is_cut_at_the_end_of_the_grace_period() {
     let drops = Drops::new();
     let held = drops.clone();
-    let server = one_core().options(narrow()).serve(move |_| {
+    let server = one_core().options(narrow()).serve_boxed(move |_| {
         let body = Pieces::new(4096).holding(held.value());
         async { Ok::<_, Infallible>(Response::new(body)) }
     });
@@ -489,7 +489,7 @@ fn an_answer_that_nobody_takes_is_cut_at_the_end_of_the_grace_period() {
 
 #[test]
 fn a_shutdown_without_grace_cuts_at_once() {
-    let server = one_core().serve(|_| pending::<Result<Response<String>, Infallible>>());
+    let server = one_core().serve_boxed(|_| pending::<Result<Response<String>, Infallible>>());
     let server = server.expect("a server");
     let mut client = Client::connect(server.local_addr());
     client.ask("GET", "/", "");
@@ -504,7 +504,7 @@ fn a_shutdown_without_grace_cuts_at_once() {
 #[test]
 fn a_server_without_connections_ends_at_once() {
     let server = all_cores()
-        .serve(|_| async { text("nobody asks") })
+        .serve_boxed(|_| async { text("nobody asks") })
         .expect("a server");
     let report = server.shutdown(LONG).expect("every core ended well");
     assert_eq!((report.finished, report.cut), (0, 0));
@@ -516,7 +516,7 @@ fn a_server_without_connections_ends_at_once() {
 #[test]
 fn a_shutdown_on_a_core_of_another_runtime_only_begins_the_drain() {
     let (tell, told): Begun = mpsc::channel();
-    let server = one_core().serve(move |_| {
+    let server = one_core().serve_boxed(move |_| {
         let tell = tell.clone();
         async move {
             tell.send(()).expect("the test listens");
@@ -539,7 +539,7 @@ fn a_shutdown_in_a_handler_answers_would_block() {
     let shelf: Arc<Mutex<Option<Server>>> = Arc::default();
     let (tell, told) = mpsc::channel();
     let own = Arc::clone(&shelf);
-    let server = one_core().serve(move |_| {
+    let server = one_core().serve_boxed(move |_| {
         let server = own.lock().expect("no panic").take();
         let tell = tell.clone();
         async move {
@@ -569,7 +569,7 @@ fn connections_made_before_the_drain_are_answered() {
         let (tell, told): Begun = mpsc::channel();
         let (go, gone) = mpsc::channel::<()>();
         let gone = Arc::new(Mutex::new(gone));
-        let server = one_core().serve(move |request: Request<Incoming>| {
+        let server = one_core().serve_boxed(move |request: Request<Incoming>| {
             let (tell, gone) = (tell.clone(), Arc::clone(&gone));
             async move {
                 if request.uri().path() == "/hold" {

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
+use tests::Serve;
 
 use http::{Request, Response, StatusCode};
 use quoit::metrics::Snapshot;
@@ -50,7 +51,7 @@ fn every_request_is_counted_once_by_what_became_of_it() {
         .handler_timeout(Duration::from_millis(20))
         .max_body(10)
         .on_trouble(|_| {})
-        .serve(handler)
+        .serve_boxed(handler)
         .expect("a server");
     let mut client = Client::connect(server.local_addr());
     for _ in 0..3 {
@@ -96,7 +97,7 @@ fn a_request_whose_client_goes_away_is_given_up() {
             let said = said.send((answered.status, answered.whole, answered.sent));
             said.expect("a test listens");
         })
-        .serve(|request: Request<Incoming>| async move {
+        .serve_boxed(|request: Request<Incoming>| async move {
             if request.uri().path() == "/wait" {
                 Event::new().wait().await.map_err(io::Error::from)?;
             }
@@ -147,7 +148,7 @@ fn an_access_log_is_told_everything_it_usually_says() {
             );
             said.send(line).expect("a test listens");
         })
-        .serve(handler)
+        .serve_boxed(handler)
         .expect("a server");
     let mut client = Client::connect(server.local_addr());
     client.get_with("/a?b=c", "referer: there\r\nuser-agent: test\r\n");
@@ -171,7 +172,10 @@ fn an_access_log_is_told_everything_it_usually_says() {
 
 /// A server that says what it does beneath `/_quoit/`.
 fn with_page(page: Page) -> Server {
-    one_core().page(page).serve(handler).expect("a server")
+    one_core()
+        .page(page)
+        .serve_boxed(handler)
+        .expect("a server")
 }
 
 #[test]
@@ -263,7 +267,7 @@ fn who_may_not_see_the_page_is_sent_to_the_handler() {
 
 #[test]
 fn a_server_without_a_page_has_none() {
-    let server = one_core().serve(handler).expect("a server");
+    let server = one_core().serve_boxed(handler).expect("a server");
     let mut client = Client::connect(server.local_addr());
     assert_eq!(client.get("/_quoit/").text(), "hello");
 }
@@ -271,7 +275,7 @@ fn a_server_without_a_page_has_none() {
 #[test]
 fn a_server_that_has_stopped_has_no_figures() {
     let server = one_core()
-        .serve(|_: Request<Incoming>| async { text("x") })
+        .serve_boxed(|_: Request<Incoming>| async { text("x") })
         .expect("a server");
     let handle = server.handle();
     assert_eq!(handle.snapshot().cores.len(), 1);
@@ -281,7 +285,7 @@ fn a_server_that_has_stopped_has_no_figures() {
 
 #[test]
 fn requests_that_come_together_are_answered_with_one_send() {
-    let server = one_core().serve(handler).expect("a server");
+    let server = one_core().serve_boxed(handler).expect("a server");
     let mut client = Client::connect(server.local_addr());
     assert_eq!(client.get("/").status(), 200);
     client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n".repeat(12));

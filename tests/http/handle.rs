@@ -12,7 +12,7 @@ use quoit::time::sleep;
 use quoit::{Cores, Reason, spawn};
 use quoit_net::http::{Server, ServerHandle};
 use tests::http_client::{Client, nobody_listens, until};
-use tests::on_ring;
+use tests::{Serve, on_ring};
 
 use crate::support::{LONG, Text, all_cores, at_rest, one_core, text};
 
@@ -20,7 +20,7 @@ fn is_for_any_thread<T: Clone + Send + Sync + 'static>(_: &T) {}
 
 /// A handler that never ends by itself, and says why it was cancelled.
 fn stuck(say: mpsc::Sender<Reason>) -> Server {
-    let server = one_core().serve(move |_| {
+    let server = one_core().serve_boxed(move |_| {
         let say = say.clone();
         async move {
             let cancelled = sleep(LONG).await.expect_err("nobody waits so long");
@@ -36,7 +36,7 @@ fn two_servers_of_a_process_drain_apart() {
     let servers: Vec<Server> = (0..2)
         .map(|_| {
             all_cores()
-                .serve(|_| async { text("well") })
+                .serve_boxed(|_| async { text("well") })
                 .expect("a server")
         })
         .collect();
@@ -136,7 +136,7 @@ fn a_second_drain_with_less_patience_counts_and_one_with_more_does_not() {
 #[test]
 fn wait_ends_with_the_drain_of_another_thread() {
     let server = one_core()
-        .serve(|_| async { text("well") })
+        .serve_boxed(|_| async { text("well") })
         .expect("a server");
     let handle = server.handle();
     let address = server.local_addr();
@@ -154,7 +154,7 @@ fn wait_ends_with_the_drain_of_another_thread() {
 fn a_wait_on_a_core_answers_would_block() {
     let server = Server::bind("127.0.0.1:0")
         .cores(Cores::Count(1))
-        .serve(|_| pending::<Result<Response<String>, Infallible>>());
+        .serve_boxed(|_| pending::<Result<Response<String>, Infallible>>());
     let server = server.expect("a server");
     let handle = server.handle();
     let error = on_ring(move |_| async move {

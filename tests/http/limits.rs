@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+use tests::Serve;
 
 use quoit::sync::shared::Semaphore;
 use quoit_net::http::{ConnectionCounts, Server};
@@ -38,7 +39,7 @@ fn a_core_at_its_limit_rests_and_lets_one_in_for_each_that_ends() {
     const MORE: usize = 5;
     let server = one_core()
         .max_connections(MOST)
-        .serve(|_| async { text("well") });
+        .serve_boxed(|_| async { text("well") });
     let server = server.expect("a server");
     let address = server.local_addr();
     let mut inside: Vec<Client> = (0..MOST).map(|_| Client::connect(address)).collect();
@@ -89,7 +90,7 @@ fn all_addresses_count_together() {
         .also("127.0.0.1:0")
         .also(UnixAddress::abstract_name(name))
         .max_connections(1)
-        .serve(|_| async { text("well") });
+        .serve_boxed(|_| async { text("well") });
     let server = server.expect("a server");
     let addresses: Vec<_> = server.local_addrs().to_vec();
     let tcp = |place: usize| addresses[place].as_tcp().expect("of TCP");
@@ -115,7 +116,7 @@ fn whoever_waits_for_room_is_answered_before_the_server_goes() {
     let gate = Arc::new(Semaphore::new(1));
     let closed = gate.acquire_blocking();
     let (seen, opened) = (Arc::clone(&at_once), Arc::clone(&gate));
-    let server = one_core().max_connections(MOST).serve(move |_| {
+    let server = one_core().max_connections(MOST).serve_boxed(move |_| {
         let (seen, gate) = (Arc::clone(&seen), Arc::clone(&opened));
         async move {
             {
@@ -153,7 +154,7 @@ fn a_crowd_gets_through_a_narrow_door() {
     for most in [1, 2, 130] {
         let server = one_core()
             .max_connections(most)
-            .serve(|_| async { text("well") });
+            .serve_boxed(|_| async { text("well") });
         let server = server.expect("a server");
         let address = server.local_addr();
         let (done, all) = mpsc::channel();
@@ -181,7 +182,7 @@ fn a_crowd_gets_through_a_narrow_door() {
 fn room_for_nobody_is_refused() {
     let server = one_core()
         .max_connections(0)
-        .serve(|_| async { text("never") });
+        .serve_boxed(|_| async { text("never") });
     let error = server.expect_err("it could serve nobody");
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert!(

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
+use tests::Serve;
 
 use http::{Request, Response};
 use quoit::Cores;
@@ -57,7 +58,7 @@ fn all_addresses_serve_the_same() {
             .also("127.0.0.1:0")
             .also(UnixAddress::path(&*path))
             .also(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .serve(whose);
+            .serve_boxed(whose);
         let server = server.expect("all are free");
         let all = server.local_addrs();
         assert_eq!(all.len(), 4);
@@ -95,7 +96,7 @@ fn an_address_that_cannot_be_bound_is_named_and_none_stays_bound() {
         .cores(Cores::Count(1))
         .also(UnixAddress::path(&*path))
         .also(second)
-        .serve(whose);
+        .serve_boxed(whose);
     let error = server.expect_err("the last is taken");
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     let said = error.to_string();
@@ -108,7 +109,7 @@ fn an_address_that_cannot_be_bound_is_named_and_none_stays_bound() {
 
     let error = one_core()
         .also("nonsense")
-        .serve(whose)
+        .serve_boxed(whose)
         .expect_err("no address");
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     let said = error.to_string();
@@ -121,19 +122,19 @@ fn of_two_servers_the_second_is_refused_the_socket_of_the_first() {
     let path = folder.path().join("site");
     let options = UnixOptions::new().mode(0o600);
     let server = on_unix(UnixAddress::path(&*path)).unix_options(options);
-    let server = server.serve(whose).expect("a free path");
+    let server = server.serve_boxed(whose).expect("a free path");
     let mode = fs::metadata(&path)
         .expect("it is there")
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let error = on_unix(UnixAddress::path(&*path)).serve(whose);
+    let error = on_unix(UnixAddress::path(&*path)).serve_boxed(whose);
     let error = error.expect_err("the first listens");
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains("choose another path"), "{error}");
     assert!(asked_at(&path).starts_with("HTTP/1.1 200"));
     drop(server);
-    let again = on_unix(UnixAddress::path(&*path)).serve(whose);
+    let again = on_unix(UnixAddress::path(&*path)).serve_boxed(whose);
     drop(again.expect("it is free again"));
 }
 
@@ -141,7 +142,9 @@ fn of_two_servers_the_second_is_refused_the_socket_of_the_first() {
 #[should_panic(expected = "ask local_addrs")]
 fn a_server_on_unix_sockets_alone_has_no_internet_address() {
     let name = UnixAddress::abstract_name(format!("quoit-{}-alone", process::id()));
-    let server = on_unix(name.clone()).serve(whose).expect("a free name");
+    let server = on_unix(name.clone())
+        .serve_boxed(whose)
+        .expect("a free name");
     assert_eq!(server.local_addrs(), [Address::from(name)]);
     let _ = server.local_addr();
 }
@@ -157,7 +160,7 @@ fn all_cores_serve_a_unix_socket() {
     let counts: Arc<[AtomicU64; 2]> = Arc::default();
     let seen = Arc::clone(&counts);
     let server = on_unix(UnixAddress::path(&*path)).cores(Cores::Count(cores));
-    let server = server.serve(move |request: Request<Incoming>| {
+    let server = server.serve_boxed(move |request: Request<Incoming>| {
         let peer: &Peer = request.extensions().get().expect("of each request");
         seen[peer.core.index()].fetch_add(1, Ordering::Relaxed);
         async { text("well") }
@@ -179,7 +182,7 @@ fn connections_to_a_unix_socket_made_before_the_drain_are_answered() {
     let (tell, told) = mpsc::channel::<()>();
     let (go, gone) = mpsc::channel::<()>();
     let gone = Arc::new(std::sync::Mutex::new(Some(gone)));
-    let server = on_unix(UnixAddress::path(&*path)).serve(move |_| {
+    let server = on_unix(UnixAddress::path(&*path)).serve_boxed(move |_| {
         let (tell, gone) = (tell.clone(), Arc::clone(&gone));
         async move {
             let gone = gone.lock().expect("no panic").take();
@@ -223,7 +226,7 @@ fn a_slow_reader_of_a_unix_socket_is_waited_for_and_a_stalled_one_is_not() {
     let made = Arc::new(AtomicU64::new(0));
     let counts = Arc::clone(&made);
     let server = on_unix(UnixAddress::path(&*path)).stall_timeout(STALL);
-    let server = server.serve(move |_| {
+    let server = server.serve_boxed(move |_| {
         let body = Pieces::new(COUNT).counting(&counts);
         async { Ok::<_, std::convert::Infallible>(Response::new(body)) }
     });
@@ -267,7 +270,7 @@ fn trouble_names_the_peer_of_a_unix_socket() {
             say.send(trouble.to_string()).expect("the test listens");
         }
     });
-    let server = server.serve(|_| async { Err::<Text, _>(io::Error::other("no")) });
+    let server = server.serve_boxed(|_| async { Err::<Text, _>(io::Error::other("no")) });
     let _server = server.expect("a server");
     assert!(asked_at(&path).starts_with("HTTP/1.1 500"));
     assert_eq!(

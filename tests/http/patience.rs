@@ -17,7 +17,7 @@ use quoit::time::{Instant, sleep};
 use quoit_net::http::{Incoming, Server};
 use quoit_net::tcp::TcpOptions;
 use tests::http_client::{Client, pause, until};
-use tests::{Drops, on_ring, reset};
+use tests::{Drops, Serve, on_ring, reset};
 
 use crate::peers::{self, get};
 use crate::support::{LONG, Pieces, at_rest, narrow, one_core, text};
@@ -38,7 +38,7 @@ fn hasty() -> Server {
     let server = one_core()
         .head_timeout(SHORT)
         .idle_timeout(SHORT)
-        .serve(|_| async { text("soon") });
+        .serve_boxed(|_| async { text("soon") });
     server.expect("a server")
 }
 
@@ -156,7 +156,7 @@ fn a_client_of_http_2_that_asks_for_nothing_is_let_go() {
 
 #[test]
 fn a_handler_may_take_longer_than_a_head() {
-    let server = one_core().head_timeout(SHORT).serve(|_| async {
+    let server = one_core().head_timeout(SHORT).serve_boxed(|_| async {
         sleep(SHORT * 2).await?;
         Ok::<_, quoit::Cancelled>(Response::new("at last".to_owned()))
     });
@@ -175,16 +175,17 @@ type Answer = Either<Pieces, Full<Bytes>>;
 /// in `watched` for `/watched`, in `drops` else.
 fn large_and_small(stall: Duration, drops: &Drops, watched: &Drops) -> Server {
     let (drops, watched) = (drops.clone(), watched.clone());
-    let server = one_core().stall_timeout(stall).options(narrow()).serve(
-        move |request: Request<Incoming>| {
+    let server = one_core()
+        .stall_timeout(stall)
+        .options(narrow())
+        .serve_boxed(move |request: Request<Incoming>| {
             let body: Answer = match request.uri().path() {
                 "/" => Either::Right("soon".into()),
                 "/watched" => Either::Left(Pieces::new(LARGE).holding(watched.value())),
                 _ => Either::Left(Pieces::new(LARGE).holding(drops.value())),
             };
             async { Ok::<_, Infallible>(Response::new(body)) }
-        },
-    );
+        });
     server.expect("a server")
 }
 
@@ -236,7 +237,7 @@ fn a_client_that_takes_little_at_a_time_is_not_let_go() {
     let server = one_core()
         .stall_timeout(STALL)
         .options(TcpOptions::new().send_buffer(ROOM))
-        .serve(move |_| {
+        .serve_boxed(move |_| {
             let body = Pieces::new(LARGE).holding(held.value());
             async { Ok::<_, Infallible>(Response::new(body)) }
         });
@@ -317,7 +318,7 @@ fn clients_that_vanish_in_the_middle_of_an_answer_harm_nobody() {
 fn a_client_that_vanishes_in_the_middle_of_its_request_harms_nobody() {
     let collected = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&collected);
-    let server = one_core().serve(move |request: Request<Incoming>| {
+    let server = one_core().serve_boxed(move |request: Request<Incoming>| {
         let count = Arc::clone(&count);
         async move {
             let body = request.into_body().collect().await?;

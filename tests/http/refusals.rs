@@ -11,14 +11,14 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
 use quoit_net::http::{Incoming, Server};
 use tests::http_client::Client;
-use tests::on_ring;
+use tests::{Serve, on_ring};
 
 use crate::peers::{self, get, whole};
 use crate::support::{one_core, text};
 
 /// A server that says which method and path it was asked for.
 fn repeating() -> Server {
-    let server = one_core().serve(|request: Request<Incoming>| async move {
+    let server = one_core().serve_boxed(|request: Request<Incoming>| async move {
         text(format!("{} {}", request.method(), request.uri().path()))
     });
     server.expect("a server")
@@ -69,7 +69,9 @@ fn a_head_past_the_limit_is_answered_with_431() {
 
 #[test]
 fn the_limit_of_a_head_is_what_it_was_set_to() {
-    let server = one_core().max_head(8192).serve(|_| async { text("fits") });
+    let server = one_core()
+        .max_head(8192)
+        .serve_boxed(|_| async { text("fits") });
     let server = server.expect("a server");
     for (size, status) in [(7_000, 200), (9_000, 431)] {
         let mut client = Client::connect(server.local_addr());
@@ -180,7 +182,7 @@ fn a_first_request_may_come_in_any_pieces() {
 
 /// A server whose handler panics, fails, or answers, as the path says.
 fn failing() -> Server {
-    let server = one_core().serve(|request: Request<Incoming>| async move {
+    let server = one_core().serve_boxed(|request: Request<Incoming>| async move {
         match request.uri().path() {
             "/panic" => panic!("a handler panics"),
             "/late" => {
@@ -243,7 +245,7 @@ impl Body for Half {
 
 #[test]
 fn a_body_that_fails_leaves_no_answer_that_looks_whole() {
-    let server = one_core().serve(|_| async {
+    let server = one_core().serve_boxed(|_| async {
         let body = Half(Some(Bytes::from_static(b"half of ")));
         Ok::<_, Infallible>(Response::new(body))
     });

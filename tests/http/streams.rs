@@ -18,7 +18,7 @@ use quoit::{Cancelled, CarriesCancelled, Reason, Scope, spawn, yield_now};
 use quoit_net::http::Server;
 use quoit_net::http::body::{self, Event, EventSender, Sender, StreamBody};
 use tests::http_client::{Client, pause, until};
-use tests::on_ring;
+use tests::{Serve, on_ring};
 
 use crate::peers::{self, get};
 use crate::support::{LONG, at_rest, narrow, one_core};
@@ -45,7 +45,7 @@ fn endless_server() -> (Server, Arc<AtomicU64>, mpsc::Receiver<Reason>) {
     let made = Arc::new(AtomicU64::new(0));
     let (say, said) = mpsc::channel();
     let count = Arc::clone(&made);
-    let server = one_core().options(narrow()).serve(move |_| {
+    let server = one_core().options(narrow()).serve_boxed(move |_| {
         let (count, say) = (Arc::clone(&count), say.clone());
         let body = body::stream(|sender| endless(sender, count, say));
         async { Ok::<_, Infallible>(Response::new(body)) }
@@ -55,7 +55,7 @@ fn endless_server() -> (Server, Arc<AtomicU64>, mpsc::Receiver<Reason>) {
 
 /// A server of this body.
 fn of(make: impl Fn() -> StreamBody + Clone + Send + 'static) -> Server {
-    let server = one_core().on_trouble(|_| {}).serve(move |_| {
+    let server = one_core().on_trouble(|_| {}).serve_boxed(move |_| {
         let body = make();
         async { Ok::<_, Infallible>(Response::new(body)) }
     });
@@ -272,7 +272,7 @@ fn a_server_that_stops_cancels_its_producers() {
 #[test]
 fn a_channel_is_sent_from_anywhere_on_the_core() {
     let (say, said) = mpsc::channel();
-    let server = one_core().serve(move |_| {
+    let server = one_core().serve_boxed(move |_| {
         let (sender, body) = body::channel(2);
         let say = say.clone();
         drop(spawn(async move {
@@ -383,7 +383,7 @@ async fn ticking(sender: EventSender) -> io::Result<()> {
 fn events_are_sent_as_the_standard_says() {
     let server = one_core()
         .on_trouble(|_| {})
-        .serve(|_| async { Ok::<_, Infallible>(body::events(ticking)) });
+        .serve_boxed(|_| async { Ok::<_, Infallible>(body::events(ticking)) });
     let server = server.expect("a server");
     let mut client = Client::connect(server.local_addr());
     client.ask("GET", "/", "");
@@ -400,7 +400,7 @@ fn events_are_sent_as_the_standard_says() {
 
 #[test]
 fn comments_are_signs_of_life() {
-    let server = one_core().serve(|_| async {
+    let server = one_core().serve_boxed(|_| async {
         Ok::<_, Infallible>(body::events(async |sender: EventSender| {
             let often = Duration::from_millis(5);
             sender.while_waiting(often, pending::<()>()).await
@@ -437,8 +437,8 @@ fn a_silent_stream_of_http2_is_not_cut() {
         Ok(peers::whole(answer).await)
     }
     let server = one_core().stall_timeout(PATIENCE).idle_timeout(PATIENCE);
-    let server =
-        server.serve(|_| async { Ok::<_, Infallible>(Response::new(body::stream(after_a_while))) });
+    let server = server
+        .serve_boxed(|_| async { Ok::<_, Infallible>(Response::new(body::stream(after_a_while))) });
     let address = server.as_ref().expect("a server").local_addr();
     let came = on_ring(move |_| asks(address)).expect("not cancelled");
     assert_eq!(came, "a beginning, an end");

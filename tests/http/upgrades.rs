@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use quoit_net::http::{Incoming, Server, Upgraded, upgrade};
 use tests::http_client::Client;
-use tests::on_ring;
+use tests::{Serve, on_ring};
 
 use crate::peers::{self, get};
 use crate::support::{LONG, at_rest, one_core};
@@ -50,7 +50,7 @@ async fn answer(mut request: Request<Incoming>) -> io::Result<Response<String>> 
 const ASKS: &str = "connection: keep-alive, Upgrade\r\nupgrade: echo\r\n";
 
 fn server() -> Server {
-    one_core().serve(answer).expect("a server")
+    one_core().serve_boxed(answer).expect("a server")
 }
 
 fn echoed(client: &mut Client, bytes: &[u8]) {
@@ -182,7 +182,7 @@ fn a_drain_waits_for_an_upgraded_connection_and_cuts_it_in_the_end() {
 #[test]
 fn who_has_upgraded_is_cancelled_as_any_other_task() {
     let (say, said) = mpsc::channel();
-    let server = one_core().serve(move |mut request| {
+    let server = one_core().serve_boxed(move |mut request| {
         let say = say.clone();
         let upgraded = upgrade(&mut request, async move |stream: Upgraded| {
             let error = stream.recv().await.expect_err("nothing comes");
@@ -205,7 +205,7 @@ fn who_has_upgraded_is_cancelled_as_any_other_task() {
 
 #[test]
 fn an_upgrade_works_over_tls() {
-    let server = one_core().tls(server_tls()).serve(answer);
+    let server = one_core().tls(server_tls()).serve_boxed(answer);
     let server = server.expect("a server");
     let address = server.local_addr();
     on_ring(move |_| async move {

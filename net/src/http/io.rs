@@ -181,6 +181,37 @@ impl Io {
         Ok(Upgraded::new(early, carrier))
     }
 
+    /// Ends a connection that nobody needs any more: what was written goes out, then `last`, over TLS
+    /// `close_notify` behind it (RFC 8446, section 6.1), and the end of this side. The peer's side is not waited
+    /// for: whoever has answered does that, by hyper's shutdown.
+    ///
+    /// It may come from another scope than hyper's, which may have been cancelled. A peer that takes nothing holds
+    /// it up: bound it in time.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send(2)` and `shutdown(2)`: the peer may be gone. [`quoit::Cancelled`].
+    pub async fn end(mut self, last: &[u8]) -> io::Result<()> {
+        self.gather_goodbye(last)?;
+        poll_fn(|cx| self.outgoing.borrow_mut().poll_all_sent_after_all(cx)).await?;
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    fn gather_goodbye(&mut self, last: &[u8]) -> io::Result<()> {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let Some(tls) = &mut self.tls else {
+            outgoing.gathered.extend_from_slice(last);
+            return Ok(());
+        };
+        let mut left = last;
+        while !left.is_empty() {
+            let taken = tls.send(left, &mut outgoing.gathered)?;
+            left = &left[taken..];
+        }
+        tls.say_goodbye(&mut outgoing.gathered);
+        Ok(())
+    }
+
     /// Takes from `slices` what there is room for.
     fn gather<'a>(
         &mut self,

@@ -9,6 +9,7 @@
 //!
 //! Invariants:
 //! - At most one send is on its way, so bytes keep their order.
+//! - What a send has failed to take because it was cancelled is gathered again, in its place.
 //! - While none is, what was flushed goes out before the connection's poll is over; while one is, its end
 //!   wakes the connection if anything was gathered behind it.
 
@@ -19,6 +20,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use quoit::CarriesCancelled;
 use quoit::op::{PendingSend, Stream};
 
 use super::activity::Activity;
@@ -159,6 +161,16 @@ impl Outgoing {
         }
     }
 
+    /// Sends all that was gathered, also what a scope has cancelled that is over by now.
+    pub(super) fn poll_all_sent_after_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match ready!(self.poll_all_sent(cx)) {
+                Err(error) if error.cancelled().is_some() && !quoit::is_cancelled() => {}
+                ended => return Poll::Ready(ended),
+            }
+        }
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(sending) = &mut self.sending else {
             return Poll::Ready(());
@@ -189,7 +201,15 @@ impl Outgoing {
                     self.gathered.clear();
                 }
             }
-            Err(error) => self.failed = Some(error),
+            Err(error) => {
+                if error.cancelled().is_some() {
+                    // Nothing of it went out: it comes first, if anybody goes on outside of that scope.
+                    let mut unsent = buf;
+                    unsent.append(&mut self.gathered);
+                    self.gathered = unsent;
+                }
+                self.failed = Some(error);
+            }
         }
         Poll::Ready(())
     }

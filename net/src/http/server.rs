@@ -92,6 +92,7 @@ pub struct Builder<A> {
     address: A,
     also: Vec<Named>,
     cores: Cores,
+    spin_before_park: Duration,
     limits: Limits,
     options: Options,
     tls: Option<ServerTls>,
@@ -110,6 +111,7 @@ impl Server {
             address,
             also: Vec::new(),
             cores: Cores::All,
+            spin_before_park: Duration::ZERO,
             limits: Limits::default(),
             options: Options::default(),
             tls: None,
@@ -261,6 +263,14 @@ impl<A: Listen> Builder<A> {
     #[must_use]
     pub fn cores(mut self, cores: Cores) -> Self {
         self.cores = cores;
+        self
+    }
+
+    /// For how long a core with nothing to do looks on before it parks; see
+    /// [`quoit::Builder::spin_before_park`]. Default zero.
+    #[must_use]
+    pub fn spin_before_park(mut self, limit: Duration) -> Self {
+        self.spin_before_park = limit;
         self
     }
 
@@ -460,7 +470,10 @@ impl<A: Listen> Builder<A> {
             let what = "max_connections is 0: a server needs room for one connection at least";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        let runtime = Runtime::builder().cores(self.cores).build()?;
+        let runtime = Runtime::builder()
+            .cores(self.cores)
+            .spin_before_park(self.spin_before_park)
+            .build()?;
         let tls = self.tls.map(|tls| tls.protocols(&connection::OFFERED));
         let tls = tls.transpose()?;
         let cores = runtime.handle();
