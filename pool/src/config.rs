@@ -136,7 +136,7 @@ impl<S: Sessions> Builder<S> {
     /// How long closing a session may take. 5 seconds: up to half of it for calls that are running to end, a
     /// quarter more for them to end once they are cancelled, and what is left for [`Sessions::close`], which is
     /// cancelled then. A call that does not end, since nobody polls it any more or it is shielded, is not waited
-    /// for: the session is not closed then, but dropped with that call.
+    /// for: the session is not closed then, but [abandoned](Sessions::abandon), and dropped with that call.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.times.grace = grace;
         self

@@ -121,7 +121,7 @@ pub enum CallError {
     Closed,
     /// The task that owned the session panicked, with this in words.
     OwnerPanicked(String),
-    /// The session's core has ended.
+    /// The session's core shuts down, or has ended.
     CoreGone,
     /// The session lives on another core: [`Lease::call`](crate::Lease::call) reaches it there.
     Elsewhere,
@@ -138,7 +138,9 @@ impl fmt::Display for CallError {
                 f,
                 "the task that owned the session panicked, lease another: {text}"
             ),
-            Self::CoreGone => f.write_str("the session's core has ended: lease another"),
+            Self::CoreGone => {
+                f.write_str("the session's core shuts down, or has ended: lease another")
+            }
             Self::Elsewhere => {
                 f.write_str("the session lives on another core, where `call` reaches it")
             }

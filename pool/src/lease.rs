@@ -141,6 +141,11 @@ impl<S: Sessions> Lease<S> {
         let entry = self.entry;
         self.registry.step(|state, _| state.proved(entry));
     }
+
+    /// Returns whether somebody has closed the session, which has not ended for another reason.
+    pub(crate) fn was_closed(&self) -> bool {
+        self.line.is_stopped() && self.line.fate() == CallError::Closed
+    }
 }
 
 impl<S: Sessions> Drop for Lease<S> {

@@ -158,6 +158,7 @@ async fn keep<S: Sessions>(life: &Life<S>, line: &Line, home: &Home<S::Session>)
             return Poll::Ready(());
         }
         if shutdown.as_mut().poll(cx).is_ready() {
+            line.note_fate(CallError::CoreGone);
             registry.step(|state, now| state.take_out(entry, End::Shutdown, now));
             return Poll::Ready(());
         }
@@ -205,12 +206,19 @@ async fn end<S: Sessions>(life: &mut Life<S>, home: Rc<Home<S::Session>>, key: &
         let cancelled = until(begun + grace / 4 * 3);
         let _: Result<Option<()>, Cancelled> = cancelled.run(home.quiet()).await;
     }
-    // A call that is still there drops the session when it ends, or keeps it for ever if it was leaked.
-    if let Ok(session) = home.take() {
-        let goodbye = until(begun + grace);
-        // It has ended, by itself or because its time was over; a panic in it is a task's, and told as such.
-        let _: Result<Option<()>, Cancelled> = goodbye.run(sessions.close(key, session)).await;
-    }
+    let goodbye = until(begun + grace);
+    // It has ended, by itself or because its time was over; a panic in it is a task's, and told as such.
+    let _: Result<Option<()>, Cancelled> = match home.take() {
+        Ok(session) => goodbye.run(sessions.close(key, session)).await,
+        // A call that is still there drops the session when it ends, or keeps it for ever if it was leaked.
+        Err(home) => {
+            let abandoning = async {
+                sessions.abandon(key, home.session()).await;
+                Ok(())
+            };
+            goodbye.run(abandoning).await
+        }
+    };
 }
 
 /// Runs the user's code; a panic in it comes back.

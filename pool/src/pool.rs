@@ -59,6 +59,15 @@ pub trait Sessions: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Ends a session that cannot be closed, since a call on it did not end in time: nobody polls that any more,
+    /// or it is shielded. Without this, the session is dropped with that call, whenever that is.
+    ///
+    /// It runs where [`close`](Sessions::close) would have, with what is left of the grace period.
+    fn abandon(&self, key: &Key, session: &Self::Session) -> impl Future<Output = ()> {
+        let _ = (key, session);
+        async {}
+    }
+
     /// Ends when the session's peer has gone: nobody leases it then. Dropped when the session is to end.
     /// Without this, nobody looks.
     fn gone(&self, session: &Self::Session) -> impl Future<Output = ()> {
@@ -218,6 +227,10 @@ impl<S: Sessions> SessionPool<S> {
                 lease.prove();
                 return Ok(lease);
             }
+            if lease.was_closed() {
+                // Whoever closed it wants no other that was asked for before.
+                return Err(LeaseError::Closed);
+            }
             lease.retire();
         }
     }
@@ -245,10 +258,11 @@ impl<S: Sessions> SessionPool<S> {
     ) -> Result<(Lease<S>, bool), LeaseError<S::Error>> {
         let registry = self.registry();
         let here = CoreId::current().expect("a session is leased on a core: call this from a task");
-        let place = registry.place_of(here);
-        let decision = registry.step(|state, now| state.lease(key, mode, place, now));
+        let (decision, line, place) = registry.lease(key, mode, here);
         let ticket = match decision {
-            Decision::Leased(entry, is_checked) => return Ok((self.loan(entry, key), is_checked)),
+            Decision::Leased(entry, is_checked) => {
+                return Ok((self.loan(entry, key, line), is_checked));
+            }
             Decision::Wait(ticket) => Ticket {
                 registry,
                 id: Some(ticket),
@@ -290,7 +304,10 @@ impl<S: Sessions> SessionPool<S> {
                 Outcome::Appointed(entry) => {
                     owner::start(self.registry(), entry, key.clone(), place);
                 }
-                Outcome::Granted(entry) => return Ok(self.loan(entry, key)),
+                Outcome::Granted(entry) => {
+                    let line = self.registry().line(entry);
+                    return Ok(self.loan(entry, key, line));
+                }
                 Outcome::Failed(failure) => {
                     return Err(match failure {
                         Failure::Error(error) => LeaseError::Open(error),
@@ -304,10 +321,10 @@ impl<S: Sessions> SessionPool<S> {
         }
     }
 
-    fn loan(&self, entry: EntryId, key: &Key) -> Lease<S> {
+    fn loan(&self, entry: EntryId, key: &Key, line: Option<Arc<Line>>) -> Lease<S> {
         let registry = self.registry();
         // An owner that has ended since then has left its lease without anything behind it.
-        let line = registry.line(entry).unwrap_or_else(|| {
+        let line = line.unwrap_or_else(|| {
             let here = CoreId::current().expect("a session is leased on a core");
             Arc::new(Line::new(here))
         });

@@ -14,7 +14,7 @@ use quoit::{CancelHandle, Cancelled, CoreId, run_until_cancelled};
 
 use crate::config::{Limits, Times};
 use crate::figures::PoolMetrics;
-use crate::state::{Effect, EntryId, Outcome, Place, Selection, State, TicketId};
+use crate::state::{Decision, Effect, EntryId, Mode, Outcome, Place, Selection, State, TicketId};
 use crate::{CallError, Key, Sessions};
 
 /// Names a pool, in the life of the process.
@@ -37,6 +37,17 @@ struct Inside<E> {
     cores: Vec<CoreId>,
     /// Who waits until entries have gone.
     closers: Vec<Waker>,
+}
+
+impl<E> Inside<E> {
+    /// Returns what stands for a core in the registry.
+    fn place_of(&mut self, core: CoreId) -> Place {
+        let known = self.cores.iter().position(|other| *other == core);
+        Place(known.unwrap_or_else(|| {
+            self.cores.push(core);
+            self.cores.len() - 1
+        }))
+    }
 }
 
 impl<S: Sessions> Registry<S> {
@@ -63,15 +74,33 @@ impl<S: Sessions> Registry<S> {
 
     /// Takes a step, and then does what it wants done.
     pub(crate) fn step<R>(&self, step: impl FnOnce(&mut State<S::Error>, Instant) -> R) -> R {
+        self.change(|inside| step(&mut inside.state, Instant::now()))
+    }
+
+    /// Decides about a caller on this core: what becomes of it, the line to the owner if it has a lease, and
+    /// what stands for its core.
+    pub(crate) fn lease(
+        &self,
+        key: &Key,
+        mode: Mode,
+        core: CoreId,
+    ) -> (Decision<S::Error>, Option<Arc<Line>>, Place) {
+        self.change(|inside| {
+            let place = inside.place_of(core);
+            let decision = inside.state.lease(key, mode, place, Instant::now());
+            let line = match &decision {
+                Decision::Leased(entry, _) => inside.owners.get(entry).cloned(),
+                _ => None,
+            };
+            (decision, line, place)
+        })
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Inside<S::Error>) -> R) -> R {
         let mut inside = self.lock();
-        let result = step(&mut inside.state, Instant::now());
+        let result = change(&mut inside);
         let effects = inside.state.take_effects();
         let discarded = inside.state.take_discarded();
-        if effects.is_empty() {
-            drop(inside);
-            drop(discarded);
-            return result;
-        }
         let mut wakers = Vec::new();
         let mut stopped = Vec::new();
         for effect in effects {
@@ -113,16 +142,6 @@ impl<S: Sessions> Registry<S> {
         let waker = self.lock().callers.remove(&ticket);
         drop(waker);
         self.step(|state, now| state.leave(ticket, now));
-    }
-
-    /// Returns what stands for a core in the registry.
-    pub(crate) fn place_of(&self, core: CoreId) -> Place {
-        let cores = &mut self.lock().cores;
-        let known = cores.iter().position(|other| *other == core);
-        Place(known.unwrap_or_else(|| {
-            cores.push(core);
-            cores.len() - 1
-        }))
     }
 
     /// Makes the line to an owner that is about to start on this core; `None` if its opening was closed

@@ -2,20 +2,18 @@
 //!
 //! Tests that kill a host run themselves again, as the host.
 
-use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
-use std::process::{self, Command as StdCommand};
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use quoit::process::{Command, Ending, Stdio};
 use quoit::time::Instant;
 use quoit::{CoreMetrics, Cores, Runtime, Scope};
-use tests::{children, descriptors, gauges, in_child, on_ring, poll_once, runs, stat};
-
-/// Says that a test's process is the host that will be killed.
-const HOST: &str = "QUOIT_TEST_HOST";
+use tests::{
+    Host, children, descriptors, gauges, in_child, is_host, kill_hosts, on_ring, poll_once, runs,
+    stat,
+};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -60,55 +58,6 @@ fn host() {
     .expect("a core");
 }
 
-/// Starts this test once more, as a host, and reads so many numbers from what it says.
-fn start_host(test: &str, numbers: usize) -> (process::Child, Vec<u32>) {
-    let mut host = StdCommand::new(env::current_exe().expect("this program has a path"))
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(HOST, test)
-        .stdout(process::Stdio::piped())
-        .spawn()
-        .expect("it is there");
-    let said = BufReader::new(host.stdout.take().expect("it is piped"));
-    let mut pids = Vec::new();
-    for line in said.lines() {
-        let line = line.expect("text");
-        if let Some((_, pid)) = line.rsplit_once("pid ") {
-            pids.push(pid.parse().expect("a number"));
-        }
-        if pids.len() == numbers {
-            break;
-        }
-    }
-    if pids.len() < numbers {
-        let status = host.wait().expect("it is ours");
-        panic!("the host of {test} has ended, {status}; it said {pids:?}");
-    }
-    (host, pids)
-}
-
-fn is_host(test: &str) -> bool {
-    env::var(HOST).is_ok_and(|name| name == test)
-}
-
-/// Kills a host, and returns how long anything of it has lived after that.
-fn kill(mut host: process::Child, pids: &[u32]) -> Duration {
-    let killed = Instant::now();
-    host.kill().expect("it lives");
-    host.wait().expect("it is ours");
-    let host_was_gone = Instant::now();
-    loop {
-        let left: Vec<_> = pids.iter().filter(|&&pid| runs(pid)).collect();
-        if left.is_empty() {
-            return killed.elapsed();
-        }
-        assert!(
-            host_was_gone.elapsed() < Duration::from_secs(30),
-            "{left:?} of {pids:?} are left"
-        );
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn nothing_outlives_a_host_that_was_killed() {
     let test = "processes::nothing_outlives_a_host_that_was_killed";
@@ -116,18 +65,7 @@ fn nothing_outlives_a_host_that_was_killed() {
         return host();
     }
     let _quiet = CROWDED.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut lives: Vec<Duration> = Vec::new();
-    for _ in 0..ROUNDS {
-        let (host, pids) = start_host(test, NUMBERS);
-        for &pid in &pids {
-            assert!(runs(pid), "{pid} has not waited for the end of its host");
-        }
-        lives.push(kill(host, &pids));
-    }
-    lives.sort();
-    let _ = writeln!(std::io::stderr(), "the last of a host lived for {lives:?}");
-    // What is promised is a second; a machine that does much else may take longer now and then.
-    assert!(lives[ROUNDS / 4] < Duration::from_secs(1), "{lives:?}");
+    kill_hosts(test, ROUNDS, NUMBERS);
 }
 
 #[test]
@@ -156,7 +94,9 @@ fn host_that_is_killed_while_it_starts_children_leaves_none() {
     }
     let _crowd = CROWDED.lock().unwrap_or_else(PoisonError::into_inner);
     for round in 0..ROUNDS {
-        let (host, pids) = start_host(test, 1 + round * 3);
+        let mut host = Host::start(test, 1 + round * 3);
+        // What the mark finds is looked for.
+        let pids = std::mem::take(&mut host.pids);
         let mark = loop {
             assert!(runs(pids[0]), "it waits to be killed");
             // While a shell becomes another program, nothing can be read.
@@ -164,7 +104,7 @@ fn host_that_is_killed_while_it_starts_children_leaves_none() {
                 break mark;
             }
         };
-        kill(host, &[]);
+        host.kill();
         until_none_is_left(&mark);
     }
 }
@@ -269,7 +209,7 @@ fn guardian_that_was_killed_is_replaced_and_knows_them_all() {
                 .expect("it is there");
             let guardian = children().into_iter().find(|&pid| pid != first.id());
             let guardian = guardian.expect("there is one");
-            StdCommand::new("kill")
+            std::process::Command::new("kill")
                 .arg("-KILL")
                 .arg(guardian.to_string())
                 .status()
@@ -285,8 +225,7 @@ fn guardian_that_was_killed_is_replaced_and_knows_them_all() {
         })
         .expect("a core");
     }
-    let (host, pids) = start_host(test, 2);
-    kill(host, &pids);
+    Host::start(test, 2).kill();
 }
 
 #[test]

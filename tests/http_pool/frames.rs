@@ -231,6 +231,18 @@ impl Frames {
         }
     }
 
+    /// Waits until the client has closed the connection; returns with which code it went away, if it said that,
+    /// and whether the [stream](Peer::farewell) was ended as well.
+    pub(crate) async fn farewell(mut self) -> (Option<u32>, bool) {
+        while let Some(frame) = self.any().await {
+            if frame.kind == GOAWAY {
+                let code = frame.payload[4..8].try_into().expect("four bytes");
+                return (Some(u32::from_be_bytes(code)), self.peer.farewell().await);
+            }
+        }
+        (None, self.peer.farewell().await)
+    }
+
     /// Waits until the client has closed the connection.
     pub(crate) async fn end(self) {
         self.peer.end().await;

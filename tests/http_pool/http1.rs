@@ -12,7 +12,7 @@ use quoit_pool::http::{Body, Error};
 use tests::{Kernel, conform, descriptors, in_child, listening, on_ring};
 
 use crate::peer::{Host, end_of};
-use crate::{close, patient, text, until};
+use crate::{alone, close, patient, text, until};
 
 #[test]
 fn p040_two_requests_in_turn_share_a_connection() {
@@ -29,6 +29,26 @@ fn p040_two_requests_in_turn_share_a_connection() {
         }
         let counts = client.pool().counts();
         assert_eq!((counts.connects, counts.reuses), (1, 4), "{counts:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// Whoever has read an answer gives its connection back with that: nothing else has to run first, so the next
+/// request need not wait for it, nor connect.
+#[test]
+fn p040_a_connection_is_free_as_soon_as_its_answer_was_read() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| peer.count());
+        let client = patient().build().expect("a client");
+        for number in 0..3 {
+            let answer = text(&client, &url).await.expect("an answer");
+            assert_eq!(answer, number.to_string());
+            let counts = client.pool().counts();
+            assert_eq!((counts.idle, counts.connections), (1, 1), "{counts:?}");
+        }
         close(client).await;
         end_of(serving).await;
     });
@@ -314,6 +334,7 @@ fn a_pool_that_is_dropped_closes_its_connections() {
         text(&client, &url).await.expect("an answer");
         drop(client);
         serving.await.expect("the connection ends");
+        alone().await;
     });
 }
 
@@ -454,4 +475,162 @@ impl http_body::Body for Panics {
     ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, std::io::Error>>> {
         panic!("as it should")
     }
+}
+
+/// The answer was read to its end, and the body of its request goes on: that may take long, and nobody waits for it.
+#[test]
+fn a_connection_whose_request_goes_on_holds_nobody_up() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|number, mut peer| async move {
+            if number > 0 {
+                return peer.count().await;
+            }
+            peer.head().await;
+            peer.answer("early").await;
+            peer.end().await;
+        });
+        let client = patient().pool_timeout(Duration::from_secs(30)).build();
+        let client = client.expect("a client");
+        let (sender, pieces) = body::channel(1);
+        let mut early = client.post(&url).body(pieces).send().await.expect("a head");
+        while early.chunk().await.expect("a piece").is_some() {}
+        assert_eq!(text(&client, &url).await.expect("an answer"), "0");
+        drop((sender, early));
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
+fn a_body_that_others_read_has_the_time_of_its_request() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            peer.head().await;
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+                .await;
+            peer.end().await;
+        });
+        let client = patient().build().expect("a client");
+        let request = client.get(&url).timeout(Duration::from_millis(200));
+        let mut body = request.send().await.expect("a head").into_body();
+        let failed = loop {
+            let frame = std::future::poll_fn(|cx| {
+                http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)
+            });
+            match frame.await.expect("it does not end well") {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(failed, Error::TimedOut), "{failed:?}");
+        until(|| client.pool().counts().connections == 0).await;
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// More than was asked for: nobody takes it for the answer to the next request.
+#[test]
+fn what_a_server_says_unasked_is_no_answer() {
+    let table = [
+        ("GET", "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nasked"),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\naskedHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong",
+        ),
+        (
+            "GET",
+            "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong",
+        ),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong",
+        ),
+        // It answers as if it had been asked for a body.
+        ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong"),
+    ];
+    conform(move |_| async move {
+        for (method, first) in table {
+            for is_read in [true, false] {
+                let host = Host::new();
+                let url = host.url();
+                let serving = host.serve(move |number, mut peer| async move {
+                    if number > 0 {
+                        return peer.count().await;
+                    }
+                    peer.head().await;
+                    peer.say(first).await;
+                    peer.end().await;
+                });
+                let client = patient().build().expect("a client");
+                let method = http::Method::from_bytes(method.as_bytes()).expect("one");
+                let answer = client.request(method, &url).send().await.expect("a head");
+                if is_read {
+                    answer.bytes().await.expect("all of it");
+                } else {
+                    drop(answer);
+                }
+                // Short answers may come in pieces: then the rest is there when the next is asked.
+                until(|| client.pool().counts().connections == 0).await;
+                assert_eq!(
+                    text(&client, &url).await.expect("an answer"),
+                    "0",
+                    "{first}"
+                );
+                close(client).await;
+                end_of(serving).await;
+            }
+        }
+    });
+}
+
+/// A body that says how long it is, and not that it has ended.
+struct Exact(Option<bytes::Bytes>);
+
+impl http_body::Body for Exact {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(self.0.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+#[test]
+fn a_body_of_known_length_that_does_not_say_its_end_costs_no_connection() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            while let Some(head) = peer.head().await {
+                assert!(head.contains("content-length: 4"), "{head}");
+                peer.exactly(4).await.expect("its body");
+                peer.answer("taken").await;
+            }
+        });
+        let client = patient().build().expect("a client");
+        for is_read in [true, false, true] {
+            let body = Body::new(Exact(Some(bytes::Bytes::from_static(b"body"))));
+            let answer = client.post(&url).body(body).send().await.expect("a head");
+            if is_read {
+                assert_eq!(answer.text().await.expect("all of it"), "taken");
+            }
+        }
+        if Kernel::here().counts_exactly() {
+            assert_eq!(client.pool().counts().connects, 1);
+        }
+        close(client).await;
+        end_of(serving).await;
+    });
 }

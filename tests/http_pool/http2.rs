@@ -9,7 +9,7 @@ use http::Version;
 use quoit::{JoinHandle, Scope, spawn};
 use quoit_net::http::body;
 use quoit_pool::http::{Client, Error};
-use tests::{bytes, conform};
+use tests::{bytes, conform, gauges};
 
 use crate::frames::{CANCEL, DATA, ENHANCE_YOUR_CALM, Frames, HEADERS, REFUSED_STREAM, RST_STREAM};
 use crate::peer::{Host, end_of, trusting};
@@ -73,6 +73,33 @@ fn p041_a_hundred_requests_at_once_share_one_connection_within_its_limit() {
         let counts = client.pool().counts();
         assert_eq!((counts.connects, counts.reuses), (1, 99), "{counts:?}");
         assert_eq!(most.get(), 10);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// The peer says how many streams there may be when nobody waits for that, and then nothing more.
+#[test]
+fn p041_a_request_beside_one_that_takes_long_does_not_wait_for_it() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let mut frames = Frames::greet(peer, 10).await.expect("a preface");
+            let long = frames.request().await.expect("a request");
+            frames.head(long).await;
+            let other = frames.request().await.expect("another");
+            frames.answer(other, "done").await;
+            frames.end().await;
+        });
+        let client = prior();
+        let long = client.get(&url).send().await.expect("a head");
+        // All that the peer has said was heard, and the connection is asleep.
+        let handle = quoit::Handle::current().expect("on a core");
+        gauges(&handle).await;
+        assert_eq!(text(&client, &url).await.expect("an answer"), "done");
+        assert_eq!(client.pool().counts().connects, 1);
+        drop(long);
         close(client).await;
         end_of(serving).await;
     });
@@ -558,6 +585,87 @@ fn a_body_goes_out_in_pieces_and_its_length_is_kept() {
         );
         making.await.expect("it ends");
         close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// The peer allows more streams while nobody waits for one: whoever comes next is not to wait for the first to end.
+#[test]
+fn p047_a_limit_that_was_raised_while_nobody_waited_counts() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let is_allowed = Rc::new(Cell::new(false));
+        let noted = Rc::clone(&is_allowed);
+        let serving = host.serve(move |_, peer| {
+            let is_allowed = Rc::clone(&noted);
+            async move {
+                let mut frames = Frames::greet(peer, 1).await.expect("a preface");
+                let first = frames.request().await.expect("a request");
+                assert_eq!(frames.requests_beyond().await, 0);
+                frames.allow(100).await;
+                // The client has answered what came after that.
+                assert_eq!(frames.requests_beyond().await, 0);
+                is_allowed.set(true);
+                let second = frames.request().await.expect("another request");
+                frames.answer(second, "second").await;
+                frames.answer(first, "first").await;
+                frames.end().await;
+            }
+        });
+        let builder = patient().http2_prior_knowledge();
+        let client = builder.pool_timeout(Duration::from_secs(30)).build();
+        let client = client.expect("a client");
+        let first = ask(&client, &url, 1);
+        until(|| is_allowed.get()).await;
+        assert_eq!(text(&client, &url).await.expect("an answer"), "second");
+        for asking in first {
+            asking.await.expect("no panic").expect("an answer");
+        }
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// The answer was read to its end, and the body of its request goes on: the connection is not idle.
+#[test]
+fn p043_a_connection_is_active_until_the_body_of_its_request_was_sent() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let heard = Rc::new(Cell::new(0));
+        let noted = Rc::clone(&heard);
+        let serving = host.serve(move |_, peer| {
+            let heard = Rc::clone(&noted);
+            async move {
+                let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+                let stream = frames.request().await.expect("a request");
+                frames.answer(stream, "early").await;
+                while let Some(frame) = frames.next().await {
+                    if frame.kind == DATA {
+                        heard.set(heard.get() + frame.payload.len());
+                    }
+                    if frame.kind == RST_STREAM || frame.ends_stream() {
+                        break;
+                    }
+                }
+                frames.end().await;
+            }
+        });
+        let builder = patient().http2_prior_knowledge();
+        let client = builder.idle_timeout(Duration::ZERO).build();
+        let client = client.expect("a client");
+        let (sender, pieces) = body::channel(1);
+        let mut early = client.post(&url).body(pieces).send().await.expect("a head");
+        while early.chunk().await.expect("a piece").is_some() {}
+        for sent in 1..=3 {
+            sender.send(bytes(1_000, 1)).await.expect("it is wanted");
+            until(|| heard.get() == sent * 1_000).await;
+        }
+        drop(sender);
+        drop(early);
+        until(|| client.pool().counts().connections == 0).await;
+        assert_eq!(client.pool().counts().expiries, 1);
         end_of(serving).await;
     });
 }

@@ -6,10 +6,12 @@
 mod cancels;
 mod errors;
 mod frames;
+mod goodbyes;
 mod http1;
 mod http2;
 mod limits;
 mod node;
+mod nonsense;
 mod peer;
 mod serving;
 mod storms;
@@ -39,6 +41,12 @@ pub(crate) async fn text(client: &Client, url: &str) -> Result<String, Error> {
 pub(crate) async fn close(client: Client) {
     client.pool().close().await.expect("nobody cancels");
     assert_eq!(client.pool().counts().connections, 0);
+}
+
+/// Waits until the caller is the only task of its core: nobody else waits for a pool that was dropped.
+pub(crate) async fn alone() {
+    let handle = quoit::Handle::current().expect("on a core");
+    while tests::gauges(&handle).await.tasks > 1 {}
 }
 
 /// Lets other tasks of the core go on until this is so: half a minute at most, which is long also for a

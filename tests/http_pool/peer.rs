@@ -197,6 +197,23 @@ impl Peer {
         }
     }
 
+    /// Waits until the client has closed the connection; returns whether it has said so: over TLS by
+    /// `close_notify`, else by an end that is no reset.
+    pub(crate) async fn farewell(self) -> bool {
+        loop {
+            match &self.wire {
+                Wire::Plain(stream) => match stream.recv().await {
+                    Ok(Some(_)) => {}
+                    ended => return ended.is_ok(),
+                },
+                Wire::Encrypted(stream) => match stream.recv().await {
+                    Ok(bytes) if !bytes.is_empty() => {}
+                    ended => return ended.is_ok(),
+                },
+            }
+        }
+    }
+
     /// Answers every request with its number on this connection, from 0.
     pub(crate) async fn count(mut self) {
         let mut number = 0;

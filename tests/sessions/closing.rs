@@ -276,3 +276,36 @@ fn a_call_that_nobody_polls_is_not_waited_for_beyond_the_grace_period() {
         assert_eq!(seen.dropped(), 1);
     });
 }
+
+/// The caller that looks whether a session is fit finds that it is not, and all were closed meanwhile.
+#[test]
+fn p009_a_session_that_is_looked_at_while_all_are_closed_is_not_opened_anew() {
+    for far in [false, true] {
+        conform_on(2, move |handle| async move {
+            let (pool, seen) = pool_of(|builder| builder.check_after(Duration::ZERO));
+            let key = Key::new("any", "one");
+            let lease = pool.lease(&key).await.expect("one");
+            let unfit = lease.call_here(async |session| {
+                session.fit.set(Some(false));
+                Ok::<_, CallError>(())
+            });
+            unfit.await.expect("it is open");
+            drop(lease);
+            let leasing = {
+                let (pool, core) = (pool.clone(), handle.cores()[usize::from(far)]);
+                spawn(on(core, move || async move {
+                    let leased = pool.lease(&key).await;
+                    Ok::<_, std::io::Error>(leased.map(drop))
+                }))
+            };
+            while pool.metrics().leases == 0 {
+                quoit::yield_uncancellable().await;
+            }
+            assert_eq!(pool.close_all().await, Ok(1));
+            let leased = leasing.await.expect("no panic").expect("nobody cancels");
+            assert!(matches!(leased, Err(LeaseError::Closed)), "{leased:?}");
+            assert!(pool.keys().is_empty());
+            assert_eq!((seen.opened(), seen.closed()), (1, 1));
+        });
+    }
+}

@@ -1,6 +1,6 @@
 //! Random programs: tasks of two cores lease, call, give up, close; servers are slow, fail, go, panic and
 //! linger. Whatever happens, no call meets a session that is closed or that somebody else has alone, every
-//! session is closed by its owner, once, and at the end the cores are quiet.
+//! session is closed by its owner, once, or abandoned with a call that does not end in time, and at the end the cores are quiet.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -34,6 +34,7 @@ async fn a_moment() -> io::Result<()> {
 struct Book {
     opened: AtomicU64,
     closed: AtomicU64,
+    abandoned: AtomicU64,
     dropped: AtomicU64,
     calls: AtomicU64,
     failures: AtomicU64,
@@ -109,6 +110,11 @@ impl Sessions for Moody {
         self.book.closed.fetch_add(1, Ordering::Relaxed);
         let lingers = below(4);
         sleep(Duration::from_micros(lingers * 700)).await
+    }
+
+    async fn abandon(&self, _: &Key, session: &Session) {
+        assert!(!session.closing.replace(true), "closed and abandoned");
+        self.book.abandoned.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn gone(&self, _: &Session) {
@@ -215,7 +221,8 @@ async fn tasks_of_a_core(pool: SessionPool<Moody>, book: Arc<Book>) -> io::Resul
 fn random_programs_leave_no_session_behind() {
     let (opened, calls) = (AtomicU64::new(0), AtomicU64::new(0));
     for_seeds(0..150, |sim| {
-        let faults = match sim.seed() % 2 {
+        let sim_seed = sim.seed();
+        let faults = match sim_seed % 2 {
             0 => Faults::none(),
             _ => Faults::benign(),
         };
@@ -250,13 +257,7 @@ fn random_programs_leave_no_session_behind() {
                 let metrics = pool.metrics();
                 assert_eq!((metrics.leases, metrics.waiting), (0, 0), "{metrics:?}");
                 match below(2) {
-                    0 => {
-                        // Nobody waits for the owners but the clock.
-                        drop(pool);
-                        sleep(Duration::from_millis(20))
-                            .await
-                            .expect("nobody cancels");
-                    }
+                    0 => drop(pool),
                     _ => {
                         pool.close_all().await.expect("nobody cancels");
                         assert_eq!(pool.metrics().sessions, 0);
@@ -269,9 +270,12 @@ fn random_programs_leave_no_session_behind() {
                 rest.await.expect("nobody cancels");
             });
         });
-        let [opened_now, closed, dropped] =
-            [&book.opened, &book.closed, &book.dropped].map(|count| count.load(Ordering::Relaxed));
-        assert_eq!((closed, dropped), (opened_now, opened_now));
+        let [opened_now, closed, abandoned, dropped] =
+            [&book.opened, &book.closed, &book.abandoned, &book.dropped]
+                .map(|count| count.load(Ordering::Relaxed));
+        assert_eq!((closed + abandoned, dropped), (opened_now, opened_now));
+        // A core that a bad day holds up may take longer to end its calls than the grace period allows.
+        assert!(abandoned == 0 || sim_seed % 2 == 1, "{abandoned}");
         opened.fetch_add(opened_now, Ordering::Relaxed);
         calls.fetch_add(book.calls.load(Ordering::Relaxed), Ordering::Relaxed);
     });

@@ -18,7 +18,7 @@ use quoit_pool::stdio::{
     CancelWord, Ended, Framing, Peer, RpcConfig, RpcError, RpcSession, SessionError, Why,
 };
 use serde_json::{Value, json};
-use tests::{exists, in_child, poll_once, quietly, resident_kib};
+use tests::{exists, in_child, one_core, poll_once, quietly, quietly_of, resident_kib};
 
 /// Longer than anything takes that ends.
 const LONG: Duration = Duration::from_secs(30);
@@ -555,5 +555,104 @@ fn program_that_is_not_there_is_no_session() {
             panic!("{error:?}");
         };
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    });
+}
+
+/// A child counts its requests by ids of its own: that two have the same is no way around the limit.
+#[test]
+fn p024_requests_of_one_id_count_each() {
+    quietly(|_| async {
+        let script = r#"
+            read -r never
+            for round in 1 2 3 4 5; do
+                for n in 1 2 3; do
+                    echo '{"jsonrpc":"2.0","id":"x","method":"waits"}'
+                done
+                echo '{"jsonrpc":"2.0","id":"x","method":"known"}'
+                read -r answer
+            done
+        "#;
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let config = RpcConfig::default().asks(6);
+        let session = RpcSession::start(&command, config, Listener::default()).await;
+        let session = session.expect("it starts");
+        let ended = ended(session.call("never", Value::Null).await);
+        assert!(matches!(ended.why, Why::AsksTooMuch(6)), "{ended}");
+        close(session).await;
+    });
+}
+
+#[test]
+fn scope_in_which_a_session_is_dropped_ends_after_its_child() {
+    quietly(|_| async {
+        let scope = Scope::new();
+        let dropped = scope.run(async {
+            let session = start(&scripted(&[])).await;
+            Ok::<_, SessionError>(session.pid())
+        });
+        let pid = dropped.await.expect("no failure").expect("nobody cancels");
+        assert!(!exists(pid), "{pid} was not reaped");
+        // Cancelled in the middle of its life as well.
+        let pid = Cell::new(0);
+        let scope = Scope::new().timeout(Duration::from_millis(20));
+        let cancelled = scope.run(async {
+            let session = start(&scripted(&[])).await;
+            pid.set(session.pid());
+            session.call("never", Value::Null).await
+        });
+        assert!(matches!(cancelled.await, Ok(None)));
+        assert!(!exists(pid.get()), "{} was not reaped", pid.get());
+    });
+}
+
+#[test]
+fn start_that_is_cancelled_in_line_for_a_thread_starts_nothing_and_says_so() {
+    quietly_of(one_core().blocking_threads(1), |_| async {
+        let (sender, told) = std::sync::mpsc::channel();
+        let busy = spawn(quoit::blocking::run(move |_| told.recv()));
+        quoit::yield_uncancellable().await;
+        let scope = Scope::new().timeout(Duration::from_millis(20));
+        let started = scope.run(async {
+            let started = RpcSession::start(&scripted(&[]), RpcConfig::default(), ()).await;
+            assert!(
+                matches!(started, Err(SessionError::Cancelled(_))),
+                "{started:?}"
+            );
+            Ok::<_, SessionError>(())
+        });
+        assert!(matches!(started.await, Ok(Some(()))));
+        sender.send(()).expect("the job waits");
+        let done = busy.await.expect("no panic").expect("it was let go");
+        done.expect("it was told");
+    });
+}
+
+/// Drops its own session when it is asked for something.
+#[derive(Default)]
+struct Quitter(RefCell<Option<RpcSession>>);
+
+impl Peer for Quitter {
+    async fn request(&self, _: &str, _: Value) -> Result<Value, RpcError> {
+        drop(self.0.take());
+        Ok(Value::Null)
+    }
+}
+
+#[test]
+fn handler_may_drop_its_own_session() {
+    quietly(|_| async {
+        let mut command = Command::new("sh");
+        let asks = r#"echo '{"jsonrpc":"2.0","id":1,"method":"quit"}'; cat"#;
+        command.args(["-c", asks]);
+        let peer = Rc::new(Quitter::default());
+        let session = RpcSession::start(&command, RpcConfig::default(), Rc::clone(&peer)).await;
+        let session = session.expect("it starts");
+        let pid = session.pid();
+        peer.0.replace(Some(session));
+        while exists(pid) {
+            quoit::yield_uncancellable().await;
+        }
+        assert!(peer.0.take().is_none());
     });
 }

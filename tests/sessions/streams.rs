@@ -3,7 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
@@ -441,5 +444,54 @@ fn nothing_comes_after_the_end() {
         let items = kept.borrow_mut().take().expect("it was kept");
         items.send(7).await.expect("nobody cancels");
         assert!(stream.next().await.is_none());
+    });
+}
+
+thread_local! {
+    /// What a [`Meddler`] sends with.
+    static ITEMS: RefCell<Option<Rc<Items<u32, Cancelled>>>> = const { RefCell::new(None) };
+}
+
+/// Sends an item when it is dropped, as a part of a waker.
+struct Meddler;
+
+impl Wake for Meddler {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        let items = ITEMS.take().expect("it meddles once");
+        let sent = pin!(items.send(7)).poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(sent, Poll::Ready(Ok(())));
+    }
+}
+
+#[test]
+fn a_waker_may_use_the_stream_that_drops_it() {
+    conform(|_| async {
+        let mut stream = OwnedStream::new(async |items: Items<u32, Cancelled>| {
+            ITEMS.set(Some(Rc::new(items)));
+            quoit::sync::Event::new().wait().await
+        });
+        let mut polled_with =
+            |waker: &Waker| stream.poll_next_unpin(&mut Context::from_waker(waker));
+        // Begins the producer.
+        assert!(polled_with(Waker::noop()).is_pending());
+        settle().await;
+        // The wait is aborted, and the stream keeps the last waker.
+        let scope = Scope::new();
+        let aborted = scope.run(async {
+            assert!(polled_with(Waker::noop()).is_pending());
+            scope.cancel();
+            let meddler = Waker::from(Arc::new(Meddler));
+            let polled = polled_with(&meddler);
+            assert!(matches!(polled, Poll::Ready(Some(Err(_)))), "{polled:?}");
+            Ok::<_, Cancelled>(())
+        });
+        aborted.await.expect("nobody else cancels");
+        assert!(polled_with(Waker::noop()).is_pending());
+        assert_eq!(polled_with(Waker::noop()), Poll::Ready(Some(Ok(7))));
+        stream.close().await;
     });
 }

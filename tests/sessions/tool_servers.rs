@@ -12,7 +12,9 @@ use quoit_pool::stdio::{
 };
 use quoit_pool::{Key, Lease, LeaseError, SessionPool};
 use serde_json::json;
-use tests::{children, descriptors, exists, gauges, in_child, on_ring, quietly, quietly_of};
+use tests::{
+    children, descriptors, exists, gauges, in_child, on_ring, poll_once, quietly, quietly_of,
+};
 
 use crate::stdio::{scripted, stubborn};
 
@@ -341,4 +343,62 @@ fn p026_crowds_of_sessions_leave_nothing_behind() {
             assert_eq!(children(), [0_u32; 0]);
         },
     );
+}
+
+/// A server that greets, and whose first answer after that has this result.
+fn answering(result: &str) -> Command {
+    let mut command = Command::new("sh");
+    let script = r#"
+        read -r hello
+        echo '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}'
+        read -r initialized
+        read -r asked
+        printf '{"jsonrpc":"2.0","id":1,"result":%s}\n' "$0"
+        read -r more
+    "#;
+    command.args(["-c", script, result]);
+    command
+}
+
+#[test]
+fn list_that_is_none_is_an_error_whatever_it_is() {
+    quietly(|_| async {
+        let results = [
+            "[]",
+            "7",
+            "true",
+            "null",
+            "{}",
+            r#""none""#,
+            r#"{"tools":7}"#,
+            r#"{"tools":[7]}"#,
+        ];
+        for result in results {
+            let session = start(&answering(result)).await.expect("it greets");
+            let listed = session.list_tools().await;
+            assert!(
+                matches!(listed, Err(SessionError::Unexpected(_))),
+                "{result}: {listed:?}"
+            );
+            session.close().await.expect("nobody cancels it");
+        }
+    });
+}
+
+/// Somebody holds a call and polls it no more.
+#[test]
+fn p023_server_is_gone_when_the_pool_was_closed_whatever_becomes_of_calls() {
+    quietly(|_| async {
+        let pool = SessionPool::builder(servers()).grace(Duration::from_millis(200));
+        let pool = pool.build().expect("it is set up right");
+        let lease = pool.lease(&Key::new("stubborn", "one")).await.expect("one");
+        let pid = pid(&lease).await;
+        let mut call =
+            Box::pin(lease.call(async |session| session.rpc().call("never", json!({})).await));
+        assert!(poll_once(call.as_mut()).await.is_pending());
+        assert_eq!(pool.close_all().await, Ok(1));
+        assert!(!exists(pid), "{pid} is left");
+        let called = call.await;
+        assert!(called.is_err(), "{called:?}");
+    });
 }

@@ -1,29 +1,19 @@
 //! Hosts that are killed with SIGKILL while they have sessions: no server is left.
 //!
-//! A test runs itself again, as the host.
+//! A test runs itself again, as the host. `QUOIT_HOSTS` says how many hosts with the servers of others are
+//! killed: each takes seconds to start them.
 
-use std::env;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{self, Command as StdCommand};
-use std::time::Duration;
+use std::io::Write;
 
 use quoit::process::Command;
-use quoit::time::Instant;
 use quoit_pool::stdio::{McpConfig, McpSession};
 use serde_json::json;
-use tests::runs;
+use tests::{is_host, kill_hosts};
 
 use crate::servers::partners;
 
-/// Says that a test's process is the host that will be killed.
-const HOST: &str = "QUOIT_TEST_HOST";
-
 /// How many sessions a host has.
 const SESSIONS: usize = 4;
-
-fn is_host(test: &str) -> bool {
-    env::var(HOST).is_ok_and(|name| name == test)
-}
 
 /// Opens sessions, says the numbers of the servers, and calls until it is killed.
 fn host(commands: &[Command]) {
@@ -51,55 +41,6 @@ fn host(commands: &[Command]) {
     .expect("a core");
 }
 
-/// Starts a host, kills it when it has all its sessions, and returns how long a server of it has lived after
-/// that.
-fn kill_one(test: &str) -> Duration {
-    let mut host = StdCommand::new(env::current_exe().expect("this program has a path"))
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(HOST, test)
-        .stdout(process::Stdio::piped())
-        .spawn()
-        .expect("it is there");
-    let said = BufReader::new(host.stdout.take().expect("it is piped"));
-    let mut pids: Vec<u32> = Vec::new();
-    for line in said.lines() {
-        if let Some((_, pid)) = line.expect("text").rsplit_once("pid ") {
-            pids.push(pid.parse().expect("a number"));
-        }
-        if pids.len() == SESSIONS {
-            break;
-        }
-    }
-    assert_eq!(
-        pids.len(),
-        SESSIONS,
-        "the host has ended: {:?}",
-        host.try_wait()
-    );
-    for &pid in &pids {
-        assert!(runs(pid), "{pid} has not waited for the end of its host");
-    }
-    let killed = Instant::now();
-    host.kill().expect("it lives");
-    host.wait().expect("it is ours");
-    while pids.iter().any(|&pid| runs(pid)) {
-        assert!(
-            killed.elapsed() < Duration::from_secs(30),
-            "{pids:?} are left"
-        );
-        std::thread::yield_now();
-    }
-    killed.elapsed()
-}
-
-fn kill_many(test: &str, times: usize) {
-    let mut lives: Vec<_> = (0..times).map(|_| kill_one(test)).collect();
-    lives.sort();
-    let _ = writeln!(std::io::stderr(), "the last of a host lived for {lives:?}");
-    // What is promised is a second; a machine that does much else may take longer now and then.
-    assert!(lives[times / 2] < Duration::from_secs(1), "{lives:?}");
-}
-
 #[test]
 fn no_server_outlives_a_host_that_was_killed() {
     let test = "hosts::no_server_outlives_a_host_that_was_killed";
@@ -110,7 +51,7 @@ fn no_server_outlives_a_host_that_was_killed() {
         command.args(["-c", script, env!("CARGO_BIN_EXE_scripted-child")]);
         return host(&[Command::new(env!("CARGO_BIN_EXE_scripted-child")), command]);
     }
-    kill_many(test, 100);
+    kill_hosts(test, 100, SESSIONS);
 }
 
 #[test]
@@ -127,5 +68,6 @@ fn no_server_of_others_outlives_a_host_that_was_killed() {
     if is_host(test) {
         return host(&commands);
     }
-    kill_many(test, 5);
+    let times = std::env::var("QUOIT_HOSTS").map_or(3, |times| times.parse().expect("a number"));
+    kill_hosts(test, times, SESSIONS);
 }

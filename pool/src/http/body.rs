@@ -140,9 +140,14 @@ where
     }
 }
 
-/// What the caller of a request and the connection that sends its body know of it.
+/// What the caller of a request knows of its body while the connection sends that. Where there is no body,
+/// there is nothing to be shared.
+#[derive(Debug, Clone)]
+pub(super) struct Sending(Option<Rc<Sent>>);
+
+/// What both know.
 #[derive(Default)]
-pub(super) struct Sending {
+struct Sent {
     body: RefCell<Kind>,
     /// For a second attempt: a clone of what is all there, and the length.
     has_begun: Cell<bool>,
@@ -153,9 +158,9 @@ pub(super) struct Sending {
     waker: RefCell<Option<Waker>>,
 }
 
-impl fmt::Debug for Sending {
+impl fmt::Debug for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sending")
+        f.debug_struct("Sent")
             .field("has_begun", &self.has_begun)
             .field("is_done", &self.is_done)
             .finish_non_exhaustive()
@@ -164,26 +169,31 @@ impl fmt::Debug for Sending {
 
 impl Sending {
     /// Returns what the caller keeps, and what is sent.
-    pub(super) fn new(body: Body) -> (Rc<Self>, OutgoingBody) {
+    pub(super) fn new(body: Body) -> (Self, OutgoingBody) {
         let is_done = body.is_empty();
-        let sending = Rc::new(Self {
-            body: RefCell::new(body.0),
-            is_done: Cell::new(is_done),
-            ..Self::default()
-        });
-        let outgoing = OutgoingBody(Rc::clone(&sending));
-        (sending, outgoing)
+        let sent = match body.0 {
+            Kind::Empty => None,
+            kind => Some(Rc::new(Sent {
+                body: RefCell::new(kind),
+                is_done: Cell::new(is_done),
+                ..Sent::default()
+            })),
+        };
+        (Self(sent.clone()), OutgoingBody(sent))
     }
 
-    /// Returns whether all of it was taken by the connection.
+    /// Returns whether the connection has taken all of it, or wants no more.
     pub(super) fn is_done(&self) -> bool {
-        self.is_done.get()
+        self.0.as_ref().is_none_or(|sent| sent.is_done.get())
     }
 
     /// Ends the body where it is: the answer is wanted no more.
     pub(super) fn stop(&self) {
-        self.is_stopped.set(true);
-        let waker = self.waker.take();
+        let Some(sent) = &self.0 else {
+            return;
+        };
+        sent.is_stopped.set(true);
+        let waker = sent.waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -191,20 +201,24 @@ impl Sending {
 
     /// Takes why the body failed, if that is why the request did.
     pub(super) fn take_failure(&self) -> Option<BoxError> {
-        self.failure.take()
+        self.0.as_ref()?.failure.take()
     }
 
     /// Returns the body for another attempt, unless some of it is gone.
     pub(super) fn again(&self) -> Option<Body> {
-        let kind = self.body.take();
+        let Some(sent) = &self.0 else {
+            return Some(Body::default());
+        };
+        let kind = sent.body.take();
         match kind {
-            Kind::Empty => Some(Body(Kind::Empty)),
-            Kind::Bytes(bytes) => Some(Body(Kind::Bytes(bytes))),
-            Kind::Stream(body) if !self.has_begun.get() => Some(Body(Kind::Stream(body))),
+            Kind::Empty | Kind::Bytes(_) => Some(Body(kind)),
+            Kind::Stream(_) if !sent.has_begun.get() => Some(Body(kind)),
             Kind::Stream(_) => None,
         }
     }
+}
 
+impl Sent {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.is_stopped.get() {
             // The reset then says that it was our wish.
@@ -261,7 +275,16 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// A request's body as hyper gets it.
 #[derive(Debug)]
-pub(super) struct OutgoingBody(Rc<Sending>);
+pub(super) struct OutgoingBody(Option<Rc<Sent>>);
+
+impl Drop for OutgoingBody {
+    /// The connection wants no more: it has as much as was announced, or has ended.
+    fn drop(&mut self) {
+        if let Some(sent) = &self.0 {
+            sent.is_done.set(true);
+        }
+    }
+}
 
 impl http_body::Body for OutgoingBody {
     type Data = Bytes;
@@ -271,17 +294,23 @@ impl http_body::Body for OutgoingBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.0.poll(cx)
+        match &self.0 {
+            Some(sent) => sent.poll(cx),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_done.get()
+        self.0.as_ref().is_none_or(|sent| sent.is_done.get())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &*self.0.body.borrow() {
+        let Some(sent) = &self.0 else {
+            return SizeHint::with_exact(0);
+        };
+        match &*sent.body.borrow() {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Bytes(_) if self.0.is_done.get() => SizeHint::with_exact(0),
+            Kind::Bytes(_) if sent.is_done.get() => SizeHint::with_exact(0),
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(body) => body.size_hint(),
         }

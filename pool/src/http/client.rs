@@ -128,6 +128,9 @@ impl HttpPool {
 
     /// Closes all connections, and waits until that is done.
     ///
+    /// Peers hear of it, as of every connection that a pool closes: over HTTP/2 by GOAWAY with NO_ERROR, over TLS
+    /// by `close_notify`. None is waited for: one that takes nothing has 100 ms, and is left without a word.
+    ///
     /// Requests that wait or are under way end with [`Error::Closed`](super::Error::Closed), those that come
     /// later as well. A stream that was [handed over](super::Response::upgrade) is no longer the pool's.
     ///

@@ -1,7 +1,7 @@
 //! One connection and its owner: the task that makes it, drives it, and ends it.
 //!
 //! ```text
-//!   owner: connect ──► drive hyper ──► (stopped, or the peer has ended it) ──► gone
+//!   owner: connect ──► drive hyper ──► (stopped, or the peer has ended it) ──► say goodbye ──► gone
 //!              ▲            ▲
 //!              └── stop ────┴── wake: a request has left, or the time as an idle one is known
 //! ```
@@ -11,7 +11,8 @@
 //!
 //! Invariants:
 //! - Nobody but the owner makes, polls or drops the connection.
-//! - The owner tells the pool that it is gone after its group has ended: then the descriptor is closed.
+//! - The owner tells the pool that it is gone after its group has ended and a goodbye was said, for which a peer
+//!   has little time: then the descriptor is closed.
 //! - The owner keeps no pool alive.
 
 use std::cell::{Cell, RefCell};
@@ -20,15 +21,17 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+use pin_project_lite::pin_project;
 use quoit::sync::{Event, oneshot};
 use quoit::time::{Alarm, Instant};
-use quoit::{CancelHandle, Cancelled, Group, group, run_until_cancelled};
+use quoit::{CancelHandle, Cancelled, Group, Scope, group, run_until_cancelled};
 use quoit_net::http::{Io, Timer};
 
 use super::body::OutgoingBody;
@@ -38,13 +41,45 @@ use super::origin::Origin;
 use super::registry::{ConnectionId, Speaks};
 use super::shared::Shared;
 use super::streams::{Fate, StreamId};
+use super::wire::{Return, Wire};
 
 /// How much of an answer that nobody reads is taken off an HTTP/1 connection, so that it can be used again.
 const DRAINED: u64 = 64 * 1024;
 
+/// How long a peer has to take a goodbye. The kernel takes it at once, unless much that the peer has not read is
+/// before it; then the connection's place in the pool is worth more.
+const GOODBYE: Duration = Duration::from_millis(100);
+
 /// What becomes of a request, as hyper tells it.
-pub(super) type Answer =
-    Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<OutgoingBody>>>>>>;
+pub(super) trait Answer:
+    Future<Output = Result<Response<Incoming>, TrySendError<Request<OutgoingBody>>>>
+{
+}
+
+impl<F> Answer for F where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<OutgoingBody>>>>
+{
+}
+
+pin_project! {
+    /// The same from either protocol, without a box.
+    #[project = EitherAnswer]
+    enum Either<A, B> {
+        Http1 { #[pin] answer: A },
+        Http2 { #[pin] answer: B },
+    }
+}
+
+impl<A: Future, B: Future<Output = A::Output>> Future for Either<A, B> {
+    type Output = A::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<A::Output> {
+        match self.project() {
+            EitherAnswer::Http1 { answer } => answer.poll(cx),
+            EitherAnswer::Http2 { answer } => answer.poll(cx),
+        }
+    }
+}
 
 /// The wait for how a connection has ended.
 pub(super) type Verdict = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
@@ -55,11 +90,12 @@ pub(super) type Switched = (Io, Bytes);
 /// A connection, as the rest of the pool sees it.
 pub(super) struct Handle {
     pub(super) id: ConnectionId,
-    pub(super) origin: Origin,
+    pub(super) origin: Rc<Origin>,
     sender: RefCell<Option<Sender>>,
     /// Of HTTP/1: what is left of a request before the next can come.
     left: RefCell<Option<Left>>,
-    idle_until: Cell<Option<Instant>>,
+    /// When the pool is asked whether it has expired.
+    look_at: Cell<Option<Instant>>,
     /// Why it was stopped.
     stopped: Cell<Option<Stop>>,
     owner: RefCell<Option<Waker>>,
@@ -111,13 +147,13 @@ impl fmt::Debug for Handle {
 
 impl Handle {
     /// Starts the owner of a new connection.
-    pub(super) fn start(pool: &Rc<Shared>, id: ConnectionId, origin: Origin) -> Rc<Self> {
+    pub(super) fn start(pool: &Rc<Shared>, id: ConnectionId, origin: Rc<Origin>) -> Rc<Self> {
         let handle = Rc::new(Self {
             id,
             origin,
             sender: RefCell::default(),
             left: RefCell::default(),
-            idle_until: Cell::default(),
+            look_at: Cell::default(),
             stopped: Cell::default(),
             owner: RefCell::default(),
             scope: Cell::default(),
@@ -128,6 +164,7 @@ impl Handle {
         let owner = Owner {
             pool: Rc::downgrade(pool),
             handle: Rc::clone(&handle),
+            stream: Rc::default(),
         };
         drop(quoit::spawn(owner.run()));
         handle
@@ -142,12 +179,24 @@ impl Handle {
     }
 
     /// Hands a request to hyper; `None` if the connection has gone.
-    pub(super) fn send(&self, request: Request<OutgoingBody>) -> Option<Answer> {
+    #[inline]
+    pub(super) fn send(&self, request: Request<OutgoingBody>) -> Option<impl Answer + use<>> {
         // hyper wakes the owner, which is a task of this core: nothing comes back to here.
         match self.sender.borrow_mut().as_mut()? {
-            Sender::Http1(sender) => Some(Box::pin(sender.try_send_request(request))),
-            Sender::Http2(sender) => Some(Box::pin(sender.try_send_request(request))),
+            Sender::Http1(sender) => {
+                let answer = sender.try_send_request(request);
+                Some(Either::Http1 { answer })
+            }
+            Sender::Http2(sender) => {
+                let answer = sender.try_send_request(request);
+                Some(Either::Http2 { answer })
+            }
         }
+    }
+
+    /// Returns whether the next request of HTTP/1 can come at once.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(&*self.sender.borrow(), Some(Sender::Http1(sender)) if sender.is_ready())
     }
 
     /// Asks for what is left when hyper is done with a connection that goes on as something else.
@@ -185,12 +234,10 @@ impl Handle {
         self.wake();
     }
 
-    /// It is idle: the pool is to be asked at this time whether it has expired.
-    pub(super) fn arm(&self, at: Option<Instant>) {
-        self.idle_until.set(at);
-        if at.is_some() {
-            self.wake();
-        }
+    /// The pool is to be asked at this time whether it has expired.
+    pub(super) fn arm(&self, at: Instant) {
+        self.look_at.set(Some(at));
+        self.wake();
     }
 
     /// Lets the owner end. The first reason stays, but that the pool is closed is told to all.
@@ -306,14 +353,14 @@ impl Handle {
 struct Owner {
     pool: Weak<Shared>,
     handle: Rc<Handle>,
+    /// The stream, once hyper has let go of it.
+    stream: Rc<Return>,
 }
 
 impl Drop for Owner {
     /// At the end of the task, however it came to it.
     fn drop(&mut self) {
-        let sender = self.handle.sender.take();
-        drop(sender);
-        self.handle.driven.set();
+        self.is_driven_no_more();
         if let Some(pool) = self.pool.upgrade() {
             pool.gone(self.handle.id);
         }
@@ -335,6 +382,19 @@ impl Owner {
             // The core ends: there is no use in further connections.
             self.with_pool(|pool| pool.begin_close());
         }
+        self.is_driven_no_more();
+        // Said also where the core ends, which waits that long at most.
+        let goodbye = Scope::new().shielded().timeout(GOODBYE);
+        // A peer that takes nothing, or has gone, hears none.
+        drop(goodbye.run(self.stream.say_goodbye()).await);
+    }
+
+    /// Whoever is on the connection may learn how it has ended, and nobody else comes.
+    fn is_driven_no_more(&self) {
+        let sender = self.handle.sender.take();
+        drop(sender);
+        self.handle.driven.set();
+        self.with_pool(|pool| pool.retire(self.handle.id));
     }
 
     fn with_pool(&self, then: impl FnOnce(&Rc<Shared>)) {
@@ -376,7 +436,8 @@ impl Owner {
 
     /// Drives a connection of HTTP/1 to its end.
     async fn speak_http1(&self, io: Io) -> Result<Result<(), Error>, Cancelled> {
-        let shaken = run_until_cancelled(http1::handshake(io)).await?;
+        let wire = Wire::new(io, Speaks::Http1, &self.stream);
+        let shaken = run_until_cancelled(http1::handshake(wire)).await?;
         let (sender, mut connection) = match shaken {
             Ok(both) => both,
             Err(error) => return Ok(Err(Error::of_hyper(error))),
@@ -403,10 +464,15 @@ impl Owner {
         run_until_cancelled(driving).await?;
         let sender = self.handle.sender.take();
         drop(sender);
+        // Nobody else comes here; whoever did would have to go elsewhere.
+        self.with_pool(|pool| pool.retire(self.handle.id));
         let parts = connection.into_parts();
         if let Some(switch) = self.handle.switch.take() {
-            // Refused if it was not for this that the connection ended, or nobody wants it any more.
-            drop(switch.send((parts.io, parts.read_buf)));
+            let refused = switch.send((parts.io.into_io(), parts.read_buf));
+            if let Err((io, _)) = refused {
+                // It was not for this that the connection ended, or nobody wants it any more.
+                self.stream.give_back(io);
+            }
         }
         Ok(Ok(()))
     }
@@ -417,7 +483,8 @@ impl Owner {
         builder: &http2::Builder<Tasks>,
         io: Io,
     ) -> Result<Result<(), Error>, Cancelled> {
-        let shaken = run_until_cancelled(builder.handshake(io)).await?;
+        let wire = Wire::new(io, Speaks::Http2, &self.stream);
+        let shaken = run_until_cancelled(builder.handshake(wire)).await?;
         let (sender, mut connection) = match shaken {
             Ok(both) => both,
             Err(error) => return Ok(Err(Error::of_hyper(error))),
@@ -461,7 +528,7 @@ impl Idle {
     /// Ready when the connection has expired.
     fn poll(&mut self, owner: &Owner, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let Some(at) = owner.handle.idle_until.get() else {
+            let Some(at) = owner.handle.look_at.get() else {
                 self.alarm = None;
                 return Poll::Pending;
             };
@@ -470,7 +537,7 @@ impl Idle {
             }
             let (_, alarm) = self.alarm.as_mut().expect("it was just set");
             ready!(Pin::new(alarm).poll(cx));
-            owner.handle.idle_until.set(None);
+            owner.handle.look_at.set(None);
             owner.with_pool(|pool| pool.expire(owner.handle.id));
             if owner.handle.stopped.get().is_some() {
                 return Poll::Ready(());
@@ -493,8 +560,9 @@ where
 {
     fn execute(&self, task: F) {
         let (owner, pool) = (Rc::clone(&self.owner), Weak::clone(&self.pool));
+        // hyper's future is large, whatever it is about: it is moved once, to where it stays.
+        let mut task = Box::pin(task);
         let task = run_until_cancelled(async move {
-            let mut task = Box::pin(task);
             poll_fn(|cx| {
                 let polled = task.as_mut().poll(cx);
                 // A peer that allows more streams tells that to this task, and the owner hears of it here.
@@ -505,6 +573,7 @@ where
             })
             .await
         });
-        drop(self.group.spawn(task));
+        // At once: most are about to wait, and need no turn of their own before that.
+        drop(self.group.spawn_eager(task));
     }
 }

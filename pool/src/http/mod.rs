@@ -12,8 +12,8 @@
 //!
 //! What a lease is here is a stream, not a connection. In reading order: [`Client`], [`RequestBuilder`],
 //! [`Response`] are what a user writes; `streams` is what one connection is, and `registry` what a pool
-//! decides, both pure; `shared` carries that out; `connection` is the task that owns a connection; `connect`
-//! the way from a name to a stream.
+//! decides, both pure; `shared` carries that out; `connection` is the task that owns a connection; `wire` its
+//! stream, and how it says goodbye; `connect` the way from a name to a stream.
 //!
 //! Nothing here is `Send`: each core has a pool of its own.
 
@@ -29,6 +29,7 @@ mod request;
 mod response;
 mod shared;
 mod streams;
+mod wire;
 
 pub use body::Body;
 pub use client::{Client, Counts, HttpPool};

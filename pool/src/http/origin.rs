@@ -1,16 +1,17 @@
 //! Whom a connection is to.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use http::Uri;
 use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Uri};
 use quoit_net::unix::UnixAddress;
 
 use super::Error;
 
 /// What has to be the same for two requests to share a connection.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) is_encrypted: bool,
     /// In lower case; an address of IPv6 without its brackets.
@@ -18,11 +19,28 @@ pub(super) struct Origin {
     pub(super) port: u16,
     /// The socket it is reached by, in place of its host and port.
     pub(super) unix: Option<UnixAddress>,
+    /// What the field `host` says: it follows from the others.
+    pub(super) field: HeaderValue,
 }
 
-impl Origin {
-    /// Returns the origin of a URL.
-    pub(super) fn of(url: &Uri, unix: Option<UnixAddress>) -> Result<Self, Error> {
+impl Hash for Origin {
+    /// Of what tells origins apart most of the time.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.host.hash(state);
+        self.port.hash(state);
+    }
+}
+
+/// Where a URL points to, in the URL's own letters.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    is_encrypted: bool,
+    host: &'a str,
+    port: u16,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(url: &'a Uri) -> Result<Self, Error> {
         let is_encrypted = match url.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => false,
             Some(scheme) if *scheme == Scheme::HTTPS => true,
@@ -53,28 +71,47 @@ impl Origin {
         }
         Ok(Self {
             is_encrypted,
-            host: host.to_ascii_lowercase(),
+            host,
             port: port_of(url, authority, is_encrypted)?,
-            unix,
         })
+    }
+}
+
+impl Origin {
+    pub(super) fn new(place: &Place<'_>, unix: Option<UnixAddress>) -> Self {
+        let host = place.host.to_ascii_lowercase();
+        let field = host_field(place.is_encrypted, &host, place.port);
+        let field = HeaderValue::try_from(field);
+        Self {
+            is_encrypted: place.is_encrypted,
+            host,
+            port: place.port,
+            unix,
+            field: field.expect("what can stand in a URL can stand in a field"),
+        }
+    }
+
+    /// Returns whether it is there that a URL points to.
+    pub(super) fn is_at(&self, place: &Place<'_>) -> bool {
+        self.is_encrypted == place.is_encrypted
+            && self.port == place.port
+            && self.host.eq_ignore_ascii_case(place.host)
     }
 
     /// Returns the address, if the host is one.
     pub(super) fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
+}
 
-    /// Returns what the field `host` says.
-    pub(super) fn host_field(&self) -> String {
-        let usual = if self.is_encrypted { 443 } else { 80 };
-        let is_v6 = self.host.contains(':');
-        let (before, after) = if is_v6 { ("[", "]") } else { ("", "") };
-        let host = &self.host;
-        if self.port == usual {
-            format!("{before}{host}{after}")
-        } else {
-            format!("{before}{host}{after}:{}", self.port)
-        }
+fn host_field(is_encrypted: bool, host: &str, port: u16) -> String {
+    let usual = if is_encrypted { 443 } else { 80 };
+    let is_v6 = host.contains(':');
+    let (before, after) = if is_v6 { ("[", "]") } else { ("", "") };
+    if port == usual {
+        format!("{before}{host}{after}")
+    } else {
+        format!("{before}{host}{after}:{port}")
     }
 }
 
@@ -95,7 +132,8 @@ fn refuse<T>(what: fmt::Arguments<'_>) -> Result<T, Error> {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_encrypted { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.host_field())?;
+        let place = host_field(self.is_encrypted, &self.host, self.port);
+        write!(f, "{scheme}://{place}")?;
         match &self.unix {
             Some(address) => write!(f, " at unix:{address}"),
             None => Ok(()),
@@ -108,7 +146,8 @@ mod tests {
     use super::*;
 
     fn origin(url: &str) -> Result<Origin, Error> {
-        Origin::of(&url.parse().expect("a URI"), None)
+        let url = url.parse().expect("a URI");
+        Ok(Origin::new(&Place::of(&url)?, None))
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Which connections there are, who waits for one, and who gets which: all of it in single steps.
 //!
 //! ```text
+//!   take ──► a connection with room, and nobody waits ──────────► a Place
+//!     │ there is none
+//!     ▼
 //!   ask ──► a connection with room ──────────────────────────────► Give
 //!     └──► waits in line ──► Connect ──► connected ──► settle ───► Give
 //!                 │             └──► not connected ──────────────► Fail
@@ -17,6 +20,7 @@
 //! - To an origin that speaks HTTP/2, or of which nobody knows what it speaks, at most one connect is on its
 //!   way; to one that speaks HTTP/1, no more than there are requests that wait.
 //! - After `close` nothing is given, and nothing new is there.
+//! - An owner that has to look whether its connection has expired was told so once: it looks, and is told again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
@@ -24,7 +28,7 @@ use std::time::Duration;
 
 use quoit::time::Instant;
 
-use super::streams::{Fate, State, StreamId, Streams, Then};
+use super::streams::{Fate, StreamId, Streams, Then};
 
 /// One connection, from its connect on.
 pub(super) type ConnectionId = u64;
@@ -50,15 +54,21 @@ pub(super) struct Limits {
     pub(super) streams: usize,
 }
 
+/// A request's place on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) connection: ConnectionId,
+    pub(super) stream: StreamId,
+    pub(super) is_reused: bool,
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect<K> {
-    /// Who waited has a place on this connection.
+    /// Who waited has a place.
     Give {
         ticket: Ticket,
-        connection: ConnectionId,
-        stream: StreamId,
-        is_reused: bool,
+        place: Place,
     },
     /// Who waited learns why there is no connection: its connect has failed.
     Fail {
@@ -72,7 +82,7 @@ pub(super) enum Effect<K> {
         connection: ConnectionId,
         origin: K,
     },
-    /// The owner shall look again at this time whether it has [expired](Registry::expire).
+    /// The owner shall look at this time whether it has [expired](Registry::expire), once.
     Arm {
         connection: ConnectionId,
         at: Instant,
@@ -102,8 +112,9 @@ pub(super) struct Registry<K> {
     /// Origins that somebody waits for, by who is first there.
     lines: BTreeMap<Ticket, K>,
     waiting: HashMap<Ticket, K>,
-    /// Idle connections, the one that is so for the longest time first.
-    idle: BTreeSet<(Instant, ConnectionId)>,
+    /// Idle connections, the one that is so for the longest time first. By numbers, since a clock may say the same
+    /// of two.
+    idle: BTreeSet<(u64, ConnectionId)>,
     /// Connections that were told to close, and are still there.
     closing: usize,
     is_closed: bool,
@@ -114,6 +125,8 @@ pub(super) struct Registry<K> {
 #[derive(Debug, Default)]
 struct OriginState {
     connections: Vec<ConnectionId>,
+    /// Those that have room, by when that is wanted least: the one that is used is the last.
+    roomy: BTreeSet<(u64, ConnectionId)>,
     line: VecDeque<Ticket>,
     /// What it spoke when it was last connected to, or has to speak.
     speaks: Option<Speaks>,
@@ -126,6 +139,26 @@ struct Connection<K> {
     was_used: bool,
     /// Its request is over, and it is about to be free for the next one, or to end.
     is_settling: bool,
+    /// When it became idle, as a number.
+    idle_number: u64,
+    /// Where it stands among those of its origin that have room.
+    roomy_at: Option<u64>,
+    /// Its owner was told to look whether it has expired, and has not looked since.
+    is_armed: bool,
+}
+
+impl<K> Connection<K> {
+    /// Returns where it should stand among those that have room: the one that was used last is at the end, so
+    /// that those which are not needed can expire.
+    fn room(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Open(_, streams) if streams.has_room() => {
+                let is_idle = streams.idle_since().is_some();
+                Some(if is_idle { self.idle_number } else { u64::MAX })
+            }
+            Phase::Open(..) | Phase::Connecting | Phase::Closing => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -171,6 +204,27 @@ impl<K: Clone + Eq + Hash> Registry<K> {
 
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
+    }
+
+    /// Gives a place on a connection to this origin, if there is one that nobody waits for.
+    pub(super) fn take(&mut self, origin: &K) -> Option<Place> {
+        let state = self.origins.get_mut(origin)?;
+        if self.is_closed || !state.line.is_empty() {
+            return None;
+        }
+        let &(_, id) = state.roomy.last()?;
+        Some(self.assign(id))
+    }
+
+    /// Returns the connections of HTTP/2 to an origin that somebody waits for: their peers may allow more by now.
+    pub(super) fn full(&self, ticket: Ticket) -> Vec<ConnectionId> {
+        let origin = self.waiting.get(&ticket);
+        let state = origin.and_then(|origin| self.origins.get(origin));
+        let ids = state.map_or(&[][..], |state| &state.connections);
+        let speaks_http2 = |id: &&ConnectionId| {
+            matches!(self.connections[id].phase, Phase::Open(Speaks::Http2, _))
+        };
+        ids.iter().filter(speaks_http2).copied().collect()
     }
 
     /// Somebody wants a place on a connection to this origin, of which it may be known what it speaks.
@@ -234,7 +288,8 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         if let Some(state) = self.origins.get_mut(&origin) {
             state.speaks = Some(speaks);
         }
-        self.idle.insert((now, id));
+        self.note_idle(id);
+        self.note_room(id);
         self.settle(&mut effects);
         self.after_idle(id, now, &mut effects);
         effects
@@ -295,14 +350,13 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         *is_settling = false;
         match streams.end(stream, fate, now) {
             Then::Nothing => {}
-            Then::Idle => {
-                self.idle.insert((now, id));
-            }
+            Then::Idle => self.note_idle(id),
             Then::Close => {
                 self.tally.retired += 1;
                 self.begin_close(id, &mut effects);
             }
         }
+        self.note_room(id);
         self.settle(&mut effects);
         self.after_idle(id, now, &mut effects);
         effects
@@ -318,6 +372,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         }) = self.connections.get_mut(&id)
         {
             streams.set_limit(limit);
+            self.note_room(id);
             self.settle(&mut effects);
         }
         effects
@@ -326,22 +381,19 @@ impl<K: Clone + Eq + Hash> Registry<K> {
     /// A connection takes nothing new: its peer has said so, or has gone.
     pub(super) fn retire(&mut self, id: ConnectionId) -> Vec<Effect<K>> {
         let mut effects = Vec::new();
-        let Some(Connection {
-            phase: Phase::Open(_, streams),
-            ..
-        }) = self.connections.get_mut(&id)
-        else {
+        let Some(connection) = self.connections.get_mut(&id) else {
             return effects;
         };
-        let since = streams.idle_since();
+        let Phase::Open(_, streams) = &mut connection.phase else {
+            return effects;
+        };
         let then = streams.retire();
-        if let Some(since) = since {
-            self.idle.remove(&(since, id));
-        }
+        self.idle.remove(&(connection.idle_number, id));
         if then == Then::Close {
             self.tally.retired += 1;
             self.begin_close(id, &mut effects);
         }
+        self.note_room(id);
         self.settle(&mut effects);
         effects
     }
@@ -349,6 +401,9 @@ impl<K: Clone + Eq + Hash> Registry<K> {
     /// The time has come that an owner was told to look again.
     pub(super) fn expire(&mut self, id: ConnectionId, now: Instant) -> Vec<Effect<K>> {
         let mut effects = Vec::new();
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_armed = false;
+        }
         self.after_idle(id, now, &mut effects);
         effects
     }
@@ -388,6 +443,9 @@ impl<K: Clone + Eq + Hash> Registry<K> {
 
     /// Gives what there is to those who wait, and has made what they need.
     fn settle(&mut self, effects: &mut Vec<Effect<K>>) {
+        if self.lines.is_empty() {
+            return;
+        }
         let mut may_connect = true;
         let lines: Vec<K> = self.lines.values().cloned().collect();
         for origin in lines {
@@ -405,28 +463,60 @@ impl<K: Clone + Eq + Hash> Registry<K> {
             let Some(&ticket) = state.line.front() else {
                 return;
             };
-            let Some(id) = self.with_room(state) else {
+            let Some(&(_, id)) = state.roomy.last() else {
                 return;
             };
-            let stream = self.number();
-            let connection = self.connections.get_mut(&id).expect("it has room");
-            let Phase::Open(_, streams) = &mut connection.phase else {
-                unreachable!("it has room");
-            };
-            if let Some(since) = streams.idle_since() {
-                self.idle.remove(&(since, id));
-            }
-            streams.assign(stream);
-            let is_reused = std::mem::replace(&mut connection.was_used, true);
-            self.tally.reuses += u64::from(is_reused);
+            let place = self.assign(id);
             self.waiting.remove(&ticket);
             self.remove_from_line(origin, ticket);
-            effects.push(Effect::Give {
-                ticket,
-                connection: id,
-                stream,
-                is_reused,
-            });
+            effects.push(Effect::Give { ticket, place });
+        }
+    }
+
+    /// Assigns a request to a connection that has room.
+    fn assign(&mut self, id: ConnectionId) -> Place {
+        let stream = self.number();
+        let connection = self.connections.get_mut(&id).expect("it has room");
+        let Phase::Open(_, streams) = &mut connection.phase else {
+            unreachable!("it has room");
+        };
+        if streams.idle_since().is_some() {
+            self.idle.remove(&(connection.idle_number, id));
+        }
+        streams.assign(stream);
+        let is_reused = std::mem::replace(&mut connection.was_used, true);
+        self.tally.reuses += u64::from(is_reused);
+        self.note_room(id);
+        Place {
+            connection: id,
+            stream,
+            is_reused,
+        }
+    }
+
+    /// A connection is idle from now on.
+    fn note_idle(&mut self, id: ConnectionId) {
+        let number = self.number();
+        let connection = self.connections.get_mut(&id).expect("it is idle");
+        connection.idle_number = number;
+        self.idle.insert((number, id));
+    }
+
+    /// A connection may have room now, or none any more.
+    fn note_room(&mut self, id: ConnectionId) {
+        let connection = self.connections.get_mut(&id).expect("it is known");
+        let room = connection.room();
+        let before = std::mem::replace(&mut connection.roomy_at, room);
+        if before == room {
+            return;
+        }
+        let state = self.origins.get_mut(&connection.origin);
+        let roomy = &mut state.expect("it has a connection").roomy;
+        if let Some(before) = before {
+            roomy.remove(&(before, id));
+        }
+        if let Some(room) = room {
+            roomy.insert((room, id));
         }
     }
 
@@ -434,8 +524,9 @@ impl<K: Clone + Eq + Hash> Registry<K> {
     fn connect(&mut self, origin: &K, effects: &mut Vec<Effect<K>>) -> bool {
         loop {
             let state = self.origins.get(origin).expect("it is known");
-            let connecting = self.connecting(state).len();
-            if connecting >= self.wanted(state) || state.connections.len() >= self.limits.per_origin
+            // The cheap question first: at the limit it is asked for each request that ends.
+            if state.connections.len() >= self.limits.per_origin
+                || self.connecting(state).len() >= self.wanted(state)
             {
                 return true;
             }
@@ -457,6 +548,9 @@ impl<K: Clone + Eq + Hash> Registry<K> {
                 phase: Phase::Connecting,
                 was_used: false,
                 is_settling: false,
+                idle_number: 0,
+                roomy_at: None,
+                is_armed: false,
             };
             self.connections.insert(id, connection);
             let state = self.origins.get_mut(origin).expect("it is known");
@@ -496,36 +590,20 @@ impl<K: Clone + Eq + Hash> Registry<K> {
             .collect()
     }
 
-    /// The connection of an origin that the next request is for: the one that was used last, so that those
-    /// which are not needed can expire.
-    fn with_room(&self, state: &OriginState) -> Option<ConnectionId> {
-        let open = state
-            .connections
-            .iter()
-            .filter_map(|id| match &self.connections[id].phase {
-                Phase::Open(_, streams) if streams.has_room() => Some((*id, streams.state())),
-                Phase::Open(..) | Phase::Connecting | Phase::Closing => None,
-            });
-        let best = open.max_by_key(|(_, state)| match state {
-            State::Active => Instant::NEVER,
-            State::Idle { since } => *since,
-            State::Expired | State::Retired => unreachable!("it has room"),
-        });
-        best.map(|(id, _)| id)
-    }
-
     /// What becomes of a connection that may be idle.
     fn after_idle(&mut self, id: ConnectionId, now: Instant, effects: &mut Vec<Effect<K>>) {
         let Some(Connection {
             phase: Phase::Open(_, streams),
+            is_armed,
             ..
-        }) = self.connections.get(&id)
+        }) = self.connections.get_mut(&id)
         else {
             return;
         };
         let Some(since) = streams.idle_since() else {
             return;
         };
+        let was_armed = std::mem::replace(is_armed, true);
         while self.idle.len() > self.limits.idle {
             let &(_, oldest) = self.idle.first().expect("there are some");
             self.expire_idle(oldest, effects);
@@ -541,7 +619,9 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         if at <= now {
             self.expire_idle(id, effects);
             self.tally.expiries += 1;
-        } else {
+        } else if !was_armed {
+            // One that was armed before looks earlier, and is told then when to look again: a timer for each
+            // request would cost more than that.
             effects.push(Effect::Arm { connection: id, at });
         }
     }
@@ -551,10 +631,9 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         let Phase::Open(_, streams) = &mut connection.phase else {
             unreachable!("it is idle");
         };
-        let since = streams.idle_since().expect("it is idle");
         let expired = streams.expire();
         assert!(expired, "it is idle");
-        self.idle.remove(&(since, id));
+        self.idle.remove(&(connection.idle_number, id));
         self.begin_close(id, effects);
     }
 
@@ -564,14 +643,11 @@ impl<K: Clone + Eq + Hash> Registry<K> {
             return;
         };
         let phase = std::mem::replace(&mut connection.phase, Phase::Closing);
-        if let Phase::Open(_, streams) = &phase
-            && let Some(since) = streams.idle_since()
-        {
-            self.idle.remove(&(since, id));
-        }
+        self.idle.remove(&(connection.idle_number, id));
         if matches!(phase, Phase::Closing) {
             return;
         }
+        self.note_room(id);
         self.closing += 1;
         effects.push(Effect::Close { connection: id });
     }
@@ -630,6 +706,8 @@ mod tests {
         open: Vec<ConnectionId>,
         closing: VecDeque<ConnectionId>,
         speaks: Speaks,
+        /// Whoever asks takes what nobody waits for, before he stands in line.
+        takes: bool,
     }
 
     impl World {
@@ -642,18 +720,15 @@ mod tests {
                 open: Vec::new(),
                 closing: VecDeque::new(),
                 speaks,
+                takes: false,
             }
         }
 
         fn perform(&mut self, effects: Vec<Effect<char>>) {
             for effect in effects {
                 match effect {
-                    Effect::Give {
-                        ticket,
-                        connection,
-                        stream,
-                        ..
-                    } => {
+                    Effect::Give { ticket, place } => {
+                        let (connection, stream) = (place.connection, place.stream);
                         assert!(self.open.contains(&connection), "given what is open");
                         let before = self.given.insert(ticket, (connection, stream));
                         assert!(before.is_none(), "given once");
@@ -678,9 +753,31 @@ mod tests {
             }
             let limit = self.registry.limits.in_all;
             assert!(self.registry.connections() <= limit, "the limit is kept");
+            self.check_room();
+        }
+
+        /// Those that have room are known as such, and nobody waits for what is there.
+        fn check_room(&self) {
+            for (origin, state) in &self.registry.origins {
+                let connections = &self.registry.connections;
+                let ids = state.connections.iter();
+                let room = ids.filter_map(|id| Some((connections[id].room()?, *id)));
+                let room: BTreeSet<_> = room.collect();
+                assert_eq!(state.roomy, room, "{origin}");
+                assert!(room.is_empty() || state.line.is_empty(), "{origin}");
+            }
         }
 
         fn ask(&mut self, origin: char) -> Ticket {
+            let place = self.takes.then(|| self.registry.take(&origin)).flatten();
+            if let Some(place) = place {
+                let (connection, stream) = (place.connection, place.stream);
+                assert!(self.open.contains(&connection), "taken what is open");
+                // Numbers of both kinds are given once.
+                self.given.insert(stream, (connection, stream));
+                self.check_room();
+                return stream;
+            }
             let speaks = (self.speaks == Speaks::Http1).then_some(Speaks::Http1);
             let (ticket, effects) = self.registry.ask(origin, speaks);
             self.perform(effects);
@@ -756,12 +853,13 @@ mod tests {
         Close,
     }
 
-    fn run(order: &[Event], speaks: Speaks, idle_timeout: Option<Duration>) {
+    fn run(order: &[Event], speaks: Speaks, idle_timeout: Option<Duration>, takes: bool) {
         let limits = Limits {
             idle_timeout,
             ..limits()
         };
         let mut world = World::new(limits, speaks);
+        world.takes = takes;
         let (mut asked, mut left, mut newest) = (0, 0, None);
         for event in order {
             match *event {
@@ -876,10 +974,10 @@ mod tests {
         let orders = Cell::new(0);
         for set in sets {
             for speaks in [Speaks::Http1, Speaks::Http2] {
-                for idle_timeout in [None, Some(Duration::ZERO)] {
+                for (idle_timeout, takes) in [(None, true), (Some(Duration::ZERO), false)] {
                     for_every_order(set, &|order| {
                         orders.set(orders.get() + 1);
-                        run(order, speaks, idle_timeout);
+                        run(order, speaks, idle_timeout, takes);
                     });
                 }
             }
@@ -900,6 +998,47 @@ mod tests {
             world.given.contains_key(&second),
             "it was for whoever waits"
         );
+    }
+
+    /// A connection that is used over and over has one timer, not one for each request; and it expires when its
+    /// time after the last one is over, neither before nor later.
+    #[test]
+    fn an_owner_is_told_once_when_to_look_and_again_when_it_has_looked() {
+        let timeout = Duration::from_secs(60);
+        let limits = Limits {
+            idle_timeout: Some(timeout),
+            ..limits()
+        };
+        let start = NOW - Duration::from_secs(1 << 20);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut registry = Registry::new(limits);
+        let (_, effects) = registry.ask('a', Some(Speaks::Http1));
+        let [Effect::Connect { connection: id, .. }] = effects[..] else {
+            unreachable!("it connects: {effects:?}");
+        };
+        let mut given = registry.connected(id, Speaks::Http1, 1, at(0));
+        let Some(Effect::Give { place, .. }) = given.pop() else {
+            unreachable!("it is for the one who waits");
+        };
+        let arm = |seconds| {
+            [Effect::Arm {
+                connection: id,
+                at: at(seconds),
+            }]
+        };
+        let ended = registry.ended(id, place.stream, Fate::Reusable, at(1));
+        assert_eq!(ended, arm(61));
+        let place = registry.take(&'a').expect("it is idle");
+        assert!(registry.take(&'a').is_none(), "it is in use");
+        let ended = registry.ended(id, place.stream, Fate::Reusable, at(2));
+        assert_eq!(ended, [], "it will look, and early enough");
+        assert_eq!(registry.expire(id, at(61)), arm(62));
+        let place = registry.take(&'a').expect("it has not expired");
+        assert_eq!(registry.expire(id, at(62)), [], "it is not idle");
+        let ended = registry.ended(id, place.stream, Fate::Reusable, at(70));
+        assert_eq!(ended, arm(130));
+        let close = [Effect::Close { connection: id }];
+        assert_eq!(registry.expire(id, at(130)), close);
     }
 
     #[test]

@@ -1,25 +1,28 @@
 //! Requests: put together, sent, and sent again where the peer did nothing about them.
 
 use std::fmt::Write as _;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use quoit::time::Instant;
-use quoit::{Scope, run_until_cancelled};
+use quoit::{ForeignWait, Scope};
 use quoit_net::unix::UnixAddress;
 
 use super::Error;
 use super::body::{Body, OutgoingBody, Sending};
+use super::config::Config;
 use super::error::{Kind, kind_of};
 use super::origin::Origin;
 use super::registry::Speaks;
 use super::response::Response;
 use super::shared::{Lease, Shared};
 
-/// How often a request is sent at most: as often as peers may say that they did nothing about it.
+/// How often a request is sent at most: as often as peers may say that they did nothing about it. A connection
+/// that turns out to have ended before anything was sent on it does not count.
 const ATTEMPTS: usize = 4;
 
 /// A request that is put together. Nothing happens before [`send`](Self::send), and what is wrong with it comes
@@ -29,7 +32,8 @@ const ATTEMPTS: usize = 4;
 pub struct RequestBuilder {
     pool: Rc<Shared>,
     method: Method,
-    url: String,
+    /// Or what is wrong with it.
+    url: Result<Uri, String>,
     query: String,
     headers: HeaderMap,
     body: Body,
@@ -61,7 +65,9 @@ impl RequestBuilder {
             timeout: pool.config.timeout,
             pool,
             method,
-            url: url.to_owned(),
+            url: url.parse().map_err(|error| {
+                format!("{url:?} is no URL: {error}; escape what is not ASCII, and spaces")
+            }),
             query: String::new(),
             headers: HeaderMap::new(),
             body: Body::default(),
@@ -133,38 +139,30 @@ impl RequestBuilder {
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
         let pool = Rc::clone(&self.pool);
         let (ask, body) = self.finish()?;
+        if deadline.is_none() {
+            return fetch(&pool, &ask, body).await;
+        }
         let sent = within(deadline, fetch(&pool, &ask, body)).await;
         sent.map(|answer| answer.with_deadline(deadline))
     }
 
-    fn finish(mut self) -> Result<(Ask, Body), Error> {
+    fn finish(self) -> Result<(Ask, Body), Error> {
         if let Some(what) = self.wrong {
             return Err(Error::Request(what));
         }
-        let parsed: Result<Uri, _> = self.url.parse();
-        let url = parsed.map_err(|error| {
-            Error::Request(format!(
-                "{:?} is no URL: {error}; escape what is not ASCII, and spaces",
-                self.url
-            ))
-        })?;
-        let origin = Origin::of(&url, self.unix)?;
+        let url = self.url.map_err(Error::Request)?;
+        let origin = self.pool.origin_of(&url, self.unix)?;
         if origin.is_encrypted && self.pool.config.tls.is_none() {
             return Err(Error::Request(format!(
                 "{origin} is to be trusted by nobody: give the client a `ClientTls`"
             )));
         }
-        let url = with_query(&url, &self.query)?;
-        for (name, value) in &self.pool.config.headers {
-            if !self.headers.contains_key(name) {
-                self.headers.insert(name.clone(), value.clone());
-            }
-        }
         let ask = Ask {
             origin,
             method: self.method,
-            url,
+            url: with_query(url, &self.query)?,
             headers: self.headers,
+            config: Rc::clone(&self.pool.config),
         };
         Ok((ask, self.body))
     }
@@ -182,9 +180,9 @@ pub(super) async fn within<T>(
     done.ok_or(Error::TimedOut)
 }
 
-fn with_query(url: &Uri, query: &str) -> Result<Uri, Error> {
+fn with_query(url: Uri, query: &str) -> Result<Uri, Error> {
     if query.is_empty() {
-        return Ok(url.clone());
+        return Ok(url);
     }
     let mut parts = url.clone().into_parts();
     let before = url.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -209,10 +207,12 @@ fn escape(text: &str, into: &mut String) {
 
 /// A request without its body: what an attempt is made of.
 struct Ask {
-    origin: Origin,
+    origin: Rc<Origin>,
     method: Method,
     url: Uri,
+    /// Those that the caller has set.
     headers: HeaderMap,
+    config: Rc<Config>,
 }
 
 impl Ask {
@@ -220,24 +220,36 @@ impl Ask {
     fn written(&self, speaks: Speaks, body: OutgoingBody) -> Request<OutgoingBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        request.headers_mut().clone_from(&self.headers);
+        let mut headers = self.fields();
         match speaks {
             Speaks::Http2 => {
                 *request.version_mut() = Version::HTTP_2;
                 *request.uri_mut() = self.url.clone();
                 // It is in the URL, and two of them may contradict each other.
-                request.headers_mut().remove(header::HOST);
+                headers.remove(header::HOST);
             }
             Speaks::Http1 => {
                 *request.uri_mut() = self.target();
-                if !request.headers().contains_key(header::HOST) {
-                    let host = HeaderValue::try_from(self.origin.host_field());
-                    let host = host.expect("what can stand in a URL can stand in a field");
-                    request.headers_mut().insert(header::HOST, host);
-                }
+                let host = headers.entry(header::HOST);
+                host.or_insert_with(|| self.origin.field.clone());
             }
         }
+        *request.headers_mut() = headers;
         request
+    }
+
+    /// Returns the caller's fields, and those of the client that the caller has not set.
+    fn fields(&self) -> HeaderMap {
+        if self.headers.is_empty() {
+            return self.config.headers.clone();
+        }
+        let mut fields = self.headers.clone();
+        for (name, value) in &self.config.headers {
+            if !fields.contains_key(name) {
+                fields.insert(name.clone(), value.clone());
+            }
+        }
+        fields
     }
 
     /// What stands in the first line of HTTP/1 (RFC 9112, section 3.2).
@@ -252,7 +264,9 @@ impl Ask {
 
     /// Returns whether the answer may be the beginning of another protocol.
     fn asks_for_upgrade(&self) -> bool {
-        self.method == Method::CONNECT || self.headers.contains_key(header::UPGRADE)
+        self.method == Method::CONNECT
+            || self.headers.contains_key(header::UPGRADE)
+            || self.config.headers.contains_key(header::UPGRADE)
     }
 
     /// Returns whether the answer is one.
@@ -263,16 +277,16 @@ impl Ask {
 }
 
 async fn fetch(pool: &Rc<Shared>, ask: &Ask, mut body: Body) -> Result<Response, Error> {
-    let mut attempt = 0;
+    let mut attempts = 0;
     loop {
-        attempt += 1;
         let lease = pool.lease(&ask.origin).await?;
         let failed = match try_once(ask, lease, body).await? {
             Ok(answer) => return Ok(answer),
             Err(failed) => failed,
         };
+        attempts += usize::from(failed.counts);
         match failed.again {
-            Some(again) if attempt < ATTEMPTS => {
+            Some(again) if attempts < ATTEMPTS => {
                 pool.note_retry();
                 body = again;
             }
@@ -286,6 +300,9 @@ struct Failed {
     error: Error,
     /// The body for another one, if another one does no harm.
     again: Option<Body>,
+    /// It is one of those that are made at most. Else nothing was sent, and a connection less is there that was
+    /// used before: that has an end by itself.
+    counts: bool,
 }
 
 async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response, Failed>, Error> {
@@ -299,7 +316,10 @@ async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response
     let Some(answer) = lease.send(ask.written(speaks, outgoing), &sending) else {
         return Ok(Err(gone(&lease, sending.again())));
     };
-    let mut failed = match run_until_cancelled(answer).await? {
+    // It holds the request at first, and stays where it is.
+    let (mut answer, mut wait) = (pin!(answer), ForeignWait::default());
+    let answered = poll_fn(|cx| wait.poll(cx, |cx| answer.as_mut().poll(cx))).await;
+    let mut failed = match answered? {
         Ok(answer) => {
             let upgraded = switch.filter(|_| ask.is_upgraded_by(answer.status()));
             if upgraded.is_none() {
@@ -319,12 +339,14 @@ async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response
         return Ok(Err(Failed {
             error: Error::Closed,
             again: None,
+            counts: true,
         }));
     }
     if let Some(cause) = sending.take_failure() {
         return Ok(Err(Failed {
             error: Error::Body(cause),
             again: None,
+            counts: true,
         }));
     }
     let kind = kind_of(&error);
@@ -345,6 +367,7 @@ async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response
     Ok(Err(Failed {
         error: lease.handle.explain(Error::of_hyper(error)),
         again: is_harmless.then(|| sending.again()).flatten(),
+        counts: was_written || kind != Kind::Lost || !lease.is_reused,
     }))
 }
 
@@ -359,6 +382,7 @@ fn gone(lease: &Lease, again: Option<Body>) -> Failed {
             Error::Lost("it was closed before the request was sent".into())
         },
         again: again.filter(|_| !is_closed),
+        counts: !lease.is_reused,
     }
 }
 
@@ -372,7 +396,7 @@ mod tests {
         escape("a b&c=ü*", &mut query);
         assert_eq!(query, "a+b%26c%3D%C3%BC*");
         let url = |text: &str| text.parse::<Uri>().expect("a URI");
-        let joined = |text: &str| with_query(&url(text), "x=1").expect(text).to_string();
+        let joined = |text: &str| with_query(url(text), "x=1").expect(text).to_string();
         assert_eq!(joined("http://test"), "http://test/?x=1");
         assert_eq!(joined("http://test/p?y=2"), "http://test/p?y=2&x=1");
     }

@@ -11,7 +11,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use quoit::ForeignWait;
 use quoit::sync::oneshot;
-use quoit::time::Instant;
+use quoit::time::{Alarm, Instant};
 use quoit_net::http::Upgraded;
 
 use super::Error;
@@ -51,6 +51,7 @@ impl Response {
             lease: Some(lease),
             wait: ForeignWait::default(),
             deadline: None,
+            alarm: None,
             failed: None,
         };
         if upgraded.is_none() {
@@ -156,9 +157,11 @@ impl Response {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Returns the body, for those who take any [`http_body::Body`].
+    /// Returns the body, for those who take any [`http_body::Body`]. It has what is left of the request's time.
     pub fn into_body(self) -> ResponseBody {
-        self.body
+        let mut body = self.body;
+        body.alarm = body.deadline.map(Alarm::at);
+        body
     }
 
     /// Takes the connection over that goes on as something else: the answer's status is 101, or 2xx to CONNECT.
@@ -195,6 +198,8 @@ pub struct ResponseBody {
     lease: Option<Lease>,
     wait: ForeignWait,
     deadline: Option<Instant>,
+    /// The same, where others poll.
+    alarm: Option<Alarm>,
     /// A failure, until its connection's owner has said how that ended.
     failed: Option<(Error, Verdict)>,
 }
@@ -288,6 +293,14 @@ impl http_body::Body for ResponseBody {
         let Some(incoming) = &mut this.incoming else {
             return this.poll_failed(cx);
         };
+        if let Some(alarm) = &mut this.alarm
+            && Pin::new(alarm).poll(cx).is_ready()
+        {
+            let (rest, lease) = (this.incoming.take(), this.lease.take());
+            drop(rest);
+            drop(lease);
+            return Poll::Ready(Some(Err(Error::TimedOut)));
+        }
         let polled = this.wait.poll(cx, |cx| Pin::new(incoming).poll_frame(cx));
         match ready!(polled) {
             Err(cancelled) => Poll::Ready(Some(Err(cancelled.into()))),

@@ -4,30 +4,33 @@
 //! more. A [`Lease`] is a place on a connection: whoever drops it gives it back.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::rc::Rc;
 
-use http::Request;
+use http::{Request, Uri};
 use hyper::body::Incoming;
 use quoit::sync::Event;
 use quoit::sync::oneshot::{self, RecvError};
 use quoit::time::Instant;
 use quoit::{Cancelled, Scope};
+use quoit_net::unix::UnixAddress;
 
 use super::Counts;
 use super::Error;
 use super::body::{OutgoingBody, Sending};
 use super::config::Config;
 use super::connection::{Answer, Handle, Stop};
-use super::origin::Origin;
-use super::registry::{ConnectionId, Effect, Registry, Speaks, Ticket};
+use super::origin::{self, Origin};
+use super::registry::{ConnectionId, Effect, Place, Registry, Speaks, Ticket};
 use super::streams::{Fate, StreamId};
 
 pub(super) struct Shared {
     pub(super) config: Rc<Config>,
-    registry: RefCell<Registry<Origin>>,
-    handles: RefCell<HashMap<ConnectionId, Rc<Handle>>>,
+    registry: RefCell<Registry<Rc<Origin>>>,
+    /// The origin of the last request: it is often that of the next.
+    last_origin: RefCell<Option<Rc<Origin>>>,
+    handles: RefCell<BTreeMap<ConnectionId, Rc<Handle>>>,
     waiting: RefCell<HashMap<Ticket, oneshot::Sender<Result<Lease, Error>>>>,
     retries: Cell<u64>,
     /// The pool is closed, and all owners have ended.
@@ -54,6 +57,7 @@ impl Shared {
         Rc::new(Self {
             registry: RefCell::new(Registry::new(config.limits.clone())),
             config: Rc::new(config),
+            last_origin: RefCell::default(),
             handles: RefCell::default(),
             waiting: RefCell::default(),
             retries: Cell::default(),
@@ -87,19 +91,43 @@ impl Shared {
         self.registry.borrow().waiting() > 0
     }
 
+    /// Returns the origin of a URL.
+    pub(super) fn origin_of(
+        &self,
+        url: &Uri,
+        unix: Option<UnixAddress>,
+    ) -> Result<Rc<Origin>, Error> {
+        let place = origin::Place::of(url)?;
+        let mut last = self.last_origin.borrow_mut();
+        if let Some(last) = &*last
+            && last.unix == unix
+            && last.is_at(&place)
+        {
+            return Ok(Rc::clone(last));
+        }
+        let origin = Rc::new(Origin::new(&place, unix));
+        *last = Some(Rc::clone(&origin));
+        Ok(origin)
+    }
+
     /// Waits for a place on a connection.
-    pub(super) async fn lease(self: &Rc<Self>, origin: &Origin) -> Result<Lease, Error> {
+    pub(super) async fn lease(self: &Rc<Self>, origin: &Rc<Origin>) -> Result<Lease, Error> {
         quoit::check()?;
+        let place = self.registry.borrow_mut().take(origin);
+        if let Some(place) = place {
+            return Ok(self.lease_of(place));
+        }
         let speaks = match (origin.is_encrypted, self.config.has_prior_knowledge) {
             (true, _) => None,
             (false, true) => Some(Speaks::Http2),
             (false, false) => Some(Speaks::Http1),
         };
         let (sender, mut receiver) = oneshot::channel();
-        let (ticket, effects) = self.registry.borrow_mut().ask(origin.clone(), speaks);
+        let (ticket, effects) = self.registry.borrow_mut().ask(Rc::clone(origin), speaks);
         self.waiting.borrow_mut().insert(ticket, sender);
         let _leaves = Leaves { pool: self, ticket };
         self.perform(effects, None);
+        self.look_at_limits(ticket);
         let Some(limit) = self.config.pool_timeout else {
             return received(receiver.recv().await);
         };
@@ -109,6 +137,15 @@ impl Shared {
         let waiting = async { received(receiver.recv().await) };
         let leased = Scope::new().timeout(limit).run(waiting).await?;
         leased.ok_or(Error::PoolTimeout { waited: limit })
+    }
+
+    /// Lets owners look how many streams their peers allow, where somebody waits because of that: a peer may have
+    /// said it when nobody did.
+    fn look_at_limits(&self, ticket: Ticket) {
+        let full = self.registry.borrow().full(ticket);
+        for handle in full.into_iter().filter_map(|id| self.handle(id)) {
+            handle.wake();
+        }
     }
 
     /// A connection is there, for so many requests at a time.
@@ -178,15 +215,10 @@ impl Shared {
         }
     }
 
-    fn perform(self: &Rc<Self>, effects: Vec<Effect<Origin>>, failure: Option<&Error>) {
+    fn perform(self: &Rc<Self>, effects: Vec<Effect<Rc<Origin>>>, failure: Option<&Error>) {
         for effect in effects {
             match effect {
-                Effect::Give {
-                    ticket,
-                    connection,
-                    stream,
-                    is_reused,
-                } => self.give(ticket, connection, stream, is_reused),
+                Effect::Give { ticket, place } => self.answer(ticket, Ok(self.lease_of(place))),
                 Effect::Fail { ticket } => {
                     let error = failure.expect("a connect has failed").once_more();
                     self.answer(ticket, Err(error));
@@ -198,7 +230,7 @@ impl Shared {
                 }
                 Effect::Arm { connection, at } => {
                     if let Some(handle) = self.handle(connection) {
-                        handle.arm(Some(at));
+                        handle.arm(at);
                     }
                 }
                 Effect::Close { connection } => {
@@ -214,24 +246,17 @@ impl Shared {
         self.handles.borrow().get(&id).cloned()
     }
 
-    fn give(
-        self: &Rc<Self>,
-        ticket: Ticket,
-        connection: ConnectionId,
-        stream: StreamId,
-        is_reused: bool,
-    ) {
-        let handle = self.handle(connection).expect("its owner has not ended");
-        handle.arm(None);
-        let lease = Lease {
+    fn lease_of(self: &Rc<Self>, place: Place) -> Lease {
+        let handle = self.handle(place.connection);
+        Lease {
             pool: Rc::clone(self),
-            handle,
-            stream,
-            is_reused,
+            handle: handle.expect("its owner has not ended"),
+            stream: place.stream,
+            is_reused: place.is_reused,
             sending: RefCell::default(),
+            is_answered: Cell::new(false),
             is_over: Cell::new(false),
-        };
-        self.answer(ticket, Ok(lease));
+        }
     }
 
     fn answer(&self, ticket: Ticket, answer: Result<Lease, Error>) {
@@ -274,7 +299,9 @@ pub(super) struct Lease {
     stream: StreamId,
     pub(super) is_reused: bool,
     /// The request's body, once it was handed to the connection.
-    sending: RefCell<Option<Rc<Sending>>>,
+    sending: RefCell<Option<Sending>>,
+    /// The answer was read to its end.
+    is_answered: Cell<bool>,
     is_over: Cell<bool>,
 }
 
@@ -289,22 +316,39 @@ impl fmt::Debug for Lease {
 
 impl Lease {
     /// Hands the request to hyper; `None` if the connection has gone.
+    #[inline]
     pub(super) fn send(
         &self,
         request: Request<OutgoingBody>,
-        sending: &Rc<Sending>,
-    ) -> Option<Answer> {
+        sending: &Sending,
+    ) -> Option<impl Answer + use<>> {
         let answer = self.handle.send(request)?;
-        self.sending.replace(Some(Rc::clone(sending)));
+        self.sending.replace(Some(sending.clone()));
         Some(answer)
     }
 
-    /// The answer was read to its end.
+    /// The answer was read to its end. While the request's body is still being sent, the request goes on, and its
+    /// connection is neither free nor idle: until this is dropped, which ends that body.
     pub(super) fn complete(&self) {
+        self.is_answered.set(true);
+        if self.is_sent() {
+            self.finish();
+        }
+    }
+
+    /// Returns whether the connection has taken all of the request's body.
+    fn is_sent(&self) -> bool {
+        let sending = self.sending.borrow();
+        sending.as_ref().is_none_or(|sending| sending.is_done())
+    }
+
+    fn finish(&self) {
         if self.is_over.replace(true) {
             return;
         }
         match self.handle.speaks() {
+            // Usually hyper was done with the connection when it gave the end of the answer away.
+            Some(Speaks::Http1) if self.handle.is_ready() => self.end(Fate::Reusable),
             Some(Speaks::Http1) => {
                 self.settles();
                 self.handle.settle(self.stream);
@@ -318,12 +362,7 @@ impl Lease {
         if self.is_over.get() {
             return;
         }
-        let is_sent = self
-            .sending
-            .borrow()
-            .as_ref()
-            .is_none_or(|sending| sending.is_done());
-        if is_sent && self.handle.speaks() == Some(Speaks::Http1) {
+        if self.is_sent() && self.handle.speaks() == Some(Speaks::Http1) {
             self.is_over.set(true);
             self.settles();
             self.handle.drain(self.stream, rest);
@@ -346,6 +385,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.is_answered.get() && self.is_sent() {
+            self.finish();
+        }
         let sending = self.sending.take();
         let was_sent = sending.is_some();
         if let Some(sending) = sending

@@ -74,6 +74,7 @@ impl Streams {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn state(&self) -> State {
         self.state
     }

@@ -133,7 +133,7 @@ impl Decoder {
             let end = bytes.iter().position(|&byte| byte == b'\n');
             let taken = &bytes[..end.unwrap_or(bytes.len())];
             // One more may be the CR of a line end.
-            if self.part.len() + taken.len() > self.limit + 1 {
+            if self.part.len() + taken.len() > self.limit.saturating_add(1) {
                 return Err(self.too_long(taken));
             }
             self.part.extend_from_slice(taken);
@@ -466,5 +466,13 @@ mod tests {
         );
         let frame = Framing::ContentLength.encode(b"a\nb");
         assert_eq!(frame.as_deref(), Ok(&b"Content-Length: 3\r\n\r\na\nb"[..]));
+    }
+
+    #[test]
+    fn limit_may_be_whatever_a_number_can_be() {
+        for limit in [usize::MAX, usize::MAX - 1] {
+            let lines = decode(Framing::Lines, limit, &[b"one\r", b"\ntwo\n"]);
+            assert_eq!(lines, (vec!["one".to_owned(), "two".to_owned()], Ok(())));
+        }
     }
 }

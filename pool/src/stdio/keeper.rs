@@ -64,6 +64,7 @@ impl Drop for LastWord {
         // Of no effect where it was told before.
         self.0.break_off(Why::Abandoned);
         self.0.tell(None);
+        self.0.reaped.set();
         self.0.gone.set();
     }
 }
@@ -123,6 +124,7 @@ async fn live_and_end<P: Peer>(
             }
         }
     };
+    shared.reaped.set();
     if !shared.stop.is_set() {
         // Something else may have the pipe, and keep it.
         let _ = either(listener, patience(shared, PATIENCE)).await;
@@ -235,27 +237,26 @@ fn hear<P: Peer>(
             Message::Notification { method, params } => {
                 let word = shared.config.cancel_word;
                 if let Some(id) = word.cancelled_by(&method, &params) {
-                    cancel(shared, id);
+                    shared.cancel_ask(id);
                 }
                 let heard = AssertUnwindSafe(|| peer.notification(&method, params));
                 catch_unwind(heard).map_err(|_| Why::Abandoned)?;
             }
             Message::Request { id, method, params } => {
                 let most = shared.config.asks;
-                let now = shared.asked.borrow().len() + shared.outbox.borrow().urgent();
-                if now >= most {
+                if shared.asks() >= most {
                     return Err(Why::AsksTooMuch(most));
                 }
-                let task = answer(
-                    Rc::clone(shared),
-                    Rc::clone(peer),
-                    id.clone(),
+                let number = shared.next_ask();
+                let ask = Ask {
+                    number,
+                    id: id.clone(),
                     method,
                     params,
-                );
-                let task = tasks.spawn(task);
+                };
+                let task = tasks.spawn(answer(Rc::clone(shared), Rc::clone(peer), ask));
                 if let Some(handle) = task.cancel_handle() {
-                    shared.asked.borrow_mut().push((id, handle));
+                    shared.begin_ask(number, id, handle);
                 }
             }
         }
@@ -263,25 +264,22 @@ fn hear<P: Peer>(
     Ok(())
 }
 
-/// Cancels what the child does not want answered any more.
-fn cancel(shared: &Shared, id: &Value) {
-    let asked = shared.asked.borrow();
-    let handle = asked.iter().find(|(asked, _)| asked == id);
-    let handle = handle.map(|&(_, handle)| handle);
-    drop(asked);
-    if let Some(handle) = handle {
-        handle.cancel();
-    }
-}
-
-/// Answers a request of the child's.
-async fn answer<P: Peer>(
-    shared: Rc<Shared>,
-    peer: Rc<P>,
+/// What the child asks for.
+struct Ask {
+    number: u64,
     id: Value,
     method: String,
     params: Value,
-) -> Result<(), Cancelled> {
+}
+
+/// Answers a request of the child's.
+async fn answer<P: Peer>(shared: Rc<Shared>, peer: Rc<P>, ask: Ask) -> Result<(), Cancelled> {
+    let Ask {
+        number,
+        id,
+        method,
+        params,
+    } = ask;
     let mut handler = pin!(async { peer.request(&method, params).await });
     let outcome =
         poll_fn(
@@ -294,7 +292,7 @@ async fn answer<P: Peer>(
             },
         )
         .await;
-    shared.asked.borrow_mut().retain(|(asked, _)| *asked != id);
+    shared.end_ask(number);
     shared.post_urgent(json_rpc::answer(&id, outcome));
     Ok(())
 }

@@ -162,7 +162,8 @@ impl McpSession {
         self.hello["instructions"].as_str()
     }
 
-    /// Lists the server's tools, all pages.
+    /// Lists the server's tools, all pages. What these say is kept as a whole: up to a thousand messages of the
+    /// [longest length](RpcConfig::frame_limit).
     ///
     /// # Errors
     ///
@@ -172,7 +173,7 @@ impl McpSession {
         let mut params = json!({});
         for _ in 0..MOST_PAGES {
             let mut page = self.rpc.call("tools/list", params).await?;
-            let Value::Array(more) = page["tools"].take() else {
+            let Some(Value::Array(more)) = page.get_mut("tools").map(Value::take) else {
                 return unexpected("the answer to tools/list has no `tools`");
             };
             for tool in more {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use quoit::process::{Command, Stdio};
 use quoit::sync::channel;
-use quoit::{Cancelled, Scope};
+use quoit::{Cancelled, CarriesCancelled, Scope};
 use serde_json::Value;
 
 use super::config::RpcConfig;
@@ -30,7 +30,7 @@ use super::tell::{CancelWord, Peer};
 /// back (see [`Peer`]). When the child exits, or says what is no message, all calls fail with one error that says
 /// how it ended and what it complained of, and [`RpcSession::gone`] ends.
 ///
-/// Dropped, it ends the child as [`RpcSession::close`] does, in a task of its core's.
+/// Dropped, it ends the child as [`RpcSession::close`] does, and the scope in which it is dropped ends after that.
 ///
 /// ```
 /// use quoit::process::Command;
@@ -85,7 +85,11 @@ impl RpcSession {
             .stdin(Stdio::Piped)
             .stdout(Stdio::Piped)
             .stderr(Stdio::Piped);
-        let child = command.spawn().await.map_err(SessionError::Start)?;
+        let child = command.spawn().await;
+        let child = child.map_err(|error| match error.cancelled() {
+            Some(cancelled) => cancelled.into(),
+            None => SessionError::Start(error),
+        })?;
         let (bell, rung) = channel::bounded(1);
         let shared = Rc::new(Shared::new(config, child.id(), bell));
         drop(quoit::spawn(keeper::keep(
@@ -197,6 +201,11 @@ impl RpcSession {
     /// Kills the child, without a goodbye, and returns when it was reaped and no task is left. No cancel
     /// holds this up.
     pub async fn kill(self) {
+        self.killed().await;
+    }
+
+    /// The same for one that somebody else has.
+    pub(super) async fn killed(&self) {
         self.shared.kill.set();
         self.shared.stop.set();
         let scope = Scope::new().shielded();
@@ -208,5 +217,15 @@ impl RpcSession {
 impl Drop for RpcSession {
     fn drop(&mut self) {
         self.shared.stop.set();
+        if self.shared.reaped.is_set() {
+            return;
+        }
+        let shared = Rc::clone(&self.shared);
+        // Not for the end of its tasks: it may be one of them that drops the session.
+        quoit::leave_behind(async move {
+            let scope = Scope::new().shielded();
+            // It fails with its core.
+            let _: Result<_, Cancelled> = scope.run(shared.reaped.wait()).await;
+        });
     }
 }

@@ -43,8 +43,9 @@ pub(super) struct Shared {
     calls: RefCell<BTreeMap<u64, oneshot::Sender<Outcome>>>,
     next_id: Cell<u64>,
     late: Cell<u64>,
-    /// What the child asks for, and how to stop that.
-    pub(super) asked: RefCell<Vec<(Value, CancelHandle)>>,
+    /// What the child asks for, and how to stop that. Numbered here: a child may give two the same id.
+    asked: RefCell<BTreeMap<u64, (Value, CancelHandle)>>,
+    next_ask: Cell<u64>,
     pub(super) tail: RefCell<Tail>,
     why: RefCell<Option<Why>>,
     fate: RefCell<Option<Arc<Ended>>>,
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     /// It is to end; at once.
     pub(super) stop: Event,
     pub(super) kill: Event,
+    /// The child is gone.
+    pub(super) reaped: Event,
     /// Callers were told how it ended.
     told: Event,
     /// It has ended, with all its tasks.
@@ -70,12 +73,14 @@ impl Shared {
             next_id: Cell::new(0),
             late: Cell::new(0),
             asked: RefCell::default(),
+            next_ask: Cell::new(0),
             tail: RefCell::new(Tail::new(config.complaints)),
             why: RefCell::default(),
             fate: RefCell::default(),
             broken: Event::new(),
             stop: Event::new(),
             kill: Event::new(),
+            reaped: Event::new(),
             told: Event::new(),
             gone: Event::new(),
             config,
@@ -170,6 +175,38 @@ impl Shared {
             None => self.late.set(self.late.get() + 1),
         }
         Ok(())
+    }
+
+    /// Returns how much the child asks for, with the answers that it has not read.
+    pub(super) fn asks(&self) -> usize {
+        self.asked.borrow().len() + self.outbox.borrow().urgent()
+    }
+
+    /// Returns a number for what the child asks for next.
+    pub(super) fn next_ask(&self) -> u64 {
+        self.next_ask.replace(self.next_ask.get() + 1)
+    }
+
+    /// Notes what the child asks for, and how to stop that.
+    pub(super) fn begin_ask(&self, number: u64, id: Value, stop: CancelHandle) {
+        self.asked.borrow_mut().insert(number, (id, stop));
+    }
+
+    /// It is answered.
+    pub(super) fn end_ask(&self, number: u64) {
+        let asked = self.asked.borrow_mut().remove(&number);
+        drop(asked);
+    }
+
+    /// Cancels what the child does not want answered any more.
+    pub(super) fn cancel_ask(&self, id: &Value) {
+        let asked = self.asked.borrow();
+        let found = asked.values().find(|(asked, _)| asked == id);
+        let stop = found.map(|&(_, stop)| stop);
+        drop(asked);
+        if let Some(stop) = stop {
+            stop.cancel();
+        }
     }
 
     /// Notes what went wrong. What came first stays, unless it was vague.

@@ -92,6 +92,10 @@ impl Sessions for ToolServers {
         session.close().await.map(drop)
     }
 
+    async fn abandon(&self, _: &Key, session: &McpSession) {
+        session.rpc().killed().await;
+    }
+
     async fn gone(&self, session: &McpSession) {
         // Cancelled, the owner ends it anyway.
         let _ = session.rpc().gone().await;

@@ -14,7 +14,7 @@ use super::pipe::{End, Items, Pipe, poll_caught};
 
 /// Runs a producer and a block that takes its items, and ends after both.
 ///
-/// Both run in the caller's task, each in a scope of its own, and may borrow. When the block ends, in
+/// Both run in the caller's task, the producer in a scope of its own, and may borrow. When the block ends, in
 /// whatever way (it has all it wants, breaks off, fails, panics), the producer is cancelled, and this ends
 /// when the producer has: what it had opened is closed by then.
 ///

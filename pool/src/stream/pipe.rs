@@ -65,6 +65,8 @@ impl<T, E> Pipe<T, E> {
 
     /// Takes the next item, or after all of them how the producer ended; `None` after that.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<T, End<E>>>> {
+        // A waker may be anybody's code, also where it is cloned or dropped.
+        let waker = cx.waker().clone();
         let mut inside = self.0.borrow_mut();
         if let Some(item) = inside.item.take() {
             let producers = std::mem::take(&mut inside.producers);
@@ -84,7 +86,9 @@ impl<T, E> Pipe<T, E> {
                 })
             }
             None => {
-                inside.consumer = Some(cx.waker().clone());
+                let before = inside.consumer.replace(waker);
+                drop(inside);
+                drop(before);
                 Poll::Pending
             }
         }
@@ -168,6 +172,7 @@ impl<T, E> Items<T, E> {
     pub async fn send(&self, item: T) -> Result<(), Cancelled> {
         let mut item = Some(item);
         run_until_cancelled(poll_fn(|cx| {
+            let waker = cx.waker().clone();
             let mut inside = self.pipe.0.borrow_mut();
             let nobody_takes = inside.left || inside.end.is_some() || inside.over;
             if nobody_takes && !quoit::is_cancelled() {
@@ -177,12 +182,8 @@ impl<T, E> Items<T, E> {
                 return Poll::Ready(());
             }
             if nobody_takes || inside.item.is_some() {
-                if !inside
-                    .producers
-                    .iter()
-                    .any(|known| known.will_wake(cx.waker()))
-                {
-                    inside.producers.push(cx.waker().clone());
+                if !inside.producers.iter().any(|known| known.will_wake(&waker)) {
+                    inside.producers.push(waker);
                 }
                 return Poll::Pending;
             }
