@@ -4,14 +4,14 @@
 //! Prints one line per figure, `name value unit`; each is the median of some rounds in this process.
 //! `cancel tasks ops` measures those two alone. The same without quoit is in `comparators/`.
 
-use std::hint::black_box;
-use std::rc::Rc;
 use std::time::Duration;
 
+use benches::micro::{cancels, cores, quantile};
 use clap::Parser;
-use quoit::sync::Event;
 use quoit::time::Instant;
-use quoit::{CancelHandle, Cancelled, Cores, RemoteHandle, Runtime, Scope, block_on, group, op};
+use quoit::{block_on, group, op};
+
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(100));
 
 #[derive(Parser)]
 #[command(about = "Measures what cancelling costs")]
@@ -59,11 +59,6 @@ fn say(name: &str, mut values: Vec<f64>, unit: &str) {
     println!("{name:<44} {median:9.1} {unit}  ({first:.1} to {last:.1})");
 }
 
-/// Nanoseconds per piece.
-fn each(begin: Instant, count: u32) -> f64 {
-    begin.elapsed().as_nanos() as f64 / f64::from(count)
-}
-
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
     let pages = status.split(' ').nth(1).expect("its second number");
@@ -72,44 +67,20 @@ fn resident_kib() -> u64 {
 
 fn scopes(rounds: usize) {
     const COUNT: u32 = 1_000_000;
-    let mut figures = [const { Vec::new() }; 4];
-    for _ in 0..rounds {
-        let measured = block_on(async {
-            let begin = Instant::now();
-            for _ in 0..COUNT {
-                let scope = Scope::new();
-                black_box(scope.run(async { Ok::<_, Cancelled>(()) }).await.ok());
-            }
-            let plain = each(begin, COUNT);
-            let begin = Instant::now();
-            for _ in 0..COUNT {
-                let scope = Scope::new().timeout(Duration::from_secs(100));
-                black_box(scope.run(async { Ok::<_, Cancelled>(()) }).await.ok());
-            }
-            let timed = each(begin, COUNT);
-            let begin = Instant::now();
-            for _ in 0..COUNT {
-                black_box(quoit::check().ok());
-            }
-            let check = each(begin, COUNT);
-            let begin = Instant::now();
-            for _ in 0..COUNT / 10 {
-                black_box(group(async |_| Ok::<_, Cancelled>(())).await.ok());
-            }
-            [plain, timed, check, each(begin, COUNT / 10)]
-        });
-        for (figure, value) in figures.iter_mut().zip(measured.expect("io_uring")) {
-            figure.push(value);
-        }
-    }
-    let names = [
-        "scope: enter and leave",
-        "scope: the same with a timeout",
-        "check",
-        "group: empty (with its yield)",
+    let figures: [(_, fn() -> f64); 4] = [
+        ("scope: enter and leave", || {
+            cancels::enter_and_exit(COUNT, None)
+        }),
+        ("scope: the same with a timeout", || {
+            cancels::enter_and_exit(COUNT, TIMEOUT)
+        }),
+        ("check", || cancels::checks(COUNT)),
+        ("group: empty (with its yield)", || {
+            cancels::empty_groups(COUNT / 10)
+        }),
     ];
-    for (name, values) in names.into_iter().zip(figures) {
-        say(name, values, "ns");
+    for (name, figure) in figures {
+        say(name, (0..rounds).map(|_| figure()).collect(), "ns");
     }
 }
 
@@ -120,15 +91,11 @@ fn tasks(options: &Options) {
     for _ in 0..options.rounds {
         let measured = block_on(async {
             let before = resident_kib();
-            let plain = cancel_tasks(count, None).await;
-            let spawned = plain.1;
+            let (spawned, plain) = cancels::park_and_cancel(count, None).await;
             // The second time the slots lie there already, in the order in which they were freed.
-            let again = cancel_tasks(count, None).await;
-            let timed = cancel_tasks(count, Some(Duration::from_secs(100))).await;
-            (
-                [plain.0, again.0, timed.0, spawned],
-                resident_kib() - before,
-            )
+            let (_, again) = cancels::park_and_cancel(count, None).await;
+            let (_, timed) = cancels::park_and_cancel(count, TIMEOUT).await;
+            ([plain, again, timed, spawned], resident_kib() - before)
         });
         let (values, kept) = measured.expect("io_uring");
         memory = kept;
@@ -146,45 +113,6 @@ fn tasks(options: &Options) {
         say(name, values, "ns");
     }
     println!("{:<44} {memory:9} KiB", "resident after, beyond before");
-}
-
-/// Returns nanoseconds per task: from the cancel until the group has ended, and for starting it.
-async fn cancel_tasks(count: u32, timeout: Option<Duration>) -> (f64, f64) {
-    let event = Rc::new(Event::new());
-    let mut spawned = 0.0;
-    let mut begin = Instant::now();
-    let ended = group(async |g| {
-        let start = Instant::now();
-        for _ in 0..count {
-            let event = Rc::clone(&event);
-            g.spawn(async move {
-                match timeout {
-                    None => event.wait().await,
-                    Some(timeout) => {
-                        let scope = Scope::new().timeout(timeout);
-                        scope.run(event.wait()).await.map(drop)
-                    }
-                }
-            });
-        }
-        while parked() < u64::from(count) {
-            quoit::time::sleep(Duration::from_millis(1)).await?;
-        }
-        spawned = each(start, count);
-        begin = Instant::now();
-        g.cancel();
-        Ok::<_, Cancelled>(())
-    })
-    .await;
-    let cancelled = each(begin, count);
-    assert!(ended.is_ok());
-    (cancelled, spawned)
-}
-
-/// How many ops are parked on this core, as of its last park.
-fn parked() -> u64 {
-    let handle = quoit::Handle::current().expect("on a core");
-    handle.metrics()[0].parked
 }
 
 fn ops(options: &Options) {
@@ -212,7 +140,7 @@ fn ops(options: &Options) {
             })
             .await;
             assert!(ended.is_ok());
-            each(begin, count)
+            begin.elapsed().as_nanos() as f64 / f64::from(count)
         });
         values.push(measured.expect("io_uring"));
     }
@@ -220,45 +148,11 @@ fn ops(options: &Options) {
 }
 
 fn cores() {
-    const ROUNDS: usize = 2_000;
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(2))
-        .build()
-        .expect("two cores and io_uring");
-    let handle = runtime.handle();
-    let [a, b] = handle.cores()[..] else {
-        unreachable!("two cores");
-    };
-    // Core b waits in a scope; core a cancels it and reads the clock; b reads it when it runs.
-    let mut sorted = Vec::new();
-    for _ in 0..ROUNDS {
-        let (sender, told): (_, RemoteHandle<CancelHandle>) = RemoteHandle::channel();
-        let waits = handle.spawn(b, move || async move {
-            let scope = Scope::new();
-            sender.send(scope.handle());
-            let outcome = scope.run(Event::new().wait()).await;
-            assert_eq!(outcome, Ok(None));
-            Instant::now()
-        });
-        let cancel = told.wait().expect("it was sent");
-        let parks = handle.metrics()[1].parks;
-        while handle.metrics()[1].parks == parks && handle.metrics()[1].parked == 0 {
-            std::thread::yield_now();
-        }
-        let sends = handle.spawn(a, move || async move {
-            let begin = Instant::now();
-            cancel.cancel();
-            begin
-        });
-        let begin = sends.expect("room").wait().expect("it ran");
-        let end = waits.expect("room").wait().expect("it ran");
-        sorted.push((end - begin).as_nanos() as f64 / 1000.0);
-    }
-    sorted.sort_by(f64::total_cmp);
+    let mut took = cores::cancels(2_000);
     println!(
         "{:<44} {:9.1} µs p50 {:.1} µs p99",
         "cancel on one core until it runs on a parked",
-        sorted[ROUNDS / 2],
-        sorted[ROUNDS * 99 / 100]
+        quantile(&mut took, 0.5) / 1000.0,
+        quantile(&mut took, 0.99) / 1000.0
     );
 }

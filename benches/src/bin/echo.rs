@@ -17,11 +17,17 @@ struct Arguments {
     /// Which cores to use: all, or a list such as 0,2-3.
     #[arg(long, default_value = "all")]
     cores: Cores,
+    /// For how many microseconds a core with nothing to do looks on before it parks.
+    #[arg(long, value_name = "MICROS", default_value_t = 0)]
+    spin: u64,
 }
 
 fn main() -> io::Result<()> {
     let arguments = Arguments::parse();
-    let runtime = Runtime::builder().cores(arguments.cores).build()?;
+    let runtime = Runtime::builder()
+        .cores(arguments.cores)
+        .spin_before_park(Duration::from_micros(arguments.spin))
+        .build()?;
     let port = ShardedListener::bind(arguments.listen, &runtime.handle())?;
     println!("listening on {}", port.local_addr());
     io::stdout().flush()?;

@@ -52,14 +52,15 @@ fn main() {
         .cores
         .iter()
         .map(|&core| {
-            let (address, tls) = (arguments.listen, tls.clone());
+            // Here, not in the thread: whoever reads that we listen may connect.
+            let (listener, tls) = (listen(arguments.listen), tls.clone());
             std::thread::spawn(move || {
                 core_affinity::set_for_current(core_affinity::CoreId { id: core });
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
                     .expect("a runtime");
-                LocalSet::new().block_on(&runtime, serve(address, tls));
+                LocalSet::new().block_on(&runtime, serve(listener, tls));
             })
         })
         .collect();
@@ -69,14 +70,22 @@ fn main() {
     }
 }
 
-async fn serve(address: SocketAddr, tls: Option<TlsAcceptor>) {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
-        .expect("a socket");
+fn listen(address: SocketAddr) -> Socket {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )
+    .expect("a socket");
     socket.set_reuse_port(true).expect("an option");
     socket.set_reuse_address(true).expect("an option");
     socket.set_nonblocking(true).expect("an option");
     socket.bind(&address.into()).expect("a free address");
     socket.listen(1024).expect("it listens");
+    socket
+}
+
+async fn serve(socket: Socket, tls: Option<TlsAcceptor>) {
     let listener = TcpListener::from_std(socket.into()).expect("a listener");
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
@@ -89,10 +98,18 @@ async fn serve(address: SocketAddr, tls: Option<TlsAcceptor>) {
             builder.http2().timer(TokioTimer::new());
             let service = service_fn(answer);
             let _ = match tls {
-                None => builder.serve_connection(TokioIo::new(stream), service).await,
+                None => {
+                    builder
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
+                }
                 Some(tls) => {
-                    let Ok(stream) = tls.accept(stream).await else { return };
-                    builder.serve_connection(TokioIo::new(stream), service).await
+                    let Ok(stream) = tls.accept(stream).await else {
+                        return;
+                    };
+                    builder
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
                 }
             };
         });
@@ -100,7 +117,9 @@ async fn serve(address: SocketAddr, tls: Option<TlsAcceptor>) {
 }
 
 async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::new(Bytes::from_static(b"Hello, world!"))))
+    Ok(Response::new(Full::new(Bytes::from_static(
+        b"Hello, world!",
+    ))))
 }
 
 #[derive(Clone, Copy)]

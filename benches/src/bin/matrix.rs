@@ -1,0 +1,270 @@
+//! quoit beside other runtimes and beside a bare ring: all contenders in all scenarios, in turn, as a table, as JSON
+//! and as a page. `benches/run` builds what it needs.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use benches::matrix::contenders::{Contender, Discipline, Places, built_comparators};
+use benches::matrix::machine::Machine;
+use benches::matrix::program::{Processors, raise_descriptor_limit};
+use benches::matrix::round::Rounds;
+use benches::matrix::scenarios::{self, Load, Scale, Scenario};
+use benches::matrix::{Entry, Matrix, Row, html, json, table};
+use clap::Parser;
+use quoit::time::Instant;
+
+/// Compares quoit with other runtimes.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The main scenarios, two rounds of half a second: under three minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios whose name has this in it; may be given more than once.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Lists the scenarios, and measures nothing.
+    #[arg(long)]
+    list: bool,
+    /// How many rounds, instead of 2 (quick) or 5.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// How many seconds each turn takes, instead of 0.5 (quick) or 1.5.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// The processor of the servers.
+    #[arg(long, default_value_t = 0)]
+    server_core: usize,
+    /// The processor of what asks them.
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// Where the programs of the others are.
+    #[arg(long, default_value_os_t = built_comparators())]
+    comparators: PathBuf,
+    /// Writes everything that was measured into a file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Writes a page with drawings.
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let scale = if arguments.quick {
+        Scale::Quick
+    } else {
+        Scale::Full
+    };
+    let ours = std::env::current_exe()?;
+    let ours = ours.parent().ok_or("this program lies in no folder")?;
+    let places = Places::new(ours.to_owned(), arguments.comparators.clone());
+    let processors = Processors::here()?;
+    let rounds = rounds(&arguments, processors, ours)?;
+    let mut left_out = Vec::new();
+    let mut scenarios = scenarios(scale, &rounds, &places, &mut left_out)?;
+    scenarios.retain(|scenario| {
+        arguments.only.is_empty()
+            || arguments
+                .only
+                .iter()
+                .any(|part| scenario.name.contains(part))
+    });
+    if arguments.list {
+        scenarios
+            .iter()
+            .for_each(|scenario| println!("{:<36} {}", scenario.name, scenario.title));
+        return Ok(());
+    }
+    if scenarios.is_empty() {
+        return Err("no scenario is called that: --list lists them".into());
+    }
+
+    let count = arguments
+        .rounds
+        .unwrap_or(if arguments.quick { 2 } else { 5 })
+        .max(1);
+    let begun = Instant::now();
+    let machine = Machine::here(rounds.processors.count());
+    let mut matrix = Matrix {
+        machine,
+        course: String::new(),
+        rows: Vec::new(),
+        left_out,
+    };
+    for (index, scenario) in scenarios.iter().enumerate() {
+        eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
+        let count = turns(&scenario.load, count);
+        let row = measure(scenario, &rounds, count, &places, &mut matrix.left_out);
+        println!("{}", table::row(&row));
+        matrix.rows.push(row);
+    }
+    let took = begun.elapsed().as_secs();
+    let seconds = rounds.seconds;
+    matrix.course = format!(
+        "{count} rounds of {seconds} s (idle connections and parts: fewer); servers on processor {}, load on processor {}; {took} s in all",
+        arguments.server_core, arguments.load_core
+    );
+    print!("{}", table::summary(&matrix));
+    if let Some(path) = &arguments.json {
+        write(path, &serde_json::to_string_pretty(&json::whole(&matrix))?)?;
+    }
+    if let Some(path) = &arguments.html {
+        write(path, &html::page(&matrix))?;
+    }
+    Ok(())
+}
+
+fn rounds(arguments: &Arguments, processors: Processors, ours: &Path) -> Result<Rounds, String> {
+    let seconds = arguments
+        .seconds
+        .unwrap_or(if arguments.quick { 0.5 } else { 1.5 });
+    if !(0.1..=3600.0).contains(&seconds) {
+        return Err("--seconds is between 0.1 and 3600".to_owned());
+    }
+    if arguments.server_core == arguments.load_core {
+        return Err(
+            "a server and its load on one processor measure each other: name two".to_owned(),
+        );
+    }
+    Ok(Rounds {
+        processors,
+        server_core: arguments.server_core,
+        load_core: arguments.load_core,
+        seconds,
+        idle_seconds: if arguments.quick { 1 } else { 5 },
+        micro_rounds: if arguments.quick { 1 } else { 3 },
+        echo_load: ours.join("echo_load"),
+    })
+}
+
+/// Returns the scenarios that can be measured here; what cannot is added to what is left out.
+fn scenarios(
+    scale: Scale,
+    rounds: &Rounds,
+    places: &Places,
+    left_out: &mut Vec<String>,
+) -> Result<Vec<Scenario>, Box<dyn Error>> {
+    let limit = raise_descriptor_limit()?;
+    let has = [("wrk", "--version"), ("h2load", "--version")]
+        .map(|(program, flag)| is_installed(program, flag));
+    let mut scenarios = Vec::new();
+    for mut scenario in scenarios::all(scale) {
+        let is_here = match &mut scenario.load {
+            Load::Http1 { .. } => has[0],
+            Load::Http2 { .. } => has[1],
+            Load::Idle { connections } => {
+                // Both ends need a descriptor for each, and some for themselves.
+                let most = usize::try_from(limit.saturating_sub(200))?;
+                if *connections > most {
+                    left_out.push(format!(
+                        "only {most} idle connections: the hard limit of descriptors is {limit}"
+                    ));
+                    *connections = most;
+                }
+                scenario.title = format!("{connections} idle connections");
+                true
+            }
+            _ => true,
+        };
+        if is_here {
+            scenarios.push(scenario);
+        }
+    }
+    if !has[0] {
+        left_out.push("HTTP/1.1: wrk is not installed".to_owned());
+    }
+    if !has[1] {
+        left_out.push("HTTP/2: h2load (of nghttp2) is not installed".to_owned());
+    }
+    let mut missing = Vec::new();
+    for discipline in [Discipline::Echo, Discipline::Http, Discipline::Micro] {
+        missing.extend(places.contenders(discipline).1);
+    }
+    if !missing.is_empty() {
+        left_out.push(format!(
+            "programs that are not built: {}",
+            missing.join(", ")
+        ));
+    }
+    if let Some(micro) = places.contenders(Discipline::Micro).0.first() {
+        scenarios.extend(scenarios::micro(&rounds.parts(micro)?, scale));
+    }
+    Ok(scenarios)
+}
+
+/// Returns how many turns each contender takes. Memory hardly varies, and parts take the median of rounds of their own.
+fn turns(load: &Load, count: usize) -> usize {
+    match load {
+        Load::Idle { .. } => count.div_ceil(2),
+        Load::Micro(_) => count.min(3),
+        _ => count,
+    }
+}
+
+/// Takes all turns of a scenario.
+fn measure(
+    scenario: &Scenario,
+    rounds: &Rounds,
+    count: usize,
+    places: &Places,
+    left_out: &mut Vec<String>,
+) -> Row {
+    let (mut contenders, _) = places.contenders(scenario.discipline());
+    if let Load::Micro(name) = &scenario.load {
+        contenders.retain(|contender| knows(rounds, contender, name));
+    }
+    let mut entries: Vec<Entry> = contenders
+        .iter()
+        .map(|contender| Entry {
+            name: contender.name.to_owned(),
+            role: contender.role,
+            turns: Vec::new(),
+            failed: None,
+        })
+        .collect();
+    for _ in 0..count {
+        for (contender, entry) in contenders.iter().zip(&mut entries) {
+            if entry.failed.is_some() {
+                continue;
+            }
+            match rounds.turn(contender, &scenario.load) {
+                Ok(turn) => entry.turns.push(turn),
+                Err(error) => {
+                    left_out.push(format!("{} in {}: {error}", contender.name, scenario.name));
+                    entry.failed = Some(error.to_string());
+                }
+            }
+        }
+    }
+    Row {
+        scenario: scenario.clone(),
+        entries,
+    }
+}
+
+/// Returns whether a micro program can do a part. One that cannot be asked is told of when it fails its turn.
+fn knows(rounds: &Rounds, contender: &Contender, name: &str) -> bool {
+    rounds
+        .parts(contender)
+        .map_or(true, |parts| parts.iter().any(|part| part == name))
+}
+
+fn is_installed(program: &str, flag: &str) -> bool {
+    let mut command = Command::new(program);
+    command
+        .arg(flag)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // wrk says its version and fails.
+    command.status().is_ok()
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text)
+        .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+    println!("written: {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The parts of the runtime, one at a time. Prints a JSON object a line: `{"name": …, "ns": …}`, the median of
+//! some rounds in this process. The same parts of other runtimes are in `comparators/`.
+
+use std::time::Duration;
+
+use benches::micro::cancels::Core;
+use benches::micro::{cancels, channels, cores, ops, quantile, tasks, timers};
+use clap::Parser;
+
+/// Measures parts of the runtime.
+#[derive(Parser)]
+struct Arguments {
+    /// Which figures to take, by name; all, if none is named.
+    names: Vec<String>,
+    /// How often each is taken; the median counts.
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+    /// Lists the names.
+    #[arg(long)]
+    list: bool,
+}
+
+/// A figure that is one number a round.
+type Figure = (&'static str, fn() -> f64);
+/// A figure of many values, of which two quantiles are told.
+type Spread = ([(&'static str, f64); 2], fn() -> Vec<f64>);
+
+const TIMEOUT: Option<Duration> = Some(Duration::from_secs(100));
+
+const FIGURES: [Figure; 21] = [
+    ("spawn_join_1k", || tasks::spawn_join(1_000, 500)),
+    ("spawn_join_100k", || tasks::spawn_join(100_000, 5)),
+    ("yield_1", || tasks::yields(1, 1_000_000)),
+    ("yield_100", || tasks::yields(100, 20_000)),
+    ("timer_create_cancel_100k", || {
+        timers::create_and_cancel(100_000)
+    }),
+    ("op_write_null", || ops::write_null(300_000, 0)),
+    ("op_write_null_10k_timers", || {
+        ops::write_null(300_000, 10_000)
+    }),
+    ("read_4k_cached_qd1", || ops::read_cached(1, 100_000)),
+    ("read_4k_cached_qd32", || ops::read_cached(32, 200_000)),
+    ("local_channel_rt", || channels::round_trips(500_000)),
+    ("cross_rt_parked", || cores::round_trips(10_000, false)),
+    ("cross_rt_busy", || cores::round_trips(200_000, true)),
+    ("cross_stream", || cores::stream(1_000_000)),
+    ("cross_stream_32", || cores::stream_in_batches(2_000_000)),
+    ("cancel_100k_tasks", || {
+        cancels::tasks(100_000, Core::Fresh, None)
+    }),
+    ("cancel_100k_tasks_aged", || {
+        cancels::tasks(100_000, Core::Aged, None)
+    }),
+    ("cancel_100k_tasks_aged_timeout", || {
+        cancels::tasks(100_000, Core::Aged, TIMEOUT)
+    }),
+    ("cancel_4k_recv", || cancels::receives(4_000)),
+    ("scope_enter_exit", || {
+        cancels::enter_and_exit(1_000_000, None)
+    }),
+    ("scope_timeout_enter_exit", || {
+        cancels::enter_and_exit(1_000_000, TIMEOUT)
+    }),
+    ("check", || cancels::checks(10_000_000)),
+];
+
+const SPREADS: [Spread; 2] = [
+    (
+        [("sleep_1ms_late_p50", 0.5), ("sleep_1ms_late_p99", 0.99)],
+        || timers::lateness(500),
+    ),
+    (
+        [("remote_cancel_p50", 0.5), ("remote_cancel_p99", 0.99)],
+        || cores::cancels(1_000),
+    ),
+];
+
+fn main() {
+    let arguments = Arguments::parse();
+    let spreads = SPREADS
+        .iter()
+        .flat_map(|(names, _)| names)
+        .map(|(name, _)| *name);
+    let known: Vec<_> = FIGURES
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(spreads)
+        .collect();
+    if arguments.list {
+        known.iter().for_each(|name| println!("{name}"));
+        return;
+    }
+    if let Some(unknown) = arguments
+        .names
+        .iter()
+        .find(|name| !known.contains(&name.as_str()))
+    {
+        eprintln!("there is no figure {unknown:?}: `--list` lists them");
+        std::process::exit(2);
+    }
+    let is_wanted = |name: &str| {
+        arguments.names.is_empty() || arguments.names.iter().any(|wanted| wanted == name)
+    };
+    let rounds = 0..arguments.rounds.max(1);
+    for (name, figure) in FIGURES {
+        if is_wanted(name) {
+            say(name, rounds.clone().map(|_| figure()).collect());
+        }
+    }
+    for (quantiles, spread) in SPREADS {
+        if !quantiles.iter().any(|(name, _)| is_wanted(name)) {
+            continue;
+        }
+        let mut taken: Vec<_> = rounds.clone().map(|_| spread()).collect();
+        for (name, share) in quantiles {
+            if is_wanted(name) {
+                say(
+                    name,
+                    taken
+                        .iter_mut()
+                        .map(|values| quantile(values, share))
+                        .collect(),
+                );
+            }
+        }
+    }
+}
+
+fn say(name: &str, mut values: Vec<f64>) {
+    println!(
+        r#"{{"name": "{name}", "ns": {:.1}}}"#,
+        quantile(&mut values, 0.5)
+    );
+}

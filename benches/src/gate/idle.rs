@@ -1,0 +1,76 @@
+//! What a connection weighs on which nothing happens: memory of a server that is another process.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use quoit_net::TcpListener;
+
+use super::requests;
+use crate::process::resident;
+
+/// How many connections are weighed.
+const CONNECTIONS: u32 = 2_000;
+
+/// Serves echo until it is killed. Says where, in a line.
+///
+/// # Errors
+///
+/// Those of sockets and of the ring.
+pub fn serve() -> io::Result<()> {
+    quoit::block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        println!("{}", listener.local_addr());
+        io::stdout().flush()?;
+        requests::serve_echo(listener).await;
+        Ok(())
+    })?
+}
+
+/// A server that ends with its owner.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is reaped.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a server, which calls [`serve`], and returns how many bytes of its memory each of many connections keeps.
+/// Each was used once.
+///
+/// # Errors
+///
+/// Those of starting it and of sockets; too few descriptors.
+pub fn bytes_per_connection(program: &Path, arguments: &[&str]) -> io::Result<f64> {
+    let mut started = Command::new(program);
+    started.args(arguments).stdout(Stdio::piped());
+    let mut server = Server(started.spawn()?);
+    let said = server.0.stdout.take().expect("a pipe was asked for");
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line)?;
+    let address: SocketAddr = line.trim().parse().map_err(|_| {
+        io::Error::other(format!("the server should say where it listens: {line:?}"))
+    })?;
+    // The first few make what all share.
+    let first: io::Result<Vec<_>> = (0..64).map(|_| used(address)).collect();
+    let first = first?;
+    let before = resident(server.0.id())?;
+    let more: io::Result<Vec<_>> = (0..CONNECTIONS).map(|_| used(address)).collect();
+    let more = more?;
+    let after = resident(server.0.id())?;
+    drop((first, more));
+    Ok(after.saturating_sub(before) as f64 / f64::from(CONNECTIONS))
+}
+
+/// Connects, says something and hears it.
+fn used(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut bytes = [7; 64];
+    stream.write_all(&bytes)?;
+    stream.read_exact(&mut bytes)?;
+    Ok(stream)
+}

@@ -1,0 +1,238 @@
+//! What quoit costs, as far as that can be told without a clock, held against what it was.
+//!
+//! No clock, because machines that test are busy with other things: what is counted here is the same on all of them.
+//!
+//! - Parts of the runtime (`parts.rs`): instructions, allocations, system calls and readings of the clock for each
+//!   piece, under valgrind (`callgrind.rs`). So are requests to an echo server, which has one thread.
+//! - Requests (`requests.rs`): what the core counts itself, and allocations, natively. A server of HTTP has a second
+//!   thread, and valgrind takes entering the ring for a call that does not block: while a core waits there, no other
+//!   thread runs.
+//! - Connections that are idle (`idle.rs`): resident memory.
+//!
+//! The figures are a table (`table.rs`), and `judge.rs` compares two of them. All is counted by one program, which
+//! starts itself for each scenario.
+
+pub mod callgrind;
+pub mod idle;
+pub mod judge;
+pub mod parts;
+pub mod requests;
+pub mod table;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+
+use callgrind::Counted;
+use parts::PARTS;
+use requests::Protocol;
+use table::{Conditions, Counter, Table};
+
+/// The word that makes the program do a part of the runtime: with its name, and how many times.
+pub const DO_PART: &str = "do-part";
+/// The word that makes it ask a server: with the name of a kind of requests, and how many rounds.
+pub const ASK: &str = "ask";
+/// The word that makes it serve, until it is killed.
+pub const SERVE: &str = "serve";
+
+/// A kind of requests.
+#[derive(Debug)]
+pub struct Requests {
+    /// What it is called.
+    pub name: &'static str,
+    /// What is asked.
+    pub protocol: Protocol,
+    /// On how many connections at a time.
+    pub connections: u32,
+    /// How many rounds are counted.
+    rounds: u32,
+}
+
+/// All of them.
+pub const REQUESTS: [Requests; 6] = [
+    requests("echo_1", Protocol::Echo, 1, 200),
+    requests("echo_64", Protocol::Echo, 64, 20),
+    requests("http1_1", Protocol::Http1, 1, 200),
+    requests("http1_64", Protocol::Http1, 64, 20),
+    requests("http2_1", Protocol::Http2, 1, 200),
+    requests("http2_64", Protocol::Http2, 64, 20),
+];
+
+const fn requests(
+    name: &'static str,
+    protocol: Protocol,
+    connections: u32,
+    rounds: u32,
+) -> Requests {
+    Requests {
+        name,
+        protocol,
+        connections,
+        rounds,
+    }
+}
+
+/// What was counted.
+#[derive(Debug)]
+pub struct Taken {
+    /// The figures.
+    pub table: Table,
+    /// What could not be counted here.
+    pub left_out: BTreeSet<(String, Counter)>,
+    /// Why.
+    pub notes: Vec<String>,
+}
+
+const BY_VALGRIND: [Counter; 4] = [
+    Counter::Instructions,
+    Counter::Allocations,
+    Counter::SystemCalls,
+    Counter::ClockReads,
+];
+
+/// Counts everything. `program` is this program, which is started with the words above.
+///
+/// # Errors
+///
+/// A scenario that fails, with what it said. That valgrind is not there is none: it is noted.
+pub fn count(program: &Path, conditions: Conditions) -> io::Result<Taken> {
+    let mut taken = Taken {
+        table: Table::new(conditions),
+        left_out: BTreeSet::new(),
+        notes: Vec::new(),
+    };
+    let profiled = profiled();
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        for (scenario, [short, long]) in profiled.iter().zip(profile(program, &profiled)?) {
+            let each = |of: fn(&Counted) -> u64| {
+                (of(&long) as f64 - of(&short) as f64) / f64::from(scenario.pieces)
+            };
+            let values = [
+                each(|counted| counted.instructions),
+                each(|counted| counted.allocations),
+                each(|counted| counted.system_calls),
+                each(|counted| counted.clock_reads),
+            ];
+            for (counter, value) in BY_VALGRIND.into_iter().zip(values) {
+                taken.table.put(scenario.name, counter, value);
+            }
+        }
+    } else {
+        let what = "valgrind is not installed: what it counts is left out";
+        taken.notes.push(what.to_owned());
+        for scenario in &profiled {
+            let figures = BY_VALGRIND.map(|counter| (scenario.name.to_owned(), counter));
+            taken.left_out.extend(figures);
+        }
+    }
+    for kind in &REQUESTS {
+        ask(program, kind, &mut taken.table)?;
+    }
+    let bytes = idle::bytes_per_connection(program, &[SERVE])?;
+    taken.table.put("idle_connection", Counter::Bytes, bytes);
+    Ok(taken)
+}
+
+/// A scenario that valgrind runs twice, once with twice as many pieces.
+struct Profiled {
+    name: &'static str,
+    word: &'static str,
+    times: u32,
+    /// By how many pieces the two differ.
+    pieces: u32,
+}
+
+fn profiled() -> Vec<Profiled> {
+    let parts = PARTS.iter().map(|part| Profiled {
+        name: part.name,
+        word: DO_PART,
+        times: part.times,
+        pieces: part.times * part.pieces,
+    });
+    let echoes = REQUESTS
+        .iter()
+        .filter(|kind| kind.protocol == Protocol::Echo);
+    let echoes = echoes.map(|kind| Profiled {
+        name: kind.name,
+        word: ASK,
+        times: kind.rounds,
+        pieces: kind.rounds * kind.connections,
+    });
+    parts.chain(echoes).collect()
+}
+
+/// Runs each scenario short and long, as many at a time as there are processors.
+fn profile(program: &Path, scenarios: &[Profiled]) -> io::Result<Vec<[Counted; 2]>> {
+    let jobs = scenarios
+        .iter()
+        .flat_map(|scenario| [scenario.times, 2 * scenario.times].map(|times| (scenario, times)));
+    let jobs = Mutex::new(jobs.enumerate());
+    let results: Vec<_> = (0..2 * scenarios.len()).map(|_| None).collect();
+    let results = Mutex::new(results);
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let job = jobs.lock().expect("nobody panics with it").next();
+                    let Some((place, (scenario, times))) = job else {
+                        break;
+                    };
+                    let arguments = [scenario.word, scenario.name, &times.to_string()];
+                    let counted = Counted::of(program, &arguments);
+                    results.lock().expect("nobody panics with it")[place] = Some(counted);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect("nobody panicked with it");
+    let counted = results
+        .into_iter()
+        .map(|result| result.expect("each job was done"));
+    let counted: Vec<_> = counted.collect::<io::Result<_>>()?;
+    let (pairs, _) = counted.as_chunks::<2>();
+    Ok(pairs.to_vec())
+}
+
+/// How often requests are counted natively: what a machine that stalls adds is not in the least of them.
+const REPEATS: usize = 3;
+
+/// Asks a server in a process of its own, and puts what its core counted into the table.
+fn ask(program: &Path, kind: &Requests, table: &mut Table) -> io::Result<()> {
+    const COUNTED: [(Counter, &str); 7] = [
+        (Counter::Allocations, "allocations"),
+        (Counter::Turns, "turns"),
+        (Counter::Polls, "polls"),
+        (Counter::Spawned, "spawned"),
+        (Counter::Enters, "enters"),
+        (Counter::Submitted, "submitted"),
+        (Counter::Completions, "completions"),
+    ];
+    let mut least = [f64::INFINITY; COUNTED.len()];
+    let rounds = kind.rounds.to_string();
+    for _ in 0..REPEATS {
+        let mut asks = Command::new(program);
+        let said = asks.args([ASK, kind.name, &rounds]).output()?;
+        let text = String::from_utf8_lossy(&said.stdout);
+        if !said.status.success() {
+            let what = String::from_utf8_lossy(&said.stderr);
+            return Err(io::Error::other(format!("{} failed: {what}", kind.name)));
+        }
+        for (least, (_, name)) in least.iter_mut().zip(COUNTED) {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|number| number.trim().parse::<f64>().ok());
+            let number = number.ok_or_else(|| {
+                io::Error::other(format!("{} says no {name}, but: {text}", kind.name))
+            })?;
+            *least = least.min(number);
+        }
+    }
+    let pieces = f64::from(kind.rounds * kind.connections);
+    for ((counter, _), least) in COUNTED.into_iter().zip(least) {
+        table.put(kind.name, counter, least / pieces);
+    }
+    Ok(())
+}

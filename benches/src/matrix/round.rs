@@ -1,0 +1,231 @@
+//! One turn of one contender: its server is started, asked, weighed and ended.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::contenders::Contender;
+use super::load::{self, Told};
+use super::program::{Processors, Server};
+use super::scenarios::Load;
+use super::{Figure, Turn};
+use crate::process::{Usage, resident};
+
+/// How turns are taken.
+#[derive(Debug)]
+pub struct Rounds {
+    /// The processors of this program.
+    pub processors: Processors,
+    /// The processor of the servers.
+    pub server_core: usize,
+    /// The processor of what asks them.
+    pub load_core: usize,
+    /// How many seconds each turn takes.
+    pub seconds: f64,
+    /// How many seconds idle connections are watched.
+    pub idle_seconds: u64,
+    /// How often a micro program takes its figure in one turn.
+    pub micro_rounds: u32,
+    /// The program that asks echo servers.
+    pub echo_load: PathBuf,
+}
+
+impl Rounds {
+    /// Takes a turn.
+    ///
+    /// # Errors
+    ///
+    /// Why there are no figures: a program is missing or fails, or an answer was wrong.
+    pub fn turn(&self, contender: &Contender, load: &Load) -> io::Result<Turn> {
+        if let Load::Micro(name) = load {
+            return self.micro(contender, name);
+        }
+        let mut command = Command::new(&contender.program);
+        command.args(contender.arguments);
+        let server = self.processors.server(self.server_core, &mut command)?;
+        let mut turn = match *load {
+            Load::Idle { connections } => self.idle(&server, connections)?,
+            Load::Http1 { connections, depth } => self.http1(&server, connections, depth)?,
+            Load::Http2 {
+                connections,
+                streams,
+            } => self.http2(&server, connections, streams)?,
+            Load::Closed {
+                connections,
+                size,
+                depth,
+            } => self.echo(
+                &server,
+                &[
+                    ("--connections", connections),
+                    ("--size", size),
+                    ("--depth", depth),
+                ],
+                None,
+            )?,
+            Load::Open { rate } => self.echo(&server, &[("--rate", rate as usize)], None)?,
+            Load::Churn { connections } => {
+                self.echo(&server, &[("--connections", connections)], Some("--churn"))?
+            }
+            Load::Micro(_) => unreachable!("it has no server"),
+        };
+        turn.figures
+            .insert(Figure::Resident, mebi(resident(server.process())?));
+        Ok(turn)
+    }
+
+    /// Returns the command that asks an echo server.
+    fn echo_load(&self, server: &Server) -> Command {
+        let mut command = Command::new(&self.echo_load);
+        command.args(["--connect", &server.address().to_string()]);
+        command.args(["--core", &self.load_core.to_string()]);
+        command
+    }
+
+    fn echo(
+        &self,
+        server: &Server,
+        numbers: &[(&str, usize)],
+        flag: Option<&str>,
+    ) -> io::Result<Turn> {
+        let mut command = self.echo_load(server);
+        command.args(["--seconds", &self.seconds.to_string()]);
+        command.args(["--server", &server.process().to_string()]);
+        for (name, number) in numbers {
+            command.args([OsStr::new(name), OsStr::new(&number.to_string())]);
+        }
+        command.args(flag);
+        let said = self
+            .processors
+            .output(Some(self.load_core), &mut command, self.patience())?;
+        Ok(load::echo(&said).map_err(io::Error::other)?.turn)
+    }
+
+    /// Holds connections that say nothing, and looks what that costs.
+    fn idle(&self, server: &Server, connections: usize) -> io::Result<Turn> {
+        let process = server.process();
+        let before = resident(process)?;
+        let mut command = self.echo_load(server);
+        command.args(["--idle", "--connections", &connections.to_string()]);
+        let held = self.processors.held(self.load_core, &mut command, HOLD)?;
+        // The server has answered the last of them, and is on its way to sleep: that is not idle yet.
+        let ended = || io::Error::other("the load has ended early");
+        if held.ends_within(Duration::from_millis(200))? {
+            return Err(ended());
+        }
+        let (usage, held_memory) = (Usage::of(process)?, resident(process)?);
+        if held.ends_within(Duration::from_secs(self.idle_seconds))? {
+            return Err(ended());
+        }
+        let used = Usage::of(process)?.since(usage);
+        let more = held_memory.saturating_sub(before);
+        let figures = [
+            (
+                Figure::PerConnection,
+                more as f64 / 1024.0 / connections as f64,
+            ),
+            (Figure::IdleSwitches, used.switches as f64),
+            (
+                Figure::IdleCpu,
+                used.cpu.as_secs_f64() * 1e3 / self.idle_seconds as f64,
+            ),
+        ];
+        Ok(Turn {
+            figures: figures.into(),
+            curve: Vec::new(),
+        })
+    }
+
+    fn http1(&self, server: &Server, connections: usize, depth: usize) -> io::Result<Turn> {
+        let mut script = tempfile::NamedTempFile::new()?;
+        script.write_all(load::wrk_script(depth).as_bytes())?;
+        let mut command = Command::new("wrk");
+        command.args(["--threads", "1", "--connections", &connections.to_string()]);
+        // wrk takes whole seconds.
+        command.args(["--duration", &format!("{}s", self.seconds.ceil())]);
+        command.arg("--script").arg(script.path());
+        command.arg(format!("http://{}/", server.address()));
+        self.http(server, &mut command, load::wrk)
+    }
+
+    fn http2(&self, server: &Server, connections: usize, streams: usize) -> io::Result<Turn> {
+        let mut command = Command::new("h2load");
+        command.args(["--threads", "1", "--clients", &connections.to_string()]);
+        command.args(["--max-concurrent-streams", &streams.to_string()]);
+        command.args(["--duration", &self.seconds.ceil().to_string()]);
+        command.arg(format!("http://{}/", server.address()));
+        self.http(server, &mut command, load::h2load)
+    }
+
+    fn http(
+        &self,
+        server: &Server,
+        command: &mut Command,
+        read: fn(&str) -> Result<Told, String>,
+    ) -> io::Result<Turn> {
+        probe(server.address())?;
+        let before = Usage::of(server.process())?;
+        let said = self
+            .processors
+            .output(Some(self.load_core), command, self.patience())?;
+        let used = Usage::of(server.process())?.since(before);
+        let mut told = read(&said).map_err(io::Error::other)?;
+        told.turn
+            .figures
+            .insert(Figure::Cpu, used.cpu.as_secs_f64() * 1e6 / told.requests);
+        told.turn
+            .figures
+            .insert(Figure::Switches, used.switches as f64 / told.requests);
+        Ok(told.turn)
+    }
+
+    fn micro(&self, contender: &Contender, name: &str) -> io::Result<Turn> {
+        let mut command = Command::new(&contender.program);
+        command.args(contender.arguments);
+        command.args([name, "--rounds", &self.micro_rounds.to_string()]);
+        let said = self.processors.output(None, &mut command, MICRO)?;
+        load::micro(&said, name).map_err(io::Error::other)
+    }
+
+    /// Returns the parts that a micro program knows.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be run.
+    pub fn parts(&self, contender: &Contender) -> io::Result<Vec<String>> {
+        let mut command = Command::new(&contender.program);
+        let said = self.processors.output(None, command.arg("--list"), MICRO)?;
+        Ok(said.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// How long a load may take, on a machine that does other things as well.
+    fn patience(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds) + Duration::from_secs(30)
+    }
+}
+
+/// Asks an HTTP server once, whether it says what all of them say. The programs that make load look at the status alone.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nHello, world!") {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the server answers {answer:?}")))
+}
+
+fn mebi(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0 / 1024.0
+}
+
+/// How long thousands of connections may take to be made.
+const HOLD: Duration = Duration::from_secs(60);
+
+/// How long a part may take.
+const MICRO: Duration = Duration::from_secs(60);

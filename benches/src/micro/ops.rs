@@ -1,0 +1,79 @@
+//! Single ops of the kernel, and a few at once.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use quoit::op::{self, SharedFd};
+use quoit::time::{Instant, sleep};
+use quoit::{group, spawn};
+
+use super::{Random, each, on_one};
+
+/// Eight bytes to `/dev/null`, so many times in a row, while so many tasks sleep; nanoseconds per write.
+pub fn write_null(times: u32, sleepers: u32) -> f64 {
+    on_one(async {
+        let null = File::create("/dev/null").expect("it is there");
+        let null = SharedFd::from(OwnedFd::from(null));
+        let wrote = group(async |g| {
+            for number in 0..sleepers {
+                let long = Duration::from_secs(100 + u64::from(number));
+                g.spawn_daemon(sleep(long));
+            }
+            quoit::yield_now().await?;
+            let begin = Instant::now();
+            for _ in 0..times {
+                let (written, _) = op::write(&null, [0; 8]).await;
+                assert_eq!(written.expect("it takes all"), 8);
+            }
+            Ok::<_, quoit::Cancelled>(each(begin, times))
+        });
+        wrote
+            .await
+            .expect("nobody cancels")
+            .expect("nobody cancels")
+    })
+}
+
+/// How large the file is that is read: it lies in the page cache.
+const SIZE: u64 = 64 << 20;
+const PIECE: u64 = 4096;
+
+/// A file in the page cache.
+fn cached() -> File {
+    let mut file = tempfile::tempfile().expect("a folder to write to");
+    // By and by: to fill all of it in memory first takes valgrind as long as everything else.
+    let some = vec![7; 1 << 20];
+    for _ in 0..SIZE / some.len() as u64 {
+        file.write_all(&some).expect("room");
+    }
+    file
+}
+
+/// Reads 4 KiB from random places of a cached file, so many at once; nanoseconds per read.
+pub fn read_cached(at_once: u32, times: u32) -> f64 {
+    let file = Rc::new(SharedFd::from(OwnedFd::from(cached())));
+    on_one(async {
+        let begin = Instant::now();
+        let readers = (0..at_once).map(|reader| {
+            let file = Rc::clone(&file);
+            spawn(async move {
+                let mut random = Random::new(u64::from(reader) + 1);
+                let mut buf = vec![0; PIECE as usize];
+                for _ in 0..times / at_once {
+                    let place = random.below(SIZE / PIECE) * PIECE;
+                    let (read, back) = op::read_at(&file, buf, place).await;
+                    assert_eq!(read.expect("it is there"), PIECE as usize);
+                    buf = back;
+                }
+                assert!(buf.iter().all(|&byte| byte == 7));
+            })
+        });
+        for reader in readers.collect::<Vec<_>>() {
+            reader.await.expect("it ends well");
+        }
+        each(begin, times / at_once * at_once)
+    })
+}

@@ -1,0 +1,156 @@
+//! Turns of the matrix against real servers: quoit's own echo, asked in every way, and one that says something else.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+use benches::matrix::Figure;
+use benches::matrix::contenders::{Contender, Role};
+use benches::matrix::program::Processors;
+use benches::matrix::round::Rounds;
+use benches::matrix::scenarios::Load;
+use serde_json::Value;
+
+fn rounds() -> Rounds {
+    let processors = Processors::here().expect("there are processors");
+    let load_core = usize::from(processors.count() > 1);
+    Rounds {
+        processors,
+        server_core: 0,
+        load_core,
+        seconds: 0.5,
+        idle_seconds: 1,
+        micro_rounds: 1,
+        echo_load: PathBuf::from(env!("CARGO_BIN_EXE_echo_load")),
+    }
+}
+
+fn quoit(program: &str) -> Contender {
+    Contender {
+        name: "quoit",
+        role: Role::Ours,
+        program: PathBuf::from(program),
+        arguments: &[],
+    }
+}
+
+#[test]
+fn an_echo_is_asked_in_every_way() {
+    let (rounds, echo) = (rounds(), quoit(env!("CARGO_BIN_EXE_echo")));
+    for load in [
+        Load::Closed {
+            connections: 3,
+            size: 64,
+            depth: 1,
+        },
+        Load::Closed {
+            connections: 2,
+            size: 100,
+            depth: 16,
+        },
+        Load::Closed {
+            connections: 2,
+            size: 16 * 1024,
+            depth: 2,
+        },
+        Load::Open { rate: 2_000 },
+        Load::Churn { connections: 4 },
+    ] {
+        let turn = rounds
+            .turn(&echo, &load)
+            .unwrap_or_else(|error| panic!("{load:?}: {error}"));
+        for figure in [
+            Figure::Rate,
+            Figure::Cpu,
+            Figure::P50,
+            Figure::P999,
+            Figure::Resident,
+        ] {
+            assert!(turn.figures[&figure] > 0.0, "{load:?}: {turn:?}");
+        }
+        assert!(
+            turn.curve.is_sorted_by(|one, next| one.1 <= next.1),
+            "{load:?}: {turn:?}"
+        );
+    }
+}
+
+#[test]
+fn idle_connections_are_weighed_while_nobody_says_anything() {
+    let load = Load::Idle { connections: 50 };
+    let turn = rounds()
+        .turn(&quoit(env!("CARGO_BIN_EXE_echo")), &load)
+        .expect("it is held");
+    assert!(turn.figures[&Figure::PerConnection] > 0.0, "{turn:?}");
+    // Of 50 connections that were used, none is used now.
+    assert!(turn.figures[&Figure::IdleSwitches] < 50.0, "{turn:?}");
+}
+
+#[test]
+fn an_open_loop_asks_as_often_as_it_was_told() {
+    let load = Load::Open { rate: 1_000 };
+    let turn = rounds()
+        .turn(&quoit(env!("CARGO_BIN_EXE_echo")), &load)
+        .expect("it echoes");
+    // A machine that stalls makes it less, never more.
+    assert!(turn.figures[&Figure::Rate] <= 1_002.0, "{turn:?}");
+}
+
+#[test]
+fn a_part_is_measured_by_its_name() {
+    let micro = quoit(env!("CARGO_BIN_EXE_micro"));
+    let parts = rounds().parts(&micro).expect("they are listed");
+    assert!(parts.iter().any(|part| part == "yield_1"), "{parts:?}");
+    let turn = rounds()
+        .turn(&micro, &Load::Micro("yield_1".to_owned()))
+        .expect("it is measured");
+    assert!(turn.figures[&Figure::Nanos] > 0.0);
+    let unknown = rounds().turn(&micro, &Load::Micro("no such part".to_owned()));
+    let told = unknown.expect_err("there is none").to_string();
+    assert!(told.contains("no such part"), "{told}");
+}
+
+#[test]
+fn a_server_that_says_something_else_is_found_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("a port").to_string();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("it connects");
+        let mut bytes = [0; 64];
+        let mut answered = 0;
+        // Until the other side is satisfied, or has noticed.
+        while stream.read_exact(&mut bytes).is_ok() {
+            answered += 1;
+            if answered == 3 {
+                bytes[40] ^= 1;
+            }
+            if stream.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        answered
+    });
+    let mut load = Command::new(env!("CARGO_BIN_EXE_echo_load"));
+    load.args([
+        "--core",
+        "0",
+        "--connections",
+        "1",
+        "--seconds",
+        "60",
+        "--warm-up",
+        "0",
+        "--connect",
+        &address,
+    ]);
+    let said = load.output().expect("it runs");
+    assert_eq!(served.join().expect("it ends"), 3);
+    let line: Value = serde_json::from_slice(&said.stdout).expect("a line of JSON");
+    assert_eq!(
+        (&line["errors"], &line["requests"]),
+        (&Value::from(1), &Value::from(2))
+    );
+    let complaint = String::from_utf8_lossy(&said.stderr);
+    assert!(complaint.contains("at byte 128"), "{complaint}");
+}
