@@ -54,7 +54,8 @@ fn without_valgrind_the_rest_is_compared() {
     assert_eq!(said.status.code(), Some(1), "{told}");
     for what in [
         "valgrind is not installed",
-        "http1_1: 2 turns, was 9 (better: -77.8 %, margin 1 %)",
+        // What the file says of it is nothing.
+        "these are of rustc 1.",
         "no_more: turns are expected and were not counted",
         "http2_1: turns are new, nothing is expected",
         "`benches/gate --accept` writes the new figures down",
@@ -62,6 +63,16 @@ fn without_valgrind_the_rest_is_compared() {
         assert!(told.contains(what), "{told}");
     }
     assert!(!told.contains("check"), "valgrind would count that: {told}");
+    // Two turns a request: one that reads and answers, and one that takes what was sent. A machine that stalls ends
+    // turns early, and there are more.
+    let turns = told
+        .lines()
+        .find_map(|line| line.strip_prefix("http1_1: ")?.split_once(" turns, "));
+    let (turns, judged) = turns.expect("turns are compared");
+    let turns: f64 = turns.parse().expect("a figure");
+    assert!((2.0..9.0).contains(&turns), "{told}");
+    assert!(judged.starts_with("was 9 (better: -"), "{told}");
+    assert!(judged.ends_with(" %, margin 1 %)"), "{told}");
 
     let said = gate(&file, &["--accept"]);
     assert_eq!(said.status.code(), Some(2));

@@ -76,9 +76,9 @@ fn hold(arguments: &Arguments) -> io::Result<bool> {
         }
         Err(error) => return Err(named(error)),
     };
-    raise_descriptor_limit()?;
+    let descriptors = raise_descriptor_limit()?;
     let program = std::env::current_exe()?;
-    let mut taken = count(&program, conditions(&program)?)?;
+    let mut taken = count(&program, conditions(&program)?, descriptors)?;
     for note in &taken.notes {
         eprintln!("gate: {note}");
     }
@@ -138,14 +138,14 @@ fn conditions(program: &Path) -> io::Result<Conditions> {
 
 /// Finds what the compiler writes into each program.
 fn compiler(program: &[u8]) -> Option<String> {
-    // Put together, so that the words are not found here.
-    let words = [&b"rustc"[..], b" version "].concat();
-    let at = program
-        .windows(words.len())
-        .position(|window| window == words)?;
-    let version = program[at + words.len()..]
-        .split(|&byte| byte == 0)
-        .next()?;
+    let words = b"rustc version ";
+    let places = program.windows(words.len()).enumerate();
+    let mut after = places
+        .filter(|(_, window)| window == words)
+        .map(|(at, _)| &program[at + words.len()..]);
+    // The words stand above as well, without a number behind them.
+    let version = after.find(|after| after.first().is_some_and(u8::is_ascii_digit))?;
+    let version = version.split(|&byte| byte == 0).next()?;
     Some(format!("rustc {}", String::from_utf8_lossy(version)))
 }
 

@@ -10,8 +10,10 @@ use quoit_net::TcpListener;
 use super::requests;
 use crate::process::resident;
 
-/// How many connections are weighed.
-const CONNECTIONS: u32 = 2_000;
+/// How many connections make what all share, and how many are weighed: together as many as programs may have that
+/// nobody gave more descriptors than the usual 1024.
+const FIRST: u32 = 64;
+const CONNECTIONS: u32 = 832;
 
 /// Serves echo until it is killed. Says where, in a line.
 ///
@@ -19,6 +21,8 @@ const CONNECTIONS: u32 = 2_000;
 ///
 /// Those of sockets and of the ring.
 pub fn serve() -> io::Result<()> {
+    // Memory is weighed, not how the machine was set to hand it out.
+    rustix::thread::disable_transparent_huge_pages(true)?;
     quoit::block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         println!("{}", listener.local_addr());
@@ -44,8 +48,15 @@ impl Drop for Server {
 ///
 /// # Errors
 ///
-/// Those of starting it and of sockets; too few descriptors.
-pub fn bytes_per_connection(program: &Path, arguments: &[&str]) -> io::Result<f64> {
+/// Those of starting it and of sockets; too few descriptors, of which `limit` are allowed.
+pub fn bytes_per_connection(program: &Path, arguments: &[&str], limit: u64) -> io::Result<f64> {
+    // Beside the connections: what a program has open anyway.
+    let needed = u64::from(FIRST + CONNECTIONS + 64);
+    if limit < needed {
+        return Err(io::Error::other(format!(
+            "idle connections need {needed} descriptors, and {limit} are allowed: `ulimit -n {needed}` allows them"
+        )));
+    }
     let mut started = Command::new(program);
     started.args(arguments).stdout(Stdio::piped());
     let mut server = Server(started.spawn()?);
@@ -56,7 +67,7 @@ pub fn bytes_per_connection(program: &Path, arguments: &[&str]) -> io::Result<f6
         io::Error::other(format!("the server should say where it listens: {line:?}"))
     })?;
     // The first few make what all share.
-    let first: io::Result<Vec<_>> = (0..64).map(|_| used(address)).collect();
+    let first: io::Result<Vec<_>> = (0..FIRST).map(|_| used(address)).collect();
     let first = first?;
     let before = resident(server.0.id())?;
     let more: io::Result<Vec<_>> = (0..CONNECTIONS).map(|_| used(address)).collect();
