@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::program::{Program, folder, run};
 
@@ -31,6 +31,19 @@ fn the_port_that_the_kernel_chose_is_said() {
     for program in [&first, &second] {
         assert_eq!(program.client().get("/").status(), 200);
     }
+}
+
+#[test]
+fn it_takes_all_descriptors_that_it_may_give_itself() {
+    let root = folder();
+    let serve = Program::command(root.path(), &[]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 100 && exec \"$0\" \"$@\""]);
+    limited.arg(serve.get_program()).args(serve.get_args());
+    let program = Program::started(&mut limited);
+    let (taken, may_have) = program.allowed_descriptors();
+    assert_ne!(may_have, "100");
+    assert_eq!(taken, may_have);
 }
 
 #[test]

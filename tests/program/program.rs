@@ -216,6 +216,18 @@ impl Program {
         descriptors.expect("it runs").count()
     }
 
+    /// Returns how many descriptors it may have open, and how many it may give itself.
+    pub(crate) fn allowed_descriptors(&self) -> (String, String) {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.child.id()));
+        let limits = limits.expect("it runs");
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"));
+        let mut values = line.expect("a line").split_whitespace().map(str::to_owned);
+        let mut next = || values.next().expect("a limit");
+        (next(), next())
+    }
+
     /// Returns the names of its threads.
     pub(crate) fn threads(&self) -> Vec<String> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");

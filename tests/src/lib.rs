@@ -34,7 +34,8 @@ pub use peer::{
     receive_all, receive_exactly, refusing_address, reset, reset_from_afar,
 };
 pub use process::{
-    children, descriptors, exists, mapped_kib, resident_kib, runs, stat, switches, threads,
+    allow_descriptors, children, descriptors, exists, mapped_kib, resident_kib, runs, stat,
+    switches, threads,
 };
 pub use quiet::{assert_quiet, conform, conform_of, conform_on, one_core, quietly, quietly_of};
 pub use scenarios::Scenarios;

@@ -2,7 +2,28 @@
 
 use std::fs;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::Kernel;
+
+/// Lets this process have as many descriptors as it may give itself, and returns how many those are. Shells and
+/// services begin with 1024, as a rule.
+pub fn allow_descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum;
+    let raised = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    // Where a limit lies above what the kernel gives anybody, the one that there was stays.
+    let allowed = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => most,
+        Err(_) => limit.current,
+    };
+    allowed.map_or(usize::MAX, |allowed| {
+        usize::try_from(allowed).expect("64 bits")
+    })
+}
 
 /// Returns how many descriptors are open; in a simulation, which itself looks for those that a
 /// program leaves behind, none.

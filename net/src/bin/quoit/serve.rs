@@ -12,6 +12,7 @@ use quoit::signal::{Signal, Signals};
 use quoit_net::http::ServerHandle;
 use quoit_net::tls::ServerTls;
 use quoit_net::{Address, stdio};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::access_log::{AccessLog, Target};
 use crate::answer::answer;
@@ -19,6 +20,7 @@ use crate::arguments::Arguments;
 
 /// Serves until a signal, and then until what is open has finished.
 pub(crate) fn run(arguments: Arguments) -> io::Result<()> {
+    allow_descriptors();
     let tls = arguments.identity()?.map(ServerTls::new).transpose()?;
     let mut awaited = vec![Signal::Interrupt, Signal::Terminate, Signal::Quit];
     let logs = arguments.access_log.clone().map(Target::new);
@@ -178,6 +180,17 @@ impl Voice {
         };
         stream.write(format!("{what}\n"));
     }
+}
+
+/// Takes all the descriptors that this process may give itself. The usual 1024 are for programs with `select(2)`.
+fn allow_descriptors() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    // Where that is more than the kernel gives anybody, those that there were have to do.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 fn existing_folder(root: &Path) -> io::Result<PathBuf> {
