@@ -11,8 +11,8 @@ use quoit::process::{Command, Ending, Stdio};
 use quoit::time::Instant;
 use quoit::{CoreMetrics, Cores, Runtime, Scope};
 use tests::{
-    Host, children, descriptors, gauges, in_child, is_host, kill_hosts, on_ring, poll_once, runs,
-    stat,
+    Host, allow_descriptors, children, descriptors, gauges, in_child, is_host, kill_hosts, on_ring,
+    poll_once, runs, stat,
 };
 
 /// Longer than any test takes.
@@ -148,6 +148,7 @@ fn held(core: &CoreMetrics) -> [u64; 4] {
 fn crowds_of_children_leave_nothing_behind() {
     let _crowd = CROWDED.lock().unwrap_or_else(PoisonError::into_inner);
     in_child("processes::crowds_of_children_leave_nothing_behind", || {
+        allow_descriptors();
         on_ring(|handle| async move {
             let mut cat = Command::new("cat");
             cat.stdin(Stdio::Piped)

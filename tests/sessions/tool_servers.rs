@@ -13,7 +13,8 @@ use quoit_pool::stdio::{
 use quoit_pool::{Key, Lease, LeaseError, SessionPool};
 use serde_json::json;
 use tests::{
-    children, descriptors, exists, gauges, in_child, on_ring, poll_once, quietly, quietly_of,
+    allow_descriptors, children, descriptors, exists, gauges, in_child, on_ring, poll_once,
+    quietly, quietly_of,
 };
 
 use crate::stdio::{scripted, stubborn};
@@ -300,6 +301,7 @@ fn p026_crowds_of_sessions_leave_nothing_behind() {
     in_child(
         "tool_servers::p026_crowds_of_sessions_leave_nothing_behind",
         || {
+            allow_descriptors();
             on_ring(|handle| async move {
                 let rpc = RpcConfig::default();
                 let servers = servers().config(McpConfig::default().rpc(rpc));
