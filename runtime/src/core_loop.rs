@@ -29,7 +29,7 @@ use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
 use crate::task::memory::TaskBox;
-use crate::task::table::{AfterEnd, Left, Probe, Ready};
+use crate::task::table::{AfterEnd, Left, Next};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -212,6 +212,9 @@ impl Core {
         {
             return false;
         }
+        if self.is_answered_at_once() {
+            return false;
+        }
         self.shared.park.publish();
         if self.has_mail() {
             self.shared.park.withdraw();
@@ -225,6 +228,23 @@ impl Core {
         self.parked_at.set(now);
         self.enter(Wait::Until(self.next_deadline()));
         true
+    }
+
+    /// Submits before the park, where the kernel has answered at once of late. Returns whether it did again; what it
+    /// said has been reaped then.
+    #[inline]
+    fn is_answered_at_once(&self) -> bool {
+        let submits = self.driver.borrow_mut().unsubmitted() > 0;
+        if !submits || !self.prompt.guess() {
+            return false;
+        }
+        self.enter(Wait::No);
+        let is_answered = self.reap() > 0;
+        self.prompt.note(is_answered);
+        if is_answered {
+            self.wake_starved();
+        }
+        is_answered
     }
 
     /// Returns until when a core waits that nobody wakes.
@@ -257,7 +277,7 @@ impl Core {
     pub(crate) fn has_work(&self) -> bool {
         self.tasks.borrow().has_ready()
             || self.tree.borrow().has_effects()
-            || !self.yields.borrow().is_empty()
+            || self.has_yielded()
             || self.has_mail()
             || self.driver.borrow_mut().has_completions()
     }
@@ -340,16 +360,17 @@ impl Core {
         loop {
             let first = self.first_of_ready();
             let next = self.tasks.borrow_mut().next_ready(first);
-            let Some((ready, probe)) = next else {
+            let Some(next) = next else {
                 if self.nobody_else_waits() {
                     self.wake_yielded();
                     continue;
                 }
                 break;
             };
-            let ended_main = match probe {
-                None => self.poll(ready, main),
-                Some(probe) => self.poll_measured(ready, probe, main),
+            let ended_main = if next.is_measured {
+                self.poll_measured(next, main)
+            } else {
+                self.poll(next, main)
             };
             polls += 1;
             if ended_main || polls >= POLLS_PER_TURN {
@@ -376,7 +397,7 @@ impl Core {
     /// for is not there.
     #[inline]
     fn nobody_else_waits(&self) -> bool {
-        if self.yields.borrow().is_empty() {
+        if !self.has_yielded() {
             return false;
         }
         let mut driver = self.driver.borrow_mut();
@@ -405,13 +426,15 @@ impl Core {
     /// Polls the task that stands for others: how long it was ready, and how long its poll takes, is
     /// noted for all that became ready since the last such.
     #[cold]
-    fn poll_measured(&self, ready: Ready, probe: Probe, main: MainPoll<'_>) -> bool {
+    fn poll_measured(&self, next: Next, main: MainPoll<'_>) -> bool {
         let latencies = &self.shared.latencies;
+        let probe = self.tasks.borrow_mut().take_probe(next.id);
+        let probe = probe.expect("what is measured was chosen");
         let begun = Instant::now();
         latencies
             .run_delay
             .record_for(begun - probe.ready, probe.weight);
-        let ended_main = self.poll(ready, main);
+        let ended_main = self.poll(next, main);
         let took = Instant::now() - begun;
         latencies.poll.record_for(took, probe.weight);
         ended_main
@@ -419,14 +442,30 @@ impl Core {
 
     /// Polls one task. True if it was the future of `block_on` and it has ended.
     #[inline(always)]
-    fn poll(&self, ready: Ready, main: MainPoll<'_>) -> bool {
-        match ready {
-            Ready::Main { id, node } => self.poll_as(id, node, |cx| main(cx)),
-            Ready::Task { id, node, object } => {
+    fn poll(&self, next: Next, main: MainPoll<'_>) -> bool {
+        let (id, node) = (next.id, next.node);
+        match next.object {
+            Some(object) => {
                 self.poll_task(id, node, object);
                 false
             }
+            None => self.poll_main(id, node, main),
         }
+    }
+
+    fn poll_main(&self, id: TaskId, node: NodeId, main: MainPoll<'_>) -> bool {
+        let ended = self.poll_as(id, node, |cx| main(cx));
+        let yields = self.yielding.take();
+        if !ended {
+            let mut tasks = self.tasks.borrow_mut();
+            if yields {
+                tasks.wake_last(id);
+            }
+            let is_queued = tasks.is_queued(id);
+            drop(tasks);
+            self.after_poll(id, node, is_queued);
+        }
+        ended
     }
 
     /// Polls a task that has just been started, from within the poll of another, which then goes on
@@ -439,6 +478,7 @@ impl Core {
             self.allowance.get(),
             self.aborts_seen.get(),
             self.coming_back.take(),
+            self.yielding.take(),
         );
         self.counters().polls.add(1);
         self.poll_task(id, node, object);
@@ -447,18 +487,19 @@ impl Core {
         self.refused_under.set(outer.2);
         self.allowance.set(outer.3);
         self.aborts_seen.set(outer.4);
-        self.coming_back.replace(outer.5);
+        self.coming_back.set(outer.5);
+        self.yielding.set(outer.6);
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll_task(&self, id: TaskId, node: NodeId, mut object: TaskBox) {
-        let mut polled = Poll::Pending;
-        self.poll_as(id, node, |cx| {
-            polled = object.as_mut().poll(cx);
-            polled.is_ready()
-        });
+        let polled = self.poll_as(id, node, |cx| object.as_mut().poll(cx));
+        let yields = self.yielding.take();
         match polled {
-            Poll::Pending => self.tasks.borrow_mut().put_back(id, object),
+            Poll::Pending => {
+                let is_queued = self.tasks.borrow_mut().put_back(id, object, yields);
+                self.after_poll(id, node, is_queued);
+            }
             Poll::Ready(ended) => {
                 if ended == Ended::Panicked {
                     self.counters().panics.add(1);
@@ -468,24 +509,19 @@ impl Core {
         }
     }
 
-    /// Runs a poll of this task, which says whether it has ended; returns that.
+    /// Runs a poll of this task.
     #[inline(always)]
-    fn poll_as(
-        &self,
-        id: TaskId,
-        node: NodeId,
-        poll: impl FnOnce(&mut Context<'_>) -> bool,
-    ) -> bool {
+    fn poll_as<R>(&self, id: TaskId, node: NodeId, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
         // A word, of which nothing is to be dropped.
         let waker = task_waker(self.number(), id.slot(), id.generation());
         let waker = ManuallyDrop::new(waker);
         let mut cx = Context::from_waker(&waker);
         let outside = self.active.replace(node);
         self.begin_poll(id);
-        let ended = poll(&mut cx);
-        self.end_poll(id, node, ended);
+        let polled = poll(&mut cx);
+        self.running.set(None);
         self.active.set(outside);
-        ended
+        polled
     }
 
     #[inline(always)]
@@ -493,42 +529,30 @@ impl Core {
         self.running.set(Some(id));
         self.refusals.set(0);
         self.aborts_seen.set(0);
-        self.coming_back.borrow_mut().clear();
-        let patience = self.patience.borrow().is_empty();
-        self.allowance.set(if patience {
-            u32::MAX
-        } else {
-            self.patience.borrow_mut().allowance(id.slot())
-        });
+        self.coming_back.clear();
     }
 
+    /// Looks at what a poll has left that did not end the task.
     #[inline(always)]
-    fn end_poll(&self, id: TaskId, node: NodeId, ended: bool) {
-        self.running.set(None);
-        if ended {
-            return;
-        }
+    fn after_poll(&self, id: TaskId, node: NodeId, is_queued: bool) {
         if self.refusals.get() > 0 || self.aborts_seen.get() > 1 {
             self.note_refusals(id);
         }
-        if self.tree.borrow().is_cancelled(node) && !self.tasks.borrow().is_queued(id) {
+        if !is_queued && self.tree.borrow().is_cancelled(node) {
             self.after_pending(node, None);
         }
     }
 
     #[inline]
+    fn has_yielded(&self) -> bool {
+        self.tasks.borrow().has_yielded() || !self.yields.borrow().is_empty()
+    }
+
+    #[inline]
     fn wake_yielded(&self) {
-        let mut yields = self.yields.borrow_mut();
-        if !yields.tasks.is_empty() {
-            let mut tasks = self.tasks.borrow_mut();
-            for task in yields.tasks.drain(..) {
-                tasks.wake(task.slot(), task.generation());
-            }
-        }
-        if !yields.others.is_empty() {
-            let others = std::mem::take(&mut yields.others);
-            drop(yields);
-            for waker in others {
+        self.tasks.borrow_mut().resume();
+        if !self.yields.borrow().is_empty() {
+            for waker in self.yields.take() {
                 self.wake(waker);
             }
         }
@@ -747,7 +771,7 @@ impl Core {
     fn begin_to_end(&self) -> Life {
         self.drop_tasks();
         self.closures.close();
-        for waker in self.yields.take().others {
+        for waker in self.yields.take() {
             self.contain(|| drop(waker));
         }
         // Ops whose futures live outside of any task, or were leaked.

@@ -30,6 +30,7 @@ use crate::mailbox::{CoreShared, Place};
 use crate::metrics::Counters;
 use crate::panics::contained;
 use crate::process::guardian::Guardian;
+use crate::prompt::Prompt;
 use crate::runtime::{CoreId, Handle};
 use crate::scope::Cancelled;
 use crate::scope::patience::{Forgotten, Patience};
@@ -61,18 +62,48 @@ pub(crate) enum TimerTarget {
     Alarm(Waker),
 }
 
-/// Who is woken when others have had their turn.
+/// A few scopes, of which there are seldom more than one.
 #[derive(Debug, Default)]
-pub(crate) struct Yields {
-    /// Tasks of this core.
-    pub(crate) tasks: Vec<TaskId>,
-    pub(crate) others: Vec<Waker>,
+pub(crate) struct Scopes {
+    last: Cell<Option<NodeId>>,
+    before: RefCell<Vec<NodeId>>,
 }
 
-impl Yields {
+impl Scopes {
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.others.is_empty()
+    pub(crate) fn add(&self, node: NodeId) {
+        let last = self.last.replace(Some(node));
+        if let Some(last) = last
+            && last != node
+        {
+            self.before.borrow_mut().push(last);
+        }
+    }
+
+    pub(crate) fn contain(&self, node: NodeId) -> bool {
+        let last = self.last.get();
+        last == Some(node) || last.is_some() && self.before.borrow().contains(&node)
+    }
+
+    #[inline]
+    pub(crate) fn clear(&self) {
+        if self.last.take().is_some() && !self.before.borrow().is_empty() {
+            self.before.borrow_mut().clear();
+        }
+    }
+
+    /// Takes all of them out.
+    pub(crate) fn take(&self) -> Self {
+        Self {
+            last: Cell::new(self.last.take()),
+            before: RefCell::new(self.before.take()),
+        }
+    }
+
+    /// Has these from now on, and no others.
+    pub(crate) fn set(&self, scopes: Self) {
+        self.last.set(scopes.last.into_inner());
+        self.before.replace(scopes.before.into_inner());
     }
 }
 
@@ -107,13 +138,13 @@ pub(crate) struct Core {
     /// Ops that the running task was refused since its poll began, and under which scope the last.
     pub(crate) refusals: Cell<u32>,
     pub(crate) refused_under: Cell<NodeId>,
-    /// How many more it may be refused before it has to pause.
+    /// How many more it may be refused before it has to pause, once it has been.
     pub(crate) allowance: Cell<u32>,
     /// Ops that it found aborted since its poll began.
     pub(crate) aborts_seen: Cell<u32>,
     /// The scopes in which it has yielded or pauses: there it will be polled again, whatever else it
     /// waits in.
-    pub(crate) coming_back: RefCell<Vec<NodeId>>,
+    pub(crate) coming_back: Scopes,
     pub(crate) patience: RefCell<Patience>,
     /// How much of what cancels want done may still be done in this turn.
     effects_left: Cell<u32>,
@@ -121,8 +152,10 @@ pub(crate) struct Core {
     pub(crate) groups: RefCell<Slab<Rc<dyn Any>>>,
     /// How many scopes have a deadline armed.
     pub(crate) armed_scopes: Cell<u32>,
-    /// Who yielded: woken once I/O was looked at.
-    pub(crate) yields: RefCell<Yields>,
+    /// The running task lets others go first, once it was polled.
+    pub(crate) yielding: Cell<bool>,
+    /// Who yielded and is no task of this core, which knows its own: woken once I/O was looked at.
+    pub(crate) yields: RefCell<Vec<Waker>>,
     /// When what is left is dropped, once the core was asked to stop; and the grace it has.
     pub(crate) stop_at: Cell<Option<Instant>>,
     pub(crate) stop_grace: Cell<Duration>,
@@ -137,6 +170,8 @@ pub(crate) struct Core {
     pub(crate) now: Cell<Instant>,
     /// A turn has run that may have made timers due since the clock was last read.
     pub(crate) clock_is_old: Cell<bool>,
+    /// Whether what it submits is answered at once.
+    pub(crate) prompt: Prompt,
     /// Whether it spins before it parks, if it ever does.
     pub(crate) spin: Option<RefCell<Spin>>,
     /// When the last park began.
@@ -190,11 +225,12 @@ impl Core {
             refused_under: Cell::new(root),
             allowance: Cell::new(u32::MAX),
             aborts_seen: Cell::new(0),
-            coming_back: RefCell::default(),
+            coming_back: Scopes::default(),
             patience: RefCell::default(),
             effects_left: Cell::new(EFFECTS_PER_TURN),
             groups: RefCell::default(),
             armed_scopes: Cell::new(0),
+            yielding: Cell::new(false),
             yields: RefCell::default(),
             stop_at: Cell::new(None),
             stop_grace: Cell::new(Duration::MAX),
@@ -204,6 +240,7 @@ impl Core {
             clock_base: crate::driver::clock_base(),
             now: Cell::new(Instant::now()),
             clock_is_old: Cell::new(true),
+            prompt: Prompt::default(),
             spin: spins.then(|| RefCell::new(Spin::new(config.spin_before_park))),
             parked_at: Cell::new(Instant::NEVER),
             time_is_new: Cell::new(false),
@@ -524,7 +561,7 @@ impl Core {
 
     /// Lets an op of the running task, which is refused too often, wait for the end of a pause.
     pub(crate) fn pause_task(&self, waker: &Waker) {
-        self.comes_back();
+        self.coming_back.add(self.active.get());
         let Some(task) = self.running.get() else {
             return self.yield_to_others(waker);
         };
@@ -538,6 +575,15 @@ impl Core {
                 .borrow_mut()
                 .insert(at, TimerTarget::Pause(task.slot()));
             self.patience.borrow_mut().paused(task.slot(), timer);
+        }
+    }
+
+    /// Returns how often the running task may be refused before it has to pause.
+    #[cold]
+    pub(crate) fn allowance_of_running(&self) -> u32 {
+        match self.running.get() {
+            Some(task) => self.patience.borrow_mut().allowance(task.slot()),
+            None => u32::MAX,
         }
     }
 
@@ -557,7 +603,7 @@ impl Core {
     /// foreign is woken a few times more, and then left alone; one that is not cancelled yet is
     /// noted down with `waker`, for when it is.
     pub(crate) fn after_pending(&self, node: NodeId, waker: Option<&Waker>) {
-        if self.coming_back.borrow().contains(&node) {
+        if self.coming_back.contain(node) {
             return;
         }
         let tree = self.tree.borrow();
@@ -623,8 +669,9 @@ impl Core {
     }
 
     /// Wakes `waker` when other ready tasks have run and I/O was looked at.
+    #[inline]
     pub(crate) fn yield_to_others(&self, waker: &Waker) {
-        self.comes_back();
+        self.coming_back.add(self.active.get());
         self.wake_after_others(waker);
     }
 
@@ -632,20 +679,19 @@ impl Core {
     #[inline]
     pub(crate) fn wake_after_others(&self, waker: &Waker) {
         match task_of(waker, self.number()) {
-            Some(task) => self.yields.borrow_mut().tasks.push(task),
-            None => {
-                let own = waker.clone();
-                self.yields.borrow_mut().others.push(own);
-            }
+            Some(task) if self.running.get() == Some(task) => self.yielding.set(true),
+            task => self.wake_other_after_others(task, waker),
         }
     }
 
-    /// Notes that the active scope's body will be polled again.
-    fn comes_back(&self) {
-        let active = self.active.get();
-        let mut coming_back = self.coming_back.borrow_mut();
-        if coming_back.last() != Some(&active) {
-            coming_back.push(active);
+    #[cold]
+    fn wake_other_after_others(&self, task: Option<TaskId>, waker: &Waker) {
+        match task {
+            Some(task) => self.tasks.borrow_mut().wake_last(task),
+            None => {
+                let own = waker.clone();
+                self.yields.borrow_mut().push(own);
+            }
         }
     }
 

@@ -45,6 +45,7 @@ pub mod op;
 mod panics;
 mod pipe;
 pub mod process;
+mod prompt;
 mod random;
 mod runtime;
 mod scope;

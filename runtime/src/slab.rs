@@ -119,6 +119,9 @@ impl LowestFree {
 pub(crate) struct Key(NonZeroU64);
 
 impl Key {
+    /// Of the entry that a slab has first.
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
+
     #[inline]
     pub(crate) fn new(index: u32, generation: u32) -> Self {
         let word = NonZeroU64::from(Link::to(index).0) | u64::from(generation) << 32;

@@ -364,9 +364,8 @@ impl Core {
         let (generation, is_queued) = tasks.standing(slot);
         let has_yielded = || {
             let waker = task_waker(self.number(), slot, generation);
-            let yields = self.yields.borrow();
-            yields.tasks.contains(&TaskId::new(slot, generation))
-                || yields.others.iter().any(|own| own.will_wake(&waker))
+            tasks.yields(TaskId::new(slot, generation))
+                || self.yields.borrow().iter().any(|own| own.will_wake(&waker))
         };
         let state = if self.running.get().is_some_and(|task| task.slot() == slot) {
             TaskState::Running

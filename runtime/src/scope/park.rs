@@ -37,6 +37,9 @@ pub(crate) fn entry(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
 fn refuse(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
     let active = core.active.get();
     core.refused_under.set(active);
+    if core.refusals.get() == 0 {
+        core.allowance.set(core.allowance_of_running());
+    }
     let Some(allowance) = core.allowance.get().checked_sub(1) else {
         core.pause_task(waker);
         return Poll::Pending;
@@ -94,18 +97,21 @@ impl Park {
     }
 
     /// Registers a wait in memory under the active scope.
+    #[inline(never)]
     pub(crate) fn register_memory(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
         let waker = waker.clone();
-        self.register(core, Wait::Memory { waker, purpose });
+        self.register(core, || Wait::Memory { waker, purpose });
     }
 
     /// Registers a wait in memory that no cancel ends, nor tells.
+    #[inline(never)]
     pub(crate) fn register_deaf(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
         let waker = waker.clone();
-        self.register(core, Wait::Deaf { waker, purpose });
+        self.register(core, || Wait::Deaf { waker, purpose });
     }
 
     /// Registers a wait in memory whose other side ends it, and is told of a cancel.
+    #[inline(never)]
     pub(crate) fn register_relayed(
         &mut self,
         core: &Core,
@@ -114,19 +120,17 @@ impl Park {
         relay: Rc<dyn Relay>,
     ) {
         let waker = waker.clone();
-        self.register(
-            core,
-            Wait::Relayed {
-                waker,
-                purpose,
-                relay,
-            },
-        );
+        self.register(core, || Wait::Relayed {
+            waker,
+            purpose,
+            relay,
+        });
     }
 
     /// Registers a kernel op under the active scope.
+    #[inline(never)]
     pub(crate) fn register_kernel(&mut self, core: &Core, user_data: u64) {
-        self.register(core, Wait::Kernel(user_data));
+        self.register(core, || Wait::Kernel(user_data));
     }
 
     /// Looks at a wait in memory, and follows the active scope.
@@ -225,10 +229,10 @@ impl Park {
         }
     }
 
-    #[inline]
-    fn register(&mut self, core: &Core, wait: Wait) {
+    #[inline(always)]
+    fn register(&mut self, core: &Core, wait: impl FnOnce() -> Wait) {
         debug_assert!(self.registered.is_none());
-        let id = core.tree.borrow_mut().park(core.active.get(), wait);
+        let id = core.tree.borrow_mut().park_with(core.active.get(), wait);
         self.registered = Some((id, core.identity()));
     }
 }

@@ -1,7 +1,7 @@
 //! Futures that run.
 //!
 //! In reading order: [`cell`] a future and its output, [`table`] the tasks of a core and which of
-//! them are ready, [`waker`] waking by number, [`join`] waiting for a task, [`current`] the pointer
+//! them are ready, in the order of [`queue`], [`waker`] waking by number, [`join`] waiting for a task, [`current`] the pointer
 //! to the core whose turn it is.
 //!
 //! A task belongs to one core from spawn to end and is polled by its thread alone. The table owns
@@ -14,6 +14,7 @@ pub(crate) mod current;
 pub(crate) mod join;
 pub(crate) mod memory;
 mod probe;
+mod queue;
 pub(crate) mod table;
 pub(crate) mod waker;
 
@@ -106,8 +107,8 @@ where
 /// # Panics
 ///
 /// Off a core.
-pub async fn yield_now() -> Result<(), Cancelled> {
-    Yield { yielded: false }.await
+pub fn yield_now() -> impl Future<Output = Result<(), Cancelled>> {
+    Yield { yielded: false }
 }
 
 /// Lets other ready tasks and arrived I/O go first, also where the active scope is cancelled.
@@ -134,10 +135,17 @@ struct Yield {
 impl Future for Yield {
     type Output = Result<(), Cancelled>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.yielded {
             return Poll::Ready(Ok(()));
         }
+        self.begin(cx)
+    }
+}
+
+impl Yield {
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cancelled>> {
         current::with(|core| {
             core.notice_deadlines();
             std::task::ready!(park::entry(core, cx.waker()))?;

@@ -29,11 +29,12 @@ pub(crate) struct Probe {
 pub(super) struct Probing {
     /// Those that are ready and have not been polled, by their slots: one in 32 of the run queue.
     chosen: VecDeque<(u32, Probe)>,
-    /// After so many more the next is chosen.
+    /// After so many more the next is chosen, which stands for so many in all.
     until: u32,
-    /// Tasks that became ready, since the last that was chosen, and since the last park.
-    since_probe: u32,
-    since_park: u32,
+    weight: u32,
+    /// How many tasks had become ready when the last was chosen, and at the last park.
+    at_probe: u32,
+    at_park: u32,
     parks: u32,
     dice: u32,
 }
@@ -43,8 +44,9 @@ impl Default for Probing {
         Self {
             chosen: VecDeque::new(),
             until: ONE_OF,
-            since_probe: 0,
-            since_park: 0,
+            weight: ONE_OF,
+            at_probe: 0,
+            at_park: 0,
             parks: 0,
             dice: 1,
         }
@@ -55,8 +57,6 @@ impl Probing {
     /// Notes that the task in this slot became ready; true if it was chosen.
     #[inline]
     pub(super) fn note(&mut self, slot: u32) -> bool {
-        self.since_probe += 1;
-        self.since_park = self.since_park.saturating_add(1);
         self.until -= 1;
         let chosen = self.until == 0;
         if chosen {
@@ -67,11 +67,12 @@ impl Probing {
 
     #[cold]
     fn choose(&mut self, slot: u32) {
-        self.until = ONE_OF;
         let probe = Probe {
             ready: Instant::now(),
-            weight: u64::from(std::mem::take(&mut self.since_probe)),
+            weight: u64::from(self.weight),
         };
+        self.at_probe = self.at_probe.wrapping_add(self.weight);
+        (self.until, self.weight) = (ONE_OF, ONE_OF);
         self.chosen.push_back((slot, probe));
     }
 
@@ -83,9 +84,17 @@ impl Probing {
         self.chosen.remove(place).map(|(_, probe)| probe)
     }
 
+    /// Returns how many were chosen that have not been taken.
+    #[cfg(test)]
+    pub(super) fn chosen(&self) -> usize {
+        self.chosen.len()
+    }
+
     /// Notes that the core parks, and chooses one of as many as came since the last park.
     pub(super) fn park(&mut self) {
-        let came = std::mem::take(&mut self.since_park).clamp(1, ONE_OF);
+        let all = self.at_probe.wrapping_add(self.weight - self.until);
+        let came = all.wrapping_sub(self.at_park).clamp(1, ONE_OF);
+        self.at_park = all;
         self.parks += 1;
         if self.parks >= PARKS {
             self.parks = 0;
@@ -94,7 +103,9 @@ impl Probing {
                 .dice
                 .wrapping_mul(1_664_525)
                 .wrapping_add(1_013_904_223);
-            self.until = self.until.min(1 + (self.dice >> 16) % came);
+            let until = self.until.min(1 + (self.dice >> 16) % came);
+            self.weight -= self.until - until;
+            self.until = until;
         }
     }
 }

@@ -9,15 +9,14 @@
 //! ```
 //!
 //! Invariants:
-//! - A task stands in the run queue at most once; a slot that still stands there is not reused.
+//! - A task stands in the run queue at most once, be it among those that are ready or behind them, as one that has
+//!   yielded; a slot that still stands there is not reused.
 //! - A slot's generation goes on when its task is gone, here and in the cell that other threads
 //!   see, and it goes on across the lives of a core.
 
-use std::collections::VecDeque;
-
 use super::memory::TaskBox;
-pub(crate) use super::probe::Probe;
-use super::probe::Probing;
+use super::probe::{Probe, Probing};
+use super::queue::{Entry, RunQueue};
 use super::waker::{GENERATIONS, MAX_TASKS};
 use crate::mailbox::{CoreShared, WakeCell};
 use crate::scope::tree::{NodeId, ParkId};
@@ -51,14 +50,21 @@ enum State {
     Ended,
 }
 
+/// Where a task stands in the run queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queued {
+    No,
+    Ready,
+    /// Behind all that are ready, until [`TaskTable::resume`].
+    Yielded,
+}
+
 struct Slot {
     object: Option<TaskBox>,
     node: NodeId,
     generation: u32,
     state: State,
-    queued: bool,
-    /// It is measured, of those that are queued.
-    measured: bool,
+    queued: Queued,
     /// Somebody has a handle and may still want the output.
     wanted: bool,
     joiner: Option<ParkId>,
@@ -66,16 +72,13 @@ struct Slot {
     cell: &'static WakeCell,
 }
 
-/// What the loop takes out of the run queue.
-pub(crate) enum Ready {
-    /// The task of `block_on`.
-    Main { id: TaskId, node: NodeId },
-    /// A task, to be polled and put back or ended.
-    Task {
-        id: TaskId,
-        node: NodeId,
-        object: TaskBox,
-    },
+/// What the loop takes out of the run queue: to be polled, and put back or ended.
+pub(crate) struct Next {
+    pub(crate) id: TaskId,
+    pub(crate) node: NodeId,
+    /// `None` is the task of `block_on`.
+    pub(crate) object: Option<TaskBox>,
+    pub(crate) is_measured: bool,
 }
 
 /// What the end of a task leaves to do.
@@ -103,7 +106,9 @@ pub(crate) struct TaskTable {
     shared: &'static CoreShared,
     slots: Vec<Slot>,
     free: LowestFree,
-    ready: VecDeque<u32>,
+    ready: RunQueue,
+    /// Those that let others go first.
+    yielded: Vec<Entry>,
     live: u32,
     probing: Probing,
 }
@@ -123,7 +128,8 @@ impl TaskTable {
             shared,
             slots: Vec::new(),
             free: LowestFree::default(),
-            ready: VecDeque::new(),
+            ready: RunQueue::default(),
+            yielded: Vec::new(),
             live: 0,
             probing: Probing::default(),
         }
@@ -157,19 +163,47 @@ impl TaskTable {
         self.free_if_done(id.slot());
     }
 
-    /// Makes a task ready, if it is this one and not ready already; true if it did.
+    /// Makes a task ready, if it is this one and does not stand in the queue already; true if it did.
+    #[inline]
     pub(crate) fn wake(&mut self, slot: u32, generation: u32) -> bool {
-        let Some(found) = self.slots.get_mut(slot as usize) else {
-            return false;
-        };
-        let alive = matches!(found.state, State::Idle | State::Running | State::Main);
-        let wakes = found.generation == generation && alive && !found.queued;
-        if wakes {
-            found.queued = true;
-            self.ready.push_back(slot);
-            found.measured = self.probing.note(slot);
+        let entry = self.enqueue(slot, generation, Queued::Ready);
+        if let Some(entry) = entry {
+            self.ready.push(entry);
         }
-        wakes
+        entry.is_some()
+    }
+
+    /// As [`TaskTable::wake`], behind all that are ready, and those that will be before [`TaskTable::resume`].
+    #[cold]
+    pub(crate) fn wake_last(&mut self, id: TaskId) {
+        let entry = self.enqueue(id.slot(), id.generation(), Queued::Yielded);
+        self.yielded.extend(entry);
+    }
+
+    #[inline(always)]
+    fn enqueue(&mut self, slot: u32, generation: u32, place: Queued) -> Option<Entry> {
+        let found = self.slots.get_mut(slot as usize)?;
+        let alive = matches!(found.state, State::Idle | State::Running | State::Main);
+        let joins = found.generation == generation && alive && found.queued == Queued::No;
+        joins.then(|| {
+            found.queued = place;
+            Entry::new(slot, self.probing.note(slot))
+        })
+    }
+
+    /// Returns whether tasks have yielded that were not resumed.
+    #[inline]
+    pub(crate) fn has_yielded(&self) -> bool {
+        !self.yielded.is_empty()
+    }
+
+    /// Makes ready who has yielded.
+    #[inline]
+    pub(crate) fn resume(&mut self) {
+        for entry in &self.yielded {
+            self.slots[entry.slot() as usize].queued = Queued::Ready;
+        }
+        self.ready.append(&mut self.yielded);
     }
 
     /// Makes ready whichever task has the slot now: the sender's cell compared the generations.
@@ -195,7 +229,14 @@ impl TaskTable {
 
     /// Returns whether a task is ready to run, or gone.
     pub(crate) fn is_queued(&self, id: TaskId) -> bool {
-        self.find(id).is_none_or(|slot| slot.queued)
+        self.find(id)
+            .is_none_or(|slot| slot.queued == Queued::Ready)
+    }
+
+    /// Returns whether a task lets others go first.
+    pub(crate) fn yields(&self, id: TaskId) -> bool {
+        self.find(id)
+            .is_some_and(|slot| slot.queued == Queued::Yielded)
     }
 
     /// Returns how many slots are not vacant.
@@ -209,57 +250,49 @@ impl TaskTable {
         self.ready.len()
     }
 
-    /// Takes the ready task in this place of the queue, and what is to be measured of it; the first, unless somebody
-    /// wants to see what another order does.
-    #[inline]
-    pub(crate) fn next_ready(&mut self, mut place: usize) -> Option<(Ready, Option<Probe>)> {
+    /// Takes the ready task in this place of the queue; the first, unless somebody wants to see what another order does.
+    #[inline(always)]
+    pub(crate) fn next_ready(&mut self, mut place: usize) -> Option<Next> {
         loop {
-            let index = match std::mem::take(&mut place) {
-                0 => self.ready.pop_front()?,
+            let entry = match std::mem::take(&mut place) {
+                0 => self.ready.pop()?,
                 place => self.ready.remove(place)?,
             };
+            let index = entry.slot();
             let slot = &mut self.slots[index as usize];
-            slot.queued = false;
-            let is_measured = std::mem::take(&mut slot.measured);
-            let id = TaskId::new(index, slot.generation);
-            match slot.state {
-                State::Idle => {
-                    slot.state = State::Running;
-                    let object = slot.object.take().expect("an idle task has its object");
-                    let ready = Ready::Task {
-                        id,
-                        node: slot.node,
-                        object,
-                    };
-                    return Some((ready, self.probe(index, is_measured)));
-                }
-                State::Main => {
-                    let ready = Ready::Main {
-                        id,
-                        node: slot.node,
-                    };
-                    return Some((ready, self.probe(index, is_measured)));
-                }
-                // It ended while it stood in the queue.
-                State::Ended => {
-                    if is_measured {
-                        self.probing.take(index);
-                    }
-                    self.free_if_done(index);
-                }
-                State::Running | State::Vacant => {
-                    unreachable!(
-                        "a task that runs has left the queue, and a vacant slot never joins it"
-                    )
-                }
+            slot.queued = Queued::No;
+            if slot.state == State::Idle {
+                slot.state = State::Running;
+            } else if slot.state != State::Main {
+                self.pass_over(entry);
+                continue;
             }
+            return Some(Next {
+                id: TaskId::new(index, slot.generation),
+                node: slot.node,
+                object: slot.object.take(),
+                is_measured: entry.is_measured(),
+            });
         }
     }
 
-    /// Returns what is to be measured of the task that is about to be polled, if anything is.
-    #[inline]
-    fn probe(&mut self, slot: u32, is_measured: bool) -> Option<Probe> {
-        is_measured.then(|| self.probing.take(slot)).flatten()
+    /// Leaves out a task that ended while it stood in the queue.
+    #[cold]
+    fn pass_over(&mut self, entry: Entry) {
+        let slot = &self.slots[entry.slot() as usize];
+        assert!(
+            slot.state == State::Ended,
+            "a task that runs has left the queue, and a vacant slot never joins it"
+        );
+        if entry.is_measured() {
+            self.probing.take(entry.slot());
+        }
+        self.free_if_done(entry.slot());
+    }
+
+    /// Returns what is to be measured of a task that is.
+    pub(crate) fn take_probe(&mut self, id: TaskId) -> Option<Probe> {
+        self.probing.take(id.slot())
     }
 
     /// Chooses which of the tasks that will become ready after a park is measured.
@@ -267,12 +300,20 @@ impl TaskTable {
         self.probing.park();
     }
 
-    /// Puts a polled task back.
-    #[inline]
-    pub(crate) fn put_back(&mut self, id: TaskId, object: TaskBox) {
+    /// Puts a polled task back; behind those that are ready, if it `yields` and has not been woken. Returns whether it
+    /// stands in the queue.
+    #[inline(always)]
+    pub(crate) fn put_back(&mut self, id: TaskId, object: TaskBox, yields: bool) -> bool {
         let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Idle;
         slot.object = Some(object);
+        if yields && slot.queued == Queued::No {
+            slot.queued = Queued::Yielded;
+            let is_measured = self.probing.note(id.slot());
+            self.yielded.push(Entry::new(id.slot(), is_measured));
+            return true;
+        }
+        slot.queued != Queued::No
     }
 
     /// Records that a task ended; its output stays if somebody may want it.
@@ -295,14 +336,14 @@ impl TaskTable {
     /// Takes all tasks that have not ended out of the table, to be ended by the caller, and all
     /// outputs that nobody has taken. Nothing is ready any more.
     pub(crate) fn take_all(&mut self) -> Vec<Left> {
-        for index in std::mem::take(&mut self.ready) {
-            let slot = &mut self.slots[index as usize];
-            slot.queued = false;
+        self.ready.append(&mut self.yielded);
+        while let Some(entry) = self.ready.pop() {
+            self.slots[entry.slot() as usize].queued = Queued::No;
             // It is not polled any more: whoever has the slot next is not taken for it.
-            if std::mem::take(&mut slot.measured) {
-                self.probing.take(index);
+            if entry.is_measured() {
+                self.probing.take(entry.slot());
             }
-            self.free_if_done(index);
+            self.free_if_done(entry.slot());
         }
         let mut left = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
@@ -377,7 +418,9 @@ impl TaskTable {
     /// Returns the generation of the task that has the slot now, and whether it is ready.
     pub(crate) fn standing(&self, slot: u32) -> (u32, bool) {
         let found = self.slots.get(slot as usize);
-        found.map_or((0, false), |found| (found.generation, found.queued))
+        found.map_or((0, false), |found| {
+            (found.generation, found.queued == Queued::Ready)
+        })
     }
 
     /// Returns the slot that the next task will have.
@@ -398,20 +441,24 @@ impl TaskTable {
                 self.free.take().expect("it has grown")
             }
         };
-        let queued = state != State::Running;
+        let queued = match state {
+            State::Running => Queued::No,
+            _ => Queued::Ready,
+        };
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.state == State::Vacant && slot.object.is_none());
-        debug_assert!(!slot.queued && !slot.measured && slot.joiner.is_none());
+        debug_assert!(slot.queued == Queued::No && slot.joiner.is_none());
         slot.object = object;
         slot.node = node;
         slot.state = state;
         slot.queued = queued;
         slot.wanted = state != State::Main;
-        if queued {
-            slot.measured = self.probing.note(index);
-            self.ready.push_back(index);
+        let id = TaskId::new(index, slot.generation);
+        if queued == Queued::Ready {
+            let is_measured = self.probing.note(index);
+            self.ready.push(Entry::new(index, is_measured));
         }
-        TaskId::new(index, slot.generation)
+        id
     }
 
     /// Makes one more slot, which is free.
@@ -425,8 +472,7 @@ impl TaskTable {
             node: NodeId::from_parts(0, 0),
             generation: cell.generation(),
             state: State::Vacant,
-            queued: false,
-            measured: false,
+            queued: Queued::No,
             wanted: false,
             joiner: None,
             cell,
@@ -444,7 +490,7 @@ impl TaskTable {
     #[inline(always)]
     fn free_if_done(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        if slot.state != State::Ended || slot.wanted || slot.queued {
+        if slot.state != State::Ended || slot.wanted || slot.queued != Queued::No {
             return;
         }
         slot.state = State::Vacant;
@@ -468,8 +514,9 @@ mod tests {
     /// Makes tasks ready until one is chosen to be measured; returns it.
     fn insert_until_chosen(table: &mut TaskTable, node: NodeId) -> TaskId {
         loop {
+            let chosen = table.probing.chosen();
             let id = table.insert(object(), node);
-            if table.slots[id.slot() as usize].measured {
+            if table.probing.chosen() > chosen {
                 return id;
             }
         }
@@ -492,7 +539,7 @@ mod tests {
 
         let is_alive = |left: &Left| matches!(left, Left::Task { id, .. } if *id == alive);
         assert!(left.iter().any(is_alive));
-        assert!(table.slots.iter().all(|slot| !slot.measured));
+        assert_eq!(table.probing.chosen(), 0);
         // Who has such a slot next is measured for itself.
         for slot in [ended.slot(), alive.slot()] {
             assert_eq!(table.probing.take(slot), None);

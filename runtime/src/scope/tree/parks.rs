@@ -89,6 +89,15 @@ pub(super) struct Park {
 const _: () = assert!(size_of::<Option<Park>>() <= 68);
 
 impl Park {
+    /// A park of which nothing is known: put in its place and filled there.
+    const BLANK: Self = Self {
+        node: Key::FIRST,
+        previous: None,
+        next: None,
+        since: Instant::from_nanos(0),
+        state: ParkState::Waiting(Wait::Kernel(0)),
+    };
+
     /// It was told of a cancel, and waits for the other side all the same.
     pub(super) fn is_told(&self) -> bool {
         match self.state {
@@ -156,7 +165,15 @@ pub(crate) struct Polled {
 
 impl Tree {
     /// Registers an op under `node`.
+    #[cfg(test)]
     pub(crate) fn park(&mut self, node: NodeId, wait: Wait) -> ParkId {
+        self.park_with(node, || wait)
+    }
+
+    /// As [`Tree::park`], of a wait that is built where it stays: copied while it is new, it would be read before it
+    /// is written.
+    #[inline(always)]
+    pub(crate) fn park_with(&mut self, node: NodeId, wait: impl FnOnce() -> Wait) -> ParkId {
         let (under, found) = match self.nodes.get_mut(node.0) {
             Some(found) => (node.0, found),
             None => {
@@ -165,13 +182,13 @@ impl Tree {
             }
         };
         let next = found.first_park;
-        let key = self.parks.insert(Park {
-            node: under,
-            previous: None,
-            next,
-            since: self.now,
-            state: ParkState::Waiting(wait),
-        });
+        let (key, park) = self.parks.place(Park::BLANK);
+        park.node = under;
+        park.next = next;
+        park.since = self.now;
+        // Of a blank park nothing is to be dropped.
+        let blank = std::mem::replace(&mut park.state, ParkState::Waiting(wait()));
+        std::mem::forget(blank);
         found.first_park = Some(key.link());
         if let Some(next) = next {
             self.parks.linked_mut(next).previous = Some(key.link());

@@ -1,0 +1,145 @@
+//! The tasks that are to be polled, in the order in which they became ready.
+//!
+//! Two lists: one that is taken from, and one that is put to, which becomes the other when that is empty. So a place
+//! is taken by counting on, and whoever has yielded joins by an exchange of lists.
+
+/// One that is to be polled: a task's slot, and whether it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry(u32);
+
+/// Slots have fewer bits.
+const MEASURED: u32 = 1 << 31;
+
+impl Entry {
+    #[inline]
+    pub(super) fn new(slot: u32, is_measured: bool) -> Self {
+        Self(if is_measured { slot | MEASURED } else { slot })
+    }
+
+    #[inline]
+    pub(super) fn slot(self) -> u32 {
+        self.0 & !MEASURED
+    }
+
+    #[inline]
+    pub(super) fn is_measured(self) -> bool {
+        self.0 & MEASURED != 0
+    }
+}
+
+/// First in, first out.
+#[derive(Debug, Default)]
+pub(super) struct RunQueue {
+    /// Taken up to `at`.
+    leaving: Vec<Entry>,
+    at: usize,
+    arriving: Vec<Entry>,
+}
+
+impl RunQueue {
+    #[inline]
+    pub(super) fn push(&mut self, entry: Entry) {
+        self.arriving.push(entry);
+    }
+
+    /// Takes the first.
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        if self.at == self.leaving.len() && !self.turn_over() {
+            return None;
+        }
+        let entry = self.leaving[self.at];
+        self.at += 1;
+        Some(entry)
+    }
+
+    /// Begins to take from those that have arrived since; false if there are none.
+    #[inline]
+    fn turn_over(&mut self) -> bool {
+        self.leaving.clear();
+        self.at = 0;
+        std::mem::swap(&mut self.leaving, &mut self.arriving);
+        !self.leaving.is_empty()
+    }
+
+    /// Takes the one in this place.
+    pub(super) fn remove(&mut self, place: usize) -> Option<Entry> {
+        let list = &mut self.leaving;
+        let left = list.len() - self.at;
+        if place < left {
+            return Some(list.remove(self.at + place));
+        }
+        let place = place - left;
+        (place < self.arriving.len()).then(|| self.arriving.remove(place))
+    }
+
+    /// Puts all of `others` behind, in their order; none are left there.
+    #[inline]
+    pub(super) fn append(&mut self, others: &mut Vec<Entry>) {
+        if self.arriving.is_empty() {
+            std::mem::swap(&mut self.arriving, others);
+        } else {
+            self.arriving.append(others);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.leaving.len() - self.at + self.arriving.len()
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.at == self.leaving.len() && self.arriving.is_empty()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    fn plain(slot: u32) -> Entry {
+        Entry::new(slot, false)
+    }
+
+    #[test]
+    fn an_entry_says_whose_it_is_and_whether_that_is_measured() {
+        for slot in [0, 5, (1 << 24) - 1] {
+            for is_measured in [false, true] {
+                let entry = Entry::new(slot, is_measured);
+                assert_eq!((entry.slot(), entry.is_measured()), (slot, is_measured));
+            }
+        }
+    }
+
+    /// Whatever is done to it, it is the queue that a list would be.
+    #[test]
+    fn it_is_a_queue() {
+        let (mut queue, mut model) = (RunQueue::default(), VecDeque::new());
+        let mut random = 11_u64;
+        for number in 0..20_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            match random >> 60 {
+                0..6 => {
+                    queue.push(plain(number));
+                    model.push_back(plain(number));
+                }
+                6..11 => assert_eq!(queue.pop(), model.pop_front()),
+                11..14 => {
+                    let place = (random >> 30) as usize % (model.len() + 2);
+                    assert_eq!(queue.remove(place), model.remove(place));
+                }
+                _ => {
+                    let mut others: Vec<_> = (0..3).map(|more| plain(number + more)).collect();
+                    model.extend(&others);
+                    queue.append(&mut others);
+                    assert!(others.is_empty());
+                }
+            }
+            assert_eq!(queue.len(), model.len());
+            assert_eq!(queue.is_empty(), model.is_empty());
+        }
+    }
+}
