@@ -394,13 +394,35 @@ impl Core {
         // No scope is active while somebody else's code runs.
         let root = self.tree.borrow().root();
         let outside = self.active.replace(root);
-        while let Some(left) = self.effects_left.get().checked_sub(1) {
+        loop {
+            self.carry_out_own_wakes();
+            let Some(left) = self.effects_left.get().checked_sub(1) else {
+                break;
+            };
             let effect = self.tree.borrow_mut().next_effect();
             let Some(effect) = effect else { break };
             self.effects_left.set(left);
             self.carry_out_one(effect);
         }
         self.active.set(outside);
+    }
+
+    /// Wakes tasks of this core, as long as nothing else is to be done before: no other code runs meanwhile.
+    fn carry_out_own_wakes(&self) {
+        let (mut tree, mut tasks) = (self.tree.borrow_mut(), self.tasks.borrow_mut());
+        let number = self.number();
+        let most = self.effects_left.get();
+        let mut left = most;
+        while left > 0
+            && let Some((waker, task)) = tree.next_wake(|waker| task_of(waker, number))
+        {
+            tasks.wake(task.slot(), task.generation());
+            // It is a word.
+            std::mem::forget(waker);
+            left -= 1;
+        }
+        self.effects_left.set(left);
+        self.counters().aborts.add(u64::from(most - left));
     }
 
     /// Does what is left of what cancels want done: a slice each turn.
@@ -601,22 +623,27 @@ impl Core {
 
     /// Looks at a body whose poll ended with `Pending`: a cancelled one that waits in something
     /// foreign is woken a few times more, and then left alone; one that is not cancelled yet is
-    /// noted down with `waker`, for when it is.
-    pub(crate) fn after_pending(&self, node: NodeId, waker: Option<&Waker>) {
+    /// noted down with `waker`, for when it is. Returns whether it was.
+    #[inline]
+    pub(crate) fn after_pending(&self, node: NodeId, waker: Option<&Waker>) -> bool {
+        let waits_in_foreign = self.tree.borrow().waits_in_foreign(node);
+        (waits_in_foreign || !self.patience.borrow().is_empty())
+            && self.look_after(node, waker, waits_in_foreign)
+    }
+
+    #[cold]
+    fn look_after(&self, node: NodeId, waker: Option<&Waker>, waits_in_foreign: bool) -> bool {
         if self.coming_back.contain(node) {
-            return;
+            return false;
         }
-        let tree = self.tree.borrow();
-        if !tree.waits_in_foreign(node) {
-            drop(tree);
-            if !self.patience.borrow().is_empty() && self.patience.borrow().knows(node) {
+        if !waits_in_foreign {
+            if self.patience.borrow().knows(node) {
                 let forgotten = self.patience.borrow_mut().moved(node);
                 self.let_go(forgotten);
             }
-            return;
+            return false;
         }
-        let cancelled = tree.is_cancelled(node);
-        drop(tree);
+        let cancelled = self.tree.borrow().is_cancelled(node);
         if let Some(waker) = waker {
             let before = self
                 .tree
@@ -624,18 +651,18 @@ impl Core {
                 .set_foreign(node, Some(waker.clone()));
             drop(before);
         }
-        if !cancelled {
-            return;
+        if cancelled {
+            let gap = self.patience.borrow_mut().still_waits(node);
+            if let Some(gap) = gap {
+                let at = Instant::now() + gap;
+                let timer = self
+                    .timers
+                    .borrow_mut()
+                    .insert(at, TimerTarget::Foreign(node));
+                self.patience.borrow_mut().wake_armed(node, timer);
+            }
         }
-        let gap = self.patience.borrow_mut().still_waits(node);
-        if let Some(gap) = gap {
-            let at = Instant::now() + gap;
-            let timer = self
-                .timers
-                .borrow_mut()
-                .insert(at, TimerTarget::Foreign(node));
-            self.patience.borrow_mut().wake_armed(node, timer);
-        }
+        waker.is_some()
     }
 
     /// Tells of a completion.

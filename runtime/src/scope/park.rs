@@ -154,6 +154,24 @@ impl Park {
         }
     }
 
+    /// As [`Park::look`]; a wait that has its outcome leaves the tree. Who asks needs the place no more then.
+    pub(crate) fn look_last(&mut self, core: &Core, waker: &Waker) -> Look {
+        let id = self.id(core).expect("only a registered wait is looked at");
+        core.see_remote_cancels();
+        let outcome = core.tree.borrow_mut().outcome(id);
+        let Some(outcome) = outcome else {
+            return self.look(core, waker);
+        };
+        self.registered = None;
+        match outcome {
+            Ok(()) => Look::Ready,
+            Err(cause) => {
+                core.aborts_seen.set(core.aborts_seen.get() + 1);
+                Look::Aborted(cause)
+            }
+        }
+    }
+
     /// Lets a kernel op follow the active scope.
     pub(crate) fn follow(&mut self, core: &Core, waker: &Waker) {
         let Some(id) = self.id(core) else { return };

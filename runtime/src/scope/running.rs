@@ -25,6 +25,8 @@ pub(super) struct Active {
     /// The task that polls it, from beginning to end.
     task: Cell<Option<TaskId>>,
     home: Cell<u64>,
+    /// The tree knows whom to wake, should the body be cancelled: it waits in something foreign.
+    noted: Cell<bool>,
 }
 
 impl Active {
@@ -80,7 +82,8 @@ impl Active {
         let body = body.expect("a body is there until it has ended");
         let polled = self.inside(core, || body.poll(cx));
         if polled.is_pending() && self.is_at(core) {
-            core.after_pending(self.node(), Some(cx.waker()));
+            self.noted
+                .set(core.after_pending(self.node(), Some(cx.waker())));
         }
         polled
     }
@@ -92,6 +95,7 @@ impl Active {
     }
 
     /// Follows the scope that the run is polled under, as a parked op does.
+    #[inline]
     pub(super) fn follow(&self, core: &Core) -> Result<(), Cancelled> {
         if !self.is_at(core) {
             return Ok(());
@@ -100,6 +104,14 @@ impl Active {
             return Err(Cancelled::misuse(Misuse::ForeignTask));
         }
         let outside = core.active.get();
+        if self.outside.get() != Some(outside) || self.noted.get() {
+            self.move_under(core, outside);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn move_under(&self, core: &Core, outside: NodeId) {
         let mut tree = core.tree.borrow_mut();
         if self.outside.replace(Some(outside)) != Some(outside) {
             tree.move_under(self.node(), outside);
@@ -108,8 +120,8 @@ impl Active {
         let woken = tree.set_foreign(self.node(), None);
         drop(tree);
         drop(woken);
+        self.noted.set(false);
         core.carry_out();
-        Ok(())
     }
 
     /// Runs `f` with this scope active.

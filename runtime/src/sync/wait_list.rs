@@ -80,7 +80,7 @@ impl Seat {
     /// Returns whether `choose` would find it waiting.
     fn is_waiting(self) -> bool {
         current::try_with(|core| {
-            self.home == core.identity() && core.tree.borrow().aborted(self.park).is_none()
+            self.home == core.identity() && core.tree.borrow().is_waiting(self.park)
         }) == Some(true)
     }
 }
@@ -239,9 +239,9 @@ impl Place {
         current::with(|core| self.park.register_deaf(core, cx.waker(), Purpose::Turn));
     }
 
-    /// Returns how the wait stands.
+    /// Returns how the wait stands. One that has its outcome has left the scope tree.
     pub(crate) fn look(&mut self, cx: &Context<'_>) -> Look {
-        current::with(|core| self.park.look(core, cx.waker()))
+        current::with(|core| self.park.look_last(core, cx.waker()))
     }
 
     /// Leaves the scope tree. A waker is dropped here, so no cell of the owner is borrowed.

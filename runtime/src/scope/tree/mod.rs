@@ -160,6 +160,22 @@ impl Tree {
         self.effects.pop_front()
     }
 
+    /// Takes the waker of the next thing to be done, if that is to wake it and `take` says so of it.
+    #[inline]
+    pub(crate) fn next_wake<T>(
+        &mut self,
+        take: impl FnOnce(&Waker) -> Option<T>,
+    ) -> Option<(Waker, T)> {
+        let Some(Effect::Wake(waker)) = self.effects.front() else {
+            return None;
+        };
+        let taken = take(waker)?;
+        match self.effects.pop_front() {
+            Some(Effect::Wake(waker)) => Some((waker, taken)),
+            _ => unreachable!("it was there"),
+        }
+    }
+
     /// Returns the next timer to disarm.
     pub(crate) fn next_idle_timer(&mut self) -> Option<TimerId> {
         self.idle_timers.pop()
@@ -498,6 +514,7 @@ impl Tree {
     /// Returns whether the body of a node waits, and in no op: what it waits in is foreign.
     ///
     /// Asked after a poll that ended `Pending`; a node with anything below it waits in that.
+    #[inline]
     pub(crate) fn waits_in_foreign(&self, node: NodeId) -> bool {
         self.nodes.get(node.0).is_some_and(Node::is_bare)
     }

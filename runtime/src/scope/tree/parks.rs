@@ -239,6 +239,18 @@ impl Tree {
         Polled { parked, stale }
     }
 
+    /// Forgets a wait in memory that has its outcome, and returns that; `None` if it goes on.
+    pub(crate) fn outcome(&mut self, id: ParkId) -> Option<Result<(), Cancelled>> {
+        let Some(park) = self.parks.get(id.0) else {
+            return Some(Ok(()));
+        };
+        let ParkState::Aborted(cause, None) = park.state else {
+            return None;
+        };
+        self.parks.clear(id.0.link());
+        Some(Err(cause))
+    }
+
     /// Ends a wait in memory with success, and forgets it: whoever looks at it from here on finds nothing, and knows.
     /// Returns whom to wake, or `None` if it was aborted first.
     pub(crate) fn complete(&mut self, id: ParkId) -> Option<Waker> {
@@ -254,6 +266,12 @@ impl Tree {
     #[cfg(test)]
     pub(crate) fn is_ready(&self, id: ParkId) -> bool {
         self.parks.get(id.0).is_none()
+    }
+
+    /// Returns whether a park is there and has no outcome.
+    pub(crate) fn is_waiting(&self, id: ParkId) -> bool {
+        let park = self.parks.get(id.0);
+        park.is_some_and(|park| !matches!(park.state, ParkState::Aborted(..)))
     }
 
     /// Returns why a park was aborted, if it was.
@@ -299,15 +317,27 @@ impl Tree {
     /// Tells every op parked under a node that is refused; where there is none, and nothing else
     /// below, the body waits in something foreign.
     pub(super) fn abort_parks(&mut self, link: Link, cause: Cancelled) {
-        let node = self.nodes.linked(link);
-        let mut next = node.first_park;
-        if next.is_none() {
+        let node = self.nodes.linked_mut(link);
+        let Some(first) = node.first_park else {
             if node.is_bare() {
                 let node = NodeId(self.nodes.key(link));
                 self.effects.extend(self.foreign_wake(node));
             }
             return;
+        };
+        // One wait in memory is what most have.
+        let alone = self.parks.linked_mut(first);
+        if alone.next.is_none() && matches!(alone.state, ParkState::Waiting(Wait::Memory { .. })) {
+            node.first_park = None;
+            let aborted = ParkState::Aborted(cause, None);
+            if let ParkState::Waiting(Wait::Memory { waker, .. }) =
+                std::mem::replace(&mut alone.state, aborted)
+            {
+                self.effects.push_back(Effect::Wake(waker));
+            }
+            return;
         }
+        let mut next = Some(first);
         while let Some(park) = next {
             next = self.parks.linked(park).next;
             self.abort(park, cause);
