@@ -202,6 +202,10 @@ impl Core {
 
     /// Waits in the kernel until there is something to do; false if there is already.
     fn begin_park(&self) -> bool {
+        if self.task_memory.has_excess() {
+            self.task_memory.trim();
+            return false;
+        }
         #[cfg(feature = "sim")]
         if let Some(world) = crate::sim::world() {
             world.before_a_park();
