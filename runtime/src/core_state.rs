@@ -43,7 +43,7 @@ use crate::task::memory::{TaskBox, TaskMemory};
 use crate::task::table::TaskTable;
 use crate::task::waker::task_of;
 use crate::time::Instant;
-use crate::time::store::TimerStore;
+use crate::time::store::{TimerId, TimerStore};
 
 /// What a timer stands for.
 #[derive(Debug)]
@@ -378,10 +378,7 @@ impl Core {
     fn carry_out_now(&self) {
         let mut tree = self.tree.borrow_mut();
         while let Some(timer) = tree.next_idle_timer() {
-            // A node's timers stand for the node: nothing of anybody else's is dropped here.
-            if let Some(TimerTarget::Scope(_)) = self.timers.borrow_mut().remove(timer) {
-                self.armed_scopes.set(self.armed_scopes.get() - 1);
-            }
+            self.disarm(timer);
         }
         if tree.has_effects() {
             drop(tree);
@@ -518,7 +515,22 @@ impl Core {
     /// Ends a scope in which nothing is left and of which nobody knows; false if it is not so.
     #[inline]
     pub(crate) fn close_if_unnoticed(&self, node: NodeId) -> bool {
-        self.patience.borrow().is_empty() && self.tree.borrow_mut().close_if_unnoticed(node)
+        if !self.patience.borrow().is_empty() {
+            return false;
+        }
+        let (closed, timer) = self.tree.borrow_mut().close_if_unnoticed(node);
+        if let Some(timer) = timer {
+            self.disarm(timer);
+        }
+        closed
+    }
+
+    /// Takes away a timer that stands for a node: nothing of anybody else's is dropped here.
+    #[inline(never)]
+    fn disarm(&self, timer: TimerId) {
+        if let Some(TimerTarget::Scope(_)) = self.timers.borrow_mut().remove(timer) {
+            self.armed_scopes.set(self.armed_scopes.get() - 1);
+        }
     }
 
     /// Ends a scope, group or task of the tree.

@@ -5,6 +5,7 @@ use std::task::Waker;
 use super::{Cancelled, Effect, Extra, Kind, Node, NodeId, Own, Reason, Shield, Tree};
 use crate::slab::Link;
 use crate::time::Instant;
+use crate::time::store::TimerId;
 
 impl Tree {
     /// Removes a node whose owner is done with it. Returns whether others have a handle.
@@ -29,21 +30,30 @@ impl Tree {
         announced
     }
 
-    /// As [`Tree::close`], of a node that has never had anything to tell anybody of; false if it has.
+    /// As [`Tree::close`], of a node that has nothing to tell anybody of; false if it has. The timer of its deadline
+    /// comes back, if it has one.
     #[inline]
-    pub(crate) fn close_if_unnoticed(&mut self, node: NodeId) -> bool {
+    pub(crate) fn close_if_unnoticed(&mut self, node: NodeId) -> (bool, Option<TimerId>) {
         let Some(found) = self.nodes.get(node.0) else {
-            return false;
+            return (false, None);
         };
         let is_plain =
-            !found.ghost && !found.announced && !found.has_anything() && found.is_quiet();
-        match found.parent {
-            Some(parent) if is_plain => {
-                self.take_out(node.0.link(), parent);
-                true
-            }
-            _ => false,
-        }
+            !found.ghost && !found.announced && !found.has_anything_near() && found.is_quiet();
+        let Some(parent) = found.parent.filter(|_| is_plain) else {
+            return (false, None);
+        };
+        let timer = match found.extra {
+            None => None,
+            Some(link) => match self.extras.linked(link).deadline_alone() {
+                None => return (false, None),
+                Some((_, timer)) => {
+                    self.extras.clear(link);
+                    Some(timer)
+                }
+            },
+        };
+        self.take_out(node.0.link(), parent);
+        (true, timer)
     }
 
     /// Takes out a node with nothing left below; what the kernel still has of it stays as a ghost.

@@ -170,7 +170,13 @@ impl Node {
     /// Something is registered or kept here, or lies below.
     #[inline]
     pub(super) fn has_anything(&self) -> bool {
-        self.first_park.is_some() || self.first_child.is_some() || self.extra.is_some()
+        self.has_anything_near() || self.extra.is_some()
+    }
+
+    /// Something is registered here, or lies below.
+    #[inline]
+    pub(super) fn has_anything_near(&self) -> bool {
+        self.first_park.is_some() || self.first_child.is_some()
     }
 
     /// A body that its parent counts.
@@ -223,6 +229,25 @@ impl Extra {
         end_waiter: None,
         foreign: None,
     };
+
+    /// Returns the deadline, if there is nothing else.
+    #[inline]
+    pub(super) fn deadline_alone(&self) -> Option<(Instant, TimerId)> {
+        let Self {
+            cause: None,
+            deadline,
+            grace: None,
+            // Of a cancel that did not come.
+            grace_period: _,
+            promises: 0,
+            end_waiter: None,
+            foreign: None,
+        } = self
+        else {
+            return None;
+        };
+        *deadline
+    }
 
     /// Returns the cause of the own cancel.
     pub(super) fn why(&self) -> Option<Cancelled> {
