@@ -13,6 +13,9 @@ use std::time::Duration;
 pub struct Usage {
     /// Time on processors, in user space and in the kernel.
     pub cpu: Duration,
+    /// What of it was in user space. The kernel looks which it is at each tick of its clock, and tells hundredths of a
+    /// second.
+    pub user: Duration,
     /// How often a thread gave up its processor to wait. Each ends with a wake-up.
     pub switches: u64,
 }
@@ -30,6 +33,7 @@ impl Usage {
             match Self::of_thread(&task?.path()) {
                 Ok(thread) => {
                     usage.cpu += thread.cpu;
+                    usage.user += thread.user;
                     usage.switches += thread.switches;
                     lives = true;
                 }
@@ -45,10 +49,16 @@ impl Usage {
     }
 
     fn of_thread(task: &Path) -> io::Result<Self> {
-        let cpu = on_processor(task)?;
+        let ticks = ticks(&fs::read_to_string(task.join("stat"))?)
+            .ok_or_else(|| io::Error::other("stat has no times"))?;
+        let cpu = on_processor(task, ticks)?;
         let status = fs::read_to_string(task.join("status"))?;
         let switches = number(&status, "voluntary_ctxt_switches:")?;
-        Ok(Self { cpu, switches })
+        Ok(Self {
+            cpu,
+            user: ticks.user * TICK,
+            switches,
+        })
     }
 
     /// Returns what was used since `before`.
@@ -56,6 +66,7 @@ impl Usage {
     pub fn since(self, before: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(before.cpu),
+            user: self.user.saturating_sub(before.user),
             switches: self.switches.saturating_sub(before.switches),
         }
     }
@@ -77,8 +88,8 @@ fn has_ended(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(NO_SUCH_PROCESS)
 }
 
-fn on_processor(task: &Path) -> io::Result<Duration> {
-    // Nanoseconds, where the kernel counts them; otherwise ticks of a hundredth of a second.
+fn on_processor(task: &Path, ticks: Ticks) -> io::Result<Duration> {
+    // Nanoseconds, where the kernel counts them.
     if let Ok(text) = fs::read_to_string(task.join("schedstat")) {
         let nanos = text
             .split_whitespace()
@@ -88,17 +99,28 @@ fn on_processor(task: &Path) -> io::Result<Duration> {
             .map(Duration::from_nanos)
             .ok_or_else(|| io::Error::other("schedstat begins with no number"));
     }
-    ticks(&fs::read_to_string(task.join("stat"))?)
-        .map(|ticks| Duration::from_millis(ticks * 10))
-        .ok_or_else(|| io::Error::other("stat has no times"))
+    Ok((ticks.user + ticks.system) * TICK)
 }
 
-/// Returns user and system time in a line of `stat`. The name, in parentheses, may hold anything.
-fn ticks(stat: &str) -> Option<u64> {
+/// Times in units of [`TICK`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ticks {
+    user: u32,
+    system: u32,
+}
+
+/// What `/proc` counts times in, on every machine.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Returns the times in a line of `stat`. The name, in parentheses, may hold anything.
+fn ticks(stat: &str) -> Option<Ticks> {
     let (_, behind) = stat.rsplit_once(')')?;
     let mut times = behind.split_whitespace().skip(11);
-    let mut next = || times.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
+    let mut next = || times.next()?.parse().ok();
+    Some(Ticks {
+        user: next()?,
+        system: next()?,
+    })
 }
 
 /// Returns the number behind a word that begins a line.
@@ -120,7 +142,11 @@ mod tests {
     #[test]
     fn times_are_found_behind_any_name() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 31 11 0 0 20 0 1 0 5 0 0";
-        assert_eq!(ticks(stat), Some(42));
+        let told = Ticks {
+            user: 31,
+            system: 11,
+        };
+        assert_eq!(ticks(stat), Some(told));
     }
 
     #[test]

@@ -195,6 +195,7 @@ async fn measure(arguments: Arguments) -> io::Result<Value> {
     if let Some(used) = server.get() {
         said["server"] = json!({
             "cpu_us": used.cpu.as_secs_f64() * 1e6,
+            "user_us": used.user.as_secs_f64() * 1e6,
             "switches": used.switches,
         });
     }

@@ -23,8 +23,11 @@ pub fn echo(said: &str) -> Result<Told, String> {
     let line: Value = serde_json::from_str(said.trim()).map_err(|error| error.to_string())?;
     let server = &line["server"];
     let per_request = |name: &str| Some(server[name].as_f64()? / told.requests);
+    // Hundredths of a second say little of a turn that has less than a hundred of them.
+    let is_long = line["seconds"].as_f64() >= Some(1.0);
     let figures = [
         (Figure::Cpu, per_request("cpu_us")),
+        (Figure::User, per_request("user_us").filter(|_| is_long)),
         (Figure::Switches, per_request("switches")),
     ];
     told.turn.figures.extend(
@@ -162,15 +165,23 @@ mod tests {
 
     const ECHO: &str = r#"{"requests":1000,"seconds":2.0,"rate":500.0,"errors":0,
         "latency_us":{"p50":10.0,"p90":15.0,"p99":20.0,"p99.9":30.0,"max":40.0},
-        "curve_us":[[50.0,10.0],[100.0,40.0]],"server":{"cpu_us":4000.0,"switches":100}}"#;
+        "curve_us":[[50.0,10.0],[100.0,40.0]],"server":{"cpu_us":4000.0,"user_us":500.0,"switches":100}}"#;
 
     #[test]
     fn an_echo_costs_its_share_of_the_server() {
         let told = echo(ECHO).expect("it is a line");
         assert_eq!(told.turn.figures[&Figure::Cpu], 4.0);
+        assert_eq!(told.turn.figures[&Figure::User], 0.5);
         assert_eq!(told.turn.figures[&Figure::Switches], 0.1);
         assert_eq!(told.turn.figures[&Figure::P999], 30.0);
         assert_eq!(told.turn.curve, [(50.0, 10.0), (100.0, 40.0)]);
+    }
+
+    #[test]
+    fn a_short_turn_has_no_time_in_user_space() {
+        let short = echo(&ECHO.replace("\"seconds\":2.0", "\"seconds\":0.5"));
+        let figures = short.expect("it is a line").turn.figures;
+        assert!(!figures.contains_key(&Figure::User) && figures.contains_key(&Figure::Cpu));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use contenders::Role;
 use machine::Machine;
 use scenarios::Scenario;
-use statistics::{Spread, paired, spread};
+use statistics::{Spread, around_the_mean, paired, spread};
 
 /// What was measured.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub enum Figure {
     Rate,
     /// The server's processor time for a request, in microseconds.
     Cpu,
+    /// What of it was spent in user space; the kernel samples it.
+    User,
     /// How often the server's threads went to sleep, for a request.
     Switches,
     /// The median latency, in microseconds.
@@ -107,6 +109,7 @@ impl Figure {
         match self {
             Self::Rate => "rate",
             Self::Cpu => "cpu_us",
+            Self::User => "user_us",
             Self::Switches => "switches",
             Self::P50 => "p50_us",
             Self::P99 => "p99_us",
@@ -125,6 +128,7 @@ impl Figure {
         match self {
             Self::Rate => "rate /s",
             Self::Cpu => "CPU µs",
+            Self::User => "user µs",
             Self::Switches => "sleeps",
             Self::P50 => "p50 µs",
             Self::P99 => "p99 µs",
@@ -135,6 +139,11 @@ impl Figure {
             Self::IdleCpu => "CPU ms/s",
             Self::Nanos => "ns",
         }
+    }
+
+    /// Returns whether a turn has only a few samples of it: the mean of the rounds says more than their median then.
+    fn is_sampled(self) -> bool {
+        self == Self::User
     }
 
     /// Returns whether more is better.
@@ -215,7 +224,12 @@ impl Entry {
     /// Returns the median of the rounds, with the least and the most.
     #[must_use]
     pub fn spread(&self, figure: Figure) -> Option<Spread> {
-        spread(&self.values(figure))
+        let values = self.values(figure);
+        if figure.is_sampled() {
+            around_the_mean(&values)
+        } else {
+            spread(&values)
+        }
     }
 
     /// Returns the ratio to another, round by round.

@@ -112,6 +112,20 @@ impl Scenario {
                 Figure::Switches,
                 Figure::Resident,
             ],
+            Load::Closed {
+                connections: 64..,
+                depth: 1,
+                ..
+            } => &[
+                Figure::Rate,
+                Figure::Cpu,
+                Figure::User,
+                Figure::Switches,
+                Figure::P50,
+                Figure::P99,
+                Figure::P999,
+                Figure::Resident,
+            ],
             Load::Closed { .. } | Load::Open { .. } | Load::Churn { .. } | Load::Http1 { .. } => &[
                 Figure::Rate,
                 Figure::Cpu,

@@ -32,6 +32,17 @@ pub fn spread(values: &[f64]) -> Option<Spread> {
     })
 }
 
+/// Returns the spread of some values, with their mean in the middle: for values that are counts of a few samples, of
+/// which the median says little.
+#[must_use]
+pub fn around_the_mean(values: &[f64]) -> Option<Spread> {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    spread(values).map(|spread| Spread {
+        median: mean,
+        ..spread
+    })
+}
+
 /// Returns the spread of the ratios of values that belong together; `None` if the numbers of both differ, or something
 /// is divided by nothing.
 #[must_use]
@@ -78,8 +89,15 @@ mod tests {
     }
 
     #[test]
+    fn a_mean_takes_the_place_of_the_median() {
+        let told = around_the_mean(&[0.0, 0.0, 3.0]).expect("there are values");
+        assert_eq!((told.median, told.least, told.most), (1.0, 0.0, 3.0));
+    }
+
+    #[test]
     fn nothing_has_no_median() {
         assert_eq!(spread(&[]), None);
+        assert_eq!(around_the_mean(&[]), None);
         assert_eq!(spread(&[1.0, f64::NAN]), None);
         assert_eq!(paired(&[1.0], &[0.0]), None);
         assert_eq!(paired(&[1.0, 2.0], &[1.0]), None);
