@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use benches::matrix::Figure;
-use benches::matrix::contenders::{Contender, Role};
+use benches::matrix::contenders::{Contender, Role, Takes};
 use benches::matrix::program::Processors;
 use benches::matrix::round::Rounds;
 use benches::matrix::scenarios::Load;
@@ -32,6 +32,7 @@ fn quoit(program: &str) -> Contender {
         role: Role::Ours,
         program: PathBuf::from(program),
         arguments: &[],
+        takes: Takes::All,
     }
 }
 

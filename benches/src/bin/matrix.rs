@@ -212,6 +212,7 @@ fn measure(
     left_out: &mut Vec<String>,
 ) -> Row {
     let (mut contenders, _) = places.contenders(scenario.discipline());
+    contenders.retain(|contender| contender.takes.part_in(&scenario.name));
     if let Load::Micro(name) = &scenario.load {
         contenders.retain(|contender| knows(rounds, contender, name));
     }

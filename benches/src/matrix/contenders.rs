@@ -2,11 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use Discipline::{Echo, Http, Micro};
+use Role::{Bare, Limit, Ours, Peer, WithOption};
+use Takes::{All, AllBut, Only};
+
 /// What a contender is compared as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// quoit.
     Ours,
+    /// quoit with an option that it does not come with.
+    WithOption,
     /// What a ring written by hand reaches: what the others are held against.
     Limit,
     /// Written by hand as well, without a ring. Nobody writes programs that way, so it is no peer.
@@ -21,6 +27,7 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::WithOption => "with_option",
             Self::Limit => "limit",
             Self::Bare => "bare",
             Self::Peer => "peer",
@@ -50,6 +57,31 @@ pub struct Contender {
     pub program: PathBuf,
     /// What it is told on top of what all are told.
     pub arguments: &'static [&'static str],
+    /// Where it takes part.
+    pub takes: Takes,
+}
+
+/// In which scenarios of its discipline a contender takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// In all.
+    All,
+    /// In those of these names.
+    Only(&'static [&'static str]),
+    /// In all but those of these names.
+    AllBut(&'static [&'static str]),
+}
+
+impl Takes {
+    /// Returns whether it takes part in a scenario.
+    #[must_use]
+    pub fn part_in(self, scenario: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(&scenario),
+            Self::AllBut(names) => !names.contains(&scenario),
+        }
+    }
 }
 
 /// Where programs are looked for, in this order.
@@ -74,7 +106,7 @@ impl Places {
     #[must_use]
     pub fn contenders(&self, discipline: Discipline) -> (Vec<Contender>, Vec<&'static str>) {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
-        for (of, name, role, program, arguments) in KNOWN {
+        for (of, name, role, program, arguments, takes) in KNOWN {
             if of != discipline {
                 continue;
             }
@@ -84,6 +116,7 @@ impl Places {
                     role,
                     program,
                     arguments,
+                    takes,
                 }),
                 None => missing.push(program),
             }
@@ -105,49 +138,34 @@ type Known = (
     Role,
     &'static str,
     &'static [&'static str],
+    Takes,
 );
 
-const KNOWN: [Known; 16] = [
-    (Discipline::Echo, "quoit", Role::Ours, "echo", &[]),
-    (Discipline::Echo, "bare ring", Role::Limit, "echo-bare", &[]),
-    (Discipline::Echo, "epoll", Role::Bare, "echo-epoll", &[]),
-    (Discipline::Echo, "tokio", Role::Peer, "echo-tokio", &[]),
-    (
-        Discipline::Echo,
-        "tokio mt",
-        Role::Peer,
-        "echo-tokio",
-        &["--multi-thread"],
-    ),
-    (Discipline::Echo, "monoio", Role::Peer, "echo-monoio", &[]),
-    (Discipline::Echo, "glommio", Role::Peer, "echo-glommio", &[]),
-    (Discipline::Echo, "compio", Role::Peer, "echo-compio", &[]),
-    (Discipline::Http, "quoit", Role::Ours, "http", &[]),
-    (
-        Discipline::Http,
-        "hyper on tokio",
-        Role::Peer,
-        "http-tokio",
-        &[],
-    ),
-    (Discipline::Micro, "quoit", Role::Ours, "micro", &[]),
-    (
-        Discipline::Micro,
-        "bare ring",
-        Role::Limit,
-        "micro-bare",
-        &[],
-    ),
-    (Discipline::Micro, "tokio", Role::Peer, "micro-tokio", &[]),
-    (Discipline::Micro, "monoio", Role::Peer, "micro-monoio", &[]),
-    (
-        Discipline::Micro,
-        "glommio",
-        Role::Peer,
-        "micro-glommio",
-        &[],
-    ),
-    (Discipline::Micro, "compio", Role::Peer, "micro-compio", &[]),
+/// Of messages that fill a buffer of 4 KiB more than once, the limit is a ring whose buffers are larger.
+const LARGE: &[&str] = &["echo-16k"];
+
+#[rustfmt::skip]
+const KNOWN: [Known; 19] = [
+    (Echo, "quoit", Ours, "echo", &[], All),
+    (Echo, "quoit, spinning", WithOption, "echo", &["--spin", "50"], Only(&["echo-c1"])),
+    (Echo, "bare ring", Limit, "echo-bare", &[], AllBut(LARGE)),
+    (Echo, "bare ring", Limit, "echo-bare", &["--incremental"], Only(LARGE)),
+    (Echo, "epoll", Bare, "echo-epoll", &[], All),
+    (Echo, "tokio", Peer, "echo-tokio", &[], All),
+    (Echo, "tokio mt", Peer, "echo-tokio", &["--multi-thread"], All),
+    (Echo, "monoio", Peer, "echo-monoio", &[], All),
+    (Echo, "glommio", Peer, "echo-glommio", &[], All),
+    (Echo, "compio", Peer, "echo-compio", &[], All),
+    (Http, "quoit", Ours, "http", &[], All),
+    // It knows no HTTP/2.
+    (Http, "bare ring", Limit, "http-bare", &[], AllBut(&["http2"])),
+    (Http, "hyper on tokio", Peer, "http-tokio", &[], All),
+    (Micro, "quoit", Ours, "micro", &[], All),
+    (Micro, "bare ring", Limit, "micro-bare", &[], All),
+    (Micro, "tokio", Peer, "micro-tokio", &[], All),
+    (Micro, "monoio", Peer, "micro-monoio", &[], All),
+    (Micro, "glommio", Peer, "micro-glommio", &[], All),
+    (Micro, "compio", Peer, "micro-compio", &[], All),
 ];
 
 #[cfg(test)]
@@ -155,6 +173,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::matrix::scenarios::{Scale, all};
 
     #[test]
     fn programs_that_are_missing_are_named_once() {
@@ -162,8 +181,11 @@ mod tests {
         fs::write(folder.path().join("echo"), "").expect("a file");
         let places = Places::new(folder.path().to_owned(), folder.path().join("none"));
         let (found, missing) = places.contenders(Discipline::Echo);
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].name, found[0].role), ("quoit", Role::Ours));
+        let found: Vec<_> = found.iter().map(|found| (found.name, found.role)).collect();
+        assert_eq!(
+            found,
+            [("quoit", Role::Ours), ("quoit, spinning", Role::WithOption)]
+        );
         assert!(missing.contains(&"echo-bare"), "{missing:?}");
         assert_eq!(
             missing.iter().filter(|name| **name == "echo-tokio").count(),
@@ -180,5 +202,23 @@ mod tests {
         let names: Vec<_> = found.iter().map(|contender| contender.name).collect();
         assert_eq!(names, ["tokio", "tokio mt"]);
         assert_eq!(found[1].arguments, ["--multi-thread"]);
+    }
+
+    #[test]
+    fn each_scenario_has_one_limit_at_most_and_each_name_once() {
+        for scenario in all(Scale::Full) {
+            let taking: Vec<_> = KNOWN
+                .iter()
+                .filter(|(of, .., takes)| {
+                    *of == scenario.discipline() && takes.part_in(&scenario.name)
+                })
+                .collect();
+            let limits = taking.iter().filter(|known| known.2 == Role::Limit);
+            assert!(limits.count() <= 1, "{}", scenario.name);
+            let mut names: Vec<_> = taking.iter().map(|known| known.1).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), taking.len(), "{}", scenario.name);
+        }
     }
 }

@@ -3,8 +3,10 @@
 use std::fmt::Write;
 
 use super::contenders::Role;
+use super::statistics::Spread;
 use super::svg::{Bar, Curve, bars, curves, escape};
-use super::table::{number, range};
+use super::table::{counts, number, range};
+use super::verdicts::{Judged, Verdict, judge};
 use super::{Entry, Figure, Matrix, Row};
 
 /// Returns the page.
@@ -31,6 +33,7 @@ pub fn page(matrix: &Matrix) -> String {
     page.push_str(&versions.join(", "));
     page.push_str("</p>");
     page.push_str(READING);
+    goals(&mut page, &judge(matrix));
     overview(&mut page, matrix);
     page.push_str("<p class=\"legend\">");
     for (colour, name) in names.iter().enumerate() {
@@ -74,7 +77,46 @@ fn names(matrix: &Matrix) -> Vec<&str> {
     names
 }
 
-/// The first table: quoit, in each scenario.
+/// The first table: what was to be reached, and what was.
+fn goals(page: &mut String, judged: &[Judged]) {
+    let _ = write!(
+        page,
+        "<h2 id=\"goals\">Goals</h2><p>{}.</p><div class=\"wide\"><table><thead><tr><th>goal</th><th>bound</th>\
+         <th>quoit</th><th></th><th>the best peer</th></tr></thead><tbody>",
+        counts(judged)
+    );
+    for judged in judged {
+        let goal = &judged.goal;
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td>{}{}</td>",
+            escape(goal.title),
+            goal.bound.text(),
+            goal.unit()
+        );
+        let told = judged.verdict.text();
+        let measured = |class: &str, figure: Spread| {
+            let unit = goal.unit();
+            format!(
+                "<td>{}{unit}</td><td class=\"{class}\">{told}</td>",
+                range(figure)
+            )
+        };
+        page.push_str(&match &judged.verdict {
+            Verdict::Met(figure) => measured("better", *figure),
+            Verdict::NotMet(figure) => measured("worse", *figure),
+            Verdict::NotMeasured(why) => format!("<td>–</td><td>{told}: {}</td>", escape(why)),
+        });
+        let peer = judged.best_peer.as_ref().map_or_else(
+            || "–".to_owned(),
+            |(peer, reached)| format!("{} {}", escape(peer), goal.text(*reached)),
+        );
+        let _ = write!(page, "<td>{peer}</td></tr>");
+    }
+    page.push_str("</tbody></table></div>");
+}
+
+/// The second table: quoit, in each scenario.
 fn overview(page: &mut String, matrix: &Matrix) {
     page.push_str(
         "<h2>Summary</h2><div class=\"wide\"><table><thead><tr><th>scenario</th><th>figure</th><th>quoit</th>\
@@ -112,7 +154,7 @@ fn overview(page: &mut String, matrix: &Matrix) {
 }
 
 /// A ratio. It is marked only if all rounds agree about who is better.
-fn cell(figure: Figure, ratio: super::statistics::Spread) -> String {
+fn cell(figure: Figure, ratio: Spread) -> String {
     let (less, more) = (ratio.most < 1.0, ratio.least > 1.0);
     let (better, worse) = if figure.more_is_better() {
         (more, less)
@@ -229,8 +271,10 @@ fn table(page: &mut String, row: &Row) {
 
 const READING: &str = "<p>Contenders took turns, each turn against a server that was started for it. A ratio is that of \
 turns in one round; what is shown is the median of the rounds, with the least and the most. The <i>limit</i> is a \
-program on a bare ring, written by hand for this alone. A ratio is coloured only if all rounds agree. <i>CPU</i> is \
-the server's processor time for a request; <i>sleeps</i> is how often its threads gave up the processor to wait, for a \
+program on a bare ring, written by hand for this alone. A goal is met if the median meets it, and what the best peer \
+reaches of the same stands beside it. A ratio is coloured only if all rounds agree. <i>CPU</i> is \
+the server's processor time for a request, and <i>user</i> what of it was in user space, sampled at the ticks of the \
+kernel's clock: the mean of the rounds; <i>sleeps</i> is how often its threads gave up the processor to wait, for a \
 request (of idle connections: in all the time).</p>";
 
 const HEAD: &str = r#"<!doctype html>
@@ -289,6 +333,8 @@ mod tests {
             "Latency by percentile",
             "failed: it said &lt;nothing&gt; &amp; more",
             "<li>wrk is not installed</li>",
+            "<td>≥ 0.97</td><td>0.95 (0.95 to 0.96)</td><td class=\"worse\">not met</td><td>fast 0.47</td>",
+            "<td>not measured: its scenario is not part of this run</td>",
         ] {
             assert!(page.contains(told), "{told:?} is missing: {page}");
         }
@@ -330,13 +376,13 @@ mod tests {
 
     #[test]
     fn a_ratio_that_rounds_disagree_about_has_no_colour() {
-        let spread = super::super::statistics::Spread {
+        let spread = Spread {
             median: 1.2,
             least: 0.9,
             most: 1.3,
         };
         assert_eq!(cell(Figure::Rate, spread), "<td>1.20 (0.90 to 1.30)</td>");
-        let spread = super::super::statistics::Spread {
+        let spread = Spread {
             median: 1.2,
             least: 1.1,
             most: 1.3,

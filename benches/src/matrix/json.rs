@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::goals::Bound;
 use super::statistics::Spread;
+use super::verdicts::{Judged, Verdict, judge};
 use super::{Entry, Figure, Matrix, Row};
 
 /// Returns all of a matrix.
@@ -24,8 +26,35 @@ pub fn whole(matrix: &Matrix) -> Value {
         },
         "course": matrix.course,
         "left_out": matrix.left_out,
+        "goals": judge(matrix).iter().map(goal).collect::<Vec<_>>(),
         "scenarios": matrix.rows.iter().map(row).collect::<Vec<_>>(),
     })
+}
+
+fn goal(judged: &Judged) -> Value {
+    let goal = &judged.goal;
+    let bound = match goal.bound {
+        Bound::AtLeast(least) => json!({ "at_least": least }),
+        Bound::AtMost(most) => json!({ "at_most": most }),
+    };
+    let mut told = json!({
+        "title": goal.title,
+        "scenario": goal.scenario,
+        "figure": goal.figure.name(),
+        "bound": bound,
+        "verdict": judged.verdict.text(),
+    });
+    match &judged.verdict {
+        Verdict::Met(figure) | Verdict::NotMet(figure) => told["value"] = spread(*figure),
+        Verdict::NotMeasured(why) => told["why"] = json!(why),
+    }
+    if let Some(with) = &judged.compared_with {
+        told["ratio_to"] = json!(with);
+    }
+    if let Some((peer, reached)) = &judged.best_peer {
+        told["best_peer"] = json!({ "peer": peer, "value": reached });
+    }
+    told
 }
 
 fn row(row: &Row) -> Value {
@@ -101,6 +130,22 @@ mod tests {
         assert_eq!(ours["curve_us"][1], json!([50.0, 100.0]));
         assert_eq!(row["ours_to_best_peer"]["rate"]["peer"], "fast");
         assert_eq!(read["left_out"][0], "wrk is not installed");
+    }
+
+    #[test]
+    fn goals_are_told_with_what_decided() {
+        let read = whole(&made_up::matrix());
+        let goals = read["goals"].as_array().expect("a list");
+        let of = |title: &str| goals.iter().find(|goal| goal["title"] == title);
+        let rate = of("Echo 64 B, 64 connections: rate to the bare ring").expect("it is one");
+        assert_eq!(rate["verdict"], "not met");
+        assert_eq!(rate["value"]["median"], 0.95);
+        assert_eq!(rate["bound"], json!({ "at_least": 0.97 }));
+        assert_eq!(rate["ratio_to"], "bare");
+        assert_eq!(rate["best_peer"]["peer"], "fast");
+        let part = of("Yield, 1 task").expect("it is one");
+        assert_eq!(part["verdict"], "not measured");
+        assert_eq!(part["why"], "its scenario is not part of this run");
     }
 
     #[test]

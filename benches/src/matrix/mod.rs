@@ -6,11 +6,13 @@
 //!
 //! In reading order: [`scenarios`] what is asked, [`contenders`] of whom, [`program`] starts and ends programs,
 //! [`round`] takes one turn, [`load`] reads what programs that make load say, [`statistics`] has medians and ratios,
-//! [`machine`] where it ran; [`table`], [`json`] and [`html`] (with [`svg`]) tell it.
+//! [`machine`] where it ran; [`goals`] what is to be reached, [`verdicts`] what was; [`table`], [`json`] and [`html`]
+//! (with [`svg`]) tell it.
 //!
 //! Only [`program`], [`round`] and [`machine`] touch anything outside; all else is text and numbers.
 
 pub mod contenders;
+pub mod goals;
 pub mod html;
 pub mod json;
 pub mod load;
@@ -21,6 +23,7 @@ pub mod scenarios;
 pub mod statistics;
 pub mod svg;
 pub mod table;
+pub mod verdicts;
 
 use std::collections::BTreeMap;
 
@@ -52,7 +55,7 @@ pub struct Row {
 }
 
 /// One contender in one scenario.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// The contender.
     pub name: String,

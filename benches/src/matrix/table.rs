@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::contenders::Role;
 use super::statistics::Spread;
+use super::verdicts::{Judged, Verdict, judge};
 use super::{Entry, Figure, Matrix, Row};
 
 /// Returns a scenario as a table: medians, and for the figures that decide the spread and the ratio to the reference.
@@ -99,6 +100,7 @@ pub fn summary(matrix: &Matrix) -> String {
             );
         }
     }
+    text.push_str(&goals(&judge(matrix)));
     let machine = &matrix.machine;
     let _ = writeln!(
         text,
@@ -116,6 +118,51 @@ pub fn summary(matrix: &Matrix) -> String {
         let _ = writeln!(text, "left out: {missing}");
     }
     text
+}
+
+/// Returns what came of the goals, one a line.
+fn goals(judged: &[Judged]) -> String {
+    let mut text = format!("Goals: {}\n", counts(judged));
+    for judged in judged {
+        let Judged {
+            goal,
+            verdict,
+            compared_with: _,
+            best_peer,
+        } = judged;
+        let bound = format!("{}{}", goal.bound.text(), goal.unit());
+        let _ = write!(text, "  {}: ", goal.title);
+        let _ = match verdict {
+            Verdict::Met(figure) | Verdict::NotMet(figure) => write!(
+                text,
+                "{}{} ({bound}): {}",
+                range(*figure),
+                goal.unit(),
+                verdict.text()
+            ),
+            Verdict::NotMeasured(why) => write!(text, "{} ({bound}): {why}", verdict.text()),
+        };
+        if let Some((peer, reached)) = best_peer {
+            let _ = write!(text, "; {peer} {}", goal.text(*reached));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Returns how many goals are met, and how many are not.
+#[must_use]
+pub fn counts(judged: &[Judged]) -> String {
+    let count = |of: fn(&Verdict) -> bool| {
+        let these = judged.iter().filter(|judged| of(&judged.verdict));
+        these.count()
+    };
+    format!(
+        "{} met, {} not met, {} not measured",
+        count(|verdict| matches!(verdict, Verdict::Met(_))),
+        count(|verdict| matches!(verdict, Verdict::NotMet(_))),
+        count(|verdict| matches!(verdict, Verdict::NotMeasured(_)))
+    )
 }
 
 /// Returns a number with as many places as one reads.
@@ -173,6 +220,18 @@ mod tests {
             "{told}"
         );
         assert!(told.contains("0.95 (0.95 to 0.96)"), "{told}");
+    }
+
+    #[test]
+    fn every_goal_has_its_line() {
+        let told = summary(&made_up::matrix());
+        for line in [
+            "Goals: 0 met, 2 not met, 44 not measured",
+            "64 connections: rate to the bare ring: 0.95 (0.95 to 0.96) (≥ 0.97): not met; fast 0.47",
+            "Yield, 1 task: not measured (≤ 12 ns): its scenario is not part of this run",
+        ] {
+            assert!(told.contains(line), "{line:?} is missing: {told}");
+        }
     }
 
     #[test]

@@ -1,0 +1,274 @@
+//! Which goals are met, as far as the rounds tell.
+//!
+//! A goal is met if the median of the rounds meets it, or of the ratios of turns in the same round. One that has no
+//! figure says why: no goal is left out.
+
+use super::contenders::Role;
+use super::goals::{GOALS, Goal, To};
+use super::statistics::{Spread, paired};
+use super::{Entry, Figure, Matrix, Row};
+
+/// A goal, and what came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// What was to be reached.
+    pub goal: Goal,
+    /// What was.
+    pub verdict: Verdict,
+    /// With whom quoit was compared, if it was.
+    pub compared_with: Option<String>,
+    /// The best peer, and the same of it.
+    pub best_peer: Option<(String, f64)>,
+}
+
+/// Whether a goal is met.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It is, with this figure.
+    Met(Spread),
+    /// It is not, with this figure.
+    NotMet(Spread),
+    /// Nobody knows, for this reason.
+    NotMeasured(String),
+}
+
+impl Verdict {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> &'static str {
+        match self {
+            Self::Met(_) => "met",
+            Self::NotMet(_) => "not met",
+            Self::NotMeasured(_) => "not measured",
+        }
+    }
+
+    /// Returns the figure that decided.
+    #[must_use]
+    pub fn figure(&self) -> Option<Spread> {
+        match self {
+            Self::Met(figure) | Self::NotMet(figure) => Some(*figure),
+            Self::NotMeasured(_) => None,
+        }
+    }
+}
+
+/// Returns what came of each goal.
+#[must_use]
+pub fn judge(matrix: &Matrix) -> Vec<Judged> {
+    GOALS
+        .iter()
+        .map(|goal| judge_one(*goal, &matrix.rows))
+        .collect()
+}
+
+fn judge_one(goal: Goal, rows: &[Row]) -> Judged {
+    let row = rows.iter().find(|row| row.scenario.name == goal.scenario);
+    let measured = row
+        .ok_or_else(|| "its scenario is not part of this run".to_owned())
+        .and_then(|row| compare(&goal, row));
+    let (verdict, compared_with) = match measured {
+        Ok((figure, with)) if goal.bound.holds(figure.median) => (Verdict::Met(figure), with),
+        Ok((figure, with)) => (Verdict::NotMet(figure), with),
+        Err(why) => (Verdict::NotMeasured(why), None),
+    };
+    Judged {
+        goal,
+        verdict,
+        compared_with,
+        best_peer: row.and_then(|row| best_peer(&goal, row)),
+    }
+}
+
+/// Returns the figure of a goal, and the name of whom it was compared with.
+fn compare(goal: &Goal, row: &Row) -> Result<(Spread, Option<String>), String> {
+    let ours = match goal.to {
+        To::Itself => figures_of(row, goal.figure, "quoit with an option", |entry| {
+            entry.role == Role::WithOption
+        })?,
+        _ => figures_of(row, goal.figure, "quoit", is_ours)?,
+    };
+    let other = match goal.to {
+        To::Nothing => {
+            let figure = ours.spread(goal.figure);
+            return Ok((figure.ok_or("quoit has no such figure here")?, None));
+        }
+        To::Itself => figures_of(row, goal.figure, "quoit", is_ours)?,
+        To::Limit => figures_of(row, goal.figure, "a limit", |entry| {
+            entry.role == Role::Limit
+        })?,
+        To::BestPeer => row
+            .best_peer(goal.figure)
+            .ok_or("no peer was measured to the end")?,
+        To::Contender(name) => figures_of(row, goal.figure, name, |entry| entry.name == name)?,
+    };
+    let ratio = ratio(goal.figure, ours, other);
+    let ratio = ratio.ok_or_else(|| format!("a figure of {} is nothing", other.name))?;
+    Ok((ratio, Some(other.name.clone())))
+}
+
+/// Returns the first of its kind, if it was measured to the end and has the figure; otherwise why not.
+fn figures_of<'a>(
+    row: &'a Row,
+    figure: Figure,
+    kind: &str,
+    is_it: impl Fn(&Entry) -> bool,
+) -> Result<&'a Entry, String> {
+    let entry = row.entries.iter().find(|entry| is_it(entry));
+    let entry = entry.ok_or_else(|| format!("{kind} did not take part"))?;
+    if let Some(why) = &entry.failed {
+        return Err(format!("{} failed: {why}", entry.name));
+    }
+    if entry.values(figure).is_empty() {
+        let why = match figure {
+            Figure::User => ": turns under a second are too short for it",
+            _ => "",
+        };
+        return Err(format!("{} has no {}{why}", entry.name, figure.title()));
+    }
+    Ok(entry)
+}
+
+fn is_ours(entry: &Entry) -> bool {
+    entry.role == Role::Ours
+}
+
+fn ratio(figure: Figure, one: &Entry, other: &Entry) -> Option<Spread> {
+    paired(&one.values(figure), &other.values(figure))
+}
+
+/// Returns what the best peer reaches of the same.
+fn best_peer(goal: &Goal, row: &Row) -> Option<(String, f64)> {
+    let peer = row.best_peer(goal.figure)?;
+    let reached = match goal.to {
+        To::Nothing => peer.spread(goal.figure)?,
+        To::Limit => {
+            let limit = row.measured().find(|entry| entry.role == Role::Limit)?;
+            ratio(goal.figure, peer, limit)?
+        }
+        // It is what quoit is compared with, or has nothing of the kind.
+        To::BestPeer | To::Contender(_) | To::Itself => return None,
+    };
+    Some((peer.name.clone(), reached.median))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::goals::Bound;
+    use crate::matrix::made_up;
+
+    fn judged(figure: Figure, to: To, bound: Bound) -> Judged {
+        let goal = Goal {
+            title: "A goal",
+            scenario: "echo-c64",
+            figure,
+            to,
+            bound,
+        };
+        judge_one(goal, &made_up::matrix().rows)
+    }
+
+    #[test]
+    fn a_rate_has_to_be_as_high_as_its_bound() {
+        let met = judged(Figure::Rate, To::Limit, Bound::AtLeast(0.95));
+        let ratio = met.verdict.figure().expect("it was measured");
+        assert_eq!((ratio.median, ratio.least, ratio.most), (0.95, 0.95, 0.96));
+        assert_eq!(met.verdict, Verdict::Met(ratio));
+        assert_eq!(met.compared_with.as_deref(), Some("bare"));
+        let missed = judged(Figure::Rate, To::Limit, Bound::AtLeast(0.97));
+        assert_eq!(missed.verdict, Verdict::NotMet(ratio));
+    }
+
+    #[test]
+    fn what_is_spent_has_to_be_as_low_as_its_bound() {
+        let met = judged(Figure::Cpu, To::Limit, Bound::AtMost(1.06));
+        assert!(matches!(met.verdict, Verdict::Met(_)), "{met:?}");
+        let missed = judged(Figure::Cpu, To::Limit, Bound::AtMost(1.04));
+        assert!(matches!(missed.verdict, Verdict::NotMet(_)), "{missed:?}");
+    }
+
+    #[test]
+    fn a_figure_by_itself_has_the_best_peers_beside_it() {
+        let judged = judged(Figure::Rate, To::Nothing, Bound::AtLeast(90_000.0));
+        let figure = judged.verdict.figure().expect("it was measured");
+        assert_eq!(figure.median, 96_000.0);
+        assert_eq!(judged.compared_with, None);
+        assert_eq!(judged.best_peer, Some(("fast".to_owned(), 50_000.0)));
+    }
+
+    #[test]
+    fn the_best_peer_is_compared_with_the_limit_as_quoit_is() {
+        let judged = judged(Figure::Rate, To::Limit, Bound::AtLeast(0.97));
+        let (name, ratio) = judged.best_peer.expect("there are peers");
+        assert_eq!((name.as_str(), ratio), ("fast", 0.475));
+    }
+
+    #[test]
+    fn a_peer_is_the_best_one_or_the_one_of_a_name() {
+        let best = judged(Figure::Rate, To::BestPeer, Bound::AtLeast(2.0));
+        assert_eq!(best.compared_with.as_deref(), Some("fast"));
+        assert!(matches!(best.verdict, Verdict::Met(_)), "{best:?}");
+        let slow = judged(Figure::Rate, To::Contender("slow"), Bound::AtLeast(10.0));
+        assert_eq!(slow.compared_with.as_deref(), Some("slow"));
+        assert!(matches!(slow.verdict, Verdict::NotMet(_)), "{slow:?}");
+    }
+
+    #[test]
+    fn an_option_is_compared_with_quoit_as_it_comes() {
+        let mut rows = made_up::matrix().rows;
+        let mut option = rows[0].entries[1].clone();
+        option.role = Role::WithOption;
+        rows[0].entries.push(option);
+        let goal = Goal {
+            title: "A goal",
+            scenario: "echo-c64",
+            figure: Figure::Rate,
+            to: To::Itself,
+            bound: Bound::AtLeast(1.0),
+        };
+        let judged = judge_one(goal, &rows);
+        let ratio = judged.verdict.figure().expect("it was measured");
+        assert!((ratio.median - 1.0 / 0.95).abs() < 1e-9, "{judged:?}");
+        assert_eq!(judged.compared_with.as_deref(), Some("quoit"));
+    }
+
+    #[test]
+    fn what_was_not_measured_says_why() {
+        let why = |goal: Goal, rows: &[Row]| match judge_one(goal, rows).verdict {
+            Verdict::NotMeasured(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let rows = made_up::matrix().rows;
+        let goal = judged(Figure::Rate, To::Limit, Bound::AtLeast(0.97)).goal;
+        assert_eq!(why(goal, &[]), "its scenario is not part of this run");
+        let broken = Goal {
+            to: To::Contender("broken"),
+            ..goal
+        };
+        assert_eq!(
+            why(broken, &rows),
+            "broken failed: it said <nothing> & more"
+        );
+        let absent = Goal {
+            to: To::Contender("absent"),
+            ..goal
+        };
+        assert_eq!(why(absent, &rows), "absent did not take part");
+        let idle = Goal {
+            figure: Figure::IdleCpu,
+            ..goal
+        };
+        assert_eq!(why(idle, &rows), "quoit has no CPU ms/s");
+    }
+
+    #[test]
+    fn every_goal_is_told() {
+        let judged = judge(&made_up::matrix());
+        assert_eq!(judged.len(), GOALS.len());
+        let measured = judged
+            .iter()
+            .filter(|judged| judged.verdict.figure().is_some());
+        assert_eq!(measured.count(), 2);
+    }
+}
