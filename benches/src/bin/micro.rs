@@ -1,6 +1,8 @@
 //! The parts of the runtime, one at a time. Prints a JSON object a line: `{"name": …, "ns": …}`, the median of
 //! some rounds in this process. The same parts of other runtimes are in `comparators/`.
 
+use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use benches::micro::cancels::Core;
@@ -22,6 +24,8 @@ struct Arguments {
 
 /// A figure that is one number a round.
 type Figure = (&'static str, fn() -> f64);
+/// A figure that not every machine has.
+type Refusable = (&'static str, fn() -> io::Result<f64>);
 /// A figure of many values, of which two quantiles are told.
 type Spread = ([(&'static str, f64); 2], fn() -> Vec<f64>);
 
@@ -65,6 +69,11 @@ const FIGURES: [Figure; 21] = [
     ("check", || cancels::checks(10_000_000)),
 ];
 
+const REFUSABLE: [Refusable; 2] = [
+    ("read_4k_direct_qd1", || ops::read_direct(1, 2_000)),
+    ("read_4k_direct_qd32", || ops::read_direct(32, 10_000)),
+];
+
 const SPREADS: [Spread; 2] = [
     (
         [("sleep_1ms_late_p50", 0.5), ("sleep_1ms_late_p99", 0.99)],
@@ -76,7 +85,7 @@ const SPREADS: [Spread; 2] = [
     ),
 ];
 
-fn main() {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let spreads = SPREADS
         .iter()
@@ -85,11 +94,12 @@ fn main() {
     let known: Vec<_> = FIGURES
         .iter()
         .map(|(name, _)| *name)
+        .chain(REFUSABLE.iter().map(|(name, _)| *name))
         .chain(spreads)
         .collect();
     if arguments.list {
         known.iter().for_each(|name| println!("{name}"));
-        return;
+        return ExitCode::SUCCESS;
     }
     if let Some(unknown) = arguments
         .names
@@ -97,7 +107,7 @@ fn main() {
         .find(|name| !known.contains(&name.as_str()))
     {
         eprintln!("there is no figure {unknown:?}: `--list` lists them");
-        std::process::exit(2);
+        return ExitCode::from(2);
     }
     let is_wanted = |name: &str| {
         arguments.names.is_empty() || arguments.names.iter().any(|wanted| wanted == name)
@@ -106,6 +116,20 @@ fn main() {
     for (name, figure) in FIGURES {
         if is_wanted(name) {
             say(name, rounds.clone().map(|_| figure()).collect());
+        }
+    }
+    let mut code = ExitCode::SUCCESS;
+    for (name, figure) in REFUSABLE {
+        if !is_wanted(name) {
+            continue;
+        }
+        match rounds.clone().map(|_| figure()).collect() {
+            Ok(values) => say(name, values),
+            Err(error) => {
+                let error: io::Error = error;
+                eprintln!("{name}: {error}");
+                code = ExitCode::FAILURE;
+            }
         }
     }
     for (quantiles, spread) in SPREADS {
@@ -125,6 +149,7 @@ fn main() {
             }
         }
     }
+    code
 }
 
 fn say(name: &str, mut values: Vec<f64>) {

@@ -1,14 +1,18 @@
 //! Single ops of the kernel, and a few at once.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use quoit::buf::{IoBufMut, Slice, SliceExt};
 use quoit::op::{self, SharedFd};
 use quoit::time::{Instant, sleep};
 use quoit::{group, spawn};
+use rustix::fs::{OFlags, fstatfs};
+use tempfile::NamedTempFile;
 
 use super::{Random, each, on_one};
 
@@ -44,31 +48,93 @@ const PIECE: u64 = 4096;
 /// A file in the page cache.
 fn cached() -> File {
     let mut file = tempfile::tempfile().expect("a folder to write to");
-    // By and by: to fill all of it in memory first takes valgrind as long as everything else.
-    let some = vec![7; 1 << 20];
-    for _ in 0..SIZE / some.len() as u64 {
-        file.write_all(&some).expect("room");
-    }
+    fill(&mut file).expect("room");
     file
 }
 
+fn fill(file: &mut File) -> io::Result<()> {
+    // By and by: to fill all of it in memory first takes valgrind as long as everything else.
+    let some = vec![7; 1 << 20];
+    for _ in 0..SIZE / some.len() as u64 {
+        file.write_all(&some)?;
+    }
+    Ok(())
+}
+
+/// A file whose reads pass by the page cache.
+fn direct() -> io::Result<File> {
+    let mut file = NamedTempFile::new()?;
+    if fstatfs(&file)?.f_type == TMPFS {
+        let folder = std::env::temp_dir();
+        let memory = format!("{} lies in memory: name another TMPDIR", folder.display());
+        return Err(io::Error::new(io::ErrorKind::Unsupported, memory));
+    }
+    fill(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    let flags = OFlags::DIRECT.bits().cast_signed();
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(file.path())
+}
+
+/// What the file system calls itself that takes direct reads, and has nothing but the page cache.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+
 /// Reads 4 KiB from random places of a cached file, so many at once; nanoseconds per read.
 pub fn read_cached(at_once: u32, times: u32) -> f64 {
-    let file = Rc::new(SharedFd::from(OwnedFd::from(cached())));
+    read(
+        cached(),
+        at_once,
+        times,
+        || vec![0; PIECE as usize],
+        |buf| buf,
+    )
+}
+
+/// Reads 4 KiB from random places of a file past the page cache, so many at once; nanoseconds per read.
+///
+/// # Errors
+///
+/// If the folder of temporary files takes no direct reads.
+pub fn read_direct(at_once: u32, times: u32) -> io::Result<f64> {
+    let file = direct()?;
+    Ok(read(file, at_once, times, aligned, |buf: Slice<_>| {
+        let begin = buf.begin();
+        buf.into_inner()[begin..begin + PIECE as usize].to_vec()
+    }))
+}
+
+/// A buffer that begins where a block may begin, as direct reads want it.
+fn aligned() -> Slice<Vec<u8>> {
+    let buf = vec![0; 2 * PIECE as usize];
+    let begin = buf.as_ptr().align_offset(PIECE as usize);
+    buf.slice(begin..begin + PIECE as usize)
+}
+
+/// Reads at random places into buffers that `make` makes, of which `taken` takes what was read.
+fn read<B: IoBufMut>(
+    file: File,
+    at_once: u32,
+    times: u32,
+    make: fn() -> B,
+    taken: fn(B) -> Vec<u8>,
+) -> f64 {
+    let file = Rc::new(SharedFd::from(OwnedFd::from(file)));
     on_one(async {
         let begin = Instant::now();
         let readers = (0..at_once).map(|reader| {
             let file = Rc::clone(&file);
             spawn(async move {
                 let mut random = Random::new(u64::from(reader) + 1);
-                let mut buf = vec![0; PIECE as usize];
+                let mut buf = make();
                 for _ in 0..times / at_once {
                     let place = random.below(SIZE / PIECE) * PIECE;
                     let (read, back) = op::read_at(&file, buf, place).await;
                     assert_eq!(read.expect("it is there"), PIECE as usize);
                     buf = back;
                 }
-                assert!(buf.iter().all(|&byte| byte == 7));
+                assert!(taken(buf).iter().all(|&byte| byte == 7));
             })
         });
         for reader in readers.collect::<Vec<_>>() {

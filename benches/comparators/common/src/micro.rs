@@ -1,9 +1,10 @@
 //! The frame of a program that measures parts of a runtime: arguments, rounds, and one JSON object a line,
 //! `{"name": …, "ns": …}`, with the median of the rounds.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ struct Arguments {
 
 /// A figure that is one number a round.
 pub type Figure = (&'static str, fn() -> f64);
+/// A figure that not every machine has.
+pub type Refusable = (&'static str, fn() -> io::Result<f64>);
 /// A figure of many values, of which two quantiles are told.
 pub type Spread = ([(&'static str, f64); 2], fn() -> Vec<f64>);
 
@@ -37,11 +40,17 @@ pub const PIECE: u64 = 4096;
 
 /// Takes the figures that the arguments of the process ask for, and prints them.
 pub fn run(figures: &[Figure], spreads: &[Spread]) {
+    run_all(figures, &[], spreads);
+}
+
+/// Does what [`run`] does, with figures that this machine may not have: then the process fails at the end.
+pub fn run_all(figures: &[Figure], refusable: &[Refusable], spreads: &[Spread]) {
     let arguments = Arguments::parse();
     let spread_names = spreads.iter().flat_map(|(names, _)| names);
     let known: Vec<_> = figures
         .iter()
         .map(|(name, _)| *name)
+        .chain(refusable.iter().map(|(name, _)| *name))
         .chain(spread_names.map(|(name, _)| *name))
         .collect();
     if arguments.list {
@@ -62,6 +71,20 @@ pub fn run(figures: &[Figure], spreads: &[Spread]) {
             say(name, rounds.clone().map(|_| figure()).collect());
         }
     }
+    let mut was_refused = false;
+    for (name, figure) in refusable {
+        if !is_wanted(name) {
+            continue;
+        }
+        match rounds.clone().map(|_| figure()).collect() {
+            Ok(values) => say(name, values),
+            Err(error) => {
+                let error: io::Error = error;
+                eprintln!("{name}: {error}");
+                was_refused = true;
+            }
+        }
+    }
     for (quantiles, spread) in spreads {
         if !quantiles.iter().any(|(name, _)| is_wanted(name)) {
             continue;
@@ -73,6 +96,9 @@ pub fn run(figures: &[Figure], spreads: &[Spread]) {
                 say(name, rounds.collect());
             }
         }
+    }
+    if was_refused {
+        std::process::exit(1);
     }
 }
 
@@ -101,6 +127,22 @@ pub fn cached() -> File {
     let mut file = tempfile::tempfile().expect("a folder to write to");
     file.write_all(&vec![7; FILE as usize]).expect("room");
     file
+}
+
+/// A file whose reads pass by the page cache, full of sevens.
+///
+/// # Errors
+///
+/// If the folder of temporary files takes no direct reads. One in memory takes them, and has nothing but the page cache:
+/// quoit's own program refuses that.
+pub fn direct() -> io::Result<File> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(&vec![7; FILE as usize])?;
+    file.as_file().sync_all()?;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(file.path())
 }
 
 /// The path by which the file that is open here can be opened again.

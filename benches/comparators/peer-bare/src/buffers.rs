@@ -19,7 +19,7 @@ const INCREMENTAL: u16 = 2;
 pub(crate) struct Piece {
     buffer: u16,
     at: u32,
-    pub(crate) len: u32,
+    len: u32,
 }
 
 /// One buffer, as far as it is with us.
@@ -106,8 +106,15 @@ impl Buffers {
     }
 
     /// Where a piece begins.
-    pub(crate) fn start(&self, piece: &Piece) -> *const u8 {
+    fn start(&self, piece: &Piece) -> *const u8 {
         self.address(piece.buffer).wrapping_add(piece.at as usize)
+    }
+
+    /// The bytes of a piece.
+    pub(crate) fn bytes(&self, piece: &Piece) -> &[u8] {
+        // SAFETY: the kernel has filled them, and writes to none of them again before the piece is given back, which
+        // takes `self` mutably.
+        unsafe { std::slice::from_raw_parts(self.start(piece), piece.len as usize) }
     }
 
     /// Gives a piece back; returns whether the kernel has one more buffer by it.

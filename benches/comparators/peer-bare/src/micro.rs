@@ -8,10 +8,10 @@ mod between;
 mod memory;
 mod ops;
 
-use common::micro::run;
+use common::micro::run_all;
 
 fn main() {
-    run(
+    run_all(
         &[
             ("timer_create_cancel_100k", || {
                 memory::create_and_cancel(100_000)
@@ -27,6 +27,10 @@ fn main() {
             ("cross_stream", || between::stream(1_000_000)),
             ("cancel_100k_tasks", || memory::drop_futures(100_000)),
             ("cancel_4k_recv", || ops::cancel_receives(4_000)),
+        ],
+        &[
+            ("read_4k_direct_qd1", || ops::read_direct(1, 2_000)),
+            ("read_4k_direct_qd32", || ops::read_direct(32, 10_000)),
         ],
         &[
             (

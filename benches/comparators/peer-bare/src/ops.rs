@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::micro::{FILE, LONG, PIECE, Random, cached, each};
+use common::micro::{FILE, LONG, PIECE, Random, cached, direct, each};
 use io_uring::{IoUring, opcode, squeue, types};
 
 /// A ring set up for one thread.
@@ -67,11 +68,30 @@ pub(crate) fn write_null(times: u32, timers: u32) -> f64 {
 
 /// Reads 4 KiB from random places of a cached file, so many at once; nanoseconds per read.
 pub(crate) fn read_cached(at_once: u32, times: u32) -> f64 {
-    let file = cached();
+    let mut buffers = vec![vec![0_u8; PIECE as usize]; at_once as usize];
+    read(
+        &cached(),
+        buffers.iter_mut().map(Vec::as_mut_slice).collect(),
+        times,
+    )
+}
+
+/// Reads 4 KiB from random places of a file past the page cache, so many at once; nanoseconds per read.
+pub(crate) fn read_direct(at_once: u32, times: u32) -> io::Result<f64> {
+    let file = direct()?;
+    // One buffer more than there are, of which the first begins where a block may begin.
+    let mut memory = vec![0_u8; (at_once as usize + 1) * PIECE as usize];
+    let begin = memory.as_ptr().align_offset(PIECE as usize);
+    let pieces = memory[begin..].chunks_exact_mut(PIECE as usize);
+    Ok(read(&file, pieces.take(at_once as usize).collect(), times))
+}
+
+/// Reads with as many reads at once as there are buffers.
+fn read(file: &File, mut buffers: Vec<&mut [u8]>, times: u32) -> f64 {
+    let at_once = buffers.len() as u32;
     let mut ring = ring(2048);
     let (mut submitter, mut submissions, mut completions) = ring.split();
     submitter.register_ring_fd().expect("a place for it");
-    let mut buffers = vec![vec![0_u8; PIECE as usize]; at_once as usize];
     let mut random = Random::new(1);
     let mut next = |reader: usize| {
         let place = random.below(FILE / PIECE) * PIECE;
@@ -104,7 +124,12 @@ pub(crate) fn read_cached(at_once: u32, times: u32) -> f64 {
         }
     }
     let took = each(begin, times);
-    assert!(buffers.iter().flatten().all(|&byte| byte == 7));
+    assert!(
+        buffers
+            .iter()
+            .flat_map(|buffer| buffer.iter())
+            .all(|&byte| byte == 7)
+    );
     submitter.unregister_ring_fd().expect("it was registered");
     took
 }
