@@ -7,9 +7,10 @@ use std::process::Command;
 
 use benches::matrix::Figure;
 use benches::matrix::contenders::{Contender, Role, Takes};
+use benches::matrix::goals::GOALS;
 use benches::matrix::program::Processors;
 use benches::matrix::round::Rounds;
-use benches::matrix::scenarios::Load;
+use benches::matrix::scenarios::{self, Load, Scale};
 use serde_json::Value;
 
 fn rounds() -> Rounds {
@@ -110,6 +111,19 @@ fn a_part_is_measured_by_its_name() {
     let unknown = rounds().turn(&micro, &Load::Micro("no such part".to_owned()));
     let told = unknown.expect_err("there is none").to_string();
     assert!(told.contains("no such part"), "{told}");
+}
+
+#[test]
+fn every_goal_has_a_scenario_with_its_figure() {
+    let micro = quoit(env!("CARGO_BIN_EXE_micro"));
+    let parts = rounds().parts(&micro).expect("they are listed");
+    let mut known = scenarios::all(Scale::Full);
+    known.extend(scenarios::micro(&parts, Scale::Full));
+    for goal in &GOALS {
+        let scenario = known.iter().find(|known| known.name == goal.scenario);
+        let scenario = scenario.unwrap_or_else(|| panic!("{goal:?}"));
+        assert!(scenario.figures().contains(&goal.figure), "{goal:?}");
+    }
 }
 
 #[test]

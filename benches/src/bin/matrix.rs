@@ -1,5 +1,5 @@
-//! quoit beside other runtimes and beside a bare ring: all contenders in all scenarios, in turn, as a table, as JSON
-//! and as a page. `benches/run` builds what it needs.
+//! quoit beside other runtimes and beside a bare ring: all contenders in all scenarios, in turn, and every goal with what
+//! came of it, as a table, as JSON and as a page. `benches/run` builds what it needs.
 
 use std::error::Error;
 use std::fs;
@@ -15,7 +15,9 @@ use benches::matrix::{Entry, Matrix, Row, html, json, table};
 use clap::Parser;
 use quoit::time::Instant;
 
-/// Compares quoit with other runtimes.
+/// Compares quoit with other runtimes and with bare rings, and says which goals are met.
+///
+/// Echo over TCP, idle connections, HTTP/1.1 (wrk), HTTP/2 (h2load), and the parts of the runtimes one at a time.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The main scenarios, two rounds of half a second: under three minutes.
@@ -30,7 +32,7 @@ struct Arguments {
     /// How many rounds, instead of 2 (quick) or 5.
     #[arg(long)]
     rounds: Option<usize>,
-    /// How many seconds each turn takes, instead of 0.5 (quick) or 1.5.
+    /// How many seconds each turn takes, instead of 0.5 (quick) or 1.25.
     #[arg(long)]
     seconds: Option<f64>,
     /// The processor of the servers.
@@ -119,7 +121,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn rounds(arguments: &Arguments, processors: Processors, ours: &Path) -> Result<Rounds, String> {
     let seconds = arguments
         .seconds
-        .unwrap_or(if arguments.quick { 0.5 } else { 1.5 });
+        .unwrap_or(if arguments.quick { 0.5 } else { 1.25 });
     if !(0.1..=3600.0).contains(&seconds) {
         return Err("--seconds is between 0.1 and 3600".to_owned());
     }

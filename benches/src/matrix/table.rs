@@ -131,16 +131,24 @@ fn goals(judged: &[Judged]) -> String {
             best_peer,
         } = judged;
         let bound = format!("{}{}", goal.bound.text(), goal.unit());
-        let _ = write!(text, "  {}: ", goal.title);
         let _ = match verdict {
             Verdict::Met(figure) | Verdict::NotMet(figure) => write!(
                 text,
-                "{}{} ({bound}): {}",
-                range(*figure),
-                goal.unit(),
-                verdict.text()
+                "  {}: {} ({bound}): {}; rounds {} to {}",
+                goal.title,
+                goal.text(figure.median),
+                verdict.text(),
+                number(figure.least),
+                number(figure.most)
             ),
-            Verdict::NotMeasured(why) => write!(text, "{} ({bound}): {why}", verdict.text()),
+            Verdict::NotMeasured(why) => {
+                write!(
+                    text,
+                    "  {} ({bound}): {}: {why}",
+                    goal.title,
+                    verdict.text()
+                )
+            }
         };
         if let Some((peer, reached)) = best_peer {
             let _ = write!(text, "; {peer} {}", goal.text(*reached));
@@ -227,8 +235,8 @@ mod tests {
         let told = summary(&made_up::matrix());
         for line in [
             "Goals: 0 met, 2 not met, 44 not measured",
-            "64 connections: rate to the bare ring: 0.95 (0.95 to 0.96) (≥ 0.97): not met; fast 0.47",
-            "Yield, 1 task: not measured (≤ 12 ns): its scenario is not part of this run",
+            "64 connections: rate to the bare ring: 0.95 (≥ 0.97): not met; rounds 0.95 to 0.96; fast 0.47",
+            "Yield, 1 task (≤ 12 ns): not measured: its scenario is not part of this run",
         ] {
             assert!(told.contains(line), "{line:?} is missing: {told}");
         }
