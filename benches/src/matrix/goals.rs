@@ -97,7 +97,7 @@ pub const GOALS: [Goal; 46] = [
     goal("Echo 64 B, 16 under way in each of 64: rate to the bare ring", "echo-c64-d16", Rate, Limit, AtLeast(0.97)),
     goal("Echo 4 KiB, 64 connections: rate to the bare ring", "echo-4k", Rate, Limit, AtLeast(0.92)),
     goal("Echo 16 KiB: rate to the bare ring with incremental buffers", "echo-16k", Rate, Limit, AtLeast(0.9)),
-    goal("Echo 16 KiB: rate to the best peer", "echo-16k", Rate, BestPeer, AtLeast(3.0)),
+    goal("Echo 16 KiB: rate to the best peer, with buffers of 16 KiB", "echo-16k", Rate, BestPeer, AtLeast(3.0)),
     goal("Echo, 64 connections: CPU of a message to the bare ring", "echo-c64", Cpu, Limit, AtMost(1.04)),
     goal("Echo, 512 connections: CPU of a message to the bare ring", "echo-c512", Cpu, Limit, AtMost(1.04)),
     goal("Echo, 16 under way in each of 64: CPU of a message to the bare ring", "echo-c64-d16", Cpu, Limit, AtMost(1.04)),

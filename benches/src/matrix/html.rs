@@ -82,36 +82,35 @@ fn goals(page: &mut String, judged: &[Judged]) {
     let _ = write!(
         page,
         "<h2 id=\"goals\">Goals</h2><p>{}.</p><div class=\"wide\"><table><thead><tr><th>goal</th><th>bound</th>\
-         <th>quoit</th><th></th><th>the best peer</th></tr></thead><tbody>",
+         <th></th><th>quoit</th><th>the best peer</th></tr></thead><tbody>",
         counts(judged)
     );
     for judged in judged {
         let goal = &judged.goal;
         let _ = write!(
             page,
-            "<tr><td>{}</td><td>{}{}</td>",
+            "<tr><td class=\"long\">{}</td><td>{}{}</td>",
             escape(goal.title),
             goal.bound.text(),
             goal.unit()
         );
         let told = judged.verdict.text();
         let measured = |class: &str, figure: Spread| {
-            let unit = goal.unit();
-            format!(
-                "<td>{}{unit}</td><td class=\"{class}\">{told}</td>",
-                range(figure)
-            )
+            let (unit, reached) = (goal.unit(), range(figure));
+            let peer = judged.best_peer.as_ref().map_or_else(
+                || "–".to_owned(),
+                |(peer, reached)| format!("{} {}", escape(peer), goal.text(*reached)),
+            );
+            format!("<td class=\"{class}\">{told}</td><td>{reached}{unit}</td><td>{peer}</td></tr>")
         };
         page.push_str(&match &judged.verdict {
             Verdict::Met(figure) => measured("better", *figure),
             Verdict::NotMet(figure) => measured("worse", *figure),
-            Verdict::NotMeasured(why) => format!("<td>–</td><td>{told}: {}</td>", escape(why)),
+            Verdict::NotMeasured(why) => {
+                let why = escape(why);
+                format!("<td>{told}</td><td class=\"long\" colspan=\"2\">{why}</td></tr>")
+            }
         });
-        let peer = judged.best_peer.as_ref().map_or_else(
-            || "–".to_owned(),
-            |(peer, reached)| format!("{} {}", escape(peer), goal.text(*reached)),
-        );
-        let _ = write!(page, "<td>{peer}</td></tr>");
     }
     page.push_str("</tbody></table></div>");
 }
@@ -296,6 +295,7 @@ a { color: inherit; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; }
+td.long { white-space: normal; }
 .better { color: var(--better); } .worse { color: var(--worse); }
 .legend { position: sticky; top: 0; background: var(--back); padding: .5rem 0; display: flex; flex-wrap: wrap; gap: .25rem 1rem; }
 .legend i { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem; border-radius: 2px; }
@@ -333,8 +333,8 @@ mod tests {
             "Latency by percentile",
             "failed: it said &lt;nothing&gt; &amp; more",
             "<li>wrk is not installed</li>",
-            "<td>≥ 0.97</td><td>0.95 (0.95 to 0.96)</td><td class=\"worse\">not met</td><td>fast 0.47</td>",
-            "<td>not measured: its scenario is not part of this run</td>",
+            "<td>≥ 0.97</td><td class=\"worse\">not met</td><td>0.95 (0.95 to 0.96)</td><td>fast 0.47</td>",
+            "<td>not measured</td><td class=\"long\" colspan=\"2\">its scenario is not part of this run</td>",
         ] {
             assert!(page.contains(told), "{told:?} is missing: {page}");
         }

@@ -88,23 +88,30 @@ fn compare(goal: &Goal, row: &Row) -> Result<(Spread, Option<String>), String> {
         })?,
         _ => figures_of(row, goal.figure, "quoit", is_ours)?,
     };
-    let other = match goal.to {
-        To::Nothing => {
-            let figure = ours.spread(goal.figure);
-            return Ok((figure.ok_or("quoit has no such figure here")?, None));
-        }
-        To::Itself => figures_of(row, goal.figure, "quoit", is_ours)?,
-        To::Limit => figures_of(row, goal.figure, "a limit", |entry| {
-            entry.role == Role::Limit
-        })?,
-        To::BestPeer => row
-            .best_peer(goal.figure)
-            .ok_or("no peer was measured to the end")?,
-        To::Contender(name) => figures_of(row, goal.figure, name, |entry| entry.name == name)?,
+    let Some(other) = reference(goal, row)? else {
+        let figure = ours.spread(goal.figure);
+        return Ok((figure.expect("it has the figure"), None));
     };
     let ratio = ratio(goal.figure, ours, other);
-    let ratio = ratio.ok_or_else(|| format!("a figure of {} is nothing", other.name))?;
+    let ratio = ratio.ok_or_else(|| format!("no ratio to {}: it has 0", other.name))?;
     Ok((ratio, Some(other.name.clone())))
+}
+
+/// Returns what a goal compares with, if it does; or why it cannot.
+fn reference<'a>(goal: &Goal, row: &'a Row) -> Result<Option<&'a Entry>, String> {
+    let one = |kind: &str, is_it: &dyn Fn(&Entry) -> bool| {
+        figures_of(row, goal.figure, kind, is_it).map(Some)
+    };
+    match goal.to {
+        To::Nothing => Ok(None),
+        To::Itself => one("quoit", &is_ours),
+        To::Limit => one("a limit", &|entry| entry.role == Role::Limit),
+        To::Contender(name) => one(name, &|entry| entry.name == name),
+        To::BestPeer => match row.best_peer(goal.figure) {
+            None => Err("no peer was measured to the end".to_owned()),
+            peer => Ok(peer),
+        },
+    }
 }
 
 /// Returns the first of its kind, if it was measured to the end and has the figure; otherwise why not.
@@ -139,15 +146,14 @@ fn ratio(figure: Figure, one: &Entry, other: &Entry) -> Option<Spread> {
 
 /// Returns what the best peer reaches of the same.
 fn best_peer(goal: &Goal, row: &Row) -> Option<(String, f64)> {
+    // Peers have no such option.
+    if goal.to == To::Itself {
+        return None;
+    }
     let peer = row.best_peer(goal.figure)?;
-    let reached = match goal.to {
-        To::Nothing => peer.spread(goal.figure)?,
-        To::Limit => {
-            let limit = row.measured().find(|entry| entry.role == Role::Limit)?;
-            ratio(goal.figure, peer, limit)?
-        }
-        // It is what quoit is compared with, or has nothing of the kind.
-        To::BestPeer | To::Contender(_) | To::Itself => return None,
+    let reached = match reference(goal, row).ok()? {
+        None => peer.spread(goal.figure)?,
+        Some(other) => ratio(goal.figure, peer, other)?,
     };
     Some((peer.name.clone(), reached.median))
 }
@@ -208,6 +214,7 @@ mod tests {
     fn a_peer_is_the_best_one_or_the_one_of_a_name() {
         let best = judged(Figure::Rate, To::BestPeer, Bound::AtLeast(2.0));
         assert_eq!(best.compared_with.as_deref(), Some("fast"));
+        assert_eq!(best.best_peer, Some(("fast".to_owned(), 1.0)));
         assert!(matches!(best.verdict, Verdict::Met(_)), "{best:?}");
         let slow = judged(Figure::Rate, To::Contender("slow"), Bound::AtLeast(10.0));
         assert_eq!(slow.compared_with.as_deref(), Some("slow"));
