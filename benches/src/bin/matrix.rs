@@ -1,6 +1,7 @@
 //! quoit beside other runtimes and beside a bare ring: all contenders in all scenarios, in turn, and every goal with what
 //! came of it, as a table, as JSON and as a page. `benches/run` builds what it needs.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,8 +65,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let places = Places::new(ours.to_owned(), arguments.comparators.clone());
     let processors = Processors::here()?;
     let rounds = rounds(&arguments, processors, ours)?;
-    let mut left_out = Vec::new();
-    let mut scenarios = scenarios(scale, &rounds, &places, &mut left_out)?;
+    let mut matrix = Matrix {
+        machine: Machine::here(rounds.processors.count()),
+        course: String::new(),
+        rows: Vec::new(),
+        left_out: Vec::new(),
+        not_possible: BTreeMap::new(),
+    };
+    let mut scenarios = scenarios(scale, &rounds, &places, &mut matrix)?;
     scenarios.retain(|scenario| {
         arguments.only.is_empty()
             || arguments
@@ -88,13 +95,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .unwrap_or(if arguments.quick { 2 } else { 5 })
         .max(1);
     let begun = Instant::now();
-    let machine = Machine::here(rounds.processors.count());
-    let mut matrix = Matrix {
-        machine,
-        course: String::new(),
-        rows: Vec::new(),
-        left_out,
-    };
     for (index, scenario) in scenarios.iter().enumerate() {
         eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
         let count = turns(&scenario.load, count);
@@ -141,21 +141,22 @@ fn rounds(arguments: &Arguments, processors: Processors, ours: &Path) -> Result<
     })
 }
 
-/// Returns the scenarios that can be measured here; what cannot is added to what is left out.
+/// Returns the scenarios that can be measured here; what cannot is told in the matrix.
 fn scenarios(
     scale: Scale,
     rounds: &Rounds,
     places: &Places,
-    left_out: &mut Vec<String>,
+    matrix: &mut Matrix,
 ) -> Result<Vec<Scenario>, Box<dyn Error>> {
     let limit = raise_descriptor_limit()?;
     let has = [("wrk", "--version"), ("h2load", "--version")]
         .map(|(program, flag)| is_installed(program, flag));
+    let left_out = &mut matrix.left_out;
     let mut scenarios = Vec::new();
     for mut scenario in scenarios::all(scale) {
-        let is_here = match &mut scenario.load {
-            Load::Http1 { .. } => has[0],
-            Load::Http2 { .. } => has[1],
+        let missing = match &mut scenario.load {
+            Load::Http1 { .. } => (!has[0]).then_some("wrk is not installed"),
+            Load::Http2 { .. } => (!has[1]).then_some("h2load (of nghttp2) is not installed"),
             Load::Idle { connections } => {
                 // Both ends need a descriptor for each, and some for themselves.
                 let most = usize::try_from(limit.saturating_sub(200))?;
@@ -166,12 +167,13 @@ fn scenarios(
                     *connections = most;
                 }
                 scenario.title = format!("{connections} idle connections");
-                true
+                None
             }
-            _ => true,
+            _ => None,
         };
-        if is_here {
-            scenarios.push(scenario);
+        match missing {
+            Some(why) => drop(matrix.not_possible.insert(scenario.name, why.to_owned())),
+            None => scenarios.push(scenario),
         }
     }
     if !has[0] {

@@ -70,12 +70,12 @@ fn model(processors: &str) -> Option<&str> {
     })
 }
 
-/// Returns the version of a package in a lock file.
+/// Returns the version of a package in a lock file; of several the newest, which stands last.
 fn locked_version(locked: &str, package: &str) -> Option<String> {
     let wanted = format!("name = \"{package}\"");
-    let mut lines = locked.lines().skip_while(|line| *line != wanted);
-    lines.next()?;
-    let version = lines.next()?.strip_prefix("version = \"")?;
+    let lines: Vec<_> = locked.lines().collect();
+    let mut pairs = lines.windows(2).rev();
+    let version = pairs.find(|pair| pair[0] == wanted)?[1].strip_prefix("version = \"")?;
     Some(version.trim_end_matches('"').to_owned())
 }
 
@@ -98,6 +98,8 @@ mod tests {
         let locked = "[[package]]\nname = \"tokio-util\"\nversion = \"0.7.1\"\n\n[[package]]\nname = \"tokio\"\nversion = \"1.52.0\"\n";
         assert_eq!(locked_version(locked, "tokio").as_deref(), Some("1.52.0"));
         assert_eq!(locked_version(locked, "monoio"), None);
+        let two = "name = \"io-uring\"\nversion = \"0.6.4\"\n\nname = \"io-uring\"\nversion = \"0.7.15\"\n";
+        assert_eq!(locked_version(two, "io-uring").as_deref(), Some("0.7.15"));
     }
 
     #[test]

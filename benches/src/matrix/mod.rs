@@ -43,6 +43,8 @@ pub struct Matrix {
     pub rows: Vec<Row>,
     /// What is not there, and why.
     pub left_out: Vec<String>,
+    /// Scenarios, by their names, that cannot be asked here, and why.
+    pub not_possible: BTreeMap<String, String>,
 }
 
 /// One scenario, with all who took part.
@@ -322,6 +324,7 @@ pub(crate) mod made_up {
                 entries,
             }],
             left_out: vec!["wrk is not installed".to_owned()],
+            not_possible: [("http1-c512".to_owned(), "wrk is not installed".to_owned())].into(),
         }
     }
 }

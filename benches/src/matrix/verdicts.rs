@@ -56,17 +56,17 @@ impl Verdict {
 /// Returns what came of each goal.
 #[must_use]
 pub fn judge(matrix: &Matrix) -> Vec<Judged> {
-    GOALS
-        .iter()
-        .map(|goal| judge_one(*goal, &matrix.rows))
-        .collect()
+    GOALS.iter().map(|goal| judge_one(*goal, matrix)).collect()
 }
 
-fn judge_one(goal: Goal, rows: &[Row]) -> Judged {
-    let row = rows.iter().find(|row| row.scenario.name == goal.scenario);
-    let measured = row
-        .ok_or_else(|| "its scenario is not part of this run".to_owned())
-        .and_then(|row| compare(&goal, row));
+fn judge_one(goal: Goal, matrix: &Matrix) -> Judged {
+    let mut rows = matrix.rows.iter();
+    let row = rows.find(|row| row.scenario.name == goal.scenario);
+    let measured = match (row, matrix.not_possible.get(goal.scenario)) {
+        (Some(row), _) => compare(&goal, row),
+        (None, Some(why)) => Err(why.clone()),
+        (None, None) => Err("its scenario is not part of this run".to_owned()),
+    };
     let (verdict, compared_with) = match measured {
         Ok((figure, with)) if goal.bound.holds(figure.median) => (Verdict::Met(figure), with),
         Ok((figure, with)) => (Verdict::NotMet(figure), with),
@@ -90,7 +90,8 @@ fn compare(goal: &Goal, row: &Row) -> Result<(Spread, Option<String>), String> {
     };
     let Some(other) = reference(goal, row)? else {
         let figure = ours.spread(goal.figure);
-        return Ok((figure.expect("it has the figure"), None));
+        let figure = figure.ok_or_else(|| format!("{} of quoit is no number", goal.figure.title()));
+        return Ok((figure?, None));
     };
     let ratio = ratio(goal.figure, ours, other);
     let ratio = ratio.ok_or_else(|| format!("no ratio to {}: it has 0", other.name))?;
@@ -172,7 +173,7 @@ mod tests {
             to,
             bound,
         };
-        judge_one(goal, &made_up::matrix().rows)
+        judge_one(goal, &made_up::matrix())
     }
 
     #[test]
@@ -223,10 +224,11 @@ mod tests {
 
     #[test]
     fn an_option_is_compared_with_quoit_as_it_comes() {
-        let mut rows = made_up::matrix().rows;
-        let mut option = rows[0].entries[1].clone();
+        let mut matrix = made_up::matrix();
+        let entries = &mut matrix.rows[0].entries;
+        let mut option = entries[1].clone();
         option.role = Role::WithOption;
-        rows[0].entries.push(option);
+        entries.push(option);
         let goal = Goal {
             title: "A goal",
             scenario: "echo-c64",
@@ -234,7 +236,7 @@ mod tests {
             to: To::Itself,
             bound: Bound::AtLeast(1.0),
         };
-        let judged = judge_one(goal, &rows);
+        let judged = judge_one(goal, &matrix);
         let ratio = judged.verdict.figure().expect("it was measured");
         assert!((ratio.median - 1.0 / 0.95).abs() < 1e-9, "{judged:?}");
         assert_eq!(judged.compared_with.as_deref(), Some("quoit"));
@@ -242,31 +244,33 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_says_why() {
-        let why = |goal: Goal, rows: &[Row]| match judge_one(goal, rows).verdict {
-            Verdict::NotMeasured(why) => why,
-            other => panic!("{other:?}"),
+        let matrix = made_up::matrix();
+        let why = |change: fn(&mut Goal)| {
+            let mut goal = judged(Figure::Rate, To::Limit, Bound::AtLeast(0.97)).goal;
+            change(&mut goal);
+            match judge_one(goal, &matrix).verdict {
+                Verdict::NotMeasured(why) => why,
+                other => panic!("{other:?}"),
+            }
         };
-        let rows = made_up::matrix().rows;
-        let goal = judged(Figure::Rate, To::Limit, Bound::AtLeast(0.97)).goal;
-        assert_eq!(why(goal, &[]), "its scenario is not part of this run");
-        let broken = Goal {
-            to: To::Contender("broken"),
-            ..goal
-        };
-        assert_eq!(
-            why(broken, &rows),
-            "broken failed: it said <nothing> & more"
-        );
-        let absent = Goal {
-            to: To::Contender("absent"),
-            ..goal
-        };
-        assert_eq!(why(absent, &rows), "absent did not take part");
-        let idle = Goal {
-            figure: Figure::IdleCpu,
-            ..goal
-        };
-        assert_eq!(why(idle, &rows), "quoit has no CPU ms/s");
+        for (told, change) in [
+            (
+                "its scenario is not part of this run",
+                (|goal| goal.scenario = "echo-idle") as fn(&mut Goal),
+            ),
+            ("wrk is not installed", |goal| goal.scenario = "http1-c512"),
+            ("broken failed: it said <nothing> & more", |goal| {
+                goal.to = To::Contender("broken");
+            }),
+            ("absent did not take part", |goal| {
+                goal.to = To::Contender("absent");
+            }),
+            ("quoit has no CPU ms/s", |goal| {
+                goal.figure = Figure::IdleCpu
+            }),
+        ] {
+            assert_eq!(why(change), told);
+        }
     }
 
     #[test]
