@@ -95,6 +95,8 @@ async fn serve(socket: Socket, tls: Option<TlsAcceptor>) {
             let mut builder = Builder::new(LocalExecutor);
             // As quoit does, a head has a deadline.
             builder.http1().timer(TokioTimer::new());
+            // Answers to requests that came together leave together, as quoit's streams do by themselves.
+            builder.http1().pipeline_flush(true);
             builder.http2().timer(TokioTimer::new());
             let service = service_fn(answer);
             let _ = match tls {
