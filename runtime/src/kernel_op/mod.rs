@@ -226,8 +226,8 @@ impl<O: Operation> Future for KernelOp<O> {
                     }
                     Stage::Started(started) => {
                         let id = started.id(core);
-                        let collected = core.ops.borrow_mut().collect::<O>(id);
-                        let Some(collected) = collected else {
+                        let completed = core.ops.borrow_mut().completed(id);
+                        let Some((result, asked)) = completed else {
                             let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
                             drop(stale);
                             started.park.follow(core, cx.waker());
@@ -237,7 +237,8 @@ impl<O: Operation> Future for KernelOp<O> {
                             }
                             return Poll::Pending;
                         };
-                        let (result, asked) = (collected.result, collected.asked);
+                        let mut collected = core.ops.borrow_mut().collect::<O>(id);
+                        let result = collected.operation.result(result);
                         let restarts = result == -libc::EINTR && asked.is_none() && O::RESTARTS;
                         // The cause is read while the park still says under which scope the op stood.
                         let outcome = outcome(result, asked, || started.park.cause(core));

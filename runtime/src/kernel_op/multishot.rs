@@ -261,7 +261,7 @@ impl<Q: Queue> Multishot<Q> {
         let ticket = self.armed.take()?;
         let collected = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
         ticket.forget();
-        Some(collected.expect("it has ended").operation)
+        Some(collected.operation)
     }
 
     fn begin_wait(&self, core: &Core, wait: &mut NextWait, cx: &mut Context<'_>) {
