@@ -209,9 +209,16 @@ impl<'a> Host<'a> {
             let end = bytes.iter().position(|&byte| byte == b']')?;
             is_address(&bytes[1..end]).then_some(end + 1)?
         } else {
-            let end = bytes.iter().position(|&byte| byte == b':');
-            let end = end.unwrap_or(bytes.len());
-            is_registered_name(&bytes[..end]).then_some(end)?
+            let odd = bytes.iter().position(|&byte| !is_plain(byte));
+            match odd.map(|odd| (odd, bytes[odd])) {
+                None => bytes.len(),
+                Some((end, b':')) => end,
+                Some(_) => {
+                    let end = bytes.iter().position(|&byte| byte == b':');
+                    let end = end.unwrap_or(bytes.len());
+                    is_registered_name(&bytes[..end]).then_some(end)?
+                }
+            }
         };
         let (name, rest) = bytes.split_at(end_of_name);
         let port = match rest {
