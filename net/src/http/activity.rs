@@ -37,6 +37,8 @@ pub(super) struct Activity {
     expiry: RefCell<Option<Rc<Expiry>>>,
     /// The client was turned away for what it sent.
     flooded: Cell<bool>,
+    /// In this turn of the connection nothing more can be received.
+    drained: Cell<bool>,
     /// The request line of the next request, as far as it came.
     line: Cell<Line>,
     /// When the connection was accepted, as long as nothing was sent.
@@ -116,6 +118,21 @@ impl Activity {
             Line::Asked => None,
             Line::Coming(length) | Line::Ended(length) => Some(length),
         }
+    }
+
+    /// Notes that there was nothing more to receive, which stays so until the connection's turn ends.
+    pub(super) fn note_drained(&self) {
+        self.drained.set(true);
+    }
+
+    /// Returns whether that was noted in this turn.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained.get()
+    }
+
+    /// Notes that the connection was polled, and that others have their turns.
+    pub(super) fn note_end_of_turn(&self) {
+        self.drained.set(false);
     }
 
     fn note_end_of_request(&self) {

@@ -40,6 +40,8 @@ pub struct Io {
     /// What encrypts, behind a handshake.
     tls: Option<Session>,
     wait: ReceiveWait,
+    /// Somebody ends the turns of the connection.
+    has_turns: bool,
     /// Bytes that were received before hyper came.
     early: Vec<u8>,
     rest: Option<Chunk>,
@@ -99,6 +101,7 @@ impl Io {
             stream,
             tls: None,
             wait: ReceiveWait::default(),
+            has_turns: false,
             early,
             rest,
             outgoing: Rc::new(RefCell::new(outgoing)),
@@ -130,7 +133,8 @@ impl Io {
     }
 
     /// Returns what is on its way out, for whoever polls the connection and ends its turns.
-    pub(super) fn by_turns(&self) -> Rc<RefCell<Outgoing>> {
+    pub(super) fn by_turns(&mut self) -> Rc<RefCell<Outgoing>> {
+        self.has_turns = true;
         self.outgoing.borrow_mut().expect_turns();
         Rc::clone(&self.outgoing)
     }
@@ -285,7 +289,7 @@ impl hyper::rt::Read for Io {
         }
         let mut chunk = match this.rest.take() {
             Some(chunk) => chunk,
-            None => match ready!(this.stream.poll_receive(&mut this.wait, cx))? {
+            None => match ready!(this.poll_receive(cx))? {
                 Some(chunk) => chunk,
                 None => return Poll::Ready(Ok(())),
             },
@@ -350,6 +354,19 @@ fn allowed(frames: &mut Option<Frames>, activity: &Activity, bytes: &[u8]) -> us
 }
 
 impl Io {
+    /// Receives more. Nothing arrives while the connection is polled, and hyper asks once for each request
+    /// of HTTP/2 that it takes: the stream is asked once.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        if self.has_turns && self.activity.is_drained() {
+            return Poll::Pending;
+        }
+        let polled = self.stream.poll_receive(&mut self.wait, cx);
+        if polled.is_pending() {
+            self.activity.note_drained();
+        }
+        polled
+    }
+
     fn poll_read_encrypted(
         &mut self,
         cx: &mut Context<'_>,
@@ -377,8 +394,9 @@ impl Io {
             }
             let received = match self.rest.take() {
                 Some(rest) => Some(rest),
-                None => ready!(self.stream.poll_receive(&mut self.wait, cx))?,
+                None => ready!(self.poll_receive(cx))?,
             };
+            let tls = self.tls.as_mut().expect("it is encrypted");
             let Some(mut chunk) = received else {
                 tls.receive_end();
                 continue;

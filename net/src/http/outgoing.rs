@@ -107,6 +107,7 @@ impl Outgoing {
     /// The connection has been polled: what was gathered goes out, if nothing is on its way. Returns false if
     /// that has failed just now, of which the next call tells.
     pub(super) fn end_turn(&mut self, cx: &mut Context<'_>) -> bool {
+        self.activity.note_end_of_turn();
         match self.begin_next(cx) {
             Ok(()) => true,
             Err(error) => {
