@@ -27,13 +27,13 @@ use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 use super::activity::{Activity, Asked};
 use super::answer::{Audit, Content, Counted, Course};
 use super::figures::Figures;
-use super::http2::NextStream;
 use super::incoming::Fate;
 use super::lookout::{Expiry, Lookout, Verdict};
 use super::outgoing::Outgoing;
 use super::own_answer::OwnAnswers;
 use super::page::PageSite;
-use super::request::{self, Outcome};
+use super::request::{self, Handler, Outcome, Pending};
+use super::streams::{Line, Streams};
 use super::strict::{self, Strictness};
 use super::trouble::{Listener, Trouble};
 use super::upgrade::Offered;
@@ -165,7 +165,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection until it ends; once `draining` is set, it answers what was asked and ends.
 ///
-/// The connection is a group: requests are its children, and what hyper starts for it are daemons.
+/// The connection is a group, and requests are its children.
 pub(super) async fn serve<H, F, B, E>(
     stream: Stream,
     client: Client,
@@ -220,7 +220,7 @@ where
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
     activity.measure_first_byte(client.accepted, Rc::clone(&site.figures));
-    let next_stream = NextStream::default();
+    let line = Rc::new(Line::default());
     let switch: Offered = (protocol == Protocol::Http1).then(Rc::default);
     let service = service_fn(|mut request: Request<body::Incoming>| {
         let method = request.method().clone();
@@ -233,7 +233,7 @@ where
         let expiry = Expiry::of(&limits);
         match protocol {
             Protocol::Http1 => activity.expire(expiry.clone()),
-            Protocol::Http2 => next_stream.expires(expiry.clone()),
+            Protocol::Http2 => line.begin(expiry.clone()),
         }
         let mut course = Course::begin(&site.figures, site.audit.as_ref(), &peer, &request);
         let checked = match protocol {
@@ -252,7 +252,15 @@ where
                 .map(|(mut request, fate)| {
                     request.body_mut().offer(switch.clone());
                     let until = expiry.as_ref().map(|expiry| expiry.at);
-                    request::start(group, &site, request, fate, handling, until)
+                    let until = request::deadline(&limits, until);
+                    let handler = match protocol {
+                        Protocol::Http1 => request::start(group, &site, request, until),
+                        Protocol::Http2 => {
+                            line.ask(&site, request, until);
+                            Handler::Beside(Rc::clone(&line))
+                        }
+                    };
+                    Pending::new(handler, fate, handling)
                 })),
         };
         let switch = switch.clone();
@@ -354,7 +362,8 @@ where
             }
         }
         Protocol::Http2 => {
-            let builder = super::http2::builder(group, &limits, next_stream.clone());
+            let streams = Streams::new(group, Rc::clone(&line));
+            let builder = super::http2::builder(&limits, streams);
             let mut connection = Box::pin(builder.serve_connection(io, service));
             let watch = watch_streams(&activity, limits, &site.draining, &finish);
             drive(

@@ -9,22 +9,13 @@
 //! the idle timeout, one that takes nothing by the stall timeout, and whether one that waits for a
 //! handler is still there is a question for TCP.
 
-use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
-
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::server::conn::http2::Builder;
-use pin_project_lite::pin_project;
-use quoit::{Cancelled, Group};
 
 use super::answer::Content;
 use super::connection::Limits;
-use super::lookout::{Bound, Expiry};
 use super::timer::Timer;
 
 /// How many streams a client may have open: RFC 9113, section 6.5.2, recommends no fewer than 100,
@@ -49,68 +40,9 @@ const PENDING_RESETS: usize = 20;
 /// once. A proxy hands on the mistakes of many.
 const OWN_RESETS: usize = 1024;
 
-/// When the request has to have been answered that hyper has just asked for an answer to. It starts the
-/// stream of it right after that, and nothing in between.
-#[derive(Debug, Clone, Default)]
-pub(super) struct NextStream(Rc<RefCell<Option<Rc<Expiry>>>>);
-
-impl NextStream {
-    pub(super) fn expires(&self, expiry: Option<Rc<Expiry>>) {
-        let before = self.0.replace(expiry);
-        drop(before);
-    }
-}
-
-/// Starts the streams of a connection in its group, and ends them with it. One whose time is over is given
-/// up: hyper resets it.
-#[derive(Debug, Clone)]
-pub(super) struct Streams {
-    group: Group<Cancelled>,
-    next: NextStream,
-}
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future<Output: 'static> + 'static,
-{
-    fn execute(&self, stream: F) {
-        let bound = self.next.0.take().map(Bound::new);
-        drop(self.group.spawn_daemon(Served { stream, bound }));
-    }
-}
-
-pin_project! {
-    /// A stream that is served. Not an `async` block: it would keep the stream twice, as what it was given
-    /// and as what it waits for.
-    struct Served<F> {
-        #[pin]
-        stream: F,
-        bound: Option<Bound>,
-    }
-}
-
-impl<F: Future> Future for Served<F> {
-    type Output = Result<(), Cancelled>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Cancelled>> {
-        let this = self.project();
-        if this.stream.poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        match this.bound {
-            Some(bound) => bound.poll(cx).map(Ok),
-            None => Poll::Pending,
-        }
-    }
-}
-
 /// How hyper shall speak HTTP/2.
-pub(super) fn builder(
-    group: Group<Cancelled>,
-    limits: &Limits,
-    next: NextStream,
-) -> Builder<Streams> {
-    let mut builder = Builder::new(Streams { group, next });
+pub(super) fn builder<E: Clone>(limits: &Limits, executor: E) -> Builder<E> {
+    let mut builder = Builder::new(executor);
     builder
         .timer(Timer)
         .auto_date_header(false)

@@ -27,6 +27,7 @@ mod request;
 mod server;
 mod service;
 mod stall;
+mod streams;
 mod strict;
 mod timer;
 mod trouble;
