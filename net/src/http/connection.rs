@@ -206,12 +206,12 @@ where
 {
     let limits = site.limits;
     let Met { protocol, io, tls } = met;
-    let peer = Peer {
+    let peer = Rc::new(Peer {
         address: client.address,
         credentials: client.credentials,
         core: CoreId::current().expect("a connection is on a core"),
         tls: tls.map(Arc::new),
-    };
+    });
     let mut io = io.stall_timeout(limits.stall_timeout);
     if protocol == Protocol::Http2 {
         io.follow_frames();
@@ -245,43 +245,49 @@ where
             (Ok(()), Some(page)) => page.part(request.uri().path(), &peer),
             _ => None,
         };
-        let pending = match part {
+        let mut pending = match part {
             Some(part) => Err((part, handling)),
-            None => Ok(checked
-                .and_then(|()| admit(request, &limits, &peer, &activity))
-                .map(|(mut request, fate)| {
-                    request.body_mut().offer(switch.clone());
-                    let until = expiry.as_ref().map(|expiry| expiry.at);
-                    let until = request::deadline(&limits, until);
-                    let handler = match protocol {
-                        Protocol::Http1 => request::start(group, &site, request, until),
-                        Protocol::Http2 => {
-                            line.ask(&site, request, until);
-                            Handler::Beside(Rc::clone(&line))
-                        }
-                    };
-                    Pending::new(handler, fate, handling)
-                })),
+            None => Ok(checked.and_then(|()| admit(&request, &limits)).map(|fate| {
+                request.extensions_mut().insert(Peer::clone(&peer));
+                let reading = (asked == Asked::HeadAndBody).then(|| activity.reading());
+                let request = request.map(|body| {
+                    let (fate, switch) = (fate.clone(), switch.clone());
+                    Incoming::new(body, &limits, fate, reading, switch)
+                });
+                let until = expiry.as_ref().map(|expiry| expiry.at);
+                let until = request::deadline(&limits, until);
+                let handler = match protocol {
+                    Protocol::Http1 => request::start(group, &site, request, until),
+                    Protocol::Http2 => {
+                        line.ask(&site, request, until);
+                        Handler::Beside(Rc::clone(&line))
+                    }
+                };
+                Pending::new(handler, fate, handling)
+            })),
         };
         let switch = switch.clone();
         let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
-        let peer = peer.address.clone();
+        let peer = Rc::clone(&peer);
         async move {
             let tally = &site.figures.tally;
-            let outcome = match pending {
+            // By reference, and in a place of its own: this is moved as a whole, and each byte of it for
+            // each request.
+            let outcome = match &mut pending {
                 Ok(Ok(pending)) => pending.await,
-                Ok(Err(status)) => Outcome::Refused(status),
+                Ok(Err(status)) => Outcome::Refused(*status),
                 Err((part, _handling)) => {
                     let page = site.page.as_ref().expect("it was asked for a part of it");
-                    Outcome::Own(page.answer(part, &method).await)
+                    Outcome::Own(Box::pin(page.answer(*part, &method)).await)
                 }
             };
+            drop(pending);
             let mut answer = match outcome {
                 Outcome::Answer(answer) => answer.map(|body| Content::Body { body }),
                 Outcome::Own(answer) => answer.map(|bytes| Content::Own { bytes }),
                 Outcome::Failed(error) => {
                     tally.failed.add_one();
-                    let (peer, error) = (&peer, &error);
+                    let (peer, error) = (&peer.address, &error);
                     site.listener.tell(&Trouble::Request { peer, error });
                     refusal(StatusCode::INTERNAL_SERVER_ERROR)
                 }
@@ -387,25 +393,12 @@ where
 }
 
 /// Takes a request in, or says with which status it is refused.
-fn admit(
-    request: Request<body::Incoming>,
-    limits: &Limits,
-    peer: &Peer,
-    activity: &Rc<Activity>,
-) -> Result<(Request<Incoming>, Fate), StatusCode> {
+fn admit(request: &Request<body::Incoming>, limits: &Limits) -> Result<Fate, StatusCode> {
     // What is known to be too large is not begun.
     if request.body().size_hint().lower() > limits.max_body {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    let has_body = !request.body().is_end_stream();
-    let fate = Fate::new(has_body);
-    let mut request = request.map(|body| {
-        let fate = fate.clone();
-        let reading = has_body.then(|| activity.reading());
-        Incoming::new(body, limits.max_body, limits.body_timeout, fate, reading)
-    });
-    request.extensions_mut().insert(peer.clone());
-    Ok((request, fate))
+    Ok(Fate::new(!request.body().is_end_stream()))
 }
 
 /// An answer of the server's own, without a body.

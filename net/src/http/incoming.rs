@@ -16,6 +16,7 @@ use quoit::time::{Alarm, Instant};
 use quoit::{CarriesCancelled, ForeignWait};
 
 use super::activity::Reading;
+use super::connection::Limits;
 use super::upgrade::{Offered, Switch};
 
 /// The body of a request, which arrives while it is read.
@@ -107,27 +108,22 @@ impl fmt::Debug for Incoming {
 impl Incoming {
     pub(super) fn new(
         body: hyper::body::Incoming,
-        limit: u64,
-        patience: Duration,
+        limits: &Limits,
         fate: Fate,
         reading: Option<Reading>,
+        switch: Offered,
     ) -> Self {
         Self {
             body,
             wait: ForeignWait::default(),
-            patience,
+            patience: limits.body_timeout,
             given_up_at: None,
-            room: limit,
-            limit,
+            room: limits.max_body,
+            limit: limits.max_body,
             fate,
-            switch: None,
+            switch,
             _reading: reading,
         }
-    }
-
-    /// Lets the handler upgrade the connection.
-    pub(super) fn offer(&mut self, switch: Offered) {
-        self.switch = switch;
     }
 
     pub(super) fn switch(&self) -> Option<&Switch> {

@@ -32,15 +32,12 @@ use super::{BoxError, Incoming};
 
 /// What the service, the handlers and the streams of a connection hand each other.
 pub(super) struct Line<H, B> {
-    next: RefCell<Option<Next<H>>>,
+    /// When the stream expires that hyper starts next, if that is one of a request: it does so right after
+    /// it has asked for the answer.
+    next: RefCell<Option<Option<Rc<Expiry>>>>,
+    asked: RefCell<Option<Asked<H>>>,
     answer: RefCell<Option<Ended<B>>>,
     waiting: RefCell<Option<Rc<Own>>>,
-}
-
-/// The request that hyper has just asked for an answer to. It starts the stream of it right after that.
-struct Next<H> {
-    expiry: Option<Rc<Expiry>>,
-    asked: Option<Asked<H>>,
 }
 
 /// What a handler is asked.
@@ -61,6 +58,7 @@ impl<H, B> Default for Line<H, B> {
     fn default() -> Self {
         Self {
             next: RefCell::new(None),
+            asked: RefCell::new(None),
             answer: RefCell::new(None),
             waiting: RefCell::new(None),
         }
@@ -76,8 +74,7 @@ impl<H, B> fmt::Debug for Line<H, B> {
 impl<H, B> Line<H, B> {
     /// A stream comes next, which expires then.
     pub(super) fn begin(&self, expiry: Option<Rc<Expiry>>) {
-        let asked = None;
-        let before = self.next.replace(Some(Next { expiry, asked }));
+        let before = self.next.replace(Some(expiry));
         drop(before);
     }
 
@@ -88,14 +85,13 @@ impl<H, B> Line<H, B> {
         request: Request<Incoming>,
         until: Option<Instant>,
     ) {
-        if let Some(next) = &mut *self.next.borrow_mut() {
-            let site = Rc::clone(site);
-            next.asked = Some(Asked {
-                site,
-                request,
-                until,
-            });
-        }
+        let site = Rc::clone(site);
+        // In its place: it is large, and there is none before it.
+        *self.asked.borrow_mut() = Some(Asked {
+            site,
+            request,
+            until,
+        });
     }
 
     /// Takes the answer of the handler whose stream is polled, if it has one.
@@ -148,11 +144,7 @@ where
     E: Into<BoxError> + 'static,
 {
     fn execute(&self, stream: S) {
-        let bound = match &mut *self.line.next.borrow_mut() {
-            Some(next) => Some(next.expiry.take().map(Bound::new)),
-            None => None,
-        };
-        let Some(bound) = bound else {
+        let Some(expiry) = self.line.next.take() else {
             // What goes on behind an answer to CONNECT.
             drop(self.group.spawn_daemon(async {
                 stream.await;
@@ -163,7 +155,7 @@ where
         let task = self.group.spawn_eager(Served {
             handler: Handler::NotAsked,
             stream: Some(stream),
-            bound,
+            bound: expiry.map(Bound::new),
             line: Rc::clone(&self.line),
             own: None,
         });
@@ -247,31 +239,24 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Cancelled>> {
         let mut this = self.project();
-        let mut is_first = false;
-        if matches!(*this.handler, Handler::NotAsked) {
-            is_first = true;
-            let asked = this.line.next.take().and_then(|next| next.asked);
-            let begun = caught(|| match asked {
-                Some(asked) => this.handler.set(Handler::ask(asked)),
-                None => this.handler.set(Handler::Done),
-            });
-            if let Err(failure) = begun {
-                this.handler.set(Handler::Done);
-                this.line.answer.replace(Some(Err(failure)));
-            }
-        }
+        let is_first = matches!(*this.handler, Handler::NotAsked);
         if !matches!(*this.handler, Handler::Done) {
-            let polled = caught(|| this.handler.as_mut().poll(cx));
-            let ended = match polled {
-                Ok(Poll::Pending) => None,
-                Ok(Poll::Ready(ended)) => Some(ended),
-                Err(failure) => Some(Err(failure)),
-            };
-            if let Some(mut ended) = ended {
-                if let Err(failure) = caught(|| this.handler.set(Handler::Done)) {
-                    ended = Err(failure);
+            let (line, handler) = (&*this.line, &mut this.handler);
+            // What it comes to is not handed through here: it is large.
+            let worked = caught(|| {
+                if is_first {
+                    handler.set(line.asked.take().map_or(Handler::Done, Handler::ask));
                 }
-                this.line.answer.replace(Some(ended));
+                if let Poll::Ready(ended) = handler.as_mut().poll(cx) {
+                    *line.answer.borrow_mut() = Some(ended);
+                    handler.set(Handler::Done);
+                }
+            });
+            if let Err(failure) = worked {
+                let replaced = line.answer.replace(Some(Err(failure)));
+                // They have panicked already, or do so now: that is told.
+                let _ = caught(|| drop(replaced));
+                let _ = caught(|| handler.set(Handler::Done));
             }
         }
         let is_done = matches!(*this.handler, Handler::Done);
