@@ -119,26 +119,30 @@ pub(super) struct Draining {
     date: Rc<Date>,
 }
 
-/// What the answers of a core are dated with, written anew each second.
+/// What the answers of a core are dated with, written anew each second: until when it holds.
 #[derive(Debug, Default)]
-pub(super) struct Date(RefCell<Option<(u64, HeaderValue)>>);
+pub(super) struct Date(RefCell<Option<(Instant, HeaderValue)>>);
 
 impl Date {
     pub(super) fn now(&self) -> HeaderValue {
+        let mut written = self.0.borrow_mut();
+        // By the turn's time: no clock is read for each answer.
+        if let Some((until, date)) = &*written
+            && Instant::recent() < *until
+        {
+            return date.clone();
+        }
         let now = quoit::time::wall_clock();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut written = self.0.borrow_mut();
-        match &*written {
-            Some((second, date)) if *second == since.as_secs() => date.clone(),
-            _ => {
-                let date = HeaderValue::try_from(httpdate::fmt_http_date(UNIX_EPOCH + since))
-                    .expect("a date is letters and digits");
-                *written = Some((since.as_secs(), date.clone()));
-                date
-            }
-        }
+        let date = HeaderValue::try_from(httpdate::fmt_http_date(UNIX_EPOCH + since))
+            .expect("a date is letters and digits");
+        let until = Instant::now() + (SECOND - Duration::from_nanos(since.subsec_nanos().into()));
+        *written = Some((until, date.clone()));
+        date
     }
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 impl Draining {
     /// Begins to drain, with this much patience in all.
