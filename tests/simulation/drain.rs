@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
-use quoit::sim::{Sim, for_seeds};
+use quoit::sim::{Fault, Faults, Sim, for_seeds};
 use quoit::spawn;
 use quoit_net::TcpStream;
 use quoit_net::http::{Executor, Io};
@@ -241,7 +241,7 @@ fn rounds() -> usize {
 }
 
 fn drained_under(world: World, sim: Sim) {
-    site::with_files(world.of(sim)).run(|| {
+    site::with_files(sim).run(|| {
         let counted = Arc::new(Counted::default());
         let Some(server) = site::serve(world, &counted) else {
             return;
@@ -286,10 +286,23 @@ fn drained_under(world: World, sim: Sim) {
 
 #[test]
 fn a_server_that_drains_loses_no_answer() {
-    for_seeds(0..40, |sim| drained_under(World::Kind, sim));
+    for_seeds(0..40, |sim| drained_under(World::Kind, World::Kind.of(sim)));
 }
 
 #[test]
 fn a_server_drains_in_time_whatever_happens() {
-    for_seeds(0..40, |sim| drained_under(World::Harsh, sim));
+    for_seeds(0..40, |sim| {
+        drained_under(World::Harsh, World::Harsh.of(sim))
+    });
+}
+
+/// What is gathered behind an answer whose send fails would be taken for that answer.
+#[test]
+fn no_answer_comes_in_place_of_one_that_was_not_sent() {
+    for_seeds(0..60, |sim| {
+        let faults = Faults::none()
+            .rate(Fault::SendFails, 0.1)
+            .rate(Fault::Delay, 0.5);
+        drained_under(World::Harsh, sim.faults(faults));
+    });
 }

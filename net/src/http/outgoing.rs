@@ -10,6 +10,8 @@
 //! Invariants:
 //! - At most one send is on its way, so bytes keep their order.
 //! - What a send has failed to take because it was cancelled is gathered again, in its place.
+//! - Behind a send that has failed otherwise nothing goes out, whatever hyper still says: the peer would
+//!   take the next answer for the one that was lost.
 //! - While none is, what was flushed goes out before the connection's poll is over; while one is, its end
 //!   wakes the connection if anything was gathered behind it.
 
@@ -42,6 +44,8 @@ pub(super) struct Outgoing {
     sending_bytes: usize,
     /// The error of a send, until the next call takes it.
     failed: Option<io::Error>,
+    /// A send has failed, so the peer misses something: nothing goes out behind it.
+    is_broken: bool,
     stall: Stall,
     /// Somebody ends the turns of the connection: a flush may wait for that.
     has_turns: bool,
@@ -56,6 +60,7 @@ impl Outgoing {
             sending: None,
             sending_bytes: 0,
             failed: None,
+            is_broken: false,
             stall: Stall::new(stall),
             has_turns: false,
         }
@@ -145,6 +150,7 @@ impl Outgoing {
             self.sending = None;
             // It is not tried again.
             self.gathered = Vec::new();
+            self.is_broken = true;
             let what = "the peer took nothing of what was sent for too long";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
         }
@@ -194,7 +200,10 @@ impl Outgoing {
                     Err(error) => self.failed = Some(error),
                 }
             }
-            Ok(0) => self.failed = Some(io::ErrorKind::WriteZero.into()),
+            Ok(0) => {
+                self.failed = Some(io::ErrorKind::WriteZero.into());
+                self.is_broken = true;
+            }
             Ok(_) => {
                 if self.gathered.capacity() == 0 && buf.capacity() <= SMALL {
                     // Gather the next into the same memory.
@@ -208,6 +217,8 @@ impl Outgoing {
                     let mut unsent = buf;
                     unsent.append(&mut self.gathered);
                     self.gathered = unsent;
+                } else {
+                    self.is_broken = true;
                 }
                 self.failed = Some(error);
             }
@@ -219,6 +230,10 @@ impl Outgoing {
     pub(super) fn begin_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.gathered.is_empty() {
             return Ok(());
+        }
+        if self.is_broken {
+            self.gathered = Vec::new();
+            return self.check();
         }
         let buf = std::mem::take(&mut self.gathered);
         self.sending_bytes = buf.len();
