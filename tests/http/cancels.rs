@@ -2,7 +2,8 @@
 //! runs, and its work on other cores ends. And what a client is told whose request was refused.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
@@ -86,6 +87,19 @@ fn a_handler_whose_client_resets_is_cancelled_on_every_core() {
     assert_eq!(hear(&heard, 1), ["begun"]);
     tests::reset(client.into_socket());
     assert_eq!(hear(&heard, 2), ALL_ENDED);
+}
+
+/// The request and its reset come in one read, so the stream ends before its handler has waited once.
+#[test]
+fn a_handler_whose_stream_is_reset_at_once_is_cancelled_on_every_core() {
+    let (server, heard) = waiting_everywhere();
+    let mut client = TcpStream::connect(server.local_addr()).expect("the server listens");
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    bytes.extend(b"\0\0\x10\x01\x05\0\0\0\x01\x82\x86\x04\x05/wait\x01\x05quoit");
+    bytes.extend(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08");
+    client.write_all(&bytes).expect("it is taken");
+    let [elsewhere, here] = ALL_ENDED;
+    assert_eq!(hear(&heard, 3), ["begun", elsewhere, here]);
 }
 
 #[test]
