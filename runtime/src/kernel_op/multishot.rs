@@ -118,7 +118,7 @@ impl<Q: Queue> Multishot<Q> {
                     return Poll::Ready(Err(busy()));
                 }
             } else {
-                match wait.park.look(core, cx.waker()) {
+                match wait.park.look_last(core, cx.waker()) {
                     park::Look::Waiting => {}
                     // An item came first, and is in the queue.
                     park::Look::Ready => self.end_wait(wait),
@@ -202,19 +202,18 @@ impl<Q: Queue> Multishot<Q> {
         let Some(id) = self.op(core) else {
             return Poll::Pending;
         };
-        let (item, end, completed) = {
+        let end = {
             let mut ops = core.ops.borrow_mut();
             let queue = ops.payload::<Q>(id);
-            let item = queue.pop();
+            if let Some(item) = queue.pop() {
+                return Poll::Ready(Ok(Some(item)));
+            }
             let end = queue.end();
-            (item, end, ops.completed(id).is_some())
+            if ops.completed(id).is_none() {
+                return Poll::Pending;
+            }
+            end
         };
-        if let Some(item) = item {
-            return Poll::Ready(Ok(Some(item)));
-        }
-        if !completed {
-            return Poll::Pending;
-        }
         match end.unwrap_or(End::Again) {
             End::Starved if core.buffers.provided() == 0 && !self.fd.is_closed() => {
                 core.buffers.wake_when_provided(cx.waker());

@@ -227,6 +227,19 @@ impl Park {
             .is_some_and(|(_, home)| home == core.identity())
     }
 
+    /// Ends a wait that was completed: the tree has forgotten it.
+    #[inline]
+    pub(crate) fn forget(&mut self) {
+        debug_assert!(
+            self.registered.is_none_or(|(id, home)| {
+                current::try_with(|core| core.identity() != home || core.tree.borrow().is_ready(id))
+                    .unwrap_or(true)
+            }),
+            "it waits still"
+        );
+        self.registered = None;
+    }
+
     /// Leaves the tree.
     #[inline]
     pub(crate) fn end(&mut self) {

@@ -608,6 +608,7 @@ impl<T> Future for Receiving<'_, T> {
         }
         let was_chosen = state.borrow().receiving.has_chosen(&this.place);
         let outcome = if was_chosen {
+            this.place.end_chosen();
             Ok(())
         } else {
             match this.place.look(cx) {

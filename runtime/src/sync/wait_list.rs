@@ -249,6 +249,12 @@ impl Place {
         self.park.end();
     }
 
+    /// Ends a wait that was chosen: the scope tree has forgotten it.
+    #[inline]
+    pub(crate) fn end_chosen(&mut self) {
+        self.park.forget();
+    }
+
     /// Returns how to complete the wait.
     pub(crate) fn seat(&self) -> Option<Seat> {
         current::with(|core| {

@@ -257,13 +257,25 @@ impl Tree {
         match self.parks.get(id.0)?.state {
             // A kernel op is completed by its slot alone.
             ParkState::Aborted(..) | ParkState::Waiting(Wait::Kernel(_)) => None,
+            ParkState::Waiting(Wait::Memory { .. }) => self.complete_in_memory(id.0.link()),
             // Its owner, who waits, has the other side as well: that is not dropped here.
             ParkState::Asked(..) | ParkState::Waiting(_) => self.unpark(id)?.into_waker(),
         }
     }
 
+    /// Forgets a plain wait in memory; returns whom to wake. Only the waker is moved.
+    fn complete_in_memory(&mut self, park: Link) -> Option<Waker> {
+        self.unlink_park(park);
+        let nothing = ParkState::Waiting(Wait::Kernel(0));
+        let state = std::mem::replace(&mut self.parks.linked_mut(park).state, nothing);
+        self.parks.clear(park);
+        match state {
+            ParkState::Waiting(Wait::Memory { waker, .. }) => Some(waker),
+            _ => unreachable!("looked at by the caller"),
+        }
+    }
+
     /// Returns whether a park was completed.
-    #[cfg(test)]
     pub(crate) fn is_ready(&self, id: ParkId) -> bool {
         self.parks.get(id.0).is_none()
     }
