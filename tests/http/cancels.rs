@@ -130,6 +130,49 @@ fn a_handler_whose_stream_is_reset_is_cancelled_and_the_others_are_not() {
     });
 }
 
+/// With a deadline of its own and without: the handler has begun work elsewhere, and panics then.
+#[test]
+fn what_a_handler_of_http_2_has_begun_ends_where_it_panics() {
+    for timeout in [None, Some(LONG)] {
+        let (said, heard) = mpsc::channel();
+        let mut server = one_core().cores(Cores::Count(2)).on_trouble(|_| {});
+        if let Some(timeout) = timeout {
+            server = server.handler_timeout(timeout);
+        }
+        let server = server.serve_boxed(move |request: Request<Incoming>| {
+            let said = said.clone();
+            async move {
+                if request.uri().path() == "/panic" {
+                    let here = CoreId::current().expect("on a core");
+                    let cores = Handle::current().expect("on a core").cores();
+                    let there = cores.into_iter().find(|&core| core != here);
+                    let elsewhere = said.clone();
+                    let mut call = Box::pin(on(there.expect("two"), || async {
+                        say(&elsewhere, "begun");
+                        wait_in_vain(elsewhere, "elsewhere").await
+                    }));
+                    assert!(futures_poll(&mut call).await.is_none(), "it waits");
+                    sleep(Duration::from_millis(1)).await?;
+                    panic!("a handler panics in the middle of it");
+                }
+                Ok::<Text, io::Error>(Response::new(Full::new(Bytes::from("well"))))
+            }
+        });
+        let server = server.expect("a server");
+        let address = server.local_addr();
+        on_ring(move |_| async move {
+            let (mut sender, _connection) = peers::http2(address).await;
+            let failed = sender.send_request(peers::get(address, "/panic")).await;
+            assert_eq!(failed.expect("an answer").status(), 500);
+            let next = sender.send_request(peers::get(address, "/")).await;
+            assert_eq!(peers::whole(next.expect("an answer")).await, "well");
+        });
+        let said = hear(&heard, 2);
+        assert_eq!(said[0], "begun");
+        assert!(said[1].starts_with("elsewhere: "), "{said:?}");
+    }
+}
+
 /// Polls once.
 async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     std::future::poll_fn(|cx| match std::pin::Pin::new(&mut *future).poll(cx) {

@@ -3,15 +3,18 @@
 use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
-use tests::Serve;
+use tests::{Serve, on_ring};
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use quoit::metrics::Snapshot;
 use quoit::sync::Event;
 use quoit_net::http::{Incoming, Page, Server, ServerHandle};
 use serde_json::Value;
 use tests::http_client::Client;
 
+use crate::peers;
 use crate::support::{Pieces, Text, narrow, one_core, text};
 
 /// `/fail` fails, `/wait` waits for ever, `/none` is answered without content, all else with a text.
@@ -86,6 +89,66 @@ fn every_request_is_counted_once_by_what_became_of_it() {
     assert_eq!(figures.merged("first_byte").count(), 1);
     // The late handler was cancelled, and no other.
     assert_eq!(figures.merged("cancel").count(), 1);
+}
+
+/// The same in HTTP/2, where the last one is given up by its client, in the middle of its handler.
+#[test]
+fn every_request_of_http_2_is_counted_once_by_what_became_of_it() {
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .handler_timeout(Duration::from_millis(20))
+        .max_body(10)
+        .on_trouble(|_| {})
+        .on_answer(move |answered| {
+            let status = answered.status.map_or(0, |status| status.as_u16());
+            let said = said.send((status, answered.whole, answered.sent));
+            said.expect("a test listens");
+        })
+        .serve_boxed(handler)
+        .expect("a server");
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let (mut sender, connection) = peers::http2(address).await;
+        for (path, status) in [
+            ("/", 200),
+            ("/", 200),
+            ("/none", 204),
+            ("/fail", 500),
+            ("/panic", 500),
+            ("/wait", 503),
+        ] {
+            let text = Full::new(Bytes::new());
+            let answer = sender.send_request(peers::request(address, path, text));
+            let answer = answer.await.expect("an answer");
+            assert_eq!(answer.status(), status, "{path}");
+            peers::whole(answer).await;
+        }
+        let large = Full::new(Bytes::from_static(b"more than 10"));
+        let refused = sender.send_request(peers::request(address, "/", large));
+        assert_eq!(refused.await.expect("an answer").status(), 413);
+        drop(sender);
+        let _ = connection.await;
+    });
+    let figures = when_all_have_gone(&server.handle());
+    for (name, label, expected) in [
+        ("requests", Some("http1"), 0),
+        ("requests", Some("http2"), 7),
+        ("answers", Some("2xx"), 3),
+        ("answers", Some("4xx"), 1),
+        ("answers", Some("5xx"), 3),
+        ("failed", None, 2),
+        ("late", None, 1),
+        ("refused", None, 1),
+        ("given_up", None, 0),
+    ] {
+        assert_eq!(count(&figures, name, label), expected, "{name} {label:?}");
+    }
+    assert_eq!(figures.merged("request").count(), 7);
+    assert_eq!(figures.merged("cancel").count(), 1);
+    let told: Vec<_> = heard.try_iter().collect();
+    let (text, none) = ((200, true, 5), (204, true, 0));
+    let (failed, late, large) = ((500, true, 0), (503, true, 0), (413, true, 0));
+    assert_eq!(told, [text, text, none, failed, failed, late, large]);
 }
 
 #[test]
