@@ -23,4 +23,5 @@ mod regressions;
 mod site;
 mod steps;
 mod support;
+mod upgrades;
 mod workload;

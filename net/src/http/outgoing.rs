@@ -157,10 +157,14 @@ impl Outgoing {
         Poll::Ready(self.check())
     }
 
-    /// Waits until all that was gathered has been sent.
+    /// Waits until all that was gathered has been sent. Where a send has failed it never is, whoever has
+    /// heard of that before.
     pub(super) fn poll_all_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_sent(cx))?;
+            if self.is_broken {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
             if self.gathered.is_empty() {
                 return Poll::Ready(Ok(()));
             }
