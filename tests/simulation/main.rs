@@ -3,6 +3,7 @@
 mod bodies;
 mod cancellation;
 mod counters;
+mod dates;
 mod drain;
 mod echo;
 mod failures;
