@@ -173,6 +173,71 @@ fn what_a_handler_of_http_2_has_begun_ends_where_it_panics() {
     }
 }
 
+/// A body that does not go quietly.
+struct Explosive;
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        panic!("a body panics where it is dropped");
+    }
+}
+
+impl http_body::Body for Explosive {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        std::task::Poll::Ready(None)
+    }
+}
+
+/// It comes when its client has gone, so nobody takes it, and it panics where it is dropped.
+#[test]
+fn a_late_answer_of_http_2_that_panics_harms_nobody() {
+    let (said, heard) = mpsc::channel();
+    let troubles = said.clone();
+    let server = one_core()
+        .on_trouble(move |trouble| say(&troubles, &trouble.to_string()))
+        .serve_boxed(move |request: Request<Incoming>| {
+            let said = said.clone();
+            async move {
+                if request.uri().path() == "/" {
+                    let body = Full::new(Bytes::from("well")).boxed_unsync();
+                    return Ok::<_, Infallible>(Response::new(body));
+                }
+                say(&said, "begun");
+                let _ = Event::new().wait().await.expect_err("it never happens");
+                say(&said, "ended");
+                Ok(Response::new(Explosive.boxed_unsync()))
+            }
+        })
+        .expect("a server");
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let (mut sender, connection) = peers::http2(address).await;
+        let mut waits = Box::pin(sender.send_request(peers::get(address, "/wait")));
+        while heard.try_recv().is_err() {
+            assert!(futures_poll(&mut waits).await.is_none(), "it waits");
+            yield_now().await.expect("not cancelled");
+        }
+        drop(waits);
+        let next = sender.send_request(peers::get(address, "/")).await;
+        assert_eq!(peers::whole(next.expect("an answer")).await, "well");
+        while heard.try_recv().is_err() {
+            yield_now().await.expect("not cancelled");
+        }
+        drop(sender);
+        let _ = connection.await;
+        let (mut other, _connection) = peers::http2(address).await;
+        let next = other.send_request(peers::get(address, "/")).await;
+        assert_eq!(peers::whole(next.expect("an answer")).await, "well");
+        assert!(heard.try_recv().is_err(), "nothing is told of it");
+    });
+}
+
 /// Polls once.
 async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     std::future::poll_fn(|cx| match std::pin::Pin::new(&mut *future).poll(cx) {
