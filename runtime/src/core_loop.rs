@@ -597,8 +597,9 @@ impl Core {
                 Entered::Submitted if all_pushed => return,
                 Entered::Submitted => {}
                 Entered::Busy => {
-                    // The kernel has no room for more: take completions, and come back later.
-                    if self.reap() > 0 || matches!(wait, Wait::No) {
+                    // The kernel has no room for more: take completions, and come back later. Who does not wait takes
+                    // them himself: he has to know of them before he parks.
+                    if matches!(wait, Wait::No) || self.reap() > 0 {
                         return;
                     }
                     wait = Wait::Until(Some(Instant::now() + BUSY_PAUSE));

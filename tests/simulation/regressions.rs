@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quoit::op::{Listener, Socket};
+use quoit::op::{self, Listener, PipeReader, PipeWriter, Socket};
 use quoit::sim::{Fault, Faults, Sim, for_seeds};
 use quoit::time::{Instant, sleep};
 use quoit::{
@@ -200,4 +200,32 @@ fn a_call_that_was_told_of_a_cancel_is_left_to_wait() {
         runtime.metrics()[0].foreign_wakes
     });
     assert_eq!(outcome.value, 0);
+}
+
+/// Requests that are answered at once are submitted without a wait before a park. The kernel takes one of two, answers
+/// it, and is too busy for the other: the task that has its answer goes on all the same.
+#[test]
+fn a_kernel_that_is_busy_before_a_park_keeps_no_answer_back() {
+    for_seeds(0..300, |sim| {
+        let faults = Faults::none()
+            .rate(Fault::SubmissionQueueFull, 0.5)
+            .rate(Fault::EnterBusy, 0.3);
+        sim.faults(faults).block_on(async {
+            let (reader, writer) = op::pipe().expect("a pipe");
+            let writer = PipeWriter::new(writer).expect("signals can be blocked");
+            let (other_end, prompt) = op::pipe().expect("a pipe");
+            let prompt = PipeWriter::new(prompt).expect("signals can be blocked");
+            let reads = spawn(async move {
+                let reader = PipeReader::new(reader);
+                while reader.receive().await.expect("no error").is_some() {}
+            });
+            for _ in 0..100 {
+                prompt.write("a").await.0.expect("there is room");
+                prompt.write("b").await.0.expect("there is room");
+                writer.write("c").await.0.expect("there is room");
+            }
+            drop((writer, other_end));
+            reads.await.expect("no panic");
+        });
+    });
 }

@@ -410,8 +410,8 @@ impl World {
         }
         // A kernel that was too busy to take more is waited for with entries in hand.
         let was_busy = before.busy_enters != sim_core.seen.get().busy_enters;
-        if standing == Standing::Runs && next == Standing::Waits && !was_busy {
-            self.check_park(&core);
+        if standing == Standing::Runs && next == Standing::Waits {
+            self.check_park(&core, was_busy);
         }
         sim_core.standing.set(next);
         if next == Standing::Ended {
