@@ -203,7 +203,7 @@ impl Core {
     /// Waits in the kernel until there is something to do; false if there is already.
     fn begin_park(&self) -> bool {
         if self.task_memory.has_excess() {
-            self.task_memory.trim();
+            self.give_memory_back();
             return false;
         }
         #[cfg(feature = "sim")]
@@ -232,6 +232,16 @@ impl Core {
         self.parked_at.set(now);
         self.enter(Wait::Until(self.next_deadline()));
         true
+    }
+
+    /// Gives back a slice of what ended tasks have left. It may take many: what came in has gone to the kernel before
+    /// the next.
+    #[cold]
+    fn give_memory_back(&self) {
+        self.enter_if_needed();
+        self.task_memory.trim();
+        self.reap();
+        self.wake_starved();
     }
 
     /// Submits before the park, where the kernel has answered at once of late. Returns whether it did again; what it

@@ -229,3 +229,22 @@ fn a_kernel_that_is_busy_before_a_park_keeps_no_answer_back() {
         });
     });
 }
+
+/// A core gives the memory of ended tasks back in slices before it parks. That is something done.
+#[test]
+fn a_core_that_gives_much_memory_back_does_not_idle() {
+    Sim::with_seed(0).block_on(async {
+        let task = || async {
+            let bytes = std::hint::black_box([0_u8; 900]);
+            yield_now().await.expect("nobody cancels this");
+            std::hint::black_box(&bytes);
+        };
+        let tasks: Vec<_> = (0..80_000).map(|_| spawn(task())).collect();
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        sleep(Duration::from_millis(1))
+            .await
+            .expect("nobody cancels this");
+    });
+}

@@ -85,7 +85,9 @@ impl World {
                 metrics.busy_enters,
             ]
         };
-        if done(&now) != done(&before) {
+        // Memory is given back in slices.
+        let gives_back = core.task_memory.has_excess();
+        if gives_back || done(&now) != done(&before) {
             sim_core.idle_steps.set(0);
             return;
         }

@@ -278,6 +278,15 @@ mod tests {
         })
     }
 
+    /// How many bytes lie in the longest list.
+    fn most_kept() -> usize {
+        current::with(|core| {
+            let lists = core.task_memory.lists.iter().enumerate();
+            let kept = lists.map(|(place, list)| list.kept.get() * STEP * (place + 1));
+            kept.max().expect("there are lists")
+        })
+    }
+
     #[test]
     fn the_next_task_of_the_size_lies_where_one_has_ended() {
         crate::block_on(async {
@@ -293,13 +302,6 @@ mod tests {
 
     #[test]
     fn what_a_parked_core_keeps_has_a_bound() {
-        fn most_kept() -> usize {
-            current::with(|core| {
-                let lists = core.task_memory.lists.iter().enumerate();
-                let kept = lists.map(|(place, list)| list.kept.get() * STEP * (place + 1));
-                kept.max().expect("there are lists")
-            })
-        }
         crate::block_on(async {
             // More than a slice beyond the bound, of two sizes.
             let many = 2 * SLICE + KEPT / 900;
@@ -311,6 +313,21 @@ mod tests {
                 .expect("nobody cancels");
             let most = most_kept();
             assert!((KEPT - 1024..=KEPT).contains(&most), "{most}");
+        })
+        .expect("a core");
+    }
+
+    #[test]
+    fn what_is_submitted_does_not_wait_for_memory_to_be_given_back() {
+        crate::block_on(async {
+            let (_reader, writer) = crate::op::pipe().expect("a pipe");
+            let writer = crate::op::PipeWriter::new(writer).expect("signals can be blocked");
+            let many = 8 * SLICE + KEPT / 900;
+            let tasks: Vec<_> = (0..many).map(|_| task::<900>()).collect();
+            drop(tasks);
+            writer.write("x").await.0.expect("there is room");
+            let most = most_kept();
+            assert!(most > KEPT, "{most} are left when the answer comes");
         })
         .expect("a core");
     }
