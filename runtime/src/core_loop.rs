@@ -49,6 +49,9 @@ const TIME_PER_TURN: Duration = Duration::from_micros(500);
 /// Closures run in one turn, at most.
 const CLOSURES_PER_TURN: u32 = 64;
 
+/// After so many turns a core says what it has, as it does when it parks: it may not park for long.
+const PUBLISH_EVERY: u64 = 64;
+
 /// How long the end of a core waits for the kernel, past the grace period, before it gives memory
 /// up to it.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -183,6 +186,9 @@ impl Core {
     #[inline]
     fn turn(&self, main: MainPoll<'_>) -> bool {
         self.counters().turns.add(1);
+        if self.counters().turns.get().is_multiple_of(PUBLISH_EVERY) {
+            self.publish_while_busy();
+        }
         self.shared.wake_the_unwoken();
         self.carry_out_a_slice();
         self.take_inbox();
@@ -773,6 +779,11 @@ impl Core {
         counters.unresponsive.set(unresponsive as u64);
     }
 
+    #[cold]
+    fn publish_while_busy(&self) {
+        self.publish_gauges();
+    }
+
     // --- the end ---
 
     /// Lets go of everything at once, as at the end: what a simulation that has failed leaves.
@@ -905,6 +916,29 @@ enum Entered {
 mod tests {
     use super::*;
     use crate::{Cancelled, Handle, Scope, time};
+
+    /// It does not park, since all that it submits is answered at once.
+    #[test]
+    fn a_core_that_does_not_park_says_what_it_has() {
+        const LONG: Duration = Duration::from_secs(1000);
+        crate::block_on(async {
+            let (_reader, writer) = crate::op::pipe().expect("a pipe");
+            let writer = crate::op::PipeWriter::new(writer).expect("signals can be blocked");
+            let write = async |times| {
+                for _ in 0..times {
+                    writer.write("x").await.0.expect("there is room");
+                }
+            };
+            write(100).await;
+            let handle = Handle::current().expect("on a core");
+            let before = handle.metrics()[0].tasks;
+            let tasks: Vec<_> = (0..10).map(|_| crate::spawn(time::sleep(LONG))).collect();
+            write(1_000).await;
+            assert_eq!(handle.metrics()[0].tasks, before + 10);
+            drop(tasks);
+        })
+        .expect("a core");
+    }
 
     /// The grace of a stop is over, and the future of `block_on` goes on: there is nothing to come back for.
     #[test]
