@@ -7,7 +7,8 @@
 //!
 //! A step of a core is a turn and, if that leaves nothing to do, the beginning of a park, which is
 //! the last thing it does: so whoever schedules cores may be a thread's loop or something else. There
-//! is one entry into the kernel per turn: a turn that leaves nothing ready submits with its park.
+//! is one entry into the kernel per turn: a turn that leaves nothing ready submits with its park, or just before it
+//! where answers come at once (`prompt.rs`).
 //!
 //! Invariants:
 //! - A core never waits with a request that is not submitted, with a message in its inbox, or with
