@@ -105,7 +105,7 @@ counters! {
     Counter spawned,
     /// Tasks that live now.
     Gauge tasks,
-    /// Panics caught at a task's boundary.
+    /// Panics caught at a task's boundary, and those of wakers. What a child of a group panics with is the group's.
     Counter panics,
     /// Times the core entered the kernel, parks included.
     Counter enters,
