@@ -932,11 +932,36 @@ mod tests {
             };
             write(100).await;
             let handle = Handle::current().expect("on a core");
-            let before = handle.metrics()[0].tasks;
+            let before = handle.metrics()[0];
             let tasks: Vec<_> = (0..10).map(|_| crate::spawn(time::sleep(LONG))).collect();
             write(1_000).await;
-            assert_eq!(handle.metrics()[0].tasks, before + 10);
+            let after = handle.metrics()[0];
+            assert_eq!(
+                (after.parks, after.enters),
+                (before.parks, before.enters + 1_000)
+            );
+            assert_eq!(after.tasks, before.tasks + 10);
             drop(tasks);
+        })
+        .expect("a core");
+    }
+
+    /// A panic is counted where nobody else tells of it.
+    #[test]
+    fn a_panic_of_a_child_is_its_groups_and_counts_for_none_else() {
+        crate::block_on(async {
+            let panics = || Handle::current().expect("on a core").metrics()[0].panics;
+            let told = crate::isolating_group(async |g| {
+                let child = g.spawn(async { panic!("on purpose") });
+                Ok::<_, Cancelled>(matches!(
+                    child.await,
+                    Err::<(), _>(crate::JoinError::Panicked(_))
+                ))
+            });
+            assert!(told.await.expect("nobody cancels").is_some_and(|told| told));
+            assert_eq!(panics(), 0);
+            assert!(crate::spawn(async { panic!("on purpose") }).await.is_err());
+            assert_eq!(panics(), 1);
         })
         .expect("a core");
     }
