@@ -29,7 +29,8 @@ use crate::kernel_op::fd::Descriptor;
 use crate::kernel_op::multishot::{Multishot, NextWait, Queue};
 use crate::kernel_op::ops;
 use crate::kernel_op::request::CURRENT_POSITION;
-use crate::kernel_op::turn::{SendLine, SendTurn};
+use crate::kernel_op::send_all::SendAll;
+use crate::kernel_op::turn::SendLine;
 use crate::scope::park;
 use crate::task::current;
 
@@ -301,7 +302,13 @@ impl Stream {
             Ok(turn) => turn,
             Err(cancelled) => return (Err(cancelled.into()), buf),
         };
-        let (result, buf, _turn) = self.send_op(buf, false, turn).await;
+        let send = ops::Send {
+            buf,
+            from: 0,
+            all: false,
+            turn,
+        };
+        let (result, buf, _turn) = KernelOp::new(send, Some(self.fd())).await;
         (result, buf)
     }
 
@@ -334,39 +341,8 @@ impl Stream {
     ///
     /// Those of `send(2)`. If some bytes went out before a failure or a cancel, the error holds an
     /// [`Interrupted`] that says how many.
-    pub async fn send_all<B: IoBuf>(&self, mut buf: B) -> BufResult<(), B> {
-        let total = buf.len();
-        if total == 0 {
-            return (checked(), buf);
-        }
-        let mut turn = match self.sends.take().await {
-            Ok(turn) => turn,
-            Err(cancelled) => return (Err(cancelled.into()), buf),
-        };
-        let mut sent = 0;
-        while sent < total {
-            // The kernel goes on after a short send by itself; it stops only for an error, a
-            // signal, or a cancel.
-            let result;
-            if sent == 0 {
-                (result, buf, turn) = self.send_op(buf, true, turn).await;
-            } else {
-                let rest;
-                (result, rest, turn) = self.send_op(buf.slice(sent..), true, turn).await;
-                buf = rest.into_inner();
-            }
-            match result {
-                Ok(0) => {
-                    return (
-                        Err(Interrupted::after(sent, io::ErrorKind::WriteZero.into())),
-                        buf,
-                    );
-                }
-                Ok(count) => sent += count,
-                Err(error) => return (Err(Interrupted::after(sent, error)), buf),
-            }
-        }
-        (Ok(()), buf)
+    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = BufResult<(), B>> {
+        SendAll::new(self.received.fd(), &self.sends, buf)
     }
 
     /// Sends all of several buffers, in order, gathered into few calls. `sendmsg(2)`.
@@ -521,19 +497,10 @@ impl Stream {
     fn number(&self) -> Result<RawFd, Closed> {
         self.received.fd().open_number()
     }
-
-    async fn send_op<B: IoBuf>(
-        &self,
-        buf: B,
-        all: bool,
-        turn: SendTurn,
-    ) -> (io::Result<usize>, B, SendTurn) {
-        KernelOp::new(ops::Send { buf, all, turn }, Some(self.fd())).await
-    }
 }
 
 /// Looks at the scope, for an op that has nothing to do.
-fn checked() -> io::Result<()> {
+pub(crate) fn checked() -> io::Result<()> {
     crate::scope::check().map_err(io::Error::from)
 }
 
@@ -583,6 +550,7 @@ impl Future for PendingSend {
             self.0 = Pending::Op(KernelOp::new(
                 ops::Send {
                     buf,
+                    from: 0,
                     all: true,
                     turn,
                 },

@@ -247,6 +247,16 @@ impl<T> Slab<T> {
         self.free.give_back(link.index() as u32);
     }
 
+    /// As [`Slab::clear`], of an entry of which nothing is to be dropped, as the caller has seen.
+    #[inline(always)]
+    pub(crate) fn clear_plain(&mut self, link: Link) {
+        let entry = &mut self.entries[link.index()];
+        debug_assert!(entry.value.is_some(), "a link leads to what lives");
+        std::mem::forget(entry.value.take());
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.give_back(link.index() as u32);
+    }
+
     /// Returns the entry, if it still lives.
     #[inline(always)]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {

@@ -4,7 +4,8 @@
 //! as plain data, [`payload`] what an op keeps in its slot, [`slab`] the slots, [`fd`] descriptors
 //! that stay open while ops use them, [`closing`] how one is closed under them, [`ops`] each kind of op,
 //! [`kind`] what they are called and counted as, [`multishot`] one submission with many completions,
-//! [`pipe`] what is special about pipes, [`turn`] whose turn it is to send. `KernelOp`, here, is the future of an op with one completion.
+//! [`pipe`] what is special about pipes, [`turn`] whose turn it is to send, [`send_all`] sends that go on until all
+//! is out. `KernelOp`, here, is the future of an op with one completion.
 //!
 //! Invariants:
 //! - The slot, not the future, owns the memory and keeps the descriptor open.
@@ -21,6 +22,7 @@ pub(crate) mod ops;
 pub(crate) mod payload;
 pub(crate) mod pipe;
 pub(crate) mod request;
+pub(crate) mod send_all;
 pub(crate) mod slab;
 pub(crate) mod state;
 pub(crate) mod turn;
@@ -127,6 +129,44 @@ impl Started {
         check_home(self.home, core);
         self.id
     }
+
+    /// Returns the kernel's result and who had asked for the end, if the op has ended. If not, it follows whoever
+    /// looks.
+    #[inline]
+    fn look<O: Operation>(
+        &mut self,
+        core: &Core,
+        cx: &Context<'_>,
+    ) -> Option<(i32, Option<Asker>)> {
+        let id = self.id(core);
+        let completed = core.ops.borrow_mut().completed(id);
+        if completed.is_none() {
+            let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
+            drop(stale);
+            self.park.follow(core, cx.waker());
+            if O::MULTISHOT {
+                let early = core.ops.borrow_mut().early::<O>(id);
+                drop(early);
+            }
+        }
+        completed
+    }
+
+    /// Leaves the tree, once the op was collected. Returns how it ended; `None` if it was interrupted before it had
+    /// done anything, and not by us: then it is to be started again.
+    #[inline]
+    fn end<O: Operation>(
+        &mut self,
+        core: &Core,
+        result: i32,
+        asked: Option<Asker>,
+    ) -> Option<Outcome> {
+        let restarts = result == -libc::EINTR && asked.is_none() && O::RESTARTS;
+        // The cause is read while the park still says under which scope the op stood.
+        let outcome = outcome(result, asked, || self.park.cause(core));
+        self.park.end_here(core);
+        (!restarts).then_some(outcome)
+    }
 }
 
 impl<O: Operation> KernelOp<O> {
@@ -225,26 +265,12 @@ impl<O: Operation> Future for KernelOp<O> {
                         return Poll::Pending;
                     }
                     Stage::Started(started) => {
-                        let id = started.id(core);
-                        let completed = core.ops.borrow_mut().completed(id);
-                        let Some((result, asked)) = completed else {
-                            let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
-                            drop(stale);
-                            started.park.follow(core, cx.waker());
-                            if O::MULTISHOT {
-                                let early = core.ops.borrow_mut().early::<O>(id);
-                                drop(early);
-                            }
+                        let Some((result, asked)) = started.look::<O>(core, cx) else {
                             return Poll::Pending;
                         };
-                        let mut collected = core.ops.borrow_mut().collect::<O>(id);
+                        let mut collected = core.ops.borrow_mut().collect::<O>(started.id);
                         let result = collected.operation.result(result);
-                        let restarts = result == -libc::EINTR && asked.is_none() && O::RESTARTS;
-                        // The cause is read while the park still says under which scope the op stood.
-                        let outcome = outcome(result, asked, || started.park.cause(core));
-                        started.park.end_here(core);
-                        if restarts {
-                            // Interrupted before it had done anything, and not by us.
+                        let Some(outcome) = started.end::<O>(core, result, asked) else {
                             let entry = started.entry;
                             self.stage = Stage::New {
                                 operation: collected.operation,
@@ -252,8 +278,9 @@ impl<O: Operation> Future for KernelOp<O> {
                                 entry,
                             };
                             continue;
-                        }
-                        self.stage = Stage::Done;
+                        };
+                        // Of what has ended nothing is left: it need not be asked whether to drop any.
+                        std::mem::forget(std::mem::replace(&mut self.stage, Stage::Done));
                         drop(collected.fd);
                         return Poll::Ready(collected.operation.finish(outcome));
                     }

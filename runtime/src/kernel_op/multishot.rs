@@ -128,18 +128,23 @@ impl<Q: Queue> Multishot<Q> {
                     }
                 }
             }
-            let found = self.take(core, cx);
-            if found.is_ready() {
-                self.end_wait(wait);
-                return found;
-            }
+            let armed = match self.take(core, cx) {
+                Taken::Ready(found) => {
+                    self.end_wait(wait);
+                    return Poll::Ready(found);
+                }
+                Taken::Nothing(armed) => armed,
+            };
             if !first && !wait.registered {
                 // Woken for nothing, as by an op that the kernel has ended early. The wait that begins
                 // now is a new one, under a scope that may have been cancelled meanwhile.
                 ready!(park::entry(core, cx.waker()))?;
             }
-            self.arm(core)?;
-            self.begin_wait(core, wait, cx);
+            let op = match armed {
+                Some(op) => op,
+                None => self.arm(core)?,
+            };
+            self.begin_wait(core, op, wait, cx);
             Poll::Pending
         })
     }
@@ -194,65 +199,67 @@ impl<Q: Queue> Multishot<Q> {
         self.armed.borrow().as_ref().map(|ticket| ticket.id(core))
     }
 
-    /// Takes what is there; pending if nothing is.
-    fn take(&self, core: &Core, cx: &Context<'_>) -> Poll<io::Result<Option<Q::Item>>> {
+    /// Takes what is there.
+    #[inline]
+    fn take(&self, core: &Core, cx: &Context<'_>) -> Taken<Q::Item> {
         if self.finished.get() {
-            return Poll::Ready(Ok(None));
+            return Taken::Ready(Ok(None));
         }
         let Some(id) = self.op(core) else {
-            return Poll::Pending;
+            return Taken::Nothing(None);
         };
-        let end = {
-            let mut ops = core.ops.borrow_mut();
-            let queue = ops.payload::<Q>(id);
-            if let Some(item) = queue.pop() {
-                return Poll::Ready(Ok(Some(item)));
-            }
-            let end = queue.end();
-            if ops.completed(id).is_none() {
-                return Poll::Pending;
-            }
-            end
-        };
-        match end.unwrap_or(End::Again) {
+        let mut ops = core.ops.borrow_mut();
+        if let Some(item) = ops.payload::<Q>(id).pop() {
+            return Taken::Ready(Ok(Some(item)));
+        }
+        if ops.completed(id).is_none() {
+            return Taken::Nothing(Some(id));
+        }
+        let end = ops.payload::<Q>(id).end();
+        drop(ops);
+        self.take_end(core, id, end.unwrap_or(End::Again), cx)
+    }
+
+    /// Sees what follows from the end of the op.
+    #[cold]
+    fn take_end(&self, core: &Core, id: OpId, end: End, cx: &Context<'_>) -> Taken<Q::Item> {
+        match end {
             End::Starved if core.buffers.provided() == 0 && !self.fd.is_closed() => {
                 core.buffers.wake_when_provided(cx.waker());
-                Poll::Pending
+                Taken::Nothing(Some(id))
             }
             // The kernel serves those who ask for buffers in the order in which they ask, which is that in
             // which they were told how it went the last time. While there are too few, whoever got one asks
             // after those who did not: else the same would get all, again and again.
             End::Starved | End::Again if core.ops.borrow_mut().payload::<Q>(id).gives_way() => {
                 core.wake_after_others(cx.waker());
-                Poll::Pending
+                Taken::Nothing(Some(id))
             }
             End::Starved | End::Again => {
                 drop(self.disarm(core));
-                Poll::Pending
+                Taken::Nothing(None)
             }
             End::Finished => {
                 drop(self.disarm(core));
                 self.finished.set(true);
-                Poll::Ready(Ok(None))
+                Taken::Ready(Ok(None))
             }
             End::Failed(errno) => {
                 drop(self.disarm(core));
-                Poll::Ready(Err(io::Error::from_raw_os_error(errno)))
+                Taken::Ready(Err(io::Error::from_raw_os_error(errno)))
             }
         }
     }
 
-    /// Starts the op, unless it is in the kernel or waits for buffers.
-    fn arm(&self, core: &Core) -> Result<(), Closed> {
-        if self.op(core).is_none() {
-            if self.fd.is_closed() {
-                return Err(Closed);
-            }
-            let id = core.start(Q::new(core), Some(self.fd.clone()), Notify::Nobody);
-            let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
-            debug_assert!(old.is_none(), "looked at just above");
+    /// Starts the op, which is not there.
+    fn arm(&self, core: &Core) -> Result<OpId, Closed> {
+        if self.fd.is_closed() {
+            return Err(Closed);
         }
-        Ok(())
+        let id = core.start(Q::new(core), Some(self.fd.clone()), Notify::Nobody);
+        let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
+        debug_assert!(old.is_none(), "looked at by the caller");
+        Ok(id)
     }
 
     /// Frees the slot of an op that has ended; returns its queue.
@@ -263,17 +270,24 @@ impl<Q: Queue> Multishot<Q> {
         Some(collected.operation)
     }
 
-    fn begin_wait(&self, core: &Core, wait: &mut NextWait, cx: &mut Context<'_>) {
+    fn begin_wait(&self, core: &Core, op: OpId, wait: &mut NextWait, cx: &mut Context<'_>) {
         if !wait.registered {
             wait.registered = true;
             self.waiting.set(true);
             wait.park.register_memory(core, cx.waker(), Purpose::Item);
         }
-        if let (Some(id), Some(token)) = (self.op(core), wait.park.token()) {
-            let old = core.ops.borrow_mut().notify(id, Notify::Token(token));
+        if let Some(token) = wait.park.token() {
+            let old = core.ops.borrow_mut().notify(op, Notify::Token(token));
             drop(old);
         }
     }
+}
+
+/// What was found where items come.
+enum Taken<T> {
+    Ready(io::Result<Option<T>>),
+    /// Nothing yet; the op, if it is there.
+    Nothing(Option<OpId>),
 }
 
 /// Two tasks cannot wait for the same bytes.

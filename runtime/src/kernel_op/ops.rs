@@ -28,9 +28,14 @@ use crate::driver::{Completion, sys};
 const MAX_BYTES: usize = 0x7fff_f000;
 
 fn region<B: IoBuf>(buf: &B) -> Region {
+    region_behind(buf, 0)
+}
+
+/// What lies behind the first `from` bytes.
+fn region_behind<B: IoBuf>(buf: &B, from: usize) -> Region {
     Region {
-        address: buf.as_ptr() as usize,
-        length: buf.len().min(MAX_BYTES) as u32,
+        address: buf.as_ptr() as usize + from,
+        length: (buf.len() - from).min(MAX_BYTES) as u32,
     }
 }
 
@@ -108,6 +113,8 @@ impl<B: IoBufMut> Operation for Receive<B> {
 #[derive(Debug)]
 pub(crate) struct Send<B> {
     pub(crate) buf: B,
+    /// How many bytes of it are left out.
+    pub(crate) from: usize,
     pub(crate) all: bool,
     /// Ours until the kernel is done: sends of one socket do not mix.
     pub(crate) turn: SendTurn,
@@ -120,7 +127,7 @@ impl<B: IoBuf> Operation for Send<B> {
     fn request(&mut self, fd: RawFd) -> Request {
         Request::Send {
             fd,
-            from: region(&self.buf),
+            from: region_behind(&self.buf, self.from),
             all: self.all,
         }
     }
@@ -622,15 +629,12 @@ impl Queue for Received {
         }
     }
 
+    #[inline]
     fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.first.take()?;
         self.bytes -= chunk.len().max(LEAST);
-        if let Some(rest) = &mut self.rest {
-            self.first = rest.0.pop_front();
-            if self.first.is_none() {
-                // An idle stream keeps no memory.
-                self.rest = None;
-            }
+        if self.rest.is_some() {
+            self.move_up();
         }
         Some(chunk)
     }
@@ -641,6 +645,17 @@ impl Queue for Received {
 
     fn gives_way(&mut self) -> bool {
         self.pool.is_scarce() && std::mem::take(&mut self.is_fed)
+    }
+}
+
+impl Received {
+    #[cold]
+    fn move_up(&mut self) {
+        self.first = self.rest.as_mut().and_then(|rest| rest.0.pop_front());
+        if self.first.is_none() {
+            // An idle stream keeps no memory.
+            self.rest = None;
+        }
     }
 }
 

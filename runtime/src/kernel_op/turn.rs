@@ -34,9 +34,7 @@ impl SendLine {
     }
 
     /// Waits for the turn. An op like any other: in a cancelled scope it fails.
-    pub(crate) fn take(
-        self: &Rc<Self>,
-    ) -> impl Future<Output = Result<SendTurn, Cancelled>> + use<> {
+    pub(crate) fn take(self: &Rc<Self>) -> Take {
         Take {
             line: Rc::clone(self),
             place: Place::default(),
@@ -45,6 +43,7 @@ impl SendLine {
 }
 
 impl Drop for SendTurn {
+    #[inline]
     fn drop(&mut self) {
         if !self.0.waiting.wake_first() {
             self.0.busy.set(false);
@@ -52,7 +51,8 @@ impl Drop for SendTurn {
     }
 }
 
-struct Take {
+/// A wait for the turn.
+pub(crate) struct Take {
     line: Rc<SendLine>,
     place: Place,
 }

@@ -255,8 +255,12 @@ impl Park {
         if let Some((id, home)) = self.registered.take()
             && core.identity() == home
         {
-            let remains = core.tree.borrow_mut().unpark(id);
-            drop(remains);
+            let mut tree = core.tree.borrow_mut();
+            if !tree.unpark_kernel(id) {
+                let remains = tree.unpark(id);
+                drop(tree);
+                drop(remains);
+            }
         }
     }
 

@@ -334,7 +334,12 @@ impl WaitList {
     }
 
     /// Wakes the first in line who has not been aborted; false if there is none.
+    #[inline]
     pub(crate) fn wake_first(&self) -> bool {
+        !self.0.borrow().is_empty() && self.wake_one()
+    }
+
+    fn wake_one(&self) -> bool {
         let chosen = self.0.borrow_mut().choose().map(|((), waker)| waker);
         let found = chosen.is_some();
         wake_each(chosen);

@@ -137,18 +137,29 @@ pub(crate) use simulation::{lend, simulate, with_lent, world};
 /// # Panics
 ///
 /// Off a core.
+#[inline]
 #[track_caller]
 pub(crate) fn with<R>(f: impl FnOnce(&Core) -> R) -> R {
-    match try_with(f) {
-        Some(result) => result,
-        None => panic!(
-            "this needs a quoit core, and this thread is not running one: call it from a task \
-             (inside Runtime::run, block_on or spawn)"
-        ),
+    // Not by way of `try_with`: what `f` returns would be moved once more, in an `Option`.
+    let core = CURRENT.get();
+    if core.is_null() {
+        off_core();
     }
+    // SAFETY: the pointer was made from the reference that `enter` holds for as long as it is set; see `try_with`.
+    f(unsafe { &*core })
+}
+
+#[cold]
+#[track_caller]
+fn off_core() -> ! {
+    panic!(
+        "this needs a quoit core, and this thread is not running one: call it from a task \
+         (inside Runtime::run, block_on or spawn)"
+    )
 }
 
 /// Runs `f` with the core whose turn it is, if there is one.
+#[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
     let core = CURRENT.get();
     if core.is_null() {

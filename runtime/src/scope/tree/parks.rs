@@ -268,7 +268,7 @@ impl Tree {
         self.unlink_park(park);
         let nothing = ParkState::Waiting(Wait::Kernel(0));
         let state = std::mem::replace(&mut self.parks.linked_mut(park).state, nothing);
-        self.parks.clear(park);
+        self.parks.clear_plain(park);
         match state {
             ParkState::Waiting(Wait::Memory { waker, .. }) => Some(waker),
             _ => unreachable!("looked at by the caller"),
@@ -300,14 +300,25 @@ impl Tree {
         self.nodes.get(node).map(|_| NodeId(node))
     }
 
+    /// Forgets the wait of a kernel op that nobody was told to end; false if it is no such.
+    #[inline]
+    pub(crate) fn unpark_kernel(&mut self, id: ParkId) -> bool {
+        let park = self.parks.get(id.0);
+        let is_plain =
+            park.is_some_and(|park| matches!(park.state, ParkState::Waiting(Wait::Kernel(_))));
+        if is_plain {
+            self.unlink_park(id.0.link());
+            self.parks.clear_plain(id.0.link());
+        }
+        is_plain
+    }
+
     /// Forgets a park, whose op has ended or was dropped.
     pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Remains> {
+        if self.unpark_kernel(id) {
+            return None;
+        }
         match self.parks.get(id.0)?.state {
-            ParkState::Waiting(Wait::Kernel(_)) => {
-                self.unlink_park(id.0.link());
-                self.parks.clear(id.0.link());
-                return None;
-            }
             ParkState::Waiting(_) => self.unlink_park(id.0.link()),
             ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
         }
