@@ -289,19 +289,20 @@ impl Core {
     /// As [`Core::spawn_under`], of a future that is in its place already.
     pub(crate) fn spawn_boxed(&self, parent: NodeId, object: TaskBox) -> (TaskId, NodeId) {
         self.counters().spawned.add(1);
-        self.add_task(parent, |tasks, node| tasks.insert(object, node))
+        self.add_task(parent, |tasks, slot, node| tasks.insert(slot, object, node))
     }
 
     /// Opens a node for a task, and lets `insert` put that into the table.
     fn add_task(
         &self,
         parent: NodeId,
-        insert: impl FnOnce(&mut TaskTable, NodeId) -> TaskId,
+        insert: impl FnOnce(&mut TaskTable, u32, NodeId) -> TaskId,
     ) -> (TaskId, NodeId) {
         let mut tasks = self.tasks.borrow_mut();
-        let kind = Kind::Task(tasks.next_slot());
-        let node = self.tree.borrow_mut().open(parent, kind, Shield::None);
-        (insert(&mut tasks, node), node)
+        let slot = tasks.reserve();
+        let mut tree = self.tree.borrow_mut();
+        let node = tree.open(parent, Kind::Task(slot), Shield::None);
+        (insert(&mut tasks, slot, node), node)
     }
 
     /// Starts a task under a scope of this core, and polls it at once.
@@ -534,7 +535,19 @@ impl Core {
     }
 
     /// Ends a scope, group or task of the tree.
+    #[inline]
     pub(crate) fn close_node(&self, node: NodeId) {
+        let is_closed = self.tree.borrow_mut().close_plain(node);
+        if !is_closed || !self.patience.borrow().is_empty() {
+            self.close_noticed(node, is_closed);
+        }
+    }
+
+    /// Ends what others have to be told of.
+    fn close_noticed(&self, node: NodeId, is_closed: bool) {
+        if is_closed {
+            return self.forget_node(node, false);
+        }
         let mut tree = self.tree.borrow_mut();
         let announced = tree.close(node);
         let abandoned = tree.next_abandoned();

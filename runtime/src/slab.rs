@@ -24,16 +24,6 @@ pub(crate) struct LowestFree {
 }
 
 impl LowestFree {
-    /// Returns the index that would be handed out.
-    #[inline]
-    pub(crate) fn first(&mut self) -> Option<u32> {
-        match self.words.get(self.low) {
-            Some(&word) if word != 0 => {}
-            _ => self.low = self.next_word_with_room()?,
-        }
-        Some(self.low as u32 * 64 + self.words[self.low].trailing_zeros())
-    }
-
     /// Hands out the lowest index below the current end that is free.
     #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<u32> {
@@ -57,17 +47,8 @@ impl LowestFree {
     /// Gives `index` back.
     #[inline(always)]
     pub(crate) fn give_back(&mut self, index: u32) {
-        self.add(index);
-        self.handed_out -= 1;
-    }
-
-    /// Makes `index` known as free, for a store that has grown by it.
-    #[inline(always)]
-    pub(crate) fn add(&mut self, index: u32) {
         let word = index as usize / 64;
-        let Some(bits) = self.words.get_mut(word) else {
-            return self.add_beyond(index);
-        };
+        let bits = &mut self.words[word];
         debug_assert!(*bits & (1 << (index % 64)) == 0, "given back twice");
         let was_full = *bits == 0;
         *bits |= 1 << (index % 64);
@@ -75,19 +56,16 @@ impl LowestFree {
             self.summary[word / 64] |= 1 << (word % 64);
             self.low = self.low.min(word);
         }
+        self.handed_out -= 1;
     }
 
+    /// Makes the next 64 indexes known, all of them free, for a store that grows by so many at a time.
     #[cold]
-    fn add_beyond(&mut self, index: u32) {
-        let word = index as usize / 64;
-        self.words.resize(word + 1, 0);
+    pub(crate) fn add_word(&mut self) {
+        let word = self.words.len();
+        self.words.push(u64::MAX);
         self.summary.resize(word / 64 + 1, 0);
-        self.add(index);
-    }
-
-    /// Counts an index that the store handed out itself, by growing.
-    pub(crate) fn grown_by_one(&mut self) {
-        self.handed_out += 1;
+        self.summary[word / 64] |= 1 << (word % 64);
     }
 
     /// Returns how many indexes are handed out.
@@ -212,16 +190,19 @@ impl<T> Slab<T> {
         (key, entry.value.insert(value))
     }
 
-    /// Makes room for one more, and hands that out.
+    /// Makes room for more, and hands out the first of that.
     #[cold]
     fn grow(&mut self) -> u32 {
-        let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 entries fit memory");
-        self.entries.push(Entry {
-            generation: self.first_generation,
+        let length = self.entries.len() + 64;
+        u32::try_from(length).expect("fewer than 2^32 entries fit memory");
+        let generation = self.first_generation;
+        let vacant = || Entry {
+            generation,
             value: None,
-        });
-        self.free.grown_by_one();
-        index
+        };
+        self.entries.resize_with(length, vacant);
+        self.free.add_word();
+        self.free.take().expect("room was just made")
     }
 
     /// Takes the entry out, if it still lives.
@@ -356,11 +337,14 @@ mod tests {
                 .wrapping_add(1);
             if random >> 63 == 0 {
                 let index = free.take().unwrap_or_else(|| {
-                    free.grown_by_one();
-                    end += 1;
-                    end - 1
+                    free.add_word();
+                    end += 64;
+                    free.take().expect("there is room")
                 });
-                assert!(out.insert(index), "{index} was handed out already");
+                assert!(
+                    index < end && out.insert(index),
+                    "{index} was handed out already"
+                );
             } else if let Some(&index) = out.iter().nth((random >> 33) as usize % out.len().max(1))
             {
                 out.remove(&index);

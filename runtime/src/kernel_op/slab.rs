@@ -205,6 +205,8 @@ const EMPTY: Ends = Ends {
     first: NOBODY,
     last: NOBODY,
 };
+
+/// As many as [`LowestFree::add_word`] makes known.
 const CHUNK: usize = 64;
 
 /// All op slots of one core.
@@ -666,9 +668,7 @@ impl OpSlab {
         );
         self.chunks
             .push(Box::new(std::array::from_fn(|_| Slot::vacant())));
-        for index in first..first + CHUNK as u32 {
-            self.free.add(index);
-        }
+        self.free.add_word();
         self.free.take().expect("room was just made")
     }
 

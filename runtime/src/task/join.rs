@@ -288,10 +288,10 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
             } else if let Err(cancelled) = std::task::ready!(park::entry(core, cx.waker())) {
                 return Poll::Ready(Err(cancelled.into()));
             }
-            if core.tasks.borrow().has_ended(self.task) {
-                self.park.end();
+            let ended = core.tasks.borrow_mut().take_ended(self.task);
+            if let Poll::Ready(object) = ended {
+                self.park.end_here(core);
                 self.taken = true;
-                let object = core.tasks.borrow_mut().take_ended(self.task);
                 return Poll::Ready(match object {
                     Some(object) => self.output(object),
                     None => Err(JoinError::Dropped),

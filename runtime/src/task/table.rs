@@ -14,6 +14,8 @@
 //! - A slot's generation goes on when its task is gone, here and in the cell that other threads
 //!   see, and it goes on across the lives of a core.
 
+use std::task::Poll;
+
 use super::memory::TaskBox;
 use super::probe::{Probe, Probing};
 use super::queue::{Entry, RunQueue};
@@ -135,24 +137,24 @@ impl TaskTable {
         }
     }
 
-    /// Adds a task, ready to run.
+    /// Puts a task into the slot that was reserved for it, ready to run.
     #[inline]
-    pub(crate) fn insert(&mut self, object: TaskBox, node: NodeId) -> TaskId {
-        let id = self.occupy(Some(object), node, State::Idle);
+    pub(crate) fn insert(&mut self, slot: u32, object: TaskBox, node: NodeId) -> TaskId {
+        let id = self.occupy(slot, Some(object), node, State::Idle);
         self.live += 1;
         id
     }
 
-    /// Adds a task that is polled by its maker, who puts it back or ends it.
-    pub(crate) fn insert_running(&mut self, node: NodeId) -> TaskId {
-        let id = self.occupy(None, node, State::Running);
+    /// As [`TaskTable::insert`], of a task that is polled by its maker, who puts it back or ends it.
+    pub(crate) fn insert_running(&mut self, slot: u32, node: NodeId) -> TaskId {
+        let id = self.occupy(slot, None, node, State::Running);
         self.live += 1;
         id
     }
 
-    /// Adds the task of `block_on`, ready to run.
-    pub(crate) fn insert_main(&mut self, node: NodeId) -> TaskId {
-        self.occupy(None, node, State::Main)
+    /// As [`TaskTable::insert`], of the task of `block_on`.
+    pub(crate) fn insert_main(&mut self, slot: u32, node: NodeId) -> TaskId {
+        self.occupy(slot, None, node, State::Main)
     }
 
     /// Removes the task of `block_on`.
@@ -370,19 +372,22 @@ impl TaskTable {
         self.find(id).is_none_or(|slot| slot.state == State::Ended)
     }
 
-    /// Takes a task that has ended, for its output. Its handle asks, once. `None` if the end of the
-    /// core has dropped it.
+    /// Takes a task that has ended, for its output; pending if it has not. Its handle asks, which keeps its slot, until
+    /// it has been given that. `None` if the end of the core has dropped it.
     #[inline]
-    pub(crate) fn take_ended(&mut self, id: TaskId) -> Option<TaskBox> {
+    pub(crate) fn take_ended(&mut self, id: TaskId) -> Poll<Option<TaskBox>> {
         let slot = &mut self.slots[id.slot() as usize];
         assert!(
-            slot.generation == id.generation() && slot.state == State::Ended,
+            slot.generation == id.generation(),
             "a handle keeps its slot"
         );
+        if slot.state != State::Ended {
+            return Poll::Pending;
+        }
         slot.wanted = false;
         let object = slot.object.take();
         self.free_if_done(id.slot());
-        object
+        Poll::Ready(object)
     }
 
     /// Notes whom to tell of the end.
@@ -423,24 +428,23 @@ impl TaskTable {
         })
     }
 
-    /// Returns the slot that the next task will have.
-    #[inline]
-    pub(crate) fn next_slot(&mut self) -> u32 {
-        match self.free.first() {
+    /// Takes a slot for a task, which is put there next.
+    #[inline(always)]
+    pub(crate) fn reserve(&mut self) -> u32 {
+        match self.free.take() {
             Some(index) => index,
             None => self.grow(),
         }
     }
 
     #[inline(always)]
-    fn occupy(&mut self, object: Option<TaskBox>, node: NodeId, state: State) -> TaskId {
-        let index = match self.free.take() {
-            Some(index) => index,
-            None => {
-                self.grow();
-                self.free.take().expect("it has grown")
-            }
-        };
+    fn occupy(
+        &mut self,
+        index: u32,
+        object: Option<TaskBox>,
+        node: NodeId,
+        state: State,
+    ) -> TaskId {
         let queued = match state {
             State::Running => Queued::No,
             _ => Queued::Ready,
@@ -461,24 +465,26 @@ impl TaskTable {
         id
     }
 
-    /// Makes one more slot, which is free.
+    /// Makes more slots, and takes the first of them.
     #[cold]
     fn grow(&mut self) -> u32 {
-        let index = self.slots.len() as u32;
-        assert!(index < MAX_TASKS, "a core has fewer than 2^24 tasks");
-        let cell = self.shared.wakes.ensure(index);
-        self.slots.push(Slot {
-            object: None,
-            node: NodeId::from_parts(0, 0),
-            generation: cell.generation(),
-            state: State::Vacant,
-            queued: Queued::No,
-            wanted: false,
-            joiner: None,
-            cell,
-        });
-        self.free.add(index);
-        index
+        let first = self.slots.len() as u32;
+        assert!(first < MAX_TASKS, "a core has fewer than 2^24 tasks");
+        for index in first..first + 64 {
+            let cell = self.shared.wakes.ensure(index);
+            self.slots.push(Slot {
+                object: None,
+                node: NodeId::from_parts(0, 0),
+                generation: cell.generation(),
+                state: State::Vacant,
+                queued: Queued::No,
+                wanted: false,
+                joiner: None,
+                cell,
+            });
+        }
+        self.free.add_word();
+        self.free.take().expect("room was just made")
     }
 
     fn find(&self, id: TaskId) -> Option<&Slot> {
@@ -515,7 +521,8 @@ mod tests {
     fn insert_until_chosen(table: &mut TaskTable, node: NodeId) -> TaskId {
         loop {
             let chosen = table.probing.chosen();
-            let id = table.insert(object(), node);
+            let slot = table.reserve();
+            let id = table.insert(slot, object(), node);
             if table.probing.chosen() > chosen {
                 return id;
             }

@@ -30,6 +30,27 @@ impl Tree {
         announced
     }
 
+    /// As [`Tree::close`], of a node of which nothing is left, and that nobody else knows of or waits for; false if it
+    /// is no such.
+    #[inline(always)]
+    pub(crate) fn close_plain(&mut self, node: NodeId) -> bool {
+        let Some(found) = self.nodes.get(node.0) else {
+            return false;
+        };
+        let (link, parent) = (node.0.link(), found.parent);
+        let is_plain =
+            !found.ghost && !found.announced && !found.has_anything() && found.is_quiet();
+        let Some(parent) = parent.filter(|_| is_plain) else {
+            return false;
+        };
+        let above = self.node(parent);
+        if above.ending || above.ghost {
+            return false;
+        }
+        self.take_out(link, parent);
+        true
+    }
+
     /// As [`Tree::close`], of a node that has nothing to tell anybody of; false if it has. The timer of its deadline
     /// comes back, if it has one.
     #[inline]

@@ -130,16 +130,22 @@ enum ParkState {
 /// What a park that was forgotten leaves: wakers and other sides, which are foreign code. It is dropped outside the
 /// borrow.
 #[derive(Debug)]
-pub(crate) struct Remains(ParkState);
+pub(crate) struct Remains {
+    waker: Option<Waker>,
+    _relay: Option<Rc<dyn Relay>>,
+}
 
 impl Remains {
-    fn into_waker(self) -> Option<Waker> {
-        match self.0 {
-            ParkState::Waiting(
-                Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Relayed { waker, .. },
-            )
-            | ParkState::Asked(waker, _) => Some(waker),
-            ParkState::Waiting(Wait::Kernel(_)) | ParkState::Aborted(..) => None,
+    fn of(state: ParkState) -> Self {
+        let (waker, relay) = match state {
+            ParkState::Waiting(Wait::Memory { waker, .. } | Wait::Deaf { waker, .. })
+            | ParkState::Asked(waker, _) => (Some(waker), None),
+            ParkState::Waiting(Wait::Relayed { waker, relay, .. }) => (Some(waker), Some(relay)),
+            ParkState::Waiting(Wait::Kernel(_)) | ParkState::Aborted(..) => (None, None),
+        };
+        Self {
+            waker,
+            _relay: relay,
         }
     }
 }
@@ -259,7 +265,7 @@ impl Tree {
             ParkState::Aborted(..) | ParkState::Waiting(Wait::Kernel(_)) => None,
             ParkState::Waiting(Wait::Memory { .. }) => self.complete_in_memory(id.0.link()),
             // Its owner, who waits, has the other side as well: that is not dropped here.
-            ParkState::Asked(..) | ParkState::Waiting(_) => self.unpark(id)?.into_waker(),
+            ParkState::Asked(..) | ParkState::Waiting(_) => self.unpark(id)?.waker,
         }
     }
 
@@ -319,11 +325,17 @@ impl Tree {
             return None;
         }
         match self.parks.get(id.0)?.state {
+            ParkState::Waiting(Wait::Memory { .. }) => {
+                return Some(Remains {
+                    waker: self.complete_in_memory(id.0.link()),
+                    _relay: None,
+                });
+            }
             ParkState::Waiting(_) => self.unlink_park(id.0.link()),
             ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
         }
         let park = self.parks.remove(id.0)?;
-        Some(Remains(park.state))
+        Some(Remains::of(park.state))
     }
 
     /// Returns whether a park is there.
