@@ -748,6 +748,7 @@ impl Core {
     }
 
     /// Takes cancels that came by handle, so that an op's entry check sees them.
+    #[inline]
     pub(crate) fn see_remote_cancels(&self) {
         if self.shared.cancels.has_mail() {
             self.take_remote_cancels();

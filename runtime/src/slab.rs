@@ -249,6 +249,19 @@ impl<T> Slab<T> {
         }
     }
 
+    /// As [`Slab::get`], for a look that every op begins with.
+    #[inline(always)]
+    pub(crate) fn glance(&self, key: Key) -> Option<&T> {
+        // The lower half is a link, so it is not zero: that is not asked here.
+        let place = (key.0.get() as u32).wrapping_sub(1);
+        let entry = self.entries.get(place as usize)?;
+        if entry.generation == key.generation() {
+            entry.value.as_ref()
+        } else {
+            None
+        }
+    }
+
     /// Returns the entry, if it still lives.
     #[inline(always)]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {

@@ -341,17 +341,18 @@ impl Drop for Scope {
 /// # Panics
 ///
 /// Off a core.
+#[inline]
 pub fn check() -> Result<(), Cancelled> {
     current::with(|core| {
         core.see_remote_cancels();
-        let active = core.active.get();
-        let tree = core.tree.borrow();
-        if tree.is_cancelled(active) {
-            Err(tree.cause(active))
-        } else {
-            Ok(())
-        }
+        let is_cancelled = core.tree.borrow().is_cancelled(core.active.get());
+        if is_cancelled { refused(core) } else { Ok(()) }
     })
+}
+
+#[cold]
+fn refused(core: &Core) -> Result<(), Cancelled> {
+    Err(core.tree.borrow().cause(core.active.get()))
 }
 
 /// Returns whether ops are refused here: whether a scope around is cancelled, as far as shields let

@@ -235,7 +235,7 @@ impl Tree {
     /// Returns whether ops under the node are refused.
     #[inline]
     pub(crate) fn is_cancelled(&self, node: NodeId) -> bool {
-        self.nodes.get(node.0).is_none_or(|node| node.refused)
+        self.nodes.glance(node.0).is_none_or(|node| node.refused)
     }
 
     /// Returns what an op refused under this node reports: the cause of the outermost cancelled
