@@ -537,17 +537,23 @@ impl Core {
     /// Ends a scope, group or task of the tree.
     #[inline]
     pub(crate) fn close_node(&self, node: NodeId) {
-        let is_closed = self.tree.borrow_mut().close_plain(node);
-        if !is_closed || !self.patience.borrow().is_empty() {
-            self.close_noticed(node, is_closed);
+        let closed = self.tree.borrow_mut().close_plain(node);
+        match closed {
+            Some(has_told) if self.patience.borrow().is_empty() => {
+                if has_told {
+                    self.carry_out();
+                }
+            }
+            Some(_) => {
+                self.forget_node(node, false);
+                self.carry_out();
+            }
+            None => self.close_noticed(node),
         }
     }
 
     /// Ends what others have to be told of.
-    fn close_noticed(&self, node: NodeId, is_closed: bool) {
-        if is_closed {
-            return self.forget_node(node, false);
-        }
+    fn close_noticed(&self, node: NodeId) {
         let mut tree = self.tree.borrow_mut();
         let announced = tree.close(node);
         let abandoned = tree.next_abandoned();

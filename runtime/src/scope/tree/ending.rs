@@ -30,25 +30,15 @@ impl Tree {
         announced
     }
 
-    /// As [`Tree::close`], of a node of which nothing is left, and that nobody else knows of or waits for; false if it
-    /// is no such.
+    /// As [`Tree::close`], of a node of which nothing is left and that nobody else knows of; `None` if it is no such.
+    /// Returns whether its parent waited for it alone, and somebody is to be told.
     #[inline(always)]
-    pub(crate) fn close_plain(&mut self, node: NodeId) -> bool {
-        let Some(found) = self.nodes.get(node.0) else {
-            return false;
-        };
-        let (link, parent) = (node.0.link(), found.parent);
+    pub(crate) fn close_plain(&mut self, node: NodeId) -> Option<bool> {
+        let found = self.nodes.get(node.0)?;
         let is_plain =
             !found.ghost && !found.announced && !found.has_anything() && found.is_quiet();
-        let Some(parent) = parent.filter(|_| is_plain) else {
-            return false;
-        };
-        let above = self.node(parent);
-        if above.ending || above.ghost {
-            return false;
-        }
-        self.take_out(link, parent);
-        true
+        let parent = found.parent.filter(|_| is_plain)?;
+        Some(self.take_out(node.0.link(), parent))
     }
 
     /// As [`Tree::close`], of a node that has nothing to tell anybody of; false if it has. The timer of its deadline
@@ -77,9 +67,10 @@ impl Tree {
         (true, timer)
     }
 
-    /// Takes out a node with nothing left below; what the kernel still has of it stays as a ghost.
+    /// Takes out a node with nothing left below; what the kernel still has of it stays as a ghost. Returns whether it
+    /// was the last that the parent's end waits for.
     #[inline(always)]
-    fn take_out(&mut self, link: Link, parent: Link) {
+    fn take_out(&mut self, link: Link, parent: Link) -> bool {
         let found = self.node(link);
         debug_assert_eq!(found.tasks, 0, "tasks move outward before");
         let (is_task, is_body, is_quiet) = (found.is_task(), found.is_body(), found.is_quiet());
@@ -90,17 +81,18 @@ impl Tree {
         if !is_quiet {
             above.ghost_children += 1;
             self.node_mut(link).ghost = true;
-            return;
+            return false;
         }
-        let is_awaited = is_task && (above.ending || above.ghost);
+        let is_last = is_task && (above.ending || above.ghost) && above.is_quiet();
         if previous.is_none() {
             above.first_child = next;
         }
         self.join_siblings(previous, next);
         self.nodes.clear(link);
-        if is_awaited {
+        if is_last {
             self.tell_quiet(parent);
         }
+        is_last
     }
 
     /// Takes from a node that ends what few nodes still have then.
