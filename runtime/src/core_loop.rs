@@ -328,17 +328,8 @@ impl Core {
             self.begin_to_stop(grace);
         }
         self.see_remote_cancels();
-        if self.shared.wakes.has_mail() {
-            let mut scratch = self.scratch.take();
-            scratch.clear();
-            self.shared.wakes.take(&mut scratch);
-            self.counters().remote_wakes.add(scratch.len() as u64);
-            let mut tasks = self.tasks.borrow_mut();
-            for &slot in &scratch {
-                tasks.wake_slot(slot);
-            }
-            drop(tasks);
-            self.scratch.replace(scratch);
+        if self.shared.has_wakes() {
+            self.take_wakes();
         }
         let mut taken = 0;
         while taken < CLOSURES_PER_TURN
@@ -352,6 +343,20 @@ impl Core {
         if taken > 0 {
             self.closures.wake_waiting();
         }
+    }
+
+    /// Makes ready whom others have woken.
+    fn take_wakes(&self) {
+        let mut scratch = self.scratch.take();
+        scratch.clear();
+        self.shared.take_wakes(&mut scratch);
+        self.counters().remote_wakes.add(scratch.len() as u64);
+        let mut tasks = self.tasks.borrow_mut();
+        for &slot in &scratch {
+            tasks.wake_slot(slot);
+        }
+        drop(tasks);
+        self.scratch.replace(scratch);
     }
 
     // --- timers ---
@@ -382,6 +387,13 @@ impl Core {
             let first = self.first_of_ready();
             let next = self.tasks.borrow_mut().next_ready(first);
             let Some(next) = next else {
+                // Whom others have woken meanwhile runs in this turn.
+                if self.shared.has_wakes() {
+                    self.take_wakes();
+                    if self.tasks.borrow().has_ready() {
+                        continue;
+                    }
+                }
                 if self.nobody_else_waits() {
                     self.wake_yielded();
                     continue;

@@ -181,11 +181,6 @@ impl WakeCells {
         }
     }
 
-    /// Forgets what is queued: a new life begins. Owner only.
-    pub(crate) fn begin_life(&self) {
-        self.take(&mut Vec::new());
-    }
-
     /// Makes room for a task slot, and returns its cell. Owner only.
     pub(crate) fn ensure(&self, index: u32) -> &WakeCell {
         self.cells.ensure(index, || WakeCell {
@@ -194,13 +189,19 @@ impl WakeCells {
         })
     }
 
-    /// Marks a task as woken. True if the owner has to be told that there is mail.
-    pub(crate) fn wake(&self, index: u32, generation: u32) -> bool {
-        let Some(cell) = self.cells.get(index) else {
-            return false;
-        };
+    /// Returns whether a task has not ended, as far as this thread can tell.
+    pub(crate) fn knows(&self, index: u32, generation: u32) -> bool {
         // Relaxed: a waker reached this thread after its task began, by whatever brought it here.
-        cell.generation.load(Ordering::Relaxed) == generation && self.queue.put(index, &cell.link)
+        self.cells
+            .get(index)
+            .is_some_and(|cell| cell.generation.load(Ordering::Relaxed) == generation)
+    }
+
+    /// Marks a task as woken. True if the owner has to be told that there is mail.
+    pub(crate) fn wake(&self, index: u32) -> bool {
+        self.cells
+            .get(index)
+            .is_some_and(|cell| self.queue.put(index, &cell.link))
     }
 
     pub(crate) fn has_mail(&self) -> bool {
@@ -611,28 +612,26 @@ mod tests {
     fn a_task_woken_often_is_queued_once() {
         let cells = WakeCells::new();
         let generation = cells.ensure(70).generation();
-        assert!(cells.wake(70, generation));
-        assert!(!cells.wake(70, generation));
+        assert!(cells.knows(70, generation));
         assert!(
-            !cells.wake(70, generation + 1),
+            !cells.knows(70, generation + 1) && !cells.knows(71, generation + 1),
             "another generation is a stranger"
         );
+        assert!(cells.wake(70));
+        assert!(!cells.wake(70));
         let mut woken = Vec::new();
         cells.take(&mut woken);
         assert_eq!(woken, [70]);
         assert!(!cells.has_mail());
-        assert!(
-            cells.wake(70, generation),
-            "taken out, it can be queued again"
-        );
+        assert!(cells.wake(70), "taken out, it can be queued again");
     }
 
     #[test]
     fn messages_of_one_sender_keep_their_order() {
         let cells = WakeCells::new();
         for index in [3, 1, 2, 64, 200] {
-            let generation = cells.ensure(index).generation();
-            cells.wake(index, generation);
+            cells.ensure(index);
+            cells.wake(index);
         }
         let mut woken = Vec::new();
         cells.take(&mut woken);

@@ -4,8 +4,9 @@
 //!
 //! - The door without a lock or a limit, for what must never be lost or wait: task wakes and scope
 //!   cancels. Its room exists beforehand: a cell per task and per scope ([`cells`]). A sender marks
-//!   the cell and links it into the owner's queue, once; that neither blocks nor allocates, so it
-//!   works in a signal handler.
+//!   the cell and links it into the owner's queue, once; the first few wakes that a core has not seen
+//!   need no cell, and go with the word by which it parks ([`park`]). That neither blocks nor
+//!   allocates, so it works in a signal handler.
 //! - The bounded door for closures ([`closures`]), which gives a closure back when it is full.
 //!
 //! A core looks at both every turn. A parked core is woken, a running one is not ([`park`]).
@@ -30,7 +31,7 @@ use crate::time::Instant;
 pub(crate) use cells::{Cancel, Sent, WakeCell};
 use cells::{CancelCells, Sender, WakeCells};
 use closures::ClosureQueue;
-use park::ParkWord;
+use park::{ParkWord, Wake};
 
 /// How many cores one process may have at a time, over all its runtimes.
 pub(crate) const MAX_CORES: usize = 1 << 12;
@@ -105,7 +106,7 @@ impl Place {
         taken[number] = true;
         let shared = core(number as u32).expect("made just above or before");
         shared.take_unwoken(|_| {});
-        shared.wakes.begin_life();
+        shared.take_wakes(&mut Vec::new());
         shared.cancels.begin_life();
         let life = shared.incarnation.load(Ordering::Relaxed).wrapping_add(1);
         shared.stop.store(u64::from(life) << 32, Ordering::Relaxed);
@@ -200,8 +201,25 @@ impl CoreShared {
 
     /// Wakes a task of this core, from any thread.
     pub(crate) fn wake_task(&self, index: u32, generation: u32) {
-        if self.wakes.wake(index, generation) {
-            self.rouse();
+        if !self.wakes.knows(index, generation) {
+            return;
+        }
+        match self.park.leave_wake(index) {
+            Wake::Left { must_wake: false } => {}
+            Wake::Left { must_wake: true } => self.wake_parked(),
+            Wake::NoRoom => {
+                if self.wakes.wake(index) {
+                    self.rouse();
+                }
+            }
+        }
+    }
+
+    /// Takes the slots of woken tasks, oldest first but for those that come meanwhile. Owner only.
+    pub(crate) fn take_wakes(&self, into: &mut Vec<u32>) {
+        into.extend(self.park.take_wakes());
+        if self.wakes.has_mail() {
+            self.wakes.take(into);
         }
     }
 
@@ -305,14 +323,20 @@ impl CoreShared {
     }
 
     /// Makes sure that the core looks at its inbox: wakes it if it is parked.
+    #[inline]
+    pub(crate) fn rouse(&self) {
+        if self.park.must_wake() {
+            self.wake_parked();
+        }
+    }
+
+    /// Wakes a core that was parked, by whoever took that away.
     ///
     /// Where the call fails that wakes it, the message lies where it was put, and the core counts as
     /// parked still: the next sender wakes it; and a sender that is a core tries again at its next
     /// turn, and before it parks itself.
-    pub(crate) fn rouse(&self) {
-        if !self.park.must_wake() {
-            return;
-        }
+    #[cold]
+    fn wake_parked(&self) {
         let now = Instant::now().as_nanos();
         self.woken_at.store(now, Ordering::Relaxed);
         for _ in 0..WAKE_ATTEMPTS {
@@ -362,7 +386,13 @@ impl CoreShared {
 
     /// Returns whether anything lies in the door without a limit.
     pub(crate) fn has_mail(&self) -> bool {
-        self.wakes.has_mail() || self.cancels.has_mail()
+        self.has_wakes() || self.cancels.has_mail()
+    }
+
+    /// Returns whether tasks were woken.
+    #[inline]
+    pub(crate) fn has_wakes(&self) -> bool {
+        self.park.has_wakes() || self.wakes.has_mail()
     }
 
     pub(crate) fn eventfd(&self) -> i32 {
