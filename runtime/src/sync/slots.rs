@@ -25,14 +25,27 @@ pub(crate) struct Index(NonZeroU32);
 impl Index {
     fn of(place: usize) -> Self {
         let above = u32::try_from(place + 1).ok().and_then(NonZeroU32::new);
-        Self(above.expect("fewer than 2^32 slots fit memory"))
+        Self(above.expect(FIT))
     }
 
     #[inline]
     fn place(self) -> usize {
         self.0.get() as usize - 1
     }
+
+    pub(crate) const FIRST: Self = Self(NonZeroU32::MIN);
+
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect(FIT))
+    }
+
+    #[inline]
+    pub(crate) fn previous(self) -> Option<Self> {
+        NonZeroU32::new(self.0.get() - 1).map(Self)
+    }
 }
+
+const FIT: &str = "fewer than 2^32 slots fit memory";
 
 impl<T> Slots<T> {
     pub(crate) const fn new() -> Self {

@@ -34,6 +34,7 @@ use super::errors::{TryRecvError, TrySendError};
 use super::gate::Gate;
 use super::line::{self, Chosen, Line};
 use super::lock::Lock;
+use super::near::NearQueue;
 use super::ring::Ring;
 use super::seat::Seat;
 use crate::sync::slots::Index;
@@ -51,27 +52,30 @@ struct Open<T> {
     receives: Gate,
 }
 
+/// What changes with each item that is handed to somebody who waits comes first: where that item is small and nobody
+/// else waits, it is one cache line with the lock, and the others change seldom.
+#[repr(C)]
 struct State<T> {
-    capacity: usize,
-    /// The oldest items.
-    front: VecDeque<T>,
-    /// How many of these are promised to receivers that have not been polled since.
-    promised: usize,
-    /// The newest items, for which the ring has no room.
-    back: VecDeque<T>,
-    senders: usize,
-    receivers: usize,
-    /// No more is taken in, though there are receivers.
-    shut: bool,
     /// The gates, whether each is open.
     sends_pass: bool,
     receives_pass: bool,
     /// A call has sent or received, and met nobody who waits.
     met_nobody: bool,
-    /// With what each wants to send; taken out when it went on.
-    sending: Line<Option<T>>,
+    /// No more is taken in, though there are receivers.
+    shut: bool,
+    /// How many items of the front are promised to receivers that have not been polled since.
+    promised: u32,
     /// With whether each was promised an item.
     receiving: Line<bool>,
+    /// The oldest items.
+    front: NearQueue<T>,
+    capacity: usize,
+    senders: usize,
+    receivers: usize,
+    /// The newest items, for which the ring has no room.
+    back: VecDeque<T>,
+    /// With what each wants to send; taken out when it went on.
+    sending: Line<Option<T>>,
 }
 
 /// What became of a send that may have to wait.
@@ -101,18 +105,18 @@ impl<T> Channel<T> {
                 receives: Gate::new(has_room),
             },
             state: Lock::new(State {
-                capacity,
-                front: VecDeque::new(),
-                promised: 0,
-                back: VecDeque::new(),
-                senders: 1,
-                receivers: 1,
-                shut: false,
                 sends_pass: has_room,
                 receives_pass: has_room,
                 met_nobody: false,
-                sending: Line::new(),
+                shut: false,
+                promised: 0,
                 receiving: Line::new(),
+                front: NearQueue::new(),
+                capacity,
+                senders: 1,
+                receivers: 1,
+                back: VecDeque::new(),
+                sending: Line::new(),
             }),
         }
     }
@@ -271,7 +275,7 @@ impl<T> Channel<T> {
     pub(super) fn abandon_recv(&self, number: Index) {
         let removed = self.change(|state, _| {
             let (promised, seat) = state.receiving.remove(number);
-            state.promised -= usize::from(promised);
+            state.promised -= u32::from(promised);
             seat
         });
         drop(removed);
@@ -378,12 +382,12 @@ impl<T> State<T> {
 
     /// How many items of the front nobody was promised.
     fn given_back(&self) -> usize {
-        self.front.len() - self.promised
+        self.front.len() - self.promised as usize
     }
 
     /// How many items nobody was promised.
     fn free(&self, open: &Open<T>) -> usize {
-        self.items(open) - self.promised
+        self.items(open) - self.promised as usize
     }
 
     fn items(&self, open: &Open<T>) -> usize {
@@ -467,7 +471,9 @@ impl<T> State<T> {
                     next = item.take();
                 }
                 // Behind what is promised, which is older: any item will do for a promise.
-                self.front.extend(next);
+                if let Some(next) = next {
+                    self.front.push_back(next);
+                }
             }
             if self.given_back() > 0 {
                 let item = self.front.pop_front();
@@ -484,7 +490,7 @@ impl<T> State<T> {
 
     /// Takes everything out.
     fn take_all(&mut self, open: &Open<T>) -> VecDeque<T> {
-        let mut all = std::mem::take(&mut self.front);
+        let mut all = self.front.take();
         all.extend(std::iter::from_fn(|| open.ring.pop()));
         all.append(&mut self.back);
         all
@@ -522,7 +528,9 @@ impl<T> State<T> {
         }
         if self.given_back() == 0 {
             let next = open.ring.pop().or_else(|| self.back.pop_front());
-            self.front.extend(next);
+            if let Some(next) = next {
+                self.front.push_back(next);
+            }
         }
         if self.given_back() > 0 {
             self.promise()
@@ -570,7 +578,7 @@ impl<T> State<T> {
             self.sends_pass = true;
             open.sends.open();
         }
-        if !self.receives_pass && self.front.is_empty() {
+        if !self.receives_pass && self.front.len() == 0 {
             self.receives_pass = true;
             open.receives.open();
         }

@@ -12,22 +12,25 @@
 use std::sync::Arc;
 
 use super::lock::Lock;
+use super::near::NearSlots;
 use super::seat::{Seat, Standing};
 use crate::core_state::Core;
-use crate::sync::slots::{Index, Slots};
+use crate::sync::slots::Index;
 use crate::task::current;
 
 /// The waits in their order, each with a `D` that the two sides pass to each other.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Line<D> {
-    entries: Slots<Entry<D>>,
     first: Option<Index>,
     last: Option<Index>,
+    entries: NearSlots<Entry<D>>,
 }
 
 #[derive(Debug)]
 struct Entry<D> {
-    seat: Arc<Seat>,
+    /// Until it was chosen.
+    seat: Option<Arc<Seat>>,
     data: D,
     is_linked: bool,
     previous: Option<Index>,
@@ -37,16 +40,16 @@ struct Entry<D> {
 impl<D> Line<D> {
     pub(super) fn new() -> Self {
         Self {
-            entries: Slots::new(),
             first: None,
             last: None,
+            entries: NearSlots::new(),
         }
     }
 
     /// Adds a wait at the end; returns its number.
     pub(super) fn push(&mut self, seat: Arc<Seat>, data: D) -> Index {
         let number = self.entries.insert(Entry {
-            seat,
+            seat: Some(seat),
             data,
             is_linked: true,
             previous: self.last,
@@ -70,17 +73,17 @@ impl<D> Line<D> {
     pub(super) fn choose(&mut self) -> Option<(&mut D, Arc<Seat>)> {
         while let Some(number) = self.first {
             self.unlink(number);
-            if self.entry(number).seat.hand_over() {
-                let entry = self.entry(number);
-                return Some((&mut entry.data, Arc::clone(&entry.seat)));
+            let entry = self.entry(number);
+            if let Some(seat) = entry.seat.take_if(|seat| seat.hand_over()) {
+                return Some((&mut self.entry(number).data, seat));
             }
         }
         None
     }
 
-    /// Takes out a wait that has ended, by its owner. The seat comes along, to be dropped when the
-    /// lock has been let go of.
-    pub(super) fn remove(&mut self, number: Index) -> (D, Arc<Seat>) {
+    /// Takes out a wait that has ended, by its owner. The seat comes along, unless it was chosen, to be
+    /// dropped when the lock has been let go of.
+    pub(super) fn remove(&mut self, number: Index) -> (D, Option<Arc<Seat>>) {
         if self.entry(number).is_linked {
             self.unlink(number);
         }
@@ -90,9 +93,13 @@ impl<D> Line<D> {
 
     /// Returns how many wait. Counts them, one by one.
     pub(super) fn waiting(&self) -> usize {
-        let waits =
-            |entry: &&Entry<D>| entry.is_linked && entry.seat.standing() == Standing::Waiting;
-        self.entries.values().filter(waits).count()
+        let seats = self.entries.values().filter_map(|entry| {
+            let seat = entry.seat.as_ref();
+            seat.filter(|_| entry.is_linked)
+        });
+        seats
+            .filter(|seat| seat.standing() == Standing::Waiting)
+            .count()
     }
 
     fn unlink(&mut self, number: Index) {
@@ -144,7 +151,7 @@ impl Chosen {
     fn wake(&mut self) {
         for seat in self.seats.iter_mut().take(self.count) {
             if let Some(seat) = seat.take() {
-                seat.wake();
+                Seat::wake_last(seat);
             }
         }
         self.count = 0;

@@ -36,7 +36,7 @@
 //! ```
 //!
 //! In reading order: `seat` is one wait, `line` the order of those who wait, `place` the owner's side;
-//! `lock` what they lie under. `channel_state` is what a channel's sides share: a `ring` of items, with a
+//! `lock` what they lie under, `near` what lies there without a way. `channel_state` is what a channel's sides share: a `ring` of items, with a
 //! `gate` to either of its ends.
 
 pub mod channel;
@@ -46,6 +46,7 @@ mod gate;
 mod line;
 mod lock;
 mod mutex;
+mod near;
 mod place;
 mod ring;
 mod seat;

@@ -67,6 +67,10 @@ impl Place {
         let stands = self.stands.as_ref().expect("it stands in line");
         let link = &stands.link;
         current::with(|core| {
+            // For ever, whatever else the core has to tell: there is nobody left to wake this.
+            if self.park.id(core).is_some() && link.seat.standing() == Standing::Handed {
+                return Look::Ready;
+            }
             link.is_looking.set(true);
             // The tree never ends this wait, it only tells of a cancel.
             self.park.look(core, cx.waker());

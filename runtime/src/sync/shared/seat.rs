@@ -20,6 +20,7 @@
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Waker;
@@ -77,16 +78,26 @@ impl Seat {
 
     /// Ends the wait: gives it up unless it was handed something. Returns how it stands for ever.
     pub(super) fn end(&self) -> Standing {
-        self.give_up();
+        if self.standing() == Standing::Waiting {
+            self.give_up();
+        }
         self.standing()
     }
 
     /// Wakes the owner, once. A panic of its waker is nobody's.
     pub(super) fn wake(&self) {
-        let waker = self.waker.lock().take();
-        if let Some(waker) = waker {
-            contained(|| waker.wake());
-        }
+        wake(self.take_waker());
+    }
+
+    /// The same, by somebody who is done with the seat before the owner comes for it.
+    pub(super) fn wake_last(seat: Arc<Self>) {
+        let waker = seat.take_waker();
+        drop(seat);
+        wake(waker);
+    }
+
+    fn take_waker(&self) -> Option<Waker> {
+        self.waker.lock().take()
     }
 
     /// Leaves a waker in the place of the one before. The owner looks at the word after that: whoever
@@ -115,6 +126,12 @@ impl Seat {
         self.word
             .compare_exchange(WAITING, word, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        contained(|| waker.wake());
     }
 }
 
