@@ -88,7 +88,8 @@ impl ParkWord {
 
     /// Leaves a wake for a task of this slot.
     pub(crate) fn leave_wake(&self, slot: u32) -> Wake {
-        let mut seen = self.0.load(Ordering::Relaxed);
+        // Guessed, not read: a core that is busy has taken what was there, and reading first would fetch the word twice.
+        let mut seen = 0;
         loop {
             let Some(with) = with_wake(seen & !PARKED, slot) else {
                 return Wake::NoRoom;
