@@ -263,12 +263,25 @@ impl<T> Channel<T> {
             if !promised {
                 return (None, seat);
             }
-            state.promised -= 1;
-            let item = state.front.pop_front();
-            (Some(item.expect("what is promised is in front")), seat)
+            (Some(state.take_promised()), seat)
         });
         drop(seat);
         item
+    }
+
+    /// Takes a receiver out that was promised an item, for that item. `None` also where somebody has the lock: who
+    /// cannot tell at once looks at his seat.
+    pub(super) fn try_end_recv(&self, number: Index) -> Option<T> {
+        line::try_change_with(
+            &self.state,
+            |state| *state.receiving.data(number),
+            |state, _| {
+                state.receiving.remove(number);
+                state.take_promised()
+            },
+            |state| state.hand_out(&self.open),
+            |state| state.settle_gates(&self.open),
+        )
     }
 
     /// Takes a receiver out that is not interested any more. What it was promised is the next's.
@@ -454,6 +467,13 @@ impl<T> State<T> {
         *promised = true;
         self.promised += 1;
         Some(seat)
+    }
+
+    /// Takes an item that was promised.
+    fn take_promised(&mut self) -> T {
+        self.promised -= 1;
+        let item = self.front.pop_front();
+        item.expect("what is promised is in front")
     }
 
     /// Takes an item that nobody was promised; from its sender, where there is no room.

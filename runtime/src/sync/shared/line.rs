@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::lock::Lock;
+use super::lock::{Guard, Lock};
 use super::near::NearSlots;
 use super::seat::{Seat, Standing};
 use crate::core_state::Core;
@@ -81,6 +81,12 @@ impl<D> Line<D> {
         None
     }
 
+    /// Returns what a wait holds.
+    #[inline]
+    pub(super) fn data(&mut self, number: Index) -> &D {
+        &self.entry(number).data
+    }
+
     /// Takes out a wait that has ended, by its owner. The seat comes along, unless it was chosen, to be
     /// dropped when the lock has been let go of.
     pub(super) fn remove(&mut self, number: Index) -> (D, Option<Arc<Seat>>) {
@@ -136,7 +142,7 @@ pub(super) struct Chosen {
 
 /// So many are chosen before the lock is let go of. More than one change gives rise to, but for the
 /// end of a channel, which comes to all who wait there.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 4;
 
 impl Chosen {
     pub(super) fn add(&mut self, seat: Arc<Seat>) {
@@ -172,12 +178,34 @@ pub(super) fn change<S: HandsOut, R>(
 pub(super) fn change_with<S, R>(
     lock: &Lock<S>,
     change: impl FnOnce(&mut S, &mut Chosen) -> R,
+    hand_out: impl FnMut(&mut S) -> Option<Arc<Seat>>,
+    last: impl FnMut(&mut S),
+) -> R {
+    see_cancels();
+    change_held(lock, lock.lock(), change, hand_out, last)
+}
+
+/// The same where nobody has the lock, and the state is `fit`.
+pub(super) fn try_change_with<S, R>(
+    lock: &Lock<S>,
+    fit: impl FnOnce(&mut S) -> bool,
+    change: impl FnOnce(&mut S, &mut Chosen) -> R,
+    hand_out: impl FnMut(&mut S) -> Option<Arc<Seat>>,
+    last: impl FnMut(&mut S),
+) -> Option<R> {
+    see_cancels();
+    let mut state = lock.try_lock()?;
+    fit(&mut state).then(|| change_held(lock, state, change, hand_out, last))
+}
+
+fn change_held<'a, S, R>(
+    lock: &'a Lock<S>,
+    mut state: Guard<'a, S>,
+    change: impl FnOnce(&mut S, &mut Chosen) -> R,
     mut hand_out: impl FnMut(&mut S) -> Option<Arc<Seat>>,
     mut last: impl FnMut(&mut S),
 ) -> R {
-    see_cancels();
     let mut chosen = Chosen::default();
-    let mut state = lock.lock();
     let result = change(&mut state, &mut chosen);
     loop {
         while !chosen.is_full()

@@ -4,10 +4,15 @@
 //! item is dropped, nobody waits. It may allocate.
 
 #[cfg(loom)]
-use loom::sync::{Mutex, MutexGuard};
-use std::sync::PoisonError;
+pub(super) use loom::sync::MutexGuard as Guard;
 #[cfg(not(loom))]
-use std::sync::{Mutex, MutexGuard};
+pub(super) use std::sync::MutexGuard as Guard;
+
+#[cfg(loom)]
+use loom::sync::Mutex;
+#[cfg(not(loom))]
+use std::sync::Mutex;
+use std::sync::{PoisonError, TryLockError};
 
 /// A state that threads share.
 #[derive(Debug)]
@@ -19,7 +24,16 @@ impl<T> Lock<T> {
     }
 
     /// A thread that panicked while it held this left nothing half done.
-    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+    pub(super) fn lock(&self) -> Guard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As `lock`, unless somebody has it.
+    pub(super) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }

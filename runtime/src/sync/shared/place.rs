@@ -32,6 +32,14 @@ struct Stands {
 }
 
 impl Place {
+    /// Returns its number in line.
+    pub(super) fn number(&self) -> Option<Index> {
+        let stands = self.stands.as_ref()?;
+        // Only to be polled where it waits.
+        current::with(|core| self.park.id(core));
+        Some(stands.number)
+    }
+
     /// Returns whether it stands in line already.
     pub(super) fn is_in_line(&self) -> bool {
         self.stands.is_some()
@@ -50,6 +58,7 @@ impl Place {
             is_looking: Cell::new(false),
         });
         self.stands = Some(Stands { number, link });
+        drop(SPENT.take());
     }
 
     /// Registers the wait of an op with its scope.
@@ -109,6 +118,19 @@ impl Place {
         self.park.end();
         Some((number, standing))
     }
+
+    /// Ends a wait that was handed something, and has left its line.
+    pub(super) fn end_handed(&mut self) {
+        let Stands { number: _, link } = self.stands.take().expect("it stood in line");
+        self.park.end();
+        drop(SPENT.replace(Some(link)));
+    }
+}
+
+thread_local! {
+    /// The last seat of this thread that was handed something. Whoever did that has its cache line, and there is
+    /// something to be done with what was handed over first.
+    static SPENT: Cell<Option<Rc<Link>>> = const { Cell::new(None) };
 }
 
 /// Where the scope tree gives a seat up.
