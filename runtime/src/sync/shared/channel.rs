@@ -22,8 +22,8 @@ use std::task::{Context, Poll, Waker, ready};
 use super::channel_state::{Channel, Offered, Taken};
 use super::errors::TryRecvError;
 pub use super::errors::{SendError, TrySendError};
-use super::place::{Place, thread_waker};
-use super::seat::Seat;
+use super::place::{self, Place, thread_waker};
+use super::seat::Wait;
 use crate::scope::Cancelled;
 use crate::scope::park::Look;
 
@@ -139,7 +139,9 @@ impl<T> Sender<T> {
         if let Poll::Ready(sent) = sending.begin(|| waker) {
             return sent;
         }
-        sending.place.block();
+        sending
+            .place
+            .block(|number| self.channel.has_sent(number, &mut None));
         match sending.collect() {
             None => Ok(()),
             Some(item) => Err(SendError::Closed(item)),
@@ -271,7 +273,9 @@ impl<T> Receiver<T> {
         if let Poll::Ready(received) = receiving.begin(|| waker) {
             return received;
         }
-        receiving.place.block();
+        receiving
+            .place
+            .block(|number| self.channel.may_receive(number, &mut None));
         receiving.collect()
     }
 
@@ -344,15 +348,15 @@ impl<T> Sending<'_, T> {
         };
         // Made for those who stand in line, and dropped outside of the lock.
         let mut waker = Some(waker());
-        let mut seat = None;
+        let mut made = None;
         let offered = self
             .channel
-            .send_or_stand(item, || seat_of(&mut waker, &mut seat));
+            .send_or_stand(item, || wait_of(&mut waker, &mut made));
         match offered {
             Offered::Sent => Poll::Ready(Ok(())),
             Offered::Closed(item) => Poll::Ready(Err(SendError::Closed(item))),
             Offered::Stands(number) => {
-                self.place.stand(seat.expect("made just now"), number);
+                self.place.stand(made.expect("made just now"), number);
                 Poll::Pending
             }
         }
@@ -360,8 +364,7 @@ impl<T> Sending<'_, T> {
 
     /// Leaves the line after a wait that has ended; with the item, unless it was sent.
     fn collect(&mut self) -> Option<T> {
-        let (number, _) = self.place.end()?;
-        self.channel.end_send(number)
+        self.place.end(|number| self.channel.end_send(number))?
     }
 }
 
@@ -381,7 +384,11 @@ impl<T> Future for Sending<'_, T> {
             }
             return begun;
         }
-        let outcome = match this.place.look(cx) {
+        let channel = this.channel;
+        let outcome = match this
+            .place
+            .look(cx, |number, waker| channel.has_sent(number, waker))
+        {
             Look::Waiting => return Poll::Pending,
             Look::Ready => Ok(()),
             Look::Aborted(cancelled) => Err(cancelled),
@@ -469,15 +476,15 @@ impl<T> Receiving<'_, T> {
         }
         // Made for those who stand in line, and dropped outside of the lock.
         let mut waker = Some(waker());
-        let mut seat = None;
+        let mut made = None;
         match self
             .channel
-            .recv_or_stand(|| seat_of(&mut waker, &mut seat))
+            .recv_or_stand(|| wait_of(&mut waker, &mut made))
         {
             Taken::Received(item) => Poll::Ready(Some(item)),
             Taken::Closed => Poll::Ready(None),
             Taken::Stands(number) => {
-                self.place.stand(seat.expect("made just now"), number);
+                self.place.stand(made.expect("made just now"), number);
                 Poll::Pending
             }
         }
@@ -487,14 +494,13 @@ impl<T> Receiving<'_, T> {
     fn collect_promised(&mut self) -> Option<T> {
         let number = self.place.number()?;
         let item = self.channel.try_end_recv(number)?;
-        self.place.end_handed();
+        self.place.end(drop);
         Some(item)
     }
 
     /// Leaves the line after a wait that has ended; with the item, if it was promised one.
     fn collect(&mut self) -> Option<T> {
-        let (number, _) = self.place.end()?;
-        self.channel.end_recv(number)
+        self.place.end(|number| self.channel.end_recv(number))?
     }
 }
 
@@ -514,7 +520,11 @@ impl<T> Future for Receiving<'_, T> {
         if let Some(item) = this.collect_promised() {
             return Poll::Ready(Ok(Some(item)));
         }
-        let outcome = match this.place.look(cx) {
+        let channel = this.channel;
+        let outcome = match this
+            .place
+            .look(cx, |number, waker| channel.may_receive(number, waker))
+        {
             Look::Waiting => return Poll::Pending,
             Look::Ready => Ok(()),
             Look::Aborted(cancelled) => Err(cancelled),
@@ -526,9 +536,7 @@ impl<T> Future for Receiving<'_, T> {
 
 impl<T> Drop for Receiving<'_, T> {
     fn drop(&mut self) {
-        if let Some((number, _)) = self.place.end() {
-            self.channel.abandon_recv(number);
-        }
+        self.place.end(|number| self.channel.abandon_recv(number));
     }
 }
 
@@ -560,8 +568,8 @@ impl<T> Future for ReceivingMany<'_, T> {
     }
 }
 
-/// Makes a seat for this waker, and leaves it in `made` too.
-fn seat_of(waker: &mut Option<Waker>, made: &mut Option<Arc<Seat>>) -> Arc<Seat> {
-    let waker = waker.take().expect("one seat is made");
-    Arc::clone(made.insert(Arc::new(Seat::new(waker))))
+/// Makes a wait with this waker, and leaves it in `made` too.
+fn wait_of(waker: &mut Option<Waker>, made: &mut Option<Wait>) -> (Wait, Waker) {
+    let wait = made.insert(place::new_wait()).clone();
+    (wait, waker.take().expect("one wait is made"))
 }

@@ -9,12 +9,13 @@
 //! - Who waits is linked: each entry is looked at once, and is then chosen or skipped, and linked no more.
 //! - Each step takes constant time.
 
-use std::sync::Arc;
+use std::task::Waker;
 
 use super::lock::{Guard, Lock};
 use super::near::NearSlots;
-use super::seat::{Seat, Standing};
+use super::seat::Wait;
 use crate::core_state::Core;
+use crate::panics::contained;
 use crate::sync::slots::Index;
 use crate::task::current;
 
@@ -29,8 +30,9 @@ pub(super) struct Line<D> {
 
 #[derive(Debug)]
 struct Entry<D> {
+    wait: Wait,
     /// Until it was chosen.
-    seat: Option<Arc<Seat>>,
+    waker: Option<Waker>,
     data: D,
     is_linked: bool,
     previous: Option<Index>,
@@ -47,9 +49,10 @@ impl<D> Line<D> {
     }
 
     /// Adds a wait at the end; returns its number.
-    pub(super) fn push(&mut self, seat: Arc<Seat>, data: D) -> Index {
+    pub(super) fn push(&mut self, wait: Wait, waker: Waker, data: D) -> Index {
         let number = self.entries.insert(Entry {
-            seat: Some(seat),
+            wait,
+            waker: Some(waker),
             data,
             is_linked: true,
             previous: self.last,
@@ -70,12 +73,13 @@ impl<D> Line<D> {
 
     /// Hands over to the first who waits and has not given up: returns what it holds, and whom to
     /// wake.
-    pub(super) fn choose(&mut self) -> Option<(&mut D, Arc<Seat>)> {
+    pub(super) fn choose(&mut self) -> Option<(&mut D, Waker)> {
         while let Some(number) = self.first {
             self.unlink(number);
             let entry = self.entry(number);
-            if let Some(seat) = entry.seat.take_if(|seat| seat.hand_over()) {
-                return Some((&mut self.entry(number).data, seat));
+            if !entry.wait.was_given_up() {
+                let waker = entry.waker.take().expect("it was not chosen before");
+                return Some((&mut self.entry(number).data, waker));
             }
         }
         None
@@ -87,25 +91,33 @@ impl<D> Line<D> {
         &self.entry(number).data
     }
 
-    /// Takes out a wait that has ended, by its owner. The seat comes along, unless it was chosen, to be
-    /// dropped when the lock has been let go of.
-    pub(super) fn remove(&mut self, number: Index) -> (D, Option<Arc<Seat>>) {
+    /// Returns whether a wait was handed something. If not, it leaves `waker` there, if there is one, and brings back
+    /// the one before.
+    #[inline]
+    pub(super) fn is_handed(&mut self, number: Index, waker: &mut Option<Waker>) -> bool {
+        let known = &mut self.entry(number).waker;
+        if known.is_some() && waker.is_some() {
+            std::mem::swap(known, waker);
+        }
+        known.is_none()
+    }
+
+    /// Takes out a wait that has ended, by its owner.
+    pub(super) fn remove(&mut self, number: Index) -> Ended<D> {
         if self.entry(number).is_linked {
             self.unlink(number);
         }
         let entry = self.entries.remove(number);
-        (entry.data, entry.seat)
+        Ended {
+            data: entry.data,
+            waker: entry.waker,
+        }
     }
 
     /// Returns how many wait. Counts them, one by one.
     pub(super) fn waiting(&self) -> usize {
-        let seats = self.entries.values().filter_map(|entry| {
-            let seat = entry.seat.as_ref();
-            seat.filter(|_| entry.is_linked)
-        });
-        seats
-            .filter(|seat| seat.standing() == Standing::Waiting)
-            .count()
+        let waits = |entry: &&Entry<D>| entry.is_linked && !entry.wait.was_given_up();
+        self.entries.values().filter(waits).count()
     }
 
     fn unlink(&mut self, number: Index) {
@@ -127,16 +139,29 @@ impl<D> Line<D> {
     }
 }
 
+/// A wait that was taken out of its line: to be dropped when the lock has been let go of.
+#[derive(Debug)]
+pub(super) struct Ended<D> {
+    pub(super) data: D,
+    waker: Option<Waker>,
+}
+
+impl<D> Ended<D> {
+    pub(super) fn was_handed(&self) -> bool {
+        self.waker.is_none()
+    }
+}
+
 /// A state that has something for those who wait.
 pub(super) trait HandsOut {
     /// Hands one thing that is free to one who waits for it; returns whom to wake.
-    fn hand_out(&mut self) -> Option<Arc<Seat>>;
+    fn hand_out(&mut self) -> Option<Waker>;
 }
 
 /// Those who are to be woken when the lock has been let go of.
 #[derive(Default)]
 pub(super) struct Chosen {
-    seats: [Option<Arc<Seat>>; AT_ONCE],
+    wakers: [Option<Waker>; AT_ONCE],
     count: usize,
 }
 
@@ -145,8 +170,8 @@ pub(super) struct Chosen {
 const AT_ONCE: usize = 4;
 
 impl Chosen {
-    pub(super) fn add(&mut self, seat: Arc<Seat>) {
-        self.seats[self.count] = Some(seat);
+    pub(super) fn add(&mut self, waker: Waker) {
+        self.wakers[self.count] = Some(waker);
         self.count += 1;
     }
 
@@ -155,9 +180,9 @@ impl Chosen {
     }
 
     fn wake(&mut self) {
-        for seat in self.seats.iter_mut().take(self.count) {
-            if let Some(seat) = seat.take() {
-                Seat::wake_last(seat);
+        for waker in self.wakers.iter_mut().take(self.count) {
+            if let Some(waker) = waker.take() {
+                wake(waker);
             }
         }
         self.count = 0;
@@ -178,7 +203,7 @@ pub(super) fn change<S: HandsOut, R>(
 pub(super) fn change_with<S, R>(
     lock: &Lock<S>,
     change: impl FnOnce(&mut S, &mut Chosen) -> R,
-    hand_out: impl FnMut(&mut S) -> Option<Arc<Seat>>,
+    hand_out: impl FnMut(&mut S) -> Option<Waker>,
     last: impl FnMut(&mut S),
 ) -> R {
     see_cancels();
@@ -190,7 +215,7 @@ pub(super) fn try_change_with<S, R>(
     lock: &Lock<S>,
     fit: impl FnOnce(&mut S) -> bool,
     change: impl FnOnce(&mut S, &mut Chosen) -> R,
-    hand_out: impl FnMut(&mut S) -> Option<Arc<Seat>>,
+    hand_out: impl FnMut(&mut S) -> Option<Waker>,
     last: impl FnMut(&mut S),
 ) -> Option<R> {
     see_cancels();
@@ -202,16 +227,16 @@ fn change_held<'a, S, R>(
     lock: &'a Lock<S>,
     mut state: Guard<'a, S>,
     change: impl FnOnce(&mut S, &mut Chosen) -> R,
-    mut hand_out: impl FnMut(&mut S) -> Option<Arc<Seat>>,
+    mut hand_out: impl FnMut(&mut S) -> Option<Waker>,
     mut last: impl FnMut(&mut S),
 ) -> R {
     let mut chosen = Chosen::default();
     let result = change(&mut state, &mut chosen);
     loop {
         while !chosen.is_full()
-            && let Some(seat) = hand_out(&mut state)
+            && let Some(waker) = hand_out(&mut state)
         {
-            chosen.add(seat);
+            chosen.add(waker);
         }
         last(&mut state);
         let more = chosen.is_full();
@@ -222,6 +247,11 @@ fn change_held<'a, S, R>(
         }
         state = lock.lock();
     }
+}
+
+/// Wakes the owner of a wait. A panic of its waker is nobody's.
+pub(super) fn wake(waker: Waker) {
+    contained(|| waker.wake());
 }
 
 /// Sees the cancels that were asked for on this core so far: who was cancelled before is not handed

@@ -16,9 +16,9 @@
 //! - **Cancelled** means that the call did not happen: nothing was taken or sent, no place in line is
 //!   left, and what was to be sent comes back with the error. Every `async` call looks at its scope
 //!   first, also where it could succeed at once.
-//! - **One word per wait decides.** One core hands something over, another cancels: whoever changes
-//!   the word first has done it, and the other has not. What was handed over first is returned,
-//!   whatever is cancelled before the task runs; one that was cancelled first is passed over.
+//! - **One comes first.** One core hands something over, another cancels: what was handed over first
+//!   is returned, whatever is cancelled before the task runs; one that was cancelled first is passed
+//!   over.
 //! - **Nothing is lost** with a future that is dropped, also at the end of its core: a permit, a lock
 //!   or an item that it was handed goes to the next.
 //! - **First come, first served**, whichever core they are on; `try_` calls overtake nobody.

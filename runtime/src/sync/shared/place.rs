@@ -1,16 +1,18 @@
 //! The owner's side of a wait: an op of a core, or a thread that blocks.
 //!
 //! An op stands in a line of this folder and in its core's scope tree. A cancel reaches it through
-//! the tree, and gives its seat up there and then, before the task is polled: from that moment whoever
+//! the tree, and gives the wait up there and then, before the task is polled: from that moment whoever
 //! hands out skips it. The other cores know the seat, and nothing of the tree.
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use super::seat::{Seat, Standing};
+use super::line;
+use super::seat::Wait;
 use crate::core_state::Core;
 use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
@@ -50,20 +52,21 @@ impl Place {
         current::with(|core| park::entry(core, cx.waker()))
     }
 
-    /// It stands in line from now on, with this seat and number.
-    pub(super) fn stand(&mut self, seat: Arc<Seat>, number: Index) {
+    /// It stands in line from now on, with this wait and number.
+    pub(super) fn stand(&mut self, wait: Wait, number: Index) {
         let link = Rc::new(Link {
-            seat,
+            wait,
+            waker: Cell::new(None),
             cause: Cell::new(None),
             is_looking: Cell::new(false),
         });
         self.stands = Some(Stands { number, link });
-        drop(SPENT.take());
     }
 
     /// Registers the wait of an op with its scope.
     pub(super) fn register(&mut self, cx: &Context<'_>) {
         let stands = self.stands.as_ref().expect("it stands in line");
+        stands.link.waker.set(Some(cx.waker().clone()));
         let relay: Rc<Link> = Rc::clone(&stands.link);
         current::with(|core| {
             self.park
@@ -71,84 +74,109 @@ impl Place {
         });
     }
 
-    /// Returns how the wait of an op stands.
-    pub(super) fn look(&mut self, cx: &Context<'_>) -> Look {
+    /// Returns how the wait of an op stands. `is_handed` looks into its line, and leaves another waker there.
+    pub(super) fn look(
+        &mut self,
+        cx: &Context<'_>,
+        is_handed: impl FnOnce(Index, &mut Option<Waker>) -> bool,
+    ) -> Look {
         let stands = self.stands.as_ref().expect("it stands in line");
         let link = &stands.link;
         current::with(|core| {
-            // For ever, whatever else the core has to tell: there is nobody left to wake this.
-            if self.park.id(core).is_some() && link.seat.standing() == Standing::Handed {
-                return Look::Ready;
-            }
             link.is_looking.set(true);
             // The tree never ends this wait, it only tells of a cancel.
             self.park.look(core, cx.waker());
             link.is_looking.set(false);
-            link.seat.set_waker(cx.waker());
-            match link.seat.standing() {
-                Standing::Waiting => Look::Waiting,
-                Standing::Handed => Look::Ready,
-                Standing::GivenUp => {
-                    core.aborts_seen.set(core.aborts_seen.get() + 1);
-                    let cause = link.cause.get();
-                    Look::Aborted(cause.expect("a wait that was given up has a cause"))
-                }
+            let mut waker = link.renew_waker(cx.waker());
+            if is_handed(stands.number, &mut waker) {
+                return Look::Ready;
             }
+            // Whoever has the lock of the line after this sees that it was given up, if it was.
+            let Some(cause) = link.cause.get() else {
+                return Look::Waiting;
+            };
+            core.aborts_seen.set(core.aborts_seen.get() + 1);
+            Look::Aborted(cause)
         })
     }
 
     /// Blocks this thread until it was handed something.
-    pub(super) fn block(&self) {
+    pub(super) fn block(&self, is_handed: impl Fn(Index) -> bool) {
         let stands = self.stands.as_ref().expect("it stands in line");
-        let seat = &stands.link.seat;
+        let is_handed = || is_handed(stands.number);
         #[cfg(feature = "sim")]
         if let Some(world) = crate::sim::world() {
-            return world.drive(|| (seat.standing() != Standing::Waiting).then_some(()));
+            return world.drive(|| is_handed().then_some(()));
         }
-        while seat.standing() == Standing::Waiting {
+        while !is_handed() {
             thread::park();
         }
     }
 
-    /// Ends the wait, if there is one: returns its number and how it stands, for the owner to take it
-    /// out of its line.
-    pub(super) fn end(&mut self) -> Option<(Index, Standing)> {
+    /// Ends the wait, if there is one; `leave` takes it out of its line.
+    pub(super) fn end<R>(&mut self, leave: impl FnOnce(Index) -> R) -> Option<R> {
         let Stands { number, link } = self.stands.take()?;
-        let standing = link.seat.end();
         self.park.end();
-        Some((number, standing))
-    }
-
-    /// Ends a wait that was handed something, and has left its line.
-    pub(super) fn end_handed(&mut self) {
-        let Stands { number: _, link } = self.stands.take().expect("it stood in line");
-        self.park.end();
-        drop(SPENT.replace(Some(link)));
+        let result = leave(number);
+        // Nobody else knows the wait any more.
+        if let Ok(link) = Rc::try_unwrap(link) {
+            let next = link.wait.next();
+            // A thread that ends keeps none.
+            SPARE.try_with(|spare| spare.set(Some(next))).ok();
+        }
+        Some(result)
     }
 }
 
 thread_local! {
-    /// The last seat of this thread that was handed something. Whoever did that has its cache line, and there is
-    /// something to be done with what was handed over first.
-    static SPENT: Cell<Option<Rc<Link>>> = const { Cell::new(None) };
+    /// The next wait on the last seat of this thread that became free.
+    static SPARE: Cell<Option<Wait>> = const { Cell::new(None) };
 }
 
-/// Where the scope tree gives a seat up.
-#[derive(Debug)]
+/// Returns a wait that nobody knows yet.
+pub(super) fn new_wait() -> Wait {
+    let spare = SPARE.try_with(Cell::take).ok().flatten();
+    spare.unwrap_or_else(Wait::new)
+}
+
+/// Where the scope tree gives a wait up.
 struct Link {
-    seat: Arc<Seat>,
+    wait: Wait,
+    /// The one that lies in the line, until a cancel has woken it.
+    waker: Cell<Option<Waker>>,
     cause: Cell<Option<Cancelled>>,
     /// The owner is being polled, and need not be woken.
     is_looking: Cell<bool>,
 }
 
+impl Link {
+    /// Returns a waker for the line, if it is to have another than it has.
+    fn renew_waker(&self, waker: &Waker) -> Option<Waker> {
+        let known = self.waker.take();
+        let known = known.filter(|known| known.will_wake(waker));
+        let is_known = known.is_some();
+        self.waker.set(known.or_else(|| Some(waker.clone())));
+        (!is_known).then(|| waker.clone())
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("wait", &self.wait)
+            .field("cause", &self.cause)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Relay for Link {
     fn relay(&self, cause: Cancelled) {
-        if self.seat.give_up() {
-            self.cause.set(Some(cause));
-            if !self.is_looking.get() {
-                self.seat.wake();
-            }
+        self.wait.give_up();
+        self.cause.set(Some(cause));
+        if !self.is_looking.get()
+            && let Some(waker) = self.waker.take()
+        {
+            line::wake(waker);
         }
     }
 }

@@ -1,177 +1,96 @@
 //! One wait, as both of its sides see it.
 //!
 //! ```text
-//!              hand over: whoever has something, on any thread
-//!   Waiting ───────────────────────────────────────────────────► Handed
+//!              hand over: whoever has something, under the lock of the line
+//!   waiting ─────────────────────────────────────────────────────────────► handed
 //!      │
-//!      └─────── give up: the core of the wait ─────────────────► GivenUp
+//!      └─────── give up: the core of the wait, without a lock ───────────► given up
 //! ```
 //!
-//! Whoever changes the word first has decided it: a wait that was handed something returns that,
-//! though it is cancelled a moment later; one that was given up is skipped by whoever hands out.
-//! Giving up takes no lock, so a core that delivers cancels waits for nobody.
+//! Whether a wait was handed something stands in its line, and whether it was given up in its seat, which is its core's.
+//! Whoever hands over looks at the seat first. So a wait that was given up, as far as he can know, is skipped; if both
+//! happen at once, it was handed something first, and returns that though it is cancelled. Giving up takes no lock, so a
+//! core that delivers cancels waits for nobody.
+//!
+//! A seat serves many waits, one at a time. Only a wait that is given up changes it; so whoever hands over to the same
+//! core again and again has its cache line already.
 //!
 //! Invariants:
-//! - The word changes once.
-//! - Whoever else changes it wakes the owner, which sees the change or is woken, whatever waker it had
-//!   left in between.
-//! - The waker lies under a lock that one of two threads may take: the owner's, and that of whoever
-//!   handed something over. Where the wait was given up, there is no other.
+//! - A wait is given up by its own core alone, before its owner takes it out of its line.
+//! - Of a seat's waits one at a time stands in a line, unless its owner was leaked with it.
+
+use std::sync::Arc;
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU8, Ordering};
-use std::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::Waker;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::lock::Lock;
-use crate::panics::contained;
-
-/// How a wait stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    Waiting,
-    Handed,
-    GivenUp,
-}
-
-const WAITING: u8 = 0;
-const HANDED: u8 = 1;
-const GIVEN_UP: u8 = 2;
-
-/// What the two sides of a wait share.
+/// Which of its waits was given up last. Apart from its count, which its owner changes with each wait.
 #[derive(Debug)]
-pub(super) struct Seat {
-    word: AtomicU8,
-    /// Taken by whoever wakes.
-    waker: Lock<Option<Waker>>,
+#[repr(align(64))]
+struct Seat {
+    given_up: AtomicU32,
 }
 
-impl Seat {
-    pub(super) fn new(waker: Waker) -> Self {
-        Self {
-            word: AtomicU8::new(WAITING),
-            waker: Lock::new(Some(waker)),
-        }
-    }
+/// A wait on a seat, by its number.
+#[derive(Debug, Clone)]
+pub(super) struct Wait {
+    seat: Arc<Seat>,
+    number: u32,
+}
 
-    pub(super) fn standing(&self) -> Standing {
-        // Acquire: pairs with the Release in `decide`.
-        match self.word.load(Ordering::Acquire) {
-            WAITING => Standing::Waiting,
-            HANDED => Standing::Handed,
-            _ => Standing::GivenUp,
-        }
-    }
-
-    /// Returns whether it waited, and was handed something now. The caller says what under the lock
-    /// of the line, and wakes when it has let go of that.
-    pub(super) fn hand_over(&self) -> bool {
-        self.decide(HANDED)
-    }
-
-    /// Returns whether it waited, and was given up now.
-    pub(super) fn give_up(&self) -> bool {
-        self.decide(GIVEN_UP)
-    }
-
-    /// Ends the wait: gives it up unless it was handed something. Returns how it stands for ever.
-    pub(super) fn end(&self) -> Standing {
-        if self.standing() == Standing::Waiting {
-            self.give_up();
-        }
-        self.standing()
-    }
-
-    /// Wakes the owner, once. A panic of its waker is nobody's.
-    pub(super) fn wake(&self) {
-        wake(self.take_waker());
-    }
-
-    /// The same, by somebody who is done with the seat before the owner comes for it.
-    pub(super) fn wake_last(seat: Arc<Self>) {
-        let waker = seat.take_waker();
-        drop(seat);
-        wake(waker);
-    }
-
-    fn take_waker(&self) -> Option<Waker> {
-        self.waker.lock().take()
-    }
-
-    /// Leaves a waker in the place of the one before. The owner looks at the word after that: whoever
-    /// changes it later finds this waker.
-    pub(super) fn set_waker(&self, waker: &Waker) {
-        let known = self.waker.lock();
-        // Gone: it was woken, and there is nothing more to wake it for.
-        if known.as_ref().is_none_or(|known| known.will_wake(waker)) {
-            return;
-        }
-        drop(known);
-        let waker = waker.clone();
-        let mut known = self.waker.lock();
-        // Only the owner leaves wakers. If this was taken meanwhile, the word has changed.
-        let stale = if known.is_some() {
-            known.replace(waker)
-        } else {
-            Some(waker)
+impl Wait {
+    /// The first one of a new seat.
+    pub(super) fn new() -> Self {
+        let seat = Seat {
+            given_up: AtomicU32::new(0),
         };
-        drop(known);
-        drop(stale);
+        Self {
+            seat: Arc::new(seat),
+            number: 1,
+        }
     }
 
-    fn decide(&self, word: u8) -> bool {
-        // Release: what was done before is seen by whoever sees the new word.
-        self.word
-            .compare_exchange(WAITING, word, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+    /// The one that comes after this, which has ended.
+    pub(super) fn next(self) -> Self {
+        match self.number.checked_add(1) {
+            Some(number) => Self { number, ..self },
+            None => Self::new(),
+        }
+    }
+
+    /// Gives it up: whoever hands out from now on skips it.
+    pub(super) fn give_up(&self) {
+        // Release: whoever sees it given up sees what led to that.
+        self.seat.given_up.store(self.number, Ordering::Release);
+    }
+
+    /// Returns whether it was given up. Who asks holds the lock of the line.
+    #[inline]
+    pub(super) fn was_given_up(&self) -> bool {
+        self.seat.given_up.load(Ordering::Acquire) == self.number
     }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        contained(|| waker.wake());
-    }
-}
-
-#[cfg(all(test, loom))]
-mod loom_tests {
-    use super::super::testing::Bell;
+#[cfg(all(test, not(loom)))]
+mod tests {
     use super::*;
-    use loom::sync::Arc;
 
-    /// One hands over and one gives up while the owner leaves another waker: one of the two comes
-    /// first, and the owner sees it or its last waker is woken.
     #[test]
-    fn loom_one_side_wins_and_the_owner_hears_of_it() {
-        loom::model(|| {
-            let (old, new) = (Bell::new(), Bell::new());
-            let seat = Arc::new(Seat::new(old.waker()));
-            let sides: Vec<_> = [Seat::hand_over, Seat::give_up]
-                .into_iter()
-                .map(|change| {
-                    let seat = seat.clone();
-                    loom::thread::spawn(move || {
-                        let won = change(&seat);
-                        if won {
-                            seat.wake();
-                        }
-                        won
-                    })
-                })
-                .collect();
-            seat.set_waker(&new.waker());
-            let seen = seat.standing();
-            let won: Vec<bool> = sides.into_iter().map(|side| side.join().unwrap()).collect();
-            assert!(won[0] != won[1], "one of the two");
-            let last = seat.standing();
-            assert_eq!(last == Standing::Handed, won[0]);
-            if seen == Standing::Waiting {
-                assert!(new.has_rung(), "the owner sleeps on");
-            } else {
-                assert_eq!(seen, last);
-            }
-        });
+    fn a_seat_tells_its_waits_from_each_other() {
+        let first = Wait::new();
+        let in_line = first.clone();
+        first.give_up();
+        assert!(in_line.was_given_up());
+        let second = first.next();
+        assert!(!second.was_given_up() && in_line.was_given_up());
+        let last = Wait {
+            number: u32::MAX,
+            ..second
+        };
+        last.give_up();
+        let next = last.clone().next();
+        assert!(!Arc::ptr_eq(&next.seat, &last.seat) && !next.was_given_up());
     }
 }

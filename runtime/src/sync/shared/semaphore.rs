@@ -16,8 +16,8 @@ use std::task::{Context, Poll, Waker, ready};
 use super::WouldBlock;
 use super::line::{self, HandsOut, Line};
 use super::lock::Lock;
-use super::place::{Place, thread_waker};
-use super::seat::{Seat, Standing};
+use super::place::{self, Place, thread_waker};
+use super::seat::Wait;
 use crate::scope::Cancelled;
 use crate::scope::park::Look;
 use crate::sync::slots::Index;
@@ -111,7 +111,9 @@ impl Semaphore {
         if self.permits.take() || !acquire.stand(waker) {
             return self.permit();
         }
-        acquire.place.block();
+        acquire
+            .place
+            .block(|number| self.permits.is_handed(number, &mut None));
         acquire.collect();
         self.permit()
     }
@@ -190,13 +192,13 @@ struct State {
 }
 
 impl HandsOut for State {
-    fn hand_out(&mut self) -> Option<Arc<Seat>> {
+    fn hand_out(&mut self) -> Option<Waker> {
         if self.free == 0 {
             return None;
         }
-        let ((), seat) = self.line.choose()?;
+        let ((), waker) = self.line.choose()?;
         self.free -= 1;
-        Some(seat)
+        Some(waker)
     }
 }
 
@@ -224,20 +226,28 @@ impl Permits {
     }
 
     /// Takes a permit if one is free; stands in line otherwise, with this number.
-    fn take_or_stand(&self, seat: &Arc<Seat>) -> Option<Index> {
+    fn take_or_stand(&self, wait: &Wait, waker: &mut Option<Waker>) -> Option<Index> {
         line::change(&self.state, |state, _| {
-            (!state.take()).then(|| state.line.push(Arc::clone(seat), ()))
+            (!state.take()).then(|| {
+                let waker = waker.take().expect("it stands in line once");
+                state.line.push(wait.clone(), waker, ())
+            })
         })
+    }
+
+    /// Returns whether a wait was handed a permit; leaves another waker there, if not.
+    fn is_handed(&self, number: Index, waker: &mut Option<Waker>) -> bool {
+        self.state.lock().line.is_handed(number, waker)
     }
 
     fn give_back(&self) {
         line::change(&self.state, |state, _| state.free += 1);
     }
 
-    /// Takes a wait out that has ended.
-    fn remove(&self, number: Index) {
+    /// Takes a wait out that has ended. Returns whether it was handed a permit.
+    fn remove(&self, number: Index) -> bool {
         let removed = line::change(&self.state, |state, _| state.line.remove(number));
-        drop(removed);
+        removed.was_handed()
     }
 }
 
@@ -249,21 +259,19 @@ struct Acquire<'a> {
 impl Acquire<'_> {
     /// Stands in line; false if there was a permit by now, which is the caller's.
     fn stand(&mut self, waker: Waker) -> bool {
-        let seat = Arc::new(Seat::new(waker));
-        let number = self.semaphore.permits.take_or_stand(&seat);
+        let wait = place::new_wait();
+        let mut waker = Some(waker);
+        let number = self.semaphore.permits.take_or_stand(&wait, &mut waker);
         if let Some(number) = number {
-            self.place.stand(seat, number);
+            self.place.stand(wait, number);
         }
         number.is_some()
     }
 
-    /// Leaves the line after a wait that has ended. If it was handed a permit, that is the caller's.
-    fn collect(&mut self) -> Standing {
-        let Some((number, standing)) = self.place.end() else {
-            return Standing::GivenUp;
-        };
-        self.semaphore.permits.remove(number);
-        standing
+    /// Leaves the line after a wait that has ended. Returns whether it was handed a permit, which is the caller's.
+    fn collect(&mut self) -> bool {
+        let permits = &self.semaphore.permits;
+        self.place.end(|number| permits.remove(number)) == Some(true)
     }
 }
 
@@ -280,7 +288,11 @@ impl<'a> Future for Acquire<'a> {
             this.place.register(cx);
             return Poll::Pending;
         }
-        let outcome = match this.place.look(cx) {
+        let permits = &this.semaphore.permits;
+        let outcome = match this
+            .place
+            .look(cx, |number, waker| permits.is_handed(number, waker))
+        {
             Look::Waiting => return Poll::Pending,
             Look::Ready => Ok(this.semaphore.permit()),
             Look::Aborted(cancelled) => Err(cancelled),
@@ -292,7 +304,7 @@ impl<'a> Future for Acquire<'a> {
 
 impl Drop for Acquire<'_> {
     fn drop(&mut self) {
-        if self.collect() == Standing::Handed {
+        if self.collect() {
             self.semaphore.permits.give_back();
         }
     }
@@ -309,25 +321,27 @@ mod loom_tests {
     /// How the owner of a wait ends it.
     #[derive(Debug, Clone, Copy)]
     enum Ends {
-        /// A cancel gives the seat up; the task is polled later.
+        /// A cancel gives the wait up; the task is polled later.
         ByACancel,
         /// The future is dropped.
         ByADrop,
     }
 
-    /// What the owner does; returns whether it had the permit, which it gives back.
-    fn end(permits: &Permits, seat: &Seat, number: Index, ends: Ends) -> bool {
-        if let Ends::ByACancel = ends
-            && seat.give_up()
-        {
-            seat.wake();
+    /// Comes for the permit, which another has: stands in line.
+    fn stand(permits: &Permits, bell: &Arc<Bell>) -> (Wait, Index) {
+        let wait = Wait::new();
+        let number = permits.take_or_stand(&wait, &mut Some(bell.waker()));
+        (wait, number.expect("none is free"))
+    }
+
+    /// What the owner does: it gives the permit back, if it had it.
+    fn end(permits: &Permits, wait: &Wait, number: Index, ends: Ends) {
+        if let Ends::ByACancel = ends {
+            wait.give_up();
         }
-        let had = seat.end() == Standing::Handed;
-        permits.remove(number);
-        if had {
+        if permits.remove(number) {
             permits.give_back();
         }
-        had
     }
 
     /// The lock is released while the first who waits is cancelled or dropped: it had it or it had
@@ -338,27 +352,19 @@ mod loom_tests {
             loom::model(move || {
                 let permits = Shared::new(Permits::new(0));
                 let bells = [Bell::new(), Bell::new()];
-                let [first, second] = [0, 1].map(|at: usize| {
-                    let seat = Arc::new(Seat::new(bells[at].waker()));
-                    let number = permits.take_or_stand(&seat).expect("none is free");
-                    (seat, number)
-                });
+                let [first, second] = [0, 1].map(|at: usize| stand(&permits, &bells[at]));
                 let releases = {
                     let permits = permits.clone();
                     thread::spawn(move || permits.give_back())
                 };
                 let leaves = {
-                    let (permits, (seat, number)) = (permits.clone(), first);
-                    thread::spawn(move || {
-                        let had = end(&permits, &seat, number, ends);
-                        assert_eq!(had, seat.standing() == Standing::Handed);
-                    })
+                    let (permits, (wait, number)) = (permits.clone(), first);
+                    thread::spawn(move || end(&permits, &wait, number, ends))
                 };
                 releases.join().unwrap();
                 leaves.join().unwrap();
-                assert_eq!(second.0.standing(), Standing::Handed);
                 assert!(bells[1].has_rung());
-                permits.remove(second.1);
+                assert!(permits.remove(second.1));
                 assert_eq!(permits.state.lock().free, 0, "it is the second's");
                 assert_eq!(permits.state.lock().line.waiting(), 0);
             });
@@ -372,19 +378,15 @@ mod loom_tests {
         loom::model(|| {
             let permits = Shared::new(Permits::new(0));
             let holders = Shared::new(AtomicUsize::new(1));
-            let seat = Arc::new(Seat::new(Bell::new().waker()));
-            let number = permits.take_or_stand(&seat).expect("none is free");
+            let (wait, number) = stand(&permits, &Bell::new());
             let leaves = {
                 let (permits, holders) = (permits.clone(), holders.clone());
                 thread::spawn(move || {
-                    seat.give_up();
-                    if seat.end() == Standing::Handed {
+                    wait.give_up();
+                    if permits.remove(number) {
                         assert_eq!(holders.fetch_add(1, Ordering::Relaxed), 0);
                         holders.fetch_sub(1, Ordering::Relaxed);
-                        permits.remove(number);
                         permits.give_back();
-                    } else {
-                        permits.remove(number);
                     }
                 })
             };
@@ -392,19 +394,18 @@ mod loom_tests {
                 let (permits, holders) = (permits.clone(), holders.clone());
                 thread::spawn(move || {
                     let bell = Bell::new();
-                    let seat = Arc::new(Seat::new(bell.waker()));
-                    let number = permits.take_or_stand(&seat);
+                    let number = permits.take_or_stand(&Wait::new(), &mut Some(bell.waker()));
                     if number.is_none() {
                         assert_eq!(holders.fetch_add(1, Ordering::Relaxed), 0);
                     }
-                    number.map(|_| (seat, bell))
+                    number.map(|number| (number, bell))
                 })
             };
             holders.fetch_sub(1, Ordering::Relaxed);
             permits.give_back();
             leaves.join().unwrap();
-            if let Some((seat, bell)) = comes.join().unwrap() {
-                assert_eq!(seat.standing(), Standing::Handed);
+            if let Some((number, bell)) = comes.join().unwrap() {
+                assert!(permits.is_handed(number, &mut None));
                 assert!(bell.has_rung());
             }
             assert_eq!(permits.state.lock().free, 0, "the newcomer has it");
