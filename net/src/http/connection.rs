@@ -13,10 +13,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{CONNECTION, DATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
-use hyper::body;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use quoit::op::{Credentials, Stream};
@@ -24,18 +22,18 @@ use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 
-use super::activity::{Activity, Asked};
-use super::answer::{Audit, Content, Counted, Course};
+use super::activity::Activity;
+use super::answer::Audit;
+use super::exchange::{Common, Exchange};
 use super::figures::Figures;
-use super::incoming::Fate;
-use super::lookout::{Expiry, Lookout, Verdict};
+use super::line::Line;
+use super::lookout::{Lookout, Verdict};
 use super::outgoing::Outgoing;
 use super::own_answer::OwnAnswers;
 use super::page::PageSite;
-use super::request::{self, Handler, Outcome, Pending};
-use super::streams::{Line, Streams};
-use super::strict::{self, Strictness};
-use super::trouble::{Listener, Trouble};
+use super::streams::Streams;
+use super::strict::Strictness;
+use super::trouble::Listener;
 use super::upgrade::Offered;
 use super::{BoxError, Incoming, Io, Timer};
 use crate::Address;
@@ -116,7 +114,7 @@ pub(super) struct Site<H> {
 pub(super) struct Draining {
     begun: Event,
     last_call: Cell<Duration>,
-    date: Rc<Date>,
+    pub(super) date: Rc<Date>,
 }
 
 /// What the answers of a core are dated with, written anew each second: until when it holds.
@@ -210,12 +208,12 @@ where
 {
     let limits = site.limits;
     let Met { protocol, io, tls } = met;
-    let peer = Rc::new(Peer {
+    let peer = Peer {
         address: client.address,
         credentials: client.credentials,
         core: CoreId::current().expect("a connection is on a core"),
         tls: tls.map(Arc::new),
-    });
+    };
     let mut io = io.stall_timeout(limits.stall_timeout);
     if protocol == Protocol::Http2 {
         io.follow_frames();
@@ -224,121 +222,18 @@ where
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
     activity.measure_first_byte(client.accepted, Rc::clone(&site.figures));
-    let line = Rc::new(Line::default());
+    let line = Rc::new(Line::new(Rc::clone(&site)));
     let switch: Offered = (protocol == Protocol::Http1).then(Rc::default);
-    let service = service_fn(|mut request: Request<body::Incoming>| {
-        let method = request.method().clone();
-        let asked = if request.body().is_end_stream() {
-            Asked::Head
-        } else {
-            Asked::HeadAndBody
-        };
-        let handling = activity.handling(asked);
-        let expiry = Expiry::of(&limits);
-        match protocol {
-            Protocol::Http1 => activity.expire(expiry.clone()),
-            Protocol::Http2 => line.begin(expiry.clone()),
-        }
-        let mut course = Course::begin(&site.figures, site.audit.as_ref(), &peer, &request);
-        let checked = match protocol {
-            Protocol::Http2 if super::http2::is_malformed(&request) => Err(StatusCode::BAD_REQUEST),
-            _ => strict::check(&mut request, limits.strictness),
-        };
-        let malformed = checked.is_err();
-        let part = match (&checked, &site.page) {
-            (Ok(()), Some(page)) => page.part(request.uri().path(), &peer),
-            _ => None,
-        };
-        let mut pending = match part {
-            Some(part) => Err((part, handling)),
-            None => Ok(checked.and_then(|()| admit(&request, &limits)).map(|fate| {
-                request.extensions_mut().insert(Peer::clone(&peer));
-                let reading = (asked == Asked::HeadAndBody).then(|| activity.reading());
-                let request = request.map(|body| {
-                    let (fate, switch) = (fate.clone(), switch.clone());
-                    Incoming::new(body, &limits, fate, reading, switch)
-                });
-                let until = expiry.as_ref().map(|expiry| expiry.at);
-                let until = request::deadline(&limits, until);
-                let handler = match protocol {
-                    Protocol::Http1 => request::start(group, &site, request, until),
-                    Protocol::Http2 => {
-                        line.ask(&site, request, until);
-                        Handler::Beside(Rc::clone(&line))
-                    }
-                };
-                Pending::new(handler, fate, handling)
-            })),
-        };
-        let switch = switch.clone();
-        let (activity, site) = (Rc::clone(&activity), Rc::clone(&site));
-        let peer = Rc::clone(&peer);
-        async move {
-            let tally = &site.figures.tally;
-            // By reference, and in a place of its own: this is moved as a whole, and each byte of it for
-            // each request.
-            let outcome = match &mut pending {
-                Ok(Ok(pending)) => pending.await,
-                Ok(Err(status)) => Outcome::Refused(*status),
-                Err((part, _handling)) => {
-                    let page = site.page.as_ref().expect("it was asked for a part of it");
-                    Outcome::Own(Box::pin(page.answer(*part, &method)).await)
-                }
-            };
-            drop(pending);
-            let mut answer = match outcome {
-                Outcome::Answer(answer) => answer.map(|body| Content::Body { body }),
-                Outcome::Own(answer) => answer.map(|bytes| Content::Own { bytes }),
-                Outcome::Failed(error) => {
-                    tally.failed.add_one();
-                    let (peer, error) = (&peer.address, &error);
-                    site.listener.tell(&Trouble::Request { peer, error });
-                    refusal(StatusCode::INTERNAL_SERVER_ERROR)
-                }
-                Outcome::Late => {
-                    tally.late.add_one();
-                    if let Some(expiry) = &expiry {
-                        expiry.note_over();
-                    }
-                    refusal(StatusCode::SERVICE_UNAVAILABLE)
-                }
-                Outcome::Refused(status) => {
-                    tally.refused.add_one();
-                    refusal(status)
-                }
-                Outcome::Nobody(error) => return Err(error),
-            };
-            if let Some(expiry) = expiry {
-                expiry.note_answer();
-            }
-            strict::complete(&mut answer);
-            // hyper's own would read a clock of its own.
-            answer
-                .headers_mut()
-                .entry(DATE)
-                .or_insert_with(|| site.draining.date.now());
-            let status = answer.status();
-            course.answer(&answer);
-            if let Some(switch) = switch {
-                switch.answered(&method, status);
-            }
-            let unread = matches!(answer.body(), Content::Nothing) && asked == Asked::HeadAndBody;
-            let goes_on = status == StatusCode::SWITCHING_PROTOCOLS;
-            let last = !goes_on && (site.draining.is_set() || unread || malformed);
-            if protocol == Protocol::Http1 && last {
-                // Told with its last answer, a client does not send another request after it. Nor
-                // does it after a body that nobody will read, or what could not be understood.
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(CONNECTION, close);
-            }
-            let is_head = method == Method::HEAD;
-            if is_head && protocol == Protocol::Http2 {
-                answer = super::http2::head_alone(answer);
-            }
-            let content = |content| Counted::new(content, &activity, asked, course, is_head, group);
-            Ok::<_, BoxError>(answer.map(content))
-        }
+    let common = Rc::new(Common {
+        protocol,
+        group,
+        site: Rc::clone(&site),
+        peer,
+        activity: Rc::clone(&activity),
+        line: Rc::clone(&line),
+        switch: switch.clone(),
     });
+    let service = service_fn(move |request| Exchange::begin(&common, request));
     let finish = Cell::new(false);
     let outgoing = io.by_turns();
     match protocol {
@@ -394,22 +289,6 @@ where
         }
     }
     Ok(())
-}
-
-/// Takes a request in, or says with which status it is refused.
-fn admit(request: &Request<body::Incoming>, limits: &Limits) -> Result<Fate, StatusCode> {
-    // What is known to be too large is not begun.
-    if request.body().size_hint().lower() > limits.max_body {
-        return Err(StatusCode::PAYLOAD_TOO_LARGE);
-    }
-    Ok(Fate::new(!request.body().is_end_stream()))
-}
-
-/// An answer of the server's own, without a body.
-fn refusal<B>(status: StatusCode) -> Response<Content<B>> {
-    let mut answer = Response::new(Content::Nothing);
-    *answer.status_mut() = status;
-    answer
 }
 
 /// Polls a connection until it ends or `watch` says to cut it; tells it once when it shall finish
@@ -549,7 +428,7 @@ async fn watch_streams(
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
+pub(super) enum Protocol {
     Http1,
     Http2,
 }

@@ -1,9 +1,9 @@
 //! One request: its handler is a child task of the connection, and a scope.
 //!
 //! ```text
-//!   hyper ──asks──► Asked (what hyper polls) ──starts──► the handler, a task of the connection's group
+//!   hyper ──asks──► Exchange (what hyper polls) ──starts──► the handler, a task of the connection's group
 //!     │                 ▲                                      │
-//!     │ drops: the      └────────────── its answer ────────────┘
+//!     │ drops: the      └──────── its answer, by the line ─────┘
 //!     ▼ client has gone
 //!   the handler's scope is cancelled, for that reason
 //! ```
@@ -23,14 +23,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::Body;
+use pin_project_lite::pin_project;
 use quoit::time::Instant;
 use quoit::{Cancelled, Group, JoinError, JoinHandle, Reason, Scope};
 
-use super::activity::Handling;
 use super::connection::{Limits, Site};
 use super::incoming::{Fate, Fault};
-use super::streams::Line;
+use super::line::{Handler, Line};
 use super::{BoxError, Incoming};
 
 /// What came of a request.
@@ -67,58 +66,71 @@ impl Failure {
     }
 }
 
-/// A request as hyper polls it. Dropped before its end, it cancels the handler.
+/// An answer that is waited for. Dropped before there is one, it cancels the handler.
 pub(super) struct Pending<H, B: 'static> {
-    handler: Handler<H, B>,
+    /// Who works at it; none where it was made at once, or in HTTP/2, where the task that has the stream is
+    /// cancelled if the stream ends first.
+    child: Option<JoinHandle<(), Cancelled>>,
+    line: Rc<Line<H, B>>,
     fate: Fate,
-    /// The connection counts a handler for as long as hyper waits for it.
-    _handling: Handling,
-    ended: bool,
-}
-
-/// Who works at an answer.
-pub(super) enum Handler<H, B: 'static> {
-    /// A task of its own.
-    Child(JoinHandle<Ended<B>, Cancelled>),
-    /// The task that has the stream, which is cancelled where the stream ends first.
-    Beside(Rc<Line<H, B>>),
 }
 
 impl<H, B> Pending<H, B> {
-    pub(super) fn new(handler: Handler<H, B>, fate: Fate, handling: Handling) -> Self {
-        Self {
-            handler,
-            fate,
-            _handling: handling,
-            ended: false,
-        }
+    pub(super) fn new(
+        child: Option<JoinHandle<(), Cancelled>>,
+        line: Rc<Line<H, B>>,
+        fate: Fate,
+    ) -> Self {
+        Self { child, line, fate }
     }
 }
 
-/// Starts the handler of a request.
+/// Starts a handler for the request in the line, as a task of its own. Returns nothing if it has its answer at
+/// once.
 pub(super) fn start<H, F, B, E>(
     group: Group<Cancelled>,
-    site: &Rc<Site<H>>,
-    request: Request<Incoming>,
-    until: Option<Instant>,
-) -> Handler<H, B>
+    line: &Rc<Line<H, B>>,
+) -> Option<JoinHandle<(), Cancelled>>
 where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Result<Response<B>, E>> + 'static,
-    B: Body + 'static,
+    B: 'static,
     E: Into<BoxError> + 'static,
 {
-    let site = Rc::clone(site);
-    // Two futures, so that who sets no deadline has the small one.
-    Handler::Child(match until {
-        None => group.spawn_eager(async move {
-            let answer = (site.handler)(request).await;
-            Ok(answer.map_err(|error| Failure::Error(error.into())))
-        }),
-        Some(until) => {
-            group.spawn_eager(async move { Ok(handle_until(site, request, until).await) })
+    let child = group.spawn_eager(Alone {
+        handler: Handler::NotAsked,
+        line: Rc::clone(line),
+    });
+    (!line.is_answered()).then_some(child)
+}
+
+pin_project! {
+    /// A handler that is a task alone.
+    struct Alone<H, F, B> {
+        #[pin]
+        handler: Handler<F, B>,
+        line: Rc<Line<H, B>>,
+    }
+}
+
+impl<H, F, B, E> Future for Alone<H, F, B>
+where
+    H: Fn(Request<Incoming>) -> F + 'static,
+    F: Future<Output = Result<Response<B>, E>> + 'static,
+    B: 'static,
+    E: Into<BoxError> + 'static,
+{
+    type Output = Result<(), Cancelled>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Cancelled>> {
+        let mut this = self.project();
+        this.handler.as_mut().work(this.line, cx);
+        if !this.handler.is_done() {
+            return Poll::Pending;
         }
-    })
+        this.line.clear();
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Asks a handler for an answer by then.
@@ -150,31 +162,28 @@ pub(super) fn deadline(limits: &Limits, until: Option<Instant>) -> Option<Instan
     }
 }
 
-impl<H, B> Future for Pending<H, B> {
-    type Output = Outcome<B>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<B>> {
-        let this = &mut *self;
-        let ended = match &mut this.handler {
-            Handler::Child(child) => match ready!(Pin::new(child).poll(cx)) {
-                Ok(ended) => ended,
+impl<H, B> Pending<H, B> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<B>> {
+        if let Some(child) = &mut self.child {
+            let joined = ready!(Pin::new(child).poll(cx));
+            self.child = None;
+            match joined {
+                Ok(()) => {}
                 Err(JoinError::Cancelled(cancelled)) => {
                     // The connection is cancelled, and so is the handler.
-                    this.ended = true;
+                    self.line.leave();
                     return Poll::Ready(Outcome::Nobody(cancelled.into()));
                 }
-                Err(error) => Err(Failure::Panicked(error.to_string())),
-            },
-            Handler::Beside(line) => match line.answer() {
-                Some(ended) => ended,
-                None => return Poll::Pending,
-            },
+                Err(error) => return Poll::Ready(Outcome::Failed(error.to_string().into())),
+            }
+        }
+        let Some(ended) = self.line.answer() else {
+            return Poll::Pending;
         };
-        this.ended = true;
         Poll::Ready(match ended {
             Ok(answer) => Outcome::Answer(answer),
             Err(Failure::Late) => Outcome::Late,
-            Err(Failure::Error(error)) => match this.fate.fault() {
+            Err(Failure::Error(error)) => match self.fate.fault() {
                 Some(Fault::Refused(status)) => Outcome::Refused(status),
                 Some(Fault::Gone) => Outcome::Nobody(error),
                 // Whoever asks is there still, whatever the error says, unless he is cancelled himself.
@@ -188,7 +197,8 @@ impl<H, B> Future for Pending<H, B> {
 
 impl<H, B> Drop for Pending<H, B> {
     fn drop(&mut self) {
-        if let (false, Handler::Child(child)) = (self.ended, &self.handler) {
+        if let Some(child) = &self.child {
+            self.line.leave();
             child.cancel_for(Reason::Disconnected);
         }
     }

@@ -25,6 +25,7 @@ use http_body::Body;
 use quoit::op::Stream;
 
 use super::Incoming;
+use super::exchange::Kind;
 use crate::tls::TlsStream;
 
 /// Lets a connection go on as something else, once the answer has told the client so: `then` gets it, with
@@ -118,9 +119,9 @@ impl Switch {
     }
 
     /// Notes what the request was answered with.
-    pub(super) fn answered(&self, asked: &Method, status: StatusCode) {
+    pub(super) fn answered(&self, asked: Kind, status: StatusCode) {
         let agrees = status == StatusCode::SWITCHING_PROTOCOLS
-            || (*asked == Method::CONNECT && status.is_success());
+            || (asked == Kind::Connect && status.is_success());
         if agrees {
             self.is_agreed.set(true);
         } else {

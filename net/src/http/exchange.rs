@@ -1,0 +1,262 @@
+//! A request and its answer, as hyper asks for it: one future for each request.
+//!
+//! ```text
+//!   hyper ──a head──► begin: admitted or refused, counted, its handler started
+//!   hyper ──polls──► Exchange: what came of it ──► the answer, completed and counted ──► hyper
+//! ```
+//!
+//! hyper moves the future before it polls it, so it is small: what the requests of a connection have in common is
+//! shared, the request goes by the [`Line`], and so does what the handler made of it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, DATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body;
+use quoit::{Cancelled, Group};
+
+use super::activity::{Activity, Asked, Handling};
+use super::answer::{Content, Counted, Course};
+use super::connection::{Limits, Protocol, Site};
+use super::incoming::Fate;
+use super::line::Line;
+use super::lookout::Expiry;
+use super::request::{self, Outcome, Pending};
+use super::trouble::Trouble;
+use super::upgrade::Offered;
+use super::{BoxError, Incoming, Peer, http2, strict};
+
+/// What the requests of a connection share.
+#[derive(Debug)]
+pub(super) struct Common<H, B: 'static> {
+    pub(super) protocol: Protocol,
+    pub(super) group: Group<Cancelled>,
+    pub(super) site: Rc<Site<H>>,
+    pub(super) peer: Peer,
+    pub(super) activity: Rc<Activity>,
+    pub(super) line: Rc<Line<H, B>>,
+    pub(super) switch: Offered,
+}
+
+/// A request that hyper waits for the answer of. Dropped before that, it is given up.
+pub(super) struct Exchange<H, B: 'static> {
+    common: Rc<Common<H, B>>,
+    work: Work<H, B>,
+    /// The connection counts a handler for as long as hyper waits for it.
+    handling: Option<Handling>,
+    /// Until there is an answer, which takes it.
+    course: Option<Course>,
+    expiry: Option<Rc<Expiry>>,
+    asked: Asked,
+    method: Kind,
+    malformed: bool,
+}
+
+/// Who works at an answer.
+enum Work<H, B: 'static> {
+    Handler(Pending<H, B>),
+    /// The server itself: what is asked for is a part of its page.
+    Page(Pin<Box<dyn Future<Output = Response<Bytes>>>>),
+    /// Nobody: the request is refused.
+    Nobody(StatusCode),
+}
+
+/// Methods, as far as answers differ by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Head,
+    Connect,
+    Other,
+}
+
+impl Kind {
+    fn of(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => Self::Head,
+            Method::CONNECT => Self::Connect,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl<H, B: Body + 'static> Exchange<H, B> {
+    /// Takes a request in: its head was just read.
+    pub(super) fn begin<F, E>(
+        common: &Rc<Common<H, B>>,
+        mut request: Request<body::Incoming>,
+    ) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + 'static,
+        F: Future<Output = Result<Response<B>, E>> + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let Common {
+            protocol,
+            site,
+            peer,
+            activity,
+            line,
+            ..
+        } = &**common;
+        let asked = match request.body().is_end_stream() {
+            true => Asked::Head,
+            false => Asked::HeadAndBody,
+        };
+        let handling = activity.handling(asked);
+        let expiry = Expiry::of(&site.limits);
+        match protocol {
+            Protocol::Http1 => activity.expire(expiry.clone()),
+            Protocol::Http2 => line.begin(expiry.clone()),
+        }
+        let course = Course::begin(&site.figures, site.audit.as_ref(), peer, &request);
+        let method = Kind::of(request.method());
+        let checked = match protocol {
+            Protocol::Http2 if http2::is_malformed(&request) => Err(StatusCode::BAD_REQUEST),
+            _ => strict::check(&mut request, asked, site.limits.strictness),
+        };
+        let malformed = checked.is_err();
+        let admitted = checked.map(|()| {
+            let page = site.page.as_ref();
+            page.and_then(|page| page.part(request.uri().path(), peer))
+        });
+        let work = match admitted {
+            Err(status) => Work::Nobody(status),
+            Ok(Some(part)) => {
+                let (site, method) = (Rc::clone(site), request.method().clone());
+                Work::Page(Box::pin(async move {
+                    let page = site.page.as_ref().expect("it was asked for a part of it");
+                    page.answer(part, &method).await
+                }))
+            }
+            Ok(None) => match admit(&request, &site.limits) {
+                Err(status) => Work::Nobody(status),
+                Ok(fate) => {
+                    let until = expiry.as_ref().map(|expiry| expiry.at);
+                    let until = request::deadline(&site.limits, until);
+                    let (mut head, body) = request.into_parts();
+                    head.extensions.insert(Peer::clone(peer));
+                    let reading = (asked == Asked::HeadAndBody).then(|| activity.reading());
+                    let switch = common.switch.clone();
+                    let body = Incoming::new(body, &site.limits, fate.clone(), reading, switch);
+                    line.ask(Request::from_parts(head, body), until);
+                    let handler = match protocol {
+                        Protocol::Http1 => request::start(common.group, line),
+                        Protocol::Http2 => None,
+                    };
+                    Work::Handler(Pending::new(handler, Rc::clone(line), fate))
+                }
+            },
+        };
+        Self {
+            common: Rc::clone(common),
+            work,
+            handling: Some(handling),
+            course: Some(course),
+            expiry,
+            asked,
+            method,
+            malformed,
+        }
+    }
+}
+
+/// Takes a request in, or says with which status it is refused.
+fn admit(request: &Request<body::Incoming>, limits: &Limits) -> Result<Fate, StatusCode> {
+    // What is known to be too large is not begun.
+    if request.body().size_hint().lower() > limits.max_body {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    Ok(Fate::new(!request.body().is_end_stream()))
+}
+
+impl<H, B: 'static> Unpin for Exchange<H, B> {}
+
+impl<H, B: Body + 'static> Future for Exchange<H, B> {
+    type Output = Result<Response<Counted<B>>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let outcome = match &mut this.work {
+            Work::Handler(pending) => ready!(pending.poll(cx)),
+            Work::Page(page) => Outcome::Own(ready!(page.as_mut().poll(cx))),
+            Work::Nobody(status) => Outcome::Refused(*status),
+        };
+        this.handling = None;
+        Poll::Ready(this.answer(outcome))
+    }
+}
+
+impl<H, B: Body + 'static> Exchange<H, B> {
+    /// Makes the answer of what came of the request.
+    fn answer(&mut self, outcome: Outcome<B>) -> Result<Response<Counted<B>>, BoxError> {
+        let Common {
+            protocol,
+            site,
+            peer,
+            ..
+        } = &*self.common;
+        let tally = &site.figures.tally;
+        let mut answer = match outcome {
+            Outcome::Answer(answer) => answer.map(|body| Content::Body { body }),
+            Outcome::Own(answer) => answer.map(|bytes| Content::Own { bytes }),
+            Outcome::Failed(error) => {
+                tally.failed.add_one();
+                let (peer, error) = (&peer.address, &error);
+                site.listener.tell(&Trouble::Request { peer, error });
+                refusal(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Outcome::Late => {
+                tally.late.add_one();
+                if let Some(expiry) = &self.expiry {
+                    expiry.note_over();
+                }
+                refusal(StatusCode::SERVICE_UNAVAILABLE)
+            }
+            Outcome::Refused(status) => {
+                tally.refused.add_one();
+                refusal(status)
+            }
+            Outcome::Nobody(error) => return Err(error),
+        };
+        if let Some(expiry) = self.expiry.take() {
+            expiry.note_answer();
+        }
+        strict::complete(&mut answer);
+        // hyper's own would read a clock of its own.
+        let date = answer.headers_mut().entry(DATE);
+        date.or_insert_with(|| site.draining.date.now());
+        let status = answer.status();
+        let mut course = self.course.take().expect("a request is answered once");
+        course.answer(&answer);
+        if let Some(switch) = &self.common.switch {
+            switch.answered(self.method, status);
+        }
+        let unread = matches!(answer.body(), Content::Nothing) && self.asked == Asked::HeadAndBody;
+        let goes_on = status == StatusCode::SWITCHING_PROTOCOLS;
+        let last = !goes_on && (site.draining.is_set() || unread || self.malformed);
+        if *protocol == Protocol::Http1 && last {
+            // Told with its last answer, a client does not send another request after it. Nor
+            // does it after a body that nobody will read, or what could not be understood.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        let is_head = self.method == Kind::Head;
+        if is_head && *protocol == Protocol::Http2 {
+            answer = http2::head_alone(answer);
+        }
+        let (activity, asked, group) = (&self.common.activity, self.asked, self.common.group);
+        Ok(answer.map(|content| Counted::new(content, activity, asked, course, is_head, group)))
+    }
+}
+
+/// An answer of the server's own, without a body.
+fn refusal<B>(status: StatusCode) -> Response<Content<B>> {
+    let mut answer = Response::new(Content::Nothing);
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,185 @@
+//! What the service, the handlers and the streams of a connection hand each other, without moving it through
+//! futures: requests and answers are large.
+//!
+//! ```text
+//!   the service ──asks──► the request ──first poll──► Handler ──its answer──► what hyper polls
+//! ```
+//!
+//! Invariants:
+//! - What is in the line is taken by whoever is polled next: there is no await in between. An answer of HTTP/1
+//!   alone may lie here until hyper looks again, and there is one request at a time.
+//! - A panic of the handler is its answer.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use quoit::time::Instant;
+
+use super::connection::Site;
+use super::lookout::Expiry;
+use super::request::{Ended, Failure, handle_until};
+use super::streams::Own;
+use super::{BoxError, Incoming};
+
+/// The hand-over of one connection.
+pub(super) struct Line<H, B> {
+    site: Rc<Site<H>>,
+    /// When the stream expires that hyper starts next, if that is one of a request: it does so right after
+    /// it has asked for the answer.
+    pub(super) next: RefCell<Option<Option<Rc<Expiry>>>>,
+    asked: RefCell<Option<Asked>>,
+    answer: RefCell<Option<Ended<B>>>,
+    pub(super) waiting: RefCell<Option<Rc<Own>>>,
+    /// Nobody takes answers any more.
+    is_left: Cell<bool>,
+}
+
+/// What a handler is asked.
+struct Asked {
+    request: Request<Incoming>,
+    until: Option<Instant>,
+}
+
+impl<H, B> fmt::Debug for Line<H, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").finish_non_exhaustive()
+    }
+}
+
+impl<H, B> Line<H, B> {
+    pub(super) fn new(site: Rc<Site<H>>) -> Self {
+        Self {
+            site,
+            next: RefCell::new(None),
+            asked: RefCell::new(None),
+            answer: RefCell::new(None),
+            waiting: RefCell::new(None),
+            is_left: Cell::new(false),
+        }
+    }
+
+    /// A stream comes next, which expires then.
+    pub(super) fn begin(&self, expiry: Option<Rc<Expiry>>) {
+        let before = self.next.replace(Some(expiry));
+        drop(before);
+    }
+
+    /// Its handler is to be asked this, and to have answered by then.
+    pub(super) fn ask(&self, request: Request<Incoming>, until: Option<Instant>) {
+        // In its place: it is large, and there is none before it.
+        *self.asked.borrow_mut() = Some(Asked { request, until });
+    }
+
+    /// Returns whether there is an answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answer.borrow().is_some()
+    }
+
+    /// Takes the answer of the handler that was asked last, if it has one.
+    pub(super) fn answer(&self) -> Option<Ended<B>> {
+        self.answer.take()
+    }
+
+    /// Notes that nobody takes answers any more, in HTTP/1.
+    pub(super) fn leave(&self) {
+        self.is_left.set(true);
+    }
+
+    /// Drops the answer, if nobody takes it.
+    pub(super) fn clear(&self) {
+        if self.is_left.get() {
+            drop(self.answer.take());
+        }
+    }
+}
+
+pin_project! {
+    /// A handler. Not an `async` block: it would keep the request twice, as what it was given and as what
+    /// the handler has.
+    #[project = HandlerProjection]
+    pub(super) enum Handler<F, B> {
+        NotAsked,
+        Works { #[pin] work: F },
+        /// In a scope with a deadline. In a place of its own, so that who sets none has a small task.
+        WorksUntil { work: Pin<Box<dyn Future<Output = Ended<B>>>> },
+        Done,
+    }
+}
+
+impl<F, B, E> Handler<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>> + 'static,
+    B: 'static,
+    E: Into<BoxError> + 'static,
+{
+    /// Asks the handler, at first, and polls it; what it comes to is put into the line.
+    pub(super) fn work<H>(mut self: Pin<&mut Self>, line: &Line<H, B>, cx: &mut Context<'_>)
+    where
+        H: Fn(Request<Incoming>) -> F + 'static,
+    {
+        // What it comes to is not handed through here: it is large.
+        let worked = caught(|| {
+            if matches!(*self, Self::NotAsked) {
+                let asked = line.asked.take();
+                self.set(asked.map_or(Self::Done, |asked| Self::ask(&line.site, asked)));
+            }
+            if let Poll::Ready(ended) = self.as_mut().poll(cx) {
+                *line.answer.borrow_mut() = Some(ended);
+                self.set(Self::Done);
+            }
+        });
+        if let Err(failure) = worked {
+            let replaced = line.answer.replace(Some(Err(failure)));
+            // They have panicked already, or do so now: that is told.
+            let _ = caught(|| drop(replaced));
+            let _ = caught(|| self.set(Self::Done));
+        }
+    }
+
+    fn ask<H>(site: &Rc<Site<H>>, asked: Asked) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + 'static,
+    {
+        let Asked { request, until } = asked;
+        match until {
+            None => Self::Works {
+                work: (site.handler)(request),
+            },
+            Some(until) => Self::WorksUntil {
+                work: Box::pin(handle_until(Rc::clone(site), request, until)),
+            },
+        }
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<B>> {
+        match self.project() {
+            HandlerProjection::Works { work } => {
+                work.poll(cx).map_err(|error| Failure::Error(error.into()))
+            }
+            HandlerProjection::WorksUntil { work } => work.as_mut().poll(cx),
+            HandlerProjection::NotAsked | HandlerProjection::Done => Poll::Pending,
+        }
+    }
+}
+
+impl<F, B> Handler<F, B> {
+    pub(super) fn is_asked(&self) -> bool {
+        !matches!(self, Self::NotAsked)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+}
+
+/// Runs what is the handler's: a panic in it is its failure.
+fn caught<R>(f: impl FnOnce() -> R) -> Result<R, Failure> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(Failure::of_panic)
+}
