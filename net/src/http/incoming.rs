@@ -43,6 +43,14 @@ use super::upgrade::{Offered, Switch};
 /// [`Builder::max_body`]: super::Builder::max_body
 /// [`Builder::body_timeout`]: super::Builder::body_timeout
 pub struct Incoming {
+    /// None if there is none. In a place of its own: most requests have none, and are moved often.
+    body: Option<Box<Reader>>,
+    /// How its connection goes on as something else.
+    switch: Offered,
+}
+
+/// A body that is read.
+struct Reader {
     body: hyper::body::Incoming,
     wait: ForeignWait,
     patience: Duration,
@@ -51,8 +59,6 @@ pub struct Incoming {
     room: u64,
     limit: u64,
     fate: Fate,
-    /// How its connection goes on as something else.
-    switch: Offered,
     /// The connection knows that somebody has the body.
     _reading: Option<Reading>,
 }
@@ -100,7 +106,7 @@ impl Fate {
 impl fmt::Debug for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Incoming")
-            .field("size_hint", &self.body.size_hint())
+            .field("size_hint", &self.size_hint())
             .finish_non_exhaustive()
     }
 }
@@ -113,21 +119,71 @@ impl Incoming {
         reading: Option<Reading>,
         switch: Offered,
     ) -> Self {
-        Self {
-            body,
-            wait: ForeignWait::default(),
-            patience: limits.body_timeout,
-            given_up_at: None,
-            room: limits.max_body,
-            limit: limits.max_body,
-            fate,
-            switch,
-            _reading: reading,
-        }
+        let body = (!body.is_end_stream()).then(|| {
+            Box::new(Reader {
+                body,
+                wait: ForeignWait::default(),
+                patience: limits.body_timeout,
+                given_up_at: None,
+                room: limits.max_body,
+                limit: limits.max_body,
+                fate,
+                _reading: reading,
+            })
+        });
+        Self { body, switch }
     }
 
     pub(super) fn switch(&self) -> Option<&Switch> {
         self.switch.as_deref()
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.body {
+            Some(reader) => reader.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let reader = self.body.as_ref();
+        reader.is_none_or(|reader| reader.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Some(reader) => reader.body.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Reader {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        // Of a body that outlives its answer hyper would say the end with the next request only.
+        if self.body.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        let body = &mut self.body;
+        let polled = self.wait.poll(cx, |cx| Pin::new(body).poll_frame(cx));
+        if polled.is_ready() {
+            self.given_up_at = None;
+        }
+        match polled {
+            Poll::Pending => self.poll_patience(cx).map(|late| Some(Err(late))),
+            Poll::Ready(Err(cancelled)) => Poll::Ready(Some(Err(cancelled.into()))),
+            Poll::Ready(Ok(None)) => Poll::Ready(None),
+            Poll::Ready(Ok(Some(Ok(frame)))) => Poll::Ready(Some(self.take(frame))),
+            Poll::Ready(Ok(Some(Err(error)))) => Poll::Ready(Some(Err(self.explain(error)))),
+        }
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> io::Result<Frame<Bytes>> {
@@ -181,40 +237,4 @@ impl Incoming {
 fn too_large(limit: u64) -> io::Error {
     let what = format!("the request's body is larger than the {limit} bytes that are taken here");
     io::Error::new(io::ErrorKind::FileTooLarge, what)
-}
-
-impl Body for Incoming {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = &mut *self;
-        // Of a body that outlives its answer hyper would say the end with the next request only.
-        if this.body.is_end_stream() {
-            return Poll::Ready(None);
-        }
-        let body = &mut this.body;
-        let polled = this.wait.poll(cx, |cx| Pin::new(body).poll_frame(cx));
-        if polled.is_ready() {
-            this.given_up_at = None;
-        }
-        match polled {
-            Poll::Pending => this.poll_patience(cx).map(|late| Some(Err(late))),
-            Poll::Ready(Err(cancelled)) => Poll::Ready(Some(Err(cancelled.into()))),
-            Poll::Ready(Ok(None)) => Poll::Ready(None),
-            Poll::Ready(Ok(Some(Ok(frame)))) => Poll::Ready(Some(this.take(frame))),
-            Poll::Ready(Ok(Some(Err(error)))) => Poll::Ready(Some(Err(this.explain(error)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
