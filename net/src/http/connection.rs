@@ -24,7 +24,7 @@ use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 
 use super::activity::Activity;
 use super::answer::Audit;
-use super::exchange::{Common, Exchange};
+use super::exchange::{Common, Dates, Exchange};
 use super::figures::Figures;
 use super::line::Line;
 use super::lookout::{Lookout, Verdict};
@@ -224,6 +224,7 @@ where
     activity.measure_first_byte(client.accepted, Rc::clone(&site.figures));
     let line = Rc::new(Line::new(Rc::clone(&site)));
     let switch: Offered = (protocol == Protocol::Http1).then(Rc::default);
+    let dates = Dates::of(protocol);
     let common = Rc::new(Common {
         protocol,
         group,
@@ -232,6 +233,7 @@ where
         activity: Rc::clone(&activity),
         line: Rc::clone(&line),
         switch: switch.clone(),
+        dates,
     });
     let service = service_fn(move |request| Exchange::begin(&common, request));
     let finish = Cell::new(false);
@@ -240,12 +242,13 @@ where
         Protocol::Http1 => {
             // Not `pipeline_flush`: it leaves the answer to a malformed request unsent. `Io` gathers
             // the answers to pipelined requests by itself.
-            let own = OwnAnswers::new(Rc::clone(&site.draining.date), limits.max_head);
+            let date = (dates == Dates::Own).then(|| Rc::clone(&site.draining.date));
+            let own = OwnAnswers::new(date, limits.max_head);
             let io = io.own_answers(own);
             let mut builder = http1::Builder::new();
             builder
                 .timer(Timer)
-                .auto_date_header(false)
+                .auto_date_header(dates == Dates::Hyper)
                 // The lookout sees to it.
                 .header_read_timeout(None)
                 .max_header_size(limits.max_head);

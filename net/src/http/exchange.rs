@@ -41,6 +41,25 @@ pub(super) struct Common<H, B: 'static> {
     pub(super) activity: Rc<Activity>,
     pub(super) line: Rc<Line<H, B>>,
     pub(super) switch: Offered,
+    pub(super) dates: Dates,
+}
+
+/// Who dates the answers of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dates {
+    /// hyper, where it writes heads itself: that costs less than a field does.
+    Hyper,
+    /// We do: hyper reads a clock of its own, which no simulation replays.
+    Own,
+}
+
+impl Dates {
+    pub(super) fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 if !quoit::time::is_simulated() => Self::Hyper,
+            _ => Self::Own,
+        }
+    }
 }
 
 /// A request that hyper waits for the answer of. Dropped before that, it is given up.
@@ -227,9 +246,10 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             expiry.note_answer();
         }
         strict::complete(&mut answer);
-        // hyper's own would read a clock of its own.
-        let date = answer.headers_mut().entry(DATE);
-        date.or_insert_with(|| site.draining.date.now());
+        if self.common.dates == Dates::Own {
+            let date = answer.headers_mut().entry(DATE);
+            date.or_insert_with(|| site.draining.date.now());
+        }
         let status = answer.status();
         let mut course = self.course.take().expect("a request is answered once");
         course.answer(&answer);

@@ -1,7 +1,8 @@
 //! The answers that hyper makes on its own: to what it could not understand, and what was too large.
 //!
-//! They are not dated, since hyper would read a clock of its own, and a target that is too long is a head
-//! that is too large to it. Both are put right on their way out (RFC 9110, sections 6.6.1 and 15.5.15).
+//! A target that is too long is a head that is too large to it, and in a simulation they are not dated, since
+//! hyper would read a clock of its own. Both are put right on their way out (RFC 9110, sections 15.5.15 and
+//! 6.6.1).
 
 use std::rc::Rc;
 
@@ -10,12 +11,13 @@ use super::connection::Date;
 /// Completes answers that nobody was asked for.
 #[derive(Debug)]
 pub(super) struct OwnAnswers {
-    date: Rc<Date>,
+    /// What dates them; none where hyper does.
+    date: Option<Rc<Date>>,
     max_head: usize,
 }
 
 impl OwnAnswers {
-    pub(super) fn new(date: Rc<Date>, max_head: usize) -> Self {
+    pub(super) fn new(date: Option<Rc<Date>>, max_head: usize) -> Self {
         Self { date, max_head }
     }
 
@@ -34,9 +36,12 @@ impl OwnAnswers {
             }
             _ => answer.extend_from_slice(fields),
         }
-        answer.extend_from_slice(b"date: ");
-        answer.extend_from_slice(self.date.now().as_bytes());
-        answer.extend_from_slice(b"\r\n\r\n");
+        if let Some(date) = &self.date {
+            answer.extend_from_slice(b"date: ");
+            answer.extend_from_slice(date.now().as_bytes());
+            answer.extend_from_slice(b"\r\n");
+        }
+        answer.extend_from_slice(b"\r\n");
         Some(answer)
     }
 }
@@ -53,7 +58,7 @@ mod tests {
 
     #[test]
     fn what_is_no_whole_head_is_left_as_it_is() {
-        let own = OwnAnswers::new(Rc::default(), 100);
+        let own = OwnAnswers::new(Some(Rc::default()), 100);
         for said in [
             "",
             "HTTP/1.1 400 Bad Request\r\n",

@@ -282,6 +282,14 @@ pub(crate) fn wall_clock() -> std::time::SystemTime {
     sys::wall_clock()
 }
 
+/// Returns whether clocks and random numbers are those of a simulation.
+pub(crate) fn is_simulated() -> bool {
+    #[cfg(feature = "sim")]
+    return crate::sim::world().is_some();
+    #[cfg(not(feature = "sim"))]
+    false
+}
+
 /// Returns a random number.
 pub(crate) fn random() -> io::Result<u64> {
     #[cfg(feature = "sim")]

@@ -56,6 +56,11 @@ pub fn wall_clock() -> SystemTime {
     driver::wall_clock()
 }
 
+/// Returns whether time is that of a simulation here: what comes of another clock cannot be replayed.
+pub fn is_simulated() -> bool {
+    driver::is_simulated()
+}
+
 /// A wait for a point in time. Small, since many lie in memory at a time.
 #[must_use = "a sleep does nothing unless it is awaited"]
 struct Sleep {
