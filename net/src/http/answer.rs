@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use quoit::time::Instant;
@@ -93,14 +94,15 @@ pub(super) struct Course {
 
 impl Course {
     /// Begins with a head that was just read.
-    pub(super) fn begin<B>(
+    #[inline]
+    pub(super) fn begin(
         figures: &Rc<Figures>,
         audit: Option<&Audit>,
         peer: &Peer,
-        request: &Request<B>,
+        head: &Parts,
     ) -> Self {
         let tally = &figures.tally;
-        match request.version() {
+        match head.version {
             Version::HTTP_2 => tally.http2.add_one(),
             _ => tally.http1.add_one(),
         }
@@ -108,11 +110,11 @@ impl Course {
             Box::new(Entry {
                 audit: audit.clone(),
                 peer: peer.clone(),
-                method: request.method().clone(),
-                uri: request.uri().clone(),
-                version: request.version(),
-                referer: request.headers().get(REFERER).cloned(),
-                user_agent: request.headers().get(USER_AGENT).cloned(),
+                method: head.method.clone(),
+                uri: head.uri.clone(),
+                version: head.version,
+                referer: head.headers.get(REFERER).cloned(),
+                user_agent: head.headers.get(USER_AGENT).cloned(),
             })
         });
         Self {

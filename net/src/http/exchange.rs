@@ -105,10 +105,7 @@ impl Kind {
 
 impl<H, B: Body + 'static> Exchange<H, B> {
     /// Takes a request in: its head was just read.
-    pub(super) fn begin<F, E>(
-        common: &Rc<Common<H, B>>,
-        mut request: Request<body::Incoming>,
-    ) -> Self
+    pub(super) fn begin<F, E>(common: &Rc<Common<H, B>>, request: Request<body::Incoming>) -> Self
     where
         H: Fn(Request<Incoming>) -> F + 'static,
         F: Future<Output = Result<Response<B>, E>> + 'static,
@@ -122,7 +119,10 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             line,
             ..
         } = &**common;
-        let asked = match request.body().is_end_stream() {
+        let (head, body) = request.into_parts();
+        let mut place = line.head();
+        let head = place.insert(head);
+        let asked = match body.is_end_stream() {
             true => Asked::Head,
             false => Asked::HeadAndBody,
         };
@@ -132,44 +132,44 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             Protocol::Http1 => activity.expire(expiry.clone()),
             Protocol::Http2 => line.begin(expiry.clone()),
         }
-        let course = Course::begin(&site.figures, site.audit.as_ref(), peer, &request);
-        let method = Kind::of(request.method());
+        let course = Course::begin(&site.figures, site.audit.as_ref(), peer, head);
+        let method = Kind::of(&head.method);
         let checked = match protocol {
-            Protocol::Http2 if http2::is_malformed(&request) => Err(StatusCode::BAD_REQUEST),
-            _ => strict::check(&mut request, asked, site.limits.strictness),
+            Protocol::Http2 if http2::is_malformed(head) => Err(StatusCode::BAD_REQUEST),
+            _ => strict::check(head, asked, site.limits.strictness),
         };
-        let malformed = checked.is_err();
-        let admitted = checked.map(|()| {
-            let page = site.page.as_ref();
-            page.and_then(|page| page.part(request.uri().path(), peer))
-        });
-        let work = match admitted {
-            Err(status) => Work::Nobody(status),
-            Ok(Some(part)) => {
-                let (site, method) = (Rc::clone(site), request.method().clone());
+        let part = match (checked, &site.page) {
+            (Ok(()), Some(page)) => page.part(head.uri.path(), peer),
+            _ => None,
+        };
+        let work = match (part, checked.and_then(|()| admit(&body, &site.limits))) {
+            (Some(part), _) => {
+                let (site, method) = (Rc::clone(site), head.method.clone());
+                *place = None;
                 Work::Page(Box::pin(async move {
                     let page = site.page.as_ref().expect("it was asked for a part of it");
                     page.answer(part, &method).await
                 }))
             }
-            Ok(None) => match admit(&request, &site.limits) {
-                Err(status) => Work::Nobody(status),
-                Ok(fate) => {
-                    let until = expiry.as_ref().map(|expiry| expiry.at);
-                    let until = request::deadline(&site.limits, until);
-                    let (mut head, body) = request.into_parts();
-                    head.extensions.insert(Peer::clone(peer));
-                    let reading = (asked == Asked::HeadAndBody).then(|| activity.reading());
-                    let switch = common.switch.clone();
-                    let body = Incoming::new(body, &site.limits, fate.clone(), reading, switch);
-                    line.ask(Request::from_parts(head, body), until);
-                    let handler = match protocol {
-                        Protocol::Http1 => request::start(common.group, line),
-                        Protocol::Http2 => None,
-                    };
-                    Work::Handler(Pending::new(handler, Rc::clone(line), fate))
-                }
-            },
+            (None, Err(status)) => {
+                *place = None;
+                Work::Nobody(status)
+            }
+            (None, Ok(fate)) => {
+                let until = expiry.as_ref().map(|expiry| expiry.at);
+                let until = request::deadline(&site.limits, until);
+                head.extensions.insert(Peer::clone(peer));
+                drop(place);
+                let reading = (asked == Asked::HeadAndBody).then(|| activity.reading());
+                let switch = common.switch.clone();
+                let body = Incoming::new(body, &site.limits, fate.clone(), reading, switch);
+                line.ask(body, until);
+                let handler = match protocol {
+                    Protocol::Http1 => request::start(common.group, line),
+                    Protocol::Http2 => None,
+                };
+                Work::Handler(Pending::new(handler, Rc::clone(line), fate))
+            }
         };
         Self {
             common: Rc::clone(common),
@@ -179,18 +179,18 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             expiry,
             asked,
             method,
-            malformed,
+            malformed: checked.is_err(),
         }
     }
 }
 
-/// Takes a request in, or says with which status it is refused.
-fn admit(request: &Request<body::Incoming>, limits: &Limits) -> Result<Fate, StatusCode> {
+/// Takes a request with this body in, or says with which status it is refused.
+fn admit(body: &body::Incoming, limits: &Limits) -> Result<Fate, StatusCode> {
     // What is known to be too large is not begun.
-    if request.body().size_hint().lower() > limits.max_body {
+    if body.size_hint().lower() > limits.max_body {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    Ok(Fate::new(!request.body().is_end_stream()))
+    Ok(Fate::new(!body.is_end_stream()))
 }
 
 impl<H, B: 'static> Unpin for Exchange<H, B> {}

@@ -10,7 +10,8 @@
 //! handler is still there is a question for TCP.
 
 use http::header::CONTENT_LENGTH;
-use http::{Method, Request, Response};
+use http::request::Parts;
+use http::{Method, Response};
 use http_body::Body;
 use hyper::server::conn::http2::Builder;
 
@@ -58,9 +59,9 @@ pub(super) fn builder<E: Clone>(limits: &Limits, executor: E) -> Builder<E> {
 
 /// Returns whether a request is malformed in a way that hyper lets pass: a CONNECT to nowhere (RFC
 /// 9113, section 8.5), an empty scheme (section 8.3.1).
-pub(super) fn is_malformed<B>(request: &Request<B>) -> bool {
-    let uri = request.uri();
-    (request.method() == Method::CONNECT && uri.authority().is_none())
+pub(super) fn is_malformed(head: &Parts) -> bool {
+    let uri = &head.uri;
+    (head.method == Method::CONNECT && uri.authority().is_none())
         || uri.scheme_str().is_some_and(str::is_empty)
 }
 
@@ -78,18 +79,20 @@ pub(super) fn head_alone<B: Body>(answer: Response<Content<B>>) -> Response<Cont
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
-    fn request(method: Method, uri: &str) -> Request<()> {
+    fn head(method: Method, uri: &str) -> Parts {
         let request = Request::builder().method(method).uri(uri);
-        request.body(()).expect("a request")
+        request.body(()).expect("a request").into_parts().0
     }
 
     #[test]
     fn connect_needs_somewhere_to_connect_to() {
-        assert!(is_malformed(&request(Method::CONNECT, "/")));
-        assert!(!is_malformed(&request(Method::CONNECT, "test:443")));
-        assert!(!is_malformed(&request(Method::GET, "/")));
-        assert!(!is_malformed(&request(Method::GET, "http://test/")));
+        assert!(is_malformed(&head(Method::CONNECT, "/")));
+        assert!(!is_malformed(&head(Method::CONNECT, "test:443")));
+        assert!(!is_malformed(&head(Method::GET, "/")));
+        assert!(!is_malformed(&head(Method::GET, "http://test/")));
     }
 }

@@ -10,7 +10,7 @@
 //!   alone may lie here until hyper looks again, and there is one request at a time.
 //! - A panic of the handler is its answer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use http::request::Parts;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use quoit::time::Instant;
@@ -34,16 +35,18 @@ pub(super) struct Line<H, B> {
     /// When the stream expires that hyper starts next, if that is one of a request: it does so right after
     /// it has asked for the answer.
     pub(super) next: RefCell<Option<Option<Rc<Expiry>>>>,
-    asked: RefCell<Option<Asked>>,
+    /// The head of the request that is taken in. It is looked at where it lies: it is large.
+    head: RefCell<Option<Parts>>,
+    asked: Cell<Option<Asked>>,
     answer: RefCell<Option<Ended<B>>>,
     pub(super) waiting: RefCell<Option<Rc<Own>>>,
     /// Nobody takes answers any more.
     is_left: Cell<bool>,
 }
 
-/// What a handler is asked.
+/// What a handler is asked, besides the head.
 struct Asked {
-    request: Request<Incoming>,
+    body: Incoming,
     until: Option<Instant>,
 }
 
@@ -58,7 +61,8 @@ impl<H, B> Line<H, B> {
         Self {
             site,
             next: RefCell::new(None),
-            asked: RefCell::new(None),
+            head: RefCell::new(None),
+            asked: Cell::new(None),
             answer: RefCell::new(None),
             waiting: RefCell::new(None),
             is_left: Cell::new(false),
@@ -71,10 +75,14 @@ impl<H, B> Line<H, B> {
         drop(before);
     }
 
-    /// Its handler is to be asked this, and to have answered by then.
-    pub(super) fn ask(&self, request: Request<Incoming>, until: Option<Instant>) {
-        // In its place: it is large, and there is none before it.
-        *self.asked.borrow_mut() = Some(Asked { request, until });
+    /// Returns the place of a request's head.
+    pub(super) fn head(&self) -> RefMut<'_, Option<Parts>> {
+        self.head.borrow_mut()
+    }
+
+    /// A handler is to be asked for an answer to the head that lies here and this body, and to have it by then.
+    pub(super) fn ask(&self, body: Incoming, until: Option<Instant>) {
+        self.asked.set(Some(Asked { body, until }));
     }
 
     /// Returns whether there is an answer.
@@ -127,8 +135,7 @@ where
         // What it comes to is not handed through here: it is large.
         let worked = caught(|| {
             if matches!(*self, Self::NotAsked) {
-                let asked = line.asked.take();
-                self.set(asked.map_or(Self::Done, |asked| Self::ask(&line.site, asked)));
+                self.set(Self::ask(line));
             }
             if let Poll::Ready(ended) = self.as_mut().poll(cx) {
                 *line.answer.borrow_mut() = Some(ended);
@@ -143,17 +150,21 @@ where
         }
     }
 
-    fn ask<H>(site: &Rc<Site<H>>, asked: Asked) -> Self
+    fn ask<H>(line: &Line<H, B>) -> Self
     where
         H: Fn(Request<Incoming>) -> F + 'static,
     {
-        let Asked { request, until } = asked;
+        let Some(Asked { body, until }) = line.asked.take() else {
+            return Self::Done;
+        };
+        let head = line.head.take().expect("what is asked has a head");
+        let request = Request::from_parts(head, body);
         match until {
             None => Self::Works {
-                work: (site.handler)(request),
+                work: (line.site.handler)(request),
             },
             Some(until) => Self::WorksUntil {
-                work: Box::pin(handle_until(Rc::clone(site), request, until)),
+                work: Box::pin(handle_until(Rc::clone(&line.site), request, until)),
             },
         }
     }

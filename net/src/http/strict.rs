@@ -9,8 +9,9 @@ use std::net::Ipv6Addr;
 use std::str;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version};
 
 use super::activity::Asked;
 use super::answer::Content;
@@ -44,22 +45,23 @@ pub enum Strictness {
 
 /// Says with which status a request is refused, if it is. The connection has to end then: whoever sent it
 /// and we may not mean the same by what follows.
-pub(super) fn check<B>(
-    request: &mut Request<B>,
+#[inline]
+pub(super) fn check(
+    head: &mut Parts,
     asked: Asked,
     strictness: Strictness,
 ) -> Result<(), StatusCode> {
-    let is_http2 = request.version() == Version::HTTP_2;
+    let is_http2 = head.version == Version::HTTP_2;
     // Of a coding hyper asks that chunks are the last: then there is a body.
     if !is_http2 && asked == Asked::HeadAndBody {
-        check_codings(request.headers())?;
+        check_codings(&head.headers)?;
     }
     let in_order = match strictness {
         Strictness::Lenient => true,
-        Strictness::Strict if is_http2 => is_addressed_in_http2(request),
+        Strictness::Strict if is_http2 => is_addressed_in_http2(head),
         Strictness::Strict => {
-            let target = Target::of(request.method(), request.uri());
-            target.is_some_and(|target| is_addressed(request, target))
+            let target = Target::of(&head.method, &head.uri);
+            target.is_some_and(|target| is_addressed(head, target))
         }
     };
     if in_order {
@@ -145,9 +147,9 @@ fn is_to_connect_to(authority: &Authority) -> bool {
 }
 
 /// Checks the Host field of a request of HTTP/1, and puts what the target says into it.
-fn is_addressed<B>(request: &mut Request<B>, target: Target) -> bool {
-    let is_1_0 = request.version() == Version::HTTP_10;
-    let mut fields = request.headers().get_all(HOST).iter();
+fn is_addressed(head: &mut Parts, target: Target) -> bool {
+    let is_1_0 = head.version == Version::HTTP_10;
+    let mut fields = head.headers.get_all(HOST).iter();
     let field = match (fields.next(), fields.next()) {
         (None, _) if is_1_0 => None,
         (Some(field), None) => Some(field),
@@ -164,28 +166,28 @@ fn is_addressed<B>(request: &mut Request<B>, target: Target) -> bool {
         }
     }
     if matches!(target, Target::Elsewhere)
-        && let Some(authority) = request.uri().authority()
+        && let Some(authority) = head.uri.authority()
         && field.is_none_or(|field| field.as_bytes() != authority.as_str().as_bytes())
     {
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is text");
-        request.headers_mut().insert(HOST, host);
+        head.headers.insert(HOST, host);
     }
     true
 }
 
 /// Checks `:authority`, Host and `:path` of a request of HTTP/2.
-fn is_addressed_in_http2<B>(request: &Request<B>) -> bool {
-    let uri = request.uri();
-    let is_connect = *request.method() == Method::CONNECT;
+fn is_addressed_in_http2(head: &Parts) -> bool {
+    let uri = &head.uri;
+    let is_connect = head.method == Method::CONNECT;
     let well_named = match uri.authority() {
         Some(authority) if is_connect && uri.scheme().is_none() => is_to_connect_to(authority),
         Some(authority) => is_named(authority),
         None => !is_connect,
     };
-    if !well_named || uri.scheme().is_some() && !is_path(request.method(), uri) {
+    if !well_named || uri.scheme().is_some() && !is_path(&head.method, uri) {
         return false;
     }
-    let mut fields = request.headers().get_all(HOST).iter();
+    let mut fields = head.headers.get_all(HOST).iter();
     let host = match (fields.next(), fields.next()) {
         (None, _) => return true,
         (Some(field), None) => Host::parse(field.as_bytes()),
@@ -312,6 +314,8 @@ static PLAIN: [bool; 256] = {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     #[test]
@@ -359,12 +363,12 @@ mod tests {
     }
 
     /// A request of HTTP/2, as h2 makes one.
-    fn http2(uri: &str, hosts: &[&str]) -> Request<()> {
+    fn http2(uri: &str, hosts: &[&str]) -> Parts {
         let mut request = Request::builder().version(Version::HTTP_2).uri(uri);
         for host in hosts {
             request = request.header(HOST, *host);
         }
-        request.body(()).expect("a request")
+        request.body(()).expect("a request").into_parts().0
     }
 
     #[test]
