@@ -356,10 +356,15 @@ async fn watch(
 ) -> Result<(), Cancelled> {
     let mut last_call = pin!(last_call(activity, draining, finish));
     let mut lookout = Lookout::new(activity);
+    let mut is_waiting = false;
     future::poll_fn(|cx| {
-        // It never ends well: it says when the connection shall finish.
-        if let Poll::Ready(ended) = last_call.as_mut().poll(cx) {
-            return Poll::Ready(ended);
+        // Once it waits nothing else wakes it, and the connection is polled for each request.
+        if !is_waiting || draining.is_set() || quoit::is_cancelled() {
+            is_waiting = true;
+            // It never ends well: it says when the connection shall finish.
+            if let Poll::Ready(ended) = last_call.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
         }
         match lookout.poll(activity, &limits, cx) {
             Poll::Ready(Verdict::Cut) => Poll::Ready(Ok(())),

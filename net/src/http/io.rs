@@ -294,13 +294,14 @@ impl hyper::rt::Read for Io {
                 None => return Poll::Ready(Ok(())),
             },
         };
-        this.activity.note_received(&chunk);
-        let part = chunk.len().min(buf.remaining());
-        let part = allowed(&mut this.frames, &this.activity, &chunk[..part]);
-        this.activity.note_line(&chunk[..part]);
-        buf.put_slice(&chunk[..part]);
-        chunk.advance(part);
-        if !chunk.is_empty() {
+        let bytes = &*chunk;
+        this.activity.note_received(bytes);
+        let part = bytes.len().min(buf.remaining());
+        let part = allowed(&mut this.frames, &this.activity, &bytes[..part]);
+        this.activity.note_line(&bytes[..part]);
+        buf.put_slice(&bytes[..part]);
+        if part < bytes.len() {
+            chunk.advance(part);
             this.rest = Some(chunk);
         }
         Poll::Ready(Ok(()))
