@@ -240,8 +240,9 @@ where
     let outgoing = io.by_turns();
     match protocol {
         Protocol::Http1 => {
-            // Not `pipeline_flush`: it leaves the answer to a malformed request unsent. `Io` gathers
-            // the answers to pipelined requests by itself.
+            // Not `pipeline_flush`: for as long as hyper has anything more to read it keeps what it has to say,
+            // a body of any length as well, also where that is half a request; the answer to a malformed one
+            // it leaves unsent. `Io` gathers the answers to pipelined requests by itself.
             let date = (dates == Dates::Own).then(|| Rc::clone(&site.draining.date));
             let own = OwnAnswers::new(date, limits.max_head);
             let io = io.own_answers(own);
