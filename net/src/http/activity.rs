@@ -3,7 +3,7 @@
 //! hyper knows when a head takes too long in HTTP/1, and no more. Whether a request has begun to
 //! arrive, whether an answer is stuck, and whether anything happens at all, is counted here.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use quoit::time::Instant;
@@ -42,7 +42,10 @@ pub(super) struct Activity {
     /// The request line of the next request, as far as it came.
     line: Cell<Line>,
     /// When the connection was accepted, as long as nothing was sent.
-    unsent: RefCell<Option<(Instant, Rc<Figures>)>>,
+    unsent: Cell<Option<Instant>>,
+    /// When requests began that are not measured yet, and how many: hyper took their answers in this turn.
+    unmeasured: Cell<Option<(Instant, u64)>>,
+    figures: OnceCell<Rc<Figures>>,
 }
 
 /// What a connection of HTTP/1 is at.
@@ -133,6 +136,29 @@ impl Activity {
     /// Notes that the connection was polled, and that others have their turns.
     pub(super) fn note_end_of_turn(&self) {
         self.drained.set(false);
+        self.measure();
+    }
+
+    /// Notes that hyper took the whole answer to a request that began then.
+    pub(super) fn note_whole(&self, begun: Instant) {
+        let before = match self.unmeasured.get() {
+            Some((since, count)) if since == begun => count,
+            _ => {
+                self.measure();
+                0
+            }
+        };
+        self.unmeasured.set(Some((begun, before + 1)));
+    }
+
+    /// Measures the requests whose answers go out now. One look at the clock: what came together goes out
+    /// together.
+    pub(super) fn measure(&self) {
+        if let Some((begun, count)) = self.unmeasured.take()
+            && let Some(figures) = self.figures.get()
+        {
+            figures.request.record_many(begun.elapsed(), count);
+        }
     }
 
     fn note_end_of_request(&self) {
@@ -142,7 +168,9 @@ impl Activity {
     /// Notes that something was sent.
     pub(super) fn note_sent(&self) {
         self.transfers.set(self.transfers.get() + 1);
-        if let Some((accepted, figures)) = self.unsent.take() {
+        if let Some(accepted) = self.unsent.take()
+            && let Some(figures) = self.figures.get()
+        {
             figures.first_byte.record(accepted.elapsed());
         }
     }
@@ -265,9 +293,18 @@ impl Activity {
         }
     }
 
-    /// Lets the first byte that is sent be measured from when the connection was accepted.
-    pub(super) fn measure_first_byte(&self, accepted: Instant, figures: Rc<Figures>) {
-        *self.unsent.borrow_mut() = Some((accepted, figures));
+    /// Lets what is to be measured be recorded there, the first byte that is sent from when the connection was
+    /// accepted.
+    pub(super) fn record_in(&self, figures: Rc<Figures>, accepted: Instant) {
+        self.unsent.set(Some(accepted));
+        let set = self.figures.set(figures);
+        debug_assert!(set.is_ok(), "a connection belongs to one server");
+    }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        self.measure();
     }
 }
 

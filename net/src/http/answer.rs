@@ -90,6 +90,8 @@ pub(super) struct Course {
     whole: bool,
     /// It was our side that failed.
     failed: bool,
+    /// It ends in a turn of its connection, which measures it: in HTTP/1.
+    is_in_turn: bool,
 }
 
 impl Course {
@@ -126,6 +128,7 @@ impl Course {
             expected: None,
             whole: false,
             failed: false,
+            is_in_turn: head.version != Version::HTTP_2,
         }
     }
 
@@ -147,9 +150,10 @@ impl Course {
 
 impl Drop for Course {
     fn drop(&mut self) {
-        let took = self.begun.elapsed();
         if self.whole {
-            self.figures.request.record(took);
+            if !self.is_in_turn {
+                self.figures.request.record(self.begun.elapsed());
+            }
         } else if self.failed {
             self.figures.tally.failed.add_one();
         } else {
@@ -166,7 +170,7 @@ impl Drop for Course {
                 status: self.status,
                 sent: self.sent,
                 whole: self.whole,
-                took,
+                took: self.begun.elapsed(),
             };
             (entry.audit.0)(&answered);
         }
@@ -195,6 +199,9 @@ impl Drop for Answering {
     fn drop(&mut self) {
         self.note_awaited(false);
         self.activity.end_answer(self.asked);
+        if self.course.whole && self.course.is_in_turn {
+            self.activity.note_whole(self.course.begun);
+        }
     }
 }
 

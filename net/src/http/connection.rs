@@ -221,7 +221,7 @@ where
     let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
-    activity.measure_first_byte(client.accepted, Rc::clone(&site.figures));
+    activity.record_in(Rc::clone(&site.figures), client.accepted);
     let line = Rc::new(Line::new(Rc::clone(&site)));
     let switch: Offered = (protocol == Protocol::Http1).then(Rc::default);
     let dates = Dates::of(protocol);
@@ -317,6 +317,7 @@ where
                 tell(connection.as_mut());
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                outgoing.borrow().note_end_of_turn();
                 return Poll::Ready(Some(ended));
             }
             if !outgoing.borrow_mut().end_turn(cx) {

@@ -112,7 +112,7 @@ impl Outgoing {
     /// The connection has been polled: what was gathered goes out, if nothing is on its way. Returns false if
     /// that has failed just now, of which the next call tells.
     pub(super) fn end_turn(&mut self, cx: &mut Context<'_>) -> bool {
-        self.activity.note_end_of_turn();
+        self.note_end_of_turn();
         match self.begin_next(cx) {
             Ok(()) => true,
             Err(error) => {
@@ -120,6 +120,11 @@ impl Outgoing {
                 false
             }
         }
+    }
+
+    /// Notes that the connection has been polled, without sending anything.
+    pub(super) fn note_end_of_turn(&self) {
+        self.activity.note_end_of_turn();
     }
 
     /// Sends what was gathered, if nothing is on its way.
@@ -239,6 +244,8 @@ impl Outgoing {
             self.gathered = Vec::new();
             return self.check();
         }
+        // Whoever has an answer finds it in the figures.
+        self.activity.measure();
         let buf = std::mem::take(&mut self.gathered);
         self.sending_bytes = buf.len();
         self.sending = Some(self.stream.start_send(buf));
