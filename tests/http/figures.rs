@@ -1,6 +1,7 @@
 //! What a server says of itself: counts and latencies, the page, and who is told of each request.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::Duration;
 use tests::{Serve, on_ring};
@@ -46,6 +47,26 @@ fn when_all_have_gone(handle: &ServerHandle) -> Snapshot {
 fn count(snapshot: &Snapshot, name: &str, label: Option<&str>) -> u64 {
     let count = snapshot.cores[0].count(name, label);
     count.expect("something that is counted")
+}
+
+/// Requests that come together are measured together, when the send begins that answers them.
+#[test]
+fn pipelined_requests_are_measured_when_their_answers_are_there() {
+    let server = one_core().serve_boxed(handler).expect("a server");
+    let mut client = TcpStream::connect(server.local_addr()).expect("a connection");
+    let asked = "GET / HTTP/1.1\r\nhost: test\r\n\r\n".repeat(5);
+    for round in 1..=2 {
+        client.write_all(asked.as_bytes()).expect("it is sent");
+        let mut came = Vec::new();
+        while came.windows(5).filter(|bytes| bytes == b"hello").count() < 5 {
+            let mut bytes = [0; 4096];
+            let count = client.read(&mut bytes).expect("answers");
+            assert_ne!(count, 0, "the server goes on");
+            came.extend_from_slice(&bytes[..count]);
+        }
+        let figures = server.handle().snapshot();
+        assert_eq!(figures.merged("request").count(), 5 * round);
+    }
 }
 
 #[test]
