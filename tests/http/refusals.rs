@@ -1,6 +1,7 @@
 //! What is no request is refused in its own protocol, and a handler's failure is its connection's.
 
 use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
+use quoit::Cancelled;
 use quoit_net::http::{Incoming, Server};
 use tests::http_client::Client;
 use tests::{Serve, on_ring};
@@ -190,6 +192,15 @@ fn failing() -> Server {
                 panic!("a handler panics later");
             }
             "/fail" => Err("a handler fails"),
+            "/leak" => {
+                let mut left = Box::pin(quoit::group(async |_| {
+                    pending::<Result<(), Cancelled>>().await
+                }));
+                let is_open = poll_fn(|cx| Poll::Ready(left.as_mut().poll(cx).is_pending())).await;
+                assert!(is_open);
+                std::mem::forget(left);
+                Ok(Response::new("a handler leaves a group".to_owned()))
+            }
             path => Ok(Response::new(format!("well, {path}"))),
         }
     });
@@ -203,7 +214,7 @@ fn a_handler_that_panics_or_fails_costs_its_request_only() {
     let mut other = Client::connect(server.local_addr());
     let mut client = Client::connect(server.local_addr());
     assert_eq!(other.get("/before").text(), "well, /before");
-    for path in ["/panic", "/late", "/fail"] {
+    for path in ["/panic", "/late", "/fail", "/leak"] {
         let failed = client.get(path);
         assert_eq!((failed.status(), failed.text()), (500, ""), "{path}");
         assert_eq!(client.get("/next").text(), "well, /next");

@@ -95,6 +95,13 @@ impl<H, B> Line<H, B> {
         self.answer.take()
     }
 
+    /// The handler has failed, whatever it has answered.
+    pub(super) fn fail(&self, failure: Failure) {
+        let replaced = self.answer.replace(Some(Err(failure)));
+        // It may panic: that is told.
+        let _ = caught(|| drop(replaced));
+    }
+
     /// Notes that nobody takes answers any more, in HTTP/1.
     pub(super) fn leave(&self) {
         self.is_left.set(true);
@@ -143,9 +150,7 @@ where
             }
         });
         if let Err(failure) = worked {
-            let replaced = line.answer.replace(Some(Err(failure)));
-            // They have panicked already, or do so now: that is told.
-            let _ = caught(|| drop(replaced));
+            line.fail(failure);
             let _ = caught(|| self.set(Self::Done));
         }
     }

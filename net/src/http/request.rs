@@ -19,7 +19,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -97,11 +97,21 @@ where
     B: 'static,
     E: Into<BoxError> + 'static,
 {
-    let child = group.spawn_eager(Alone {
+    let mut child = group.spawn_eager(Alone {
         handler: Handler::NotAsked,
         line: Rc::clone(line),
     });
-    (!line.is_answered()).then_some(child)
+    if !line.is_answered() {
+        return Some(child);
+    }
+    // It has ended, perhaps in a way that it could not know: a group that it has leaked.
+    let joined = Pin::new(&mut child).poll(&mut Context::from_waker(Waker::noop()));
+    if let Poll::Ready(Err(error)) = joined
+        && !matches!(error, JoinError::Cancelled(_))
+    {
+        line.fail(Failure::Panicked(error.to_string()));
+    }
+    None
 }
 
 pin_project! {
