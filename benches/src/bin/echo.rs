@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use quoit::{CoreId, Cores, Runtime};
-use quoit_net::{ShardedListener, TcpStream};
+use quoit_net::ShardedListener;
 
 /// Sends back whatever it receives.
 #[derive(Parser)]
@@ -38,7 +38,13 @@ async fn serve(port: ShardedListener, core: CoreId) -> io::Result<()> {
     let listener = port.take(core)?;
     loop {
         match listener.accept().await {
-            Ok(stream) => drop(quoit::spawn(echo(stream))),
+            Ok(stream) => drop(quoit::spawn(async move {
+                // A block: an `async fn` keeps its argument twice for as long as it runs.
+                while let Some(chunk) = stream.recv().await? {
+                    stream.write_all(chunk).await.0?;
+                }
+                Ok::<_, io::Error>(())
+            })),
             // Out of descriptors, or a peer that was gone before we looked.
             Err(error) if error.raw_os_error().is_some() => {
                 eprintln!("accept failed: {error}");
@@ -47,11 +53,4 @@ async fn serve(port: ShardedListener, core: CoreId) -> io::Result<()> {
             Err(cancelled) => return Err(cancelled),
         }
     }
-}
-
-async fn echo(stream: TcpStream) -> io::Result<()> {
-    while let Some(chunk) = stream.recv().await? {
-        stream.write_all(chunk).await.0?;
-    }
-    Ok(())
 }

@@ -117,15 +117,14 @@ const HELLO: &[u8] = b"Hello, world!";
 /// Sends back what it receives, on every connection, until a listener ends.
 pub async fn serve_echo(listener: TcpListener) {
     while let Ok(stream) = listener.accept().await {
-        drop(spawn(echo(stream)));
+        drop(spawn(async move {
+            // A block: an `async fn` keeps its argument twice for as long as it runs.
+            while let Some(chunk) = stream.recv().await? {
+                stream.write_all(chunk).await.0?;
+            }
+            Ok::<_, io::Error>(())
+        }));
     }
-}
-
-async fn echo(stream: quoit_net::TcpStream) -> io::Result<()> {
-    while let Some(chunk) = stream.recv().await? {
-        stream.write_all(chunk).await.0?;
-    }
-    Ok(())
 }
 
 async fn ask(

@@ -4,7 +4,7 @@
 //! future is dropped: bytes of two sends never mix, and what is left of a cancelled one never
 //! follows what was sent after it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,7 +20,8 @@ use crate::sync::wait_list::{Place, WaitList};
 #[derive(Debug, Default)]
 pub(crate) struct SendLine {
     busy: Cell<bool>,
-    waiting: WaitList,
+    /// Made when somebody waits for the first time: few sockets have several who send.
+    waiting: OnceCell<Box<WaitList>>,
 }
 
 /// The right to send.
@@ -45,7 +46,8 @@ impl SendLine {
 impl Drop for SendTurn {
     #[inline]
     fn drop(&mut self) {
-        if !self.0.waiting.wake_first() {
+        let waiting = self.0.waiting.get();
+        if !waiting.is_some_and(|waiting| waiting.wake_first()) {
             self.0.busy.set(false);
         }
     }
@@ -71,6 +73,7 @@ impl Future for Take {
         // Woken, it is ours: `busy` was left set for us.
         this.line
             .waiting
+            .get_or_init(Box::default)
             .poll(&mut this.place, cx)
             .map_ok(|()| SendTurn(Rc::clone(&this.line)))
     }
@@ -78,7 +81,8 @@ impl Future for Take {
 
 impl Drop for Take {
     fn drop(&mut self) {
-        if self.line.waiting.leave(&mut self.place) {
+        let waiting = self.line.waiting.get();
+        if waiting.is_some_and(|waiting| waiting.leave(&mut self.place)) {
             // It was handed to us, and we do not want it any more: the next.
             drop(SendTurn(Rc::clone(&self.line)));
         }
