@@ -240,6 +240,36 @@ fn a_daemon_of_a_group_that_was_leaked_is_cancelled_as_its_children_are() {
     });
 }
 
+/// A close heeds no cancel: its wait goes on under what was around the task.
+#[test]
+fn a_group_that_was_leaked_while_its_body_closes_leaves_that_to_the_core() {
+    on_ring(|handle| async move {
+        let (reader, _writer) = op::pipe().expect("a pipe");
+        let of_reader = reader.clone();
+        let read = spawn(async move { op::read(&of_reader, vec![0; 8]).await.0 });
+        yield_now().await.expect("not cancelled");
+        // The read is in the kernel: a close waits for it.
+        op::nop().await.expect("not cancelled");
+        let before = gauges(&handle).await;
+        let opener = spawn(async move {
+            let mut leaked = Box::pin(group(async move |_: Group<Cancelled>| {
+                let _ = op::close(reader).await;
+                Ok(())
+            }));
+            assert!(poll_once(leaked.as_mut()).await.is_pending());
+            std::mem::forget(leaked);
+        });
+        assert!(opener.await.is_err(), "it has left a group behind");
+        assert!(read.await.expect("no panic").is_err(), "it was closed");
+        let after = gauges(&handle).await;
+        assert_eq!(
+            after.scopes,
+            before.scopes - 1,
+            "that of the read; no other stays"
+        );
+    });
+}
+
 #[test]
 fn a_scope_whose_body_panics_as_it_is_dropped_has_ended() {
     struct Bad;

@@ -128,7 +128,7 @@ impl<Q: Queue> Multishot<Q> {
                     }
                 }
             }
-            let armed = match self.take(core, cx) {
+            let mut armed = match self.take(core, cx) {
                 Taken::Ready(found) => {
                     self.end_wait(wait);
                     return Poll::Ready(found);
@@ -139,12 +139,13 @@ impl<Q: Queue> Multishot<Q> {
                 // Woken for nothing, as by an op that the kernel has ended early. The wait that begins
                 // now is a new one, under a scope that may have been cancelled meanwhile.
                 ready!(park::entry(core, cx.waker()))?;
+                // Cancels were taken in, which may have woken somebody who polls where he is woken: here, too.
+                armed = self.op(core);
             }
-            let op = match armed {
-                Some(op) => op,
-                None => self.arm(core)?,
-            };
-            self.begin_wait(core, op, wait, cx);
+            if armed.is_none() {
+                self.arm(core)?;
+            }
+            self.begin_wait(core, wait, cx);
             Poll::Pending
         })
     }
@@ -252,14 +253,14 @@ impl<Q: Queue> Multishot<Q> {
     }
 
     /// Starts the op, which is not there.
-    fn arm(&self, core: &Core) -> Result<OpId, Closed> {
+    fn arm(&self, core: &Core) -> Result<(), Closed> {
         if self.fd.is_closed() {
             return Err(Closed);
         }
         let id = core.start(Q::new(core), Some(self.fd.clone()), Notify::Nobody);
         let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
         debug_assert!(old.is_none(), "looked at by the caller");
-        Ok(id)
+        Ok(())
     }
 
     /// Frees the slot of an op that has ended; returns its queue.
@@ -270,13 +271,14 @@ impl<Q: Queue> Multishot<Q> {
         Some(collected.operation)
     }
 
-    fn begin_wait(&self, core: &Core, op: OpId, wait: &mut NextWait, cx: &mut Context<'_>) {
+    fn begin_wait(&self, core: &Core, wait: &mut NextWait, cx: &mut Context<'_>) {
         if !wait.registered {
             wait.registered = true;
             self.waiting.set(true);
             wait.park.register_memory(core, cx.waker(), Purpose::Item);
         }
-        if let Some(token) = wait.park.token() {
+        // The waker was cloned, which may be anybody's code: the op is asked for behind it.
+        if let (Some(op), Some(token)) = (self.op(core), wait.park.token()) {
             let old = core.ops.borrow_mut().notify(op, Notify::Token(token));
             drop(old);
         }
@@ -296,4 +298,102 @@ fn busy() -> io::Error {
         io::ErrorKind::ResourceBusy,
         "another task is already waiting on this socket: one task at a time may",
     )
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::kernel_op::ops::Accepted;
+    use crate::time::sleep;
+    use crate::{CancelHandle, Cancelled, Scope, block_on, op};
+    use std::future::{Future, poll_fn};
+    use std::pin::Pin;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    type Job = Box<dyn FnOnce()>;
+
+    thread_local!(static JOB: RefCell<Option<Job>> = const { RefCell::new(None) });
+
+    /// Somebody who does what he is woken for where he is woken.
+    struct AtOnce;
+
+    impl Wake for AtOnce {
+        fn wake(self: Arc<Self>) {
+            if let Some(job) = JOB.take() {
+                job();
+            }
+        }
+    }
+
+    /// A scope in which somebody waits whose waker runs the job.
+    fn waits_with_the_job() -> (CancelHandle, Pin<Box<dyn Future<Output = ()>>>) {
+        let scope = Scope::new();
+        let handle = scope.handle();
+        let mut waits: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
+            let nap = scope.run(async {
+                sleep(Duration::from_secs(3_600)).await?;
+                Ok::<_, Cancelled>(())
+            });
+            let _ = nap.await;
+        });
+        let waker = Waker::from(Arc::new(AtOnce));
+        assert!(
+            waits
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        (handle, waits)
+    }
+
+    /// Between the look that finds no op and the arming of one, cancels are taken in; one of them wakes somebody who
+    /// arms it.
+    #[test]
+    fn an_op_that_is_armed_meanwhile_is_armed_once() {
+        block_on(async {
+            let address = "127.0.0.1:0".parse().expect("an address");
+            let socket = op::Socket::tcp(address).expect("a socket");
+            socket.bind(address).expect("a port");
+            socket.listen(16).expect("it listens");
+            let accepts = Rc::new(Multishot::<Accepted<false>>::new(socket.into_shared()));
+            let mut wait = NextWait::default();
+            let begin = |wait: &mut NextWait, cx: &mut Context<'_>| {
+                assert!(accepts.poll_next(wait, cx).is_pending());
+                Poll::Ready(())
+            };
+            poll_fn(|cx| begin(&mut wait, cx)).await;
+            op::nop().await.expect("nobody cancels");
+            let id = current::with(|core| {
+                let id = accepts.op(core).expect("it is armed");
+                let told = core.ops.borrow_mut().cancel(id, Asker::Pause);
+                core.tell(told);
+                id
+            });
+            while current::with(|core| core.ops.borrow_mut().completed(id).is_none()) {
+                op::nop().await.expect("nobody cancels");
+            }
+            let (first, _first) = waits_with_the_job();
+            let (second, _second) = waits_with_the_job();
+            let theirs = Rc::clone(&accepts);
+            JOB.set(Some(Box::new(move || {
+                // Seen by the op that comes next: the entry of the new wait.
+                second.cancel();
+                JOB.set(Some(Box::new(move || {
+                    let mut wait = NextWait::default();
+                    let cx = &mut Context::from_waker(Waker::noop());
+                    assert!(theirs.poll_next(&mut wait, cx).is_pending());
+                    theirs.end_wait(&mut wait);
+                })));
+            })));
+            first.cancel();
+            poll_fn(|cx| begin(&mut wait, cx)).await;
+            assert!(JOB.take().is_none(), "both jobs were done");
+            current::with(|core| assert_eq!(core.ops.borrow().orphans(), 0));
+            accepts.end_wait(&mut wait);
+        })
+        .expect("a core");
+    }
 }

@@ -35,7 +35,8 @@ fn region<B: IoBuf>(buf: &B) -> Region {
 fn region_behind<B: IoBuf>(buf: &B, from: usize) -> Region {
     Region {
         address: buf.as_ptr() as usize + from,
-        length: (buf.len() - from).min(MAX_BYTES) as u32,
+        // What has become shorter meanwhile, against the contract of `IoBuf`, has nothing there.
+        length: buf.len().saturating_sub(from).min(MAX_BYTES) as u32,
     }
 }
 

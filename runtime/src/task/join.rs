@@ -290,8 +290,8 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
             }
             let ended = core.tasks.borrow_mut().take_ended(self.task);
             if let Poll::Ready(object) = ended {
-                self.park.end_here(core);
                 self.taken = true;
+                self.park.end_here(core);
                 return Poll::Ready(match object {
                     Some(object) => self.output(object),
                     None => Err(JoinError::Dropped),

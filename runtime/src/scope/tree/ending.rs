@@ -138,6 +138,10 @@ impl Tree {
                 }
             }
         }
+        // Those groups have left here the waits that heed no cancel.
+        while let Some(park) = self.node(link).first_park {
+            self.move_to(park, parent);
+        }
     }
 
     /// Cancels and closes what a group that was leaked has left. Its tasks come to `parent`, behind

@@ -587,3 +587,21 @@ fn who_waits_on_after_being_told_waits_in_nothing_foreign() {
     tree.unpark(one);
     assert!(tree.waits_in_foreign(scope));
 }
+
+/// No cancel ends it: it goes outward with what the task leaves.
+#[test]
+fn a_deaf_wait_of_a_leaked_group_outlives_its_task() {
+    let mut tree = Tree::new(0);
+    let root = tree.root();
+    let task = tree.open(root, Kind::Task(1), Shield::None);
+    let group = tree.open(task, Kind::Group, Shield::None);
+    let deaf = Wait::Deaf {
+        waker: Waker::noop().clone(),
+        purpose: Purpose::Turn,
+    };
+    let park = tree.park(group, deaf);
+    tree.close(task);
+    assert_eq!(tree.node_of(park), Some(root));
+    assert!(tree.complete(park).is_some());
+    assert_eq!((tree.node_count(), tree.park_count()), (1, 0));
+}
