@@ -192,7 +192,10 @@ fn failing() -> Server {
                 panic!("a handler panics later");
             }
             "/fail" => Err("a handler fails"),
-            "/leak" => {
+            path @ ("/leak" | "/leak-later") => {
+                if path == "/leak-later" {
+                    quoit::yield_now().await.expect("not cancelled");
+                }
                 let mut left = Box::pin(quoit::group(async |_| {
                     pending::<Result<(), Cancelled>>().await
                 }));
@@ -200,6 +203,10 @@ fn failing() -> Server {
                 assert!(is_open);
                 std::mem::forget(left);
                 Ok(Response::new("a handler leaves a group".to_owned()))
+            }
+            "/next-later" => {
+                quoit::yield_now().await.expect("not cancelled");
+                Ok(Response::new("well, later".to_owned()))
             }
             path => Ok(Response::new(format!("well, {path}"))),
         }
@@ -214,9 +221,11 @@ fn a_handler_that_panics_or_fails_costs_its_request_only() {
     let mut other = Client::connect(server.local_addr());
     let mut client = Client::connect(server.local_addr());
     assert_eq!(other.get("/before").text(), "well, /before");
-    for path in ["/panic", "/late", "/fail", "/leak"] {
+    for path in ["/panic", "/late", "/fail", "/leak", "/leak-later"] {
         let failed = client.get(path);
         assert_eq!((failed.status(), failed.text()), (500, ""), "{path}");
+        // Neither by one whose answer comes later.
+        assert_eq!(client.get("/next-later").text(), "well, later", "{path}");
         assert_eq!(client.get("/next").text(), "well, /next");
         assert_eq!(other.get("/after").text(), "well, /after");
     }

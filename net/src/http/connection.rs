@@ -119,11 +119,34 @@ pub(super) struct Draining {
 
 /// What the answers of a core are dated with, written anew each second: until when it holds.
 #[derive(Debug, Default)]
-pub(super) struct Date(RefCell<Option<(Instant, HeaderValue)>>);
+pub(super) struct Date {
+    written: RefCell<Option<(Instant, HeaderValue)>>,
+    /// The latest that the wall clock has said, and when it is looked at again.
+    latest: Cell<Duration>,
+    look_at: Cell<Option<Instant>>,
+    is_set_back: Cell<bool>,
+}
 
 impl Date {
+    /// Returns whether the wall clock was set back, and has not come to where it was: hyper's date stands still
+    /// until then. Looked at once a second.
+    pub(super) fn is_set_back(&self) -> bool {
+        let now = Instant::recent();
+        if self.look_at.get().is_none_or(|at| now >= at) {
+            self.look_at.set(Some(now + SECOND));
+            let clock = quoit::time::wall_clock().duration_since(UNIX_EPOCH);
+            self.note_clock(clock.unwrap_or_default());
+        }
+        self.is_set_back.get()
+    }
+
+    fn note_clock(&self, clock: Duration) {
+        self.is_set_back.set(clock < self.latest.get());
+        self.latest.set(self.latest.get().max(clock));
+    }
+
     pub(super) fn now(&self) -> HeaderValue {
-        let mut written = self.0.borrow_mut();
+        let mut written = self.written.borrow_mut();
         // By the turn's time: no clock is read for each answer.
         if let Some((until, date)) = &*written
             && Instant::recent() < *until
@@ -591,6 +614,17 @@ pub(super) fn is_ordinary_end(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_is_seen_until_it_has_come_there_again() {
+        let date = Date::default();
+        let mut said = Vec::new();
+        for seconds in [100, 101, 101, 40, 41, 100, 101, 102] {
+            date.note_clock(Duration::from_secs(seconds));
+            said.push(date.is_set_back.get());
+        }
+        assert_eq!(said, [false, false, false, true, true, true, false, false]);
+    }
 
     #[test]
     fn protocol_is_told_as_early_as_it_can_be() {

@@ -47,7 +47,8 @@ pub(super) struct Common<H, B: 'static> {
 /// Who dates the answers of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dates {
-    /// hyper, where it writes heads itself: that costs less than a field does.
+    /// hyper, where it writes heads itself: that costs less than a field does. Where the clock was set back, its
+    /// date stands still: then we do.
     Hyper,
     /// We do: hyper reads a clock of its own, which no simulation replays.
     Own,
@@ -246,7 +247,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             expiry.note_answer();
         }
         strict::complete(&mut answer);
-        if self.common.dates == Dates::Own {
+        if self.common.dates == Dates::Own || site.draining.date.is_set_back() {
             let date = answer.headers_mut().entry(DATE);
             date.or_insert_with(|| site.draining.date.now());
         }

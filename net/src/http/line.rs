@@ -110,8 +110,15 @@ impl<H, B> Line<H, B> {
     /// Drops the answer, if nobody takes it.
     pub(super) fn clear(&self) {
         if self.is_left.get() {
-            drop(self.answer.take());
+            self.drop_answer();
         }
+    }
+
+    /// Drops what a request has left that is over: it is none of the next one's.
+    pub(super) fn drop_answer(&self) {
+        let unwanted = self.answer.take();
+        // It may panic: that is nobody's failure.
+        let _ = caught(|| drop(unwanted));
     }
 }
 

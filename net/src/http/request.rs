@@ -97,6 +97,9 @@ where
     B: 'static,
     E: Into<BoxError> + 'static,
 {
+    if line.is_answered() {
+        line.drop_answer();
+    }
     let mut child = group.spawn_eager(Alone {
         handler: Handler::NotAsked,
         line: Rc::clone(line),
@@ -106,10 +109,11 @@ where
     }
     // It has ended, perhaps in a way that it could not know: a group that it has leaked.
     let joined = Pin::new(&mut child).poll(&mut Context::from_waker(Waker::noop()));
-    if let Poll::Ready(Err(error)) = joined
-        && !matches!(error, JoinError::Cancelled(_))
-    {
-        line.fail(Failure::Panicked(error.to_string()));
+    match joined {
+        // The connection is cancelled: of that is told when the answer is looked at.
+        Poll::Ready(Err(JoinError::Cancelled(_))) => return Some(child),
+        Poll::Ready(Err(error)) => line.fail(Failure::Panicked(error.to_string())),
+        Poll::Ready(Ok(())) | Poll::Pending => {}
     }
     None
 }
@@ -182,9 +186,11 @@ impl<H, B> Pending<H, B> {
                 Err(JoinError::Cancelled(cancelled)) => {
                     // The connection is cancelled, and so is the handler.
                     self.line.leave();
+                    self.line.clear();
                     return Poll::Ready(Outcome::Nobody(cancelled.into()));
                 }
-                Err(error) => return Poll::Ready(Outcome::Failed(error.to_string().into())),
+                // It may have left an answer all the same: that is nobody's, and the next request's least of all.
+                Err(error) => self.line.fail(Failure::Panicked(error.to_string())),
             }
         }
         let Some(ended) = self.line.answer() else {
