@@ -967,4 +967,96 @@ mod loom_tests {
             assert_eq!(mail.deadline.or(last), Some(deadline));
         });
     }
+
+    /// As `CoreShared::wake_task` does it: the word by which the core parks is full at first, and two wake, the same
+    /// task or each its own, while the owner takes and parks.
+    fn two_wake_by_word_and_queue(same: bool) {
+        use super::super::park::{ParkWord, Wake};
+        struct Both {
+            park: ParkWord,
+            queue: Queue,
+            links: [Link; 2],
+            said: [AtomicU32; 2],
+        }
+        impl Both {
+            fn wake(&self, at: usize) -> bool {
+                match self.park.leave_wake(5 + at as u32) {
+                    Wake::Left { must_wake } => must_wake,
+                    Wake::NoRoom => {
+                        self.queue.put(at as u32, &self.links[at]) && self.park.must_wake()
+                    }
+                }
+            }
+            fn has(&self) -> bool {
+                self.park.has_wakes() || !self.queue.is_empty()
+            }
+            fn take(&self) -> Vec<u32> {
+                let mut all: Vec<_> = self.park.take_wakes().collect();
+                if !self.queue.is_empty() {
+                    let mut more = Vec::new();
+                    self.queue
+                        .take_all(&mut more, |index| &self.links[index as usize]);
+                    all.extend(more.into_iter().map(|at| at + 5));
+                }
+                all
+            }
+        }
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            let both = Arc::new(Both {
+                park: ParkWord::new(),
+                queue: Queue::new(),
+                links: [Link::new(), Link::new()],
+                said: [AtomicU32::new(0), AtomicU32::new(0)],
+            });
+            both.park.leave_wake(0);
+            both.park.leave_wake(1);
+            let senders: Vec<_> = (0..2)
+                .map(|own: usize| {
+                    let both = both.clone();
+                    loom::thread::spawn(move || {
+                        both.said[own].store(1, Ordering::Relaxed);
+                        both.wake(if same { 0 } else { own })
+                    })
+                })
+                .collect();
+            let mut seen = [false; 2];
+            let mut look = || {
+                let taken = both.take();
+                for own in 0..2 {
+                    if taken.contains(&(5 + if same { 0 } else { own as u32 })) {
+                        let said = both.said[own].load(Ordering::Relaxed) == 1;
+                        assert!(said || same);
+                        seen[own] |= said;
+                    }
+                }
+            };
+            look();
+            both.park.publish();
+            let slept = !both.has();
+            if !slept {
+                both.park.withdraw();
+            }
+            let woken: usize = senders
+                .into_iter()
+                .map(|sender| usize::from(sender.join().unwrap()))
+                .sum();
+            assert!(woken <= 1, "woken twice");
+            assert!(!slept || !both.has() || woken == 1, "parked over a wake");
+            look();
+            assert_eq!(seen, [true; 2], "lost");
+            assert!(!both.has());
+        });
+    }
+
+    #[test]
+    fn loom_two_who_wake_the_same_by_word_or_queue_are_heard() {
+        two_wake_by_word_and_queue(true);
+    }
+
+    #[test]
+    fn loom_two_who_wake_by_word_or_queue_are_heard() {
+        two_wake_by_word_and_queue(false);
+    }
 }

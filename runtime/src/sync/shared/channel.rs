@@ -493,7 +493,8 @@ impl<T> Receiving<'_, T> {
     /// Leaves the line with the item, if it is seen at a glance that it was promised one.
     fn collect_promised(&mut self) -> Option<T> {
         let number = self.place.number()?;
-        let item = self.channel.try_end_recv(number)?;
+        // It looks for cancels on its way, of which one may be for this wait.
+        let item = self.place.looking(|| self.channel.try_end_recv(number))?;
         self.place.end(drop);
         Some(item)
     }

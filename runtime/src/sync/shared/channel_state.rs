@@ -716,6 +716,84 @@ mod tests {
     }
 
     const ITEMS: u32 = 2000;
+
+    struct Count(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    impl Count {
+        fn get(&self) -> usize {
+            self.0.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    /// So many are cancelled that the last are told in a later turn: by then their waits have ended.
+    #[test]
+    fn a_cancel_that_is_carried_out_late_wakes_nobody_whose_wait_has_ended() {
+        use super::super::channel;
+        use std::future::Future;
+        crate::block_on(async {
+            let (_tx, rx) = channel::bounded::<u32>(1);
+            let scope = crate::Scope::new();
+            let handle = scope.handle();
+            let count = std::sync::Arc::new(Count(0.into()));
+            let waker = Waker::from(count.clone());
+            let mut before = 0;
+            scope
+                .run(async {
+                    let mut cx = std::task::Context::from_waker(&waker);
+                    let mut all: Vec<_> = (0..3000).map(|_| Box::pin(rx.recv())).collect();
+                    for recv in &mut all {
+                        assert!(recv.as_mut().poll(&mut cx).is_pending());
+                    }
+                    handle.cancel();
+                    assert!(rx.try_recv().is_err());
+                    before = count.get();
+                    drop(all);
+                    assert!((1..3000).contains(&before), "{before}");
+                    Ok::<_, crate::Cancelled>(())
+                })
+                .await
+                .ok();
+            for _ in 0..10 {
+                crate::yield_now().await.ok();
+            }
+            assert_eq!(count.get(), before);
+        })
+        .unwrap();
+    }
+
+    /// The cancel is seen by the very poll that it ends.
+    #[test]
+    fn who_is_polled_is_not_woken_by_what_the_poll_finds() {
+        use super::super::channel;
+        use std::future::Future;
+        crate::block_on(async {
+            let (_tx, rx) = channel::bounded::<u32>(1);
+            let scope = crate::Scope::new();
+            let handle = scope.handle();
+            let count = std::sync::Arc::new(Count(0.into()));
+            let waker = Waker::from(count.clone());
+            scope
+                .run(async {
+                    let mut cx = std::task::Context::from_waker(&waker);
+                    let mut recv = Box::pin(rx.recv());
+                    assert!(recv.as_mut().poll(&mut cx).is_pending());
+                    handle.cancel();
+                    assert!(matches!(
+                        recv.as_mut().poll(&mut cx),
+                        std::task::Poll::Ready(Err(_))
+                    ));
+                    assert_eq!(count.get(), 0);
+                    Ok::<_, crate::Cancelled>(())
+                })
+                .await
+                .ok();
+        })
+        .unwrap();
+    }
 }
 
 #[cfg(all(test, loom))]
@@ -1247,6 +1325,115 @@ mod loom_tests {
             assert_eq!(channel.try_recv(), Ok(1));
             assert!(sends.join().unwrap());
             assert_eq!(channel.try_recv(), Ok(2));
+        });
+    }
+
+    /// A seat is used again while a send races with the wait before.
+    #[test]
+    fn loom_a_seat_that_is_used_again_is_of_its_new_wait_alone() {
+        loom::model(|| {
+            let channel = Shared::new(Channel::new(2));
+            let first = stand_to_receive(&channel);
+            let sends = {
+                let channel = channel.clone();
+                thread::spawn(move || channel.try_send(7).is_ok())
+            };
+            first.wait.give_up();
+            let handed = channel.may_receive(first.number, &mut None);
+            let one = channel.end_recv(first.number);
+            assert_eq!(handed, one.is_some());
+            let next = first.wait.next();
+            let bell = Bell::new();
+            let taken = channel.recv_or_stand(|| (next.clone(), bell.waker()));
+            assert!(sends.join().unwrap());
+            let two = match taken {
+                Taken::Received(item) => Some(item),
+                Taken::Closed => unreachable!(),
+                Taken::Stands(number) => {
+                    assert_eq!(
+                        channel.may_receive(number, &mut None),
+                        one.is_none(),
+                        "sleeps on"
+                    );
+                    assert_eq!(bell.has_rung(), one.is_none());
+                    channel.end_recv(number)
+                }
+            };
+            assert_eq!([one, two].into_iter().flatten().collect::<Vec<_>>(), [7]);
+            assert!(in_queue(&channel).is_empty());
+        });
+    }
+
+    /// One looks whether it was promised an item, while two are sent and another leaves the line.
+    #[test]
+    fn loom_a_glance_at_a_promise_loses_nothing() {
+        model_in_part(|| {
+            let channel = Shared::new(Channel::new(1));
+            let first = stand_to_receive(&channel);
+            let second = stand_to_receive(&channel);
+            let third = stand_to_receive(&channel);
+            let sends = {
+                let channel = channel.clone();
+                thread::spawn(move || (1..=2).all(|item| channel.try_send(item).is_ok()))
+            };
+            let drops = {
+                let channel = channel.clone();
+                thread::spawn(move || channel.abandon_recv(first.number))
+            };
+            let mut got = channel.try_end_recv(second.number);
+            let taken = got.is_some();
+            if !taken && channel.may_receive(second.number, &mut None) {
+                got = channel.end_recv(second.number);
+                assert!(got.is_some());
+            }
+            let sent = sends.join().unwrap();
+            drops.join().unwrap();
+            assert!(sent);
+            if got.is_none() {
+                assert!(second.bell.has_rung(), "sleeps on");
+                got = channel.try_end_recv(second.number);
+            }
+            assert!(third.bell.has_rung(), "third sleeps on");
+            let other = channel.try_end_recv(third.number);
+            let mut items: Vec<_> = [got, other].into_iter().flatten().collect();
+            items.sort_unstable();
+            assert_eq!(items, [1, 2]);
+            let state = channel.state.lock();
+            assert_eq!((state.promised, state.front.len()), (0, 0));
+        });
+    }
+
+    /// The last sender goes while one takes what it was promised at a glance, and another gives up.
+    #[test]
+    fn loom_a_glance_at_a_promise_and_a_close() {
+        model_in_part(|| {
+            let channel = Shared::new(Channel::new(1));
+            let first = stand_to_receive(&channel);
+            let second = stand_to_receive(&channel);
+            let sends = {
+                let channel = channel.clone();
+                thread::spawn(move || {
+                    assert!(channel.try_send(1).is_ok());
+                    channel.drop_sender();
+                })
+            };
+            let gives = {
+                let channel = channel.clone();
+                thread::spawn(move || {
+                    first.wait.give_up();
+                    channel
+                        .try_end_recv(first.number)
+                        .or_else(|| channel.end_recv(first.number))
+                })
+            };
+            let mut got = channel.try_end_recv(second.number);
+            let one = gives.join().unwrap();
+            sends.join().unwrap();
+            if got.is_none() {
+                assert!(second.may_receive(&channel), "sleeps on");
+                got = channel.end_recv(second.number);
+            }
+            assert_eq!([one, got].into_iter().flatten().collect::<Vec<_>>(), [1]);
         });
     }
 }

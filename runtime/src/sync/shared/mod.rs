@@ -22,7 +22,8 @@
 //! - **Nothing is lost** with a future that is dropped, also at the end of its core: a permit, a lock
 //!   or an item that it was handed goes to the next.
 //! - **First come, first served**, whichever core they are on; `try_` calls overtake nobody.
-//! - **One wake each.** Waking a task of another core neither blocks nor allocates.
+//! - **One wake each**, and one more for a wait that is cancelled before it has seen what it was handed. Waking a
+//!   task of another core neither blocks nor allocates.
 //! - **A thread that runs no core** stands in the same lines, by the calls named `_blocking`; there is
 //!   no scope that would cancel it.
 //!

@@ -74,6 +74,17 @@ impl Place {
         });
     }
 
+    /// Runs `f` for the owner, who is being polled and need not be woken by a cancel that `f` comes upon.
+    pub(super) fn looking<R>(&self, f: impl FnOnce() -> R) -> R {
+        let Some(Stands { link, .. }) = &self.stands else {
+            return f();
+        };
+        link.is_looking.set(true);
+        let result = f();
+        link.is_looking.set(false);
+        result
+    }
+
     /// Returns how the wait of an op stands. `is_handed` looks into its line, and leaves another waker there.
     pub(super) fn look(
         &mut self,
@@ -117,6 +128,8 @@ impl Place {
     pub(super) fn end<R>(&mut self, leave: impl FnOnce(Index) -> R) -> Option<R> {
         let Stands { number, link } = self.stands.take()?;
         self.park.end();
+        // A cancel that is still to be carried out wakes nobody for a wait that has ended.
+        drop(link.waker.take());
         let result = leave(number);
         // Nobody else knows the wait any more.
         if let Ok(link) = Rc::try_unwrap(link) {
