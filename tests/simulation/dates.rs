@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use quoit::sim::{Fault, Faults, for_seeds};
-use quoit::time::{sleep, wall_clock};
+use quoit::time::{is_simulated, sleep, wall_clock};
 use quoit::{Cancelled, Cores, spawn};
 use quoit_net::TcpStream;
 use quoit_net::http::{Io, Server};
@@ -29,6 +29,7 @@ fn an_answer_says_when_it_was_made_however_long_nobody_asked() {
         // A clock that jumps is followed within a second, and no sooner.
         let faults = Faults::benign().rate(Fault::WallClockJumps, 0.0);
         sim.faults(faults).run(|| {
+            assert!(is_simulated());
             let server = Server::bind(address())
                 .cores(Cores::Count(1))
                 .idle_timeout(LONG)

@@ -351,6 +351,20 @@ mod tests {
     }
 
     #[test]
+    fn several_at_once_are_as_one_by_one() {
+        let took = Duration::from_nanos(70_000);
+        let [(at_once, all), (one_by_one, each)] = [(); 2].map(|()| Recorder::new());
+        at_once.record_many(took, 3);
+        at_once.record_many(took, 0);
+        for _ in 0..3 {
+            one_by_one.record(took);
+        }
+        let (all, each) = (all.read(), each.read());
+        assert_eq!((all.count(), all.sum()), (3, 3 * took));
+        assert_eq!((all.count(), all.sum()), (each.count(), each.sum()));
+    }
+
+    #[test]
     fn every_value_lies_in_its_bucket() {
         let edges = (0..44).flat_map(|bit| {
             let power = 1_u64 << bit;

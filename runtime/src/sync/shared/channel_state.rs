@@ -633,6 +633,13 @@ const FEW_ITEMS: usize = 16;
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::sync::shared::channel::{self, Receiver};
+    use crate::{Cancelled, Scope};
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake};
 
     /// More than a ring has room for: the rest lies behind it, and everything comes in order.
     #[test]
@@ -717,82 +724,72 @@ mod tests {
 
     const ITEMS: u32 = 2000;
 
-    struct Count(std::sync::atomic::AtomicUsize);
-    impl std::task::Wake for Count {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    /// Counts the wakes.
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
-    impl Count {
-        fn get(&self) -> usize {
-            self.0.load(std::sync::atomic::Ordering::Relaxed)
-        }
+
+    type Receives<'a> = Vec<Pin<Box<dyn Future<Output = Result<Option<u32>, Cancelled>> + 'a>>>;
+
+    /// Begins so many receives in a scope, with one waker, and cancels that. What `then` does with them comes before
+    /// the core's next turn. Returns how many wakes there were then, and how many there are some turns later.
+    fn wakes_of_cancelled_receives(
+        count: usize,
+        then: impl FnOnce(&Receiver<u32>, Receives<'_>, &mut Context<'_>),
+    ) -> [usize; 2] {
+        let wakes = Arc::new(Count(0.into()));
+        let waker = Waker::from(Arc::clone(&wakes));
+        let scope = Scope::new();
+        crate::block_on(async {
+            let (_sender, receiver) = channel::bounded::<u32>(1);
+            let handle = scope.handle();
+            let body = async {
+                let mut cx = Context::from_waker(&waker);
+                let mut receives: Receives<'_> = Vec::new();
+                for _ in 0..count {
+                    receives.push(Box::pin(receiver.recv()));
+                }
+                for receive in &mut receives {
+                    assert!(receive.as_mut().poll(&mut cx).is_pending());
+                }
+                handle.cancel();
+                then(&receiver, receives, &mut cx);
+                Ok::<_, Cancelled>(wakes.0.load(Ordering::Relaxed))
+            };
+            let ran = scope.run(body).await;
+            let at_once = ran.expect("nothing in it fails").expect("nor is cancelled");
+            for _ in 0..10 {
+                crate::yield_now().await.expect("nobody cancels");
+            }
+            [at_once, wakes.0.load(Ordering::Relaxed)]
+        })
+        .expect("a core")
     }
 
     /// So many are cancelled that the last are told in a later turn: by then their waits have ended.
     #[test]
     fn a_cancel_that_is_carried_out_late_wakes_nobody_whose_wait_has_ended() {
-        use super::super::channel;
-        use std::future::Future;
-        crate::block_on(async {
-            let (_tx, rx) = channel::bounded::<u32>(1);
-            let scope = crate::Scope::new();
-            let handle = scope.handle();
-            let count = std::sync::Arc::new(Count(0.into()));
-            let waker = Waker::from(count.clone());
-            let mut before = 0;
-            scope
-                .run(async {
-                    let mut cx = std::task::Context::from_waker(&waker);
-                    let mut all: Vec<_> = (0..3000).map(|_| Box::pin(rx.recv())).collect();
-                    for recv in &mut all {
-                        assert!(recv.as_mut().poll(&mut cx).is_pending());
-                    }
-                    handle.cancel();
-                    assert!(rx.try_recv().is_err());
-                    before = count.get();
-                    drop(all);
-                    assert!((1..3000).contains(&before), "{before}");
-                    Ok::<_, crate::Cancelled>(())
-                })
-                .await
-                .ok();
-            for _ in 0..10 {
-                crate::yield_now().await.ok();
-            }
-            assert_eq!(count.get(), before);
-        })
-        .unwrap();
+        let [at_once, later] = wakes_of_cancelled_receives(3000, |receiver, receives, _| {
+            // It takes the cancel in.
+            assert!(receiver.try_recv().is_err());
+            drop(receives);
+        });
+        assert!((1..3000).contains(&at_once), "{at_once}");
+        assert_eq!(later, at_once);
     }
 
     /// The cancel is seen by the very poll that it ends.
     #[test]
     fn who_is_polled_is_not_woken_by_what_the_poll_finds() {
-        use super::super::channel;
-        use std::future::Future;
-        crate::block_on(async {
-            let (_tx, rx) = channel::bounded::<u32>(1);
-            let scope = crate::Scope::new();
-            let handle = scope.handle();
-            let count = std::sync::Arc::new(Count(0.into()));
-            let waker = Waker::from(count.clone());
-            scope
-                .run(async {
-                    let mut cx = std::task::Context::from_waker(&waker);
-                    let mut recv = Box::pin(rx.recv());
-                    assert!(recv.as_mut().poll(&mut cx).is_pending());
-                    handle.cancel();
-                    assert!(matches!(
-                        recv.as_mut().poll(&mut cx),
-                        std::task::Poll::Ready(Err(_))
-                    ));
-                    assert_eq!(count.get(), 0);
-                    Ok::<_, crate::Cancelled>(())
-                })
-                .await
-                .ok();
-        })
-        .unwrap();
+        let wakes = wakes_of_cancelled_receives(1, |_, mut receives, cx| {
+            let polled = receives[0].as_mut().poll(cx);
+            assert!(matches!(polled, Poll::Ready(Err(_))));
+        });
+        assert_eq!(wakes, [0, 0]);
     }
 }
 

@@ -37,8 +37,8 @@
 //! ```
 //!
 //! In reading order: `seat` is one wait, `line` the order of those who wait, `place` the owner's side;
-//! `lock` what they lie under, `near` what lies there without a way. `channel_state` is what a channel's sides share: a `ring` of items, with a
-//! `gate` to either of its ends.
+//! `lock` what they lie under, `near` what lies in place there. `channel_state` is what a channel's sides share: a
+//! `ring` of items, with a `gate` to either of its ends.
 
 pub mod channel;
 mod channel_state;
