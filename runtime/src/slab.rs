@@ -171,6 +171,13 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Makes a slab that has room for a few from the beginning.
+    pub(crate) fn with_room() -> Self {
+        let mut slab = Self::default();
+        slab.make_room();
+        slab
+    }
+
     /// Stores `value` in the lowest free slot.
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Key {
@@ -193,6 +200,11 @@ impl<T> Slab<T> {
     /// Makes room for more, and hands out the first of that.
     #[cold]
     fn grow(&mut self) -> u32 {
+        self.make_room();
+        self.free.take().expect("room was just made")
+    }
+
+    fn make_room(&mut self) {
         let length = self.entries.len() + 64;
         u32::try_from(length).expect("fewer than 2^32 entries fit memory");
         let generation = self.first_generation;
@@ -202,7 +214,6 @@ impl<T> Slab<T> {
         };
         self.entries.resize_with(length, vacant);
         self.free.add_word();
-        self.free.take().expect("room was just made")
     }
 
     /// Takes the entry out, if it still lives.

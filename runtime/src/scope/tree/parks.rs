@@ -79,6 +79,7 @@ impl std::fmt::Display for Purpose {
 pub(super) struct Park {
     /// The node that it is registered under; one that was told of a cancel may outlive it.
     pub(super) node: Key,
+    /// Its neighbours in the list of its node, or in the line of those whose owners are to be woken.
     pub(super) previous: Option<Link>,
     pub(super) next: Option<Link>,
     pub(super) since: Instant,
@@ -103,7 +104,7 @@ impl Park {
         match self.state {
             ParkState::Asked(..) => true,
             ParkState::Aborted(_, op) => op.is_some(),
-            ParkState::Waiting(_) => false,
+            ParkState::Waiting(_) | ParkState::Due(..) => false,
         }
     }
 
@@ -113,6 +114,7 @@ impl Park {
             ParkState::Waiting(wait) => Some(Waits::of(wait)),
             ParkState::Asked(_, purpose) => Some(Waits::Memory(*purpose)),
             ParkState::Aborted(_, op) => op.map(Waits::Kernel),
+            ParkState::Due(..) => None,
         }
     }
 }
@@ -122,6 +124,8 @@ enum ParkState {
     Waiting(Wait),
     /// The other side was told; no list has it any more.
     Asked(Waker, Purpose),
+    /// As [`ParkState::Aborted`], of a wait in memory whose owner has not been woken: he stands in line for that.
+    Due(Cancelled, Waker),
     /// With the cause of that moment: what it reports, whatever is cancelled later. And the kernel op that
     /// was asked to end, and is waited for all the same.
     Aborted(Cancelled, Option<u64>),
@@ -139,7 +143,8 @@ impl Remains {
     fn of(state: ParkState) -> Self {
         let (waker, relay) = match state {
             ParkState::Waiting(Wait::Memory { waker, .. } | Wait::Deaf { waker, .. })
-            | ParkState::Asked(waker, _) => (Some(waker), None),
+            | ParkState::Asked(waker, _)
+            | ParkState::Due(_, waker) => (Some(waker), None),
             ParkState::Waiting(Wait::Relayed { waker, relay, .. }) => (Some(waker), Some(relay)),
             ParkState::Waiting(Wait::Kernel(_)) | ParkState::Aborted(..) => (None, None),
         };
@@ -215,6 +220,7 @@ impl Tree {
         match &mut park.state {
             ParkState::Aborted(..) | ParkState::Waiting(Wait::Kernel(_)) => {}
             ParkState::Asked(known, _)
+            | ParkState::Due(_, known)
             | ParkState::Waiting(
                 Wait::Memory { waker: known, .. }
                 | Wait::Deaf { waker: known, .. }
@@ -230,17 +236,15 @@ impl Tree {
             && self.nodes.get(active.0).is_some()
         {
             self.move_to(id.0.link(), active.0.link());
-            if self.aborted(id).is_some()
-                && let Some(Effect::Wake(_)) = self.effects.back()
-                && let Some(Effect::Wake(waker)) = self.effects.pop_back()
-            {
-                // The one who would be woken is the one who is looking.
-                stale = Some(waker);
+            // The one who would be woken is the one who is looking.
+            if let Some(due) = self.take_due(id.0.link()) {
+                let before = stale.replace(due).map(Effect::Drop);
+                self.effects.extend(before);
             }
         }
-        let parked = match self.parks.get(id.0).map(|park| &park.state) {
-            Some(ParkState::Aborted(cause, _)) => Parked::Aborted(*cause),
-            _ => Parked::Waiting,
+        let parked = match self.aborted(id) {
+            Some(cause) => Parked::Aborted(cause),
+            None => Parked::Waiting,
         };
         Polled { parked, stale }
     }
@@ -250,10 +254,17 @@ impl Tree {
         let Some(park) = self.parks.get(id.0) else {
             return Some(Ok(()));
         };
-        let ParkState::Aborted(cause, None) = park.state else {
-            return None;
+        let cause = match park.state {
+            ParkState::Aborted(cause, None) => cause,
+            ParkState::Due(cause, _) => {
+                // Who looks is awake.
+                let waker = self.take_due(id.0.link());
+                self.effects.extend(waker.map(Effect::Drop));
+                cause
+            }
+            _ => return None,
         };
-        self.parks.clear(id.0.link());
+        self.parks.clear_plain(id.0.link());
         Some(Err(cause))
     }
 
@@ -262,7 +273,9 @@ impl Tree {
     pub(crate) fn complete(&mut self, id: ParkId) -> Option<Waker> {
         match self.parks.get(id.0)?.state {
             // A kernel op is completed by its slot alone.
-            ParkState::Aborted(..) | ParkState::Waiting(Wait::Kernel(_)) => None,
+            ParkState::Aborted(..) | ParkState::Due(..) | ParkState::Waiting(Wait::Kernel(_)) => {
+                None
+            }
             ParkState::Waiting(Wait::Memory { .. }) => self.complete_in_memory(id.0.link()),
             // Its owner, who waits, has the other side as well: that is not dropped here.
             ParkState::Asked(..) | ParkState::Waiting(_) => self.unpark(id)?.waker,
@@ -289,13 +302,13 @@ impl Tree {
     /// Returns whether a park is there and has no outcome.
     pub(crate) fn is_waiting(&self, id: ParkId) -> bool {
         let park = self.parks.get(id.0);
-        park.is_some_and(|park| !matches!(park.state, ParkState::Aborted(..)))
+        park.is_some_and(|park| !matches!(park.state, ParkState::Aborted(..) | ParkState::Due(..)))
     }
 
     /// Returns why a park was aborted, if it was.
     pub(crate) fn aborted(&self, id: ParkId) -> Option<Cancelled> {
         match self.parks.get(id.0)?.state {
-            ParkState::Aborted(cause, _) => Some(cause),
+            ParkState::Aborted(cause, _) | ParkState::Due(cause, _) => Some(cause),
             ParkState::Waiting(_) | ParkState::Asked(..) => None,
         }
     }
@@ -332,6 +345,7 @@ impl Tree {
                 });
             }
             ParkState::Waiting(_) => self.unlink_park(id.0.link()),
+            ParkState::Due(..) => self.leave_line(id.0.link()),
             ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
         }
         let park = self.parks.remove(id.0)?;
@@ -364,12 +378,7 @@ impl Tree {
         let alone = self.parks.linked_mut(first);
         if alone.next.is_none() && matches!(alone.state, ParkState::Waiting(Wait::Memory { .. })) {
             node.first_park = None;
-            let aborted = ParkState::Aborted(cause, None);
-            if let ParkState::Waiting(Wait::Memory { waker, .. }) =
-                std::mem::replace(&mut alone.state, aborted)
-            {
-                self.effects.push_back(Effect::Wake(waker));
-            }
+            self.abort_in_memory(first, cause);
             return;
         }
         let mut next = Some(first);
@@ -382,14 +391,16 @@ impl Tree {
     /// Tells one linked park, unless nobody is to be told.
     fn abort(&mut self, park: Link, cause: Cancelled) {
         let found = self.parks.linked_mut(park);
-        if matches!(found.state, ParkState::Waiting(Wait::Deaf { .. })) {
-            return;
+        match found.state {
+            ParkState::Waiting(Wait::Deaf { .. }) => return,
+            ParkState::Waiting(Wait::Memory { .. }) => {
+                self.unlink_park(park);
+                return self.abort_in_memory(park, cause);
+            }
+            _ => {}
         }
         let aborted = ParkState::Aborted(cause, None);
         let (state, effect) = match std::mem::replace(&mut found.state, aborted) {
-            ParkState::Waiting(Wait::Memory { waker, .. }) => {
-                (ParkState::Aborted(cause, None), Effect::Wake(waker))
-            }
             ParkState::Waiting(Wait::Kernel(op)) => {
                 (ParkState::Aborted(cause, Some(op)), Effect::Kernel(op))
             }
@@ -401,8 +412,9 @@ impl Tree {
                 ParkState::Asked(waker, purpose),
                 Effect::Relay(relay, cause),
             ),
-            ParkState::Waiting(Wait::Deaf { .. })
+            ParkState::Waiting(Wait::Memory { .. } | Wait::Deaf { .. })
             | ParkState::Asked(..)
+            | ParkState::Due(..)
             | ParkState::Aborted(..) => unreachable!("only a waiting park is linked"),
         };
         found.state = state;
@@ -412,6 +424,65 @@ impl Tree {
             self.nodes.linked_mut(node.link()).told += 1;
         }
         self.effects.push_back(effect);
+    }
+
+    /// Aborts a wait in memory that no list has, and lets its owner stand in line to be woken.
+    #[inline]
+    fn abort_in_memory(&mut self, park: Link, cause: Cancelled) {
+        let last = self.due.last.replace(park);
+        let found = self.parks.linked_mut(park);
+        (found.previous, found.next) = (last, None);
+        let state = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
+        let ParkState::Waiting(Wait::Memory { waker, .. }) = state else {
+            unreachable!("looked at by the caller")
+        };
+        let blank = std::mem::replace(&mut found.state, ParkState::Due(cause, waker));
+        std::mem::forget(blank);
+        match last {
+            Some(last) => self.parks.linked_mut(last).next = Some(park),
+            None => self.due.first = Some(park),
+        }
+    }
+
+    /// Takes the waker of a park that stands in line, which it leaves.
+    fn take_due(&mut self, park: Link) -> Option<Waker> {
+        let found = self.parks.linked_mut(park);
+        let ParkState::Due(cause, _) = found.state else {
+            return None;
+        };
+        let state = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
+        self.leave_line(park);
+        match state {
+            ParkState::Due(_, waker) => Some(waker),
+            _ => unreachable!("it stood in line"),
+        }
+    }
+
+    /// Takes a park out of the line of those whose owners are to be woken.
+    fn leave_line(&mut self, park: Link) {
+        let found = self.parks.linked_mut(park);
+        let (previous, next) = (found.previous.take(), found.next.take());
+        match previous {
+            Some(previous) => self.parks.linked_mut(previous).next = next,
+            None => self.due.first = next,
+        }
+        match next {
+            Some(next) => self.parks.linked_mut(next).previous = previous,
+            None => self.due.last = previous,
+        }
+    }
+
+    /// Takes the waker of the first in line.
+    pub(super) fn next_due(&mut self) -> Option<Waker> {
+        self.take_due(self.due.first?)
+    }
+
+    /// Returns the waker of the first in line.
+    pub(super) fn first_due(&self) -> Option<&Waker> {
+        match &self.parks.linked(self.due.first?).state {
+            ParkState::Due(_, waker) => Some(waker),
+            _ => unreachable!("it stands in line"),
+        }
     }
 
     /// Notes that a park ends, or is forgotten, which may have been told of a cancel.

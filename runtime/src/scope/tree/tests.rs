@@ -1,5 +1,9 @@
 //! The tree by itself, and its bits against their definition.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::Wake;
+
 use super::*;
 
 fn waiting() -> Wait {
@@ -604,4 +608,54 @@ fn a_deaf_wait_of_a_leaked_group_outlives_its_task() {
     assert_eq!(tree.node_of(park), Some(root));
     assert!(tree.complete(park).is_some());
     assert_eq!((tree.node_count(), tree.park_count()), (1, 0));
+}
+
+/// Counts the wakes of each of its wakers.
+#[derive(Debug)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
+    // Each of three stands first, in the middle and last, and leaves the line in three ways.
+    for place in 0..3 {
+        for way in 0..3 {
+            let mut tree = Tree::new(0);
+            let scope = open_below_root(&mut tree, false);
+            let woken = [(); 3].map(|()| Arc::new(Woken(0.into())));
+            let parks = [0, 1, 2].map(|at| {
+                let waker = Waker::from(Arc::clone(&woken[at]));
+                let purpose = Purpose::Time;
+                tree.park(scope, Wait::Memory { waker, purpose })
+            });
+            assert!(tree.cancel(scope, cause(), false));
+            match way {
+                0 => drop(tree.unpark(parks[place])),
+                1 => assert_eq!(tree.outcome(parks[place]), Some(Err(cause()))),
+                _ => {
+                    let polled = tree.poll_park(parks[place], scope, Waker::noop());
+                    assert_eq!(polled.parked, Parked::Aborted(cause()));
+                    drop(tree.unpark(parks[place]));
+                }
+            }
+            for effect in effects(&mut tree) {
+                if let Effect::Wake(waker) = effect {
+                    waker.wake();
+                }
+            }
+            assert!(!tree.has_effects());
+            for (at, woken) in woken.into_iter().enumerate() {
+                let times = woken.0.load(Relaxed);
+                assert_eq!(times, u32::from(at != place), "{place} {way} {at}");
+                // Nothing of it is left in the tree but those that have not looked.
+                assert_eq!(Arc::strong_count(&woken), 1);
+            }
+            assert_eq!(tree.park_count(), 2);
+        }
+    }
 }
