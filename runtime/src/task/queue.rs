@@ -1,7 +1,8 @@
 //! The tasks that are to be polled, in the order in which they became ready.
 //!
 //! Two lists: one that is taken from, and one that is put to, which becomes the other when that is empty. So a place
-//! is taken by counting on, and whoever has yielded joins by an exchange of lists.
+//! is taken by counting on, and whoever has yielded joins by an exchange of lists. Each has room for all tasks of the
+//! core, so to wake one takes no memory.
 
 /// One that is to be polled: a task's slot, and whether it is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,18 @@ pub(super) struct RunQueue {
     arriving: Vec<Entry>,
 }
 
+/// Makes room in a list for `most` entries in all.
+pub(super) fn make_room(list: &mut Vec<Entry>, most: usize) {
+    list.reserve(most - list.len());
+}
+
 impl RunQueue {
+    /// Makes room for `most` entries in all: whoever becomes ready takes no memory.
+    pub(super) fn make_room(&mut self, most: usize) {
+        make_room(&mut self.leaving, most);
+        make_room(&mut self.arriving, most);
+    }
+
     #[inline]
     pub(super) fn push(&mut self, entry: Entry) {
         self.arriving.push(entry);

@@ -18,7 +18,7 @@ use std::task::Poll;
 
 use super::memory::TaskBox;
 use super::probe::{Probe, Probing};
-use super::queue::{Entry, RunQueue};
+use super::queue::{Entry, RunQueue, make_room};
 use super::waker::{GENERATIONS, MAX_TASKS};
 use crate::mailbox::{CoreShared, WakeCell};
 use crate::scope::tree::{NodeId, ParkId};
@@ -483,6 +483,9 @@ impl TaskTable {
                 cell,
             });
         }
+        let most = self.slots.len();
+        self.ready.make_room(most);
+        make_room(&mut self.yielded, most);
         self.free.add_word();
         self.free.take().expect("room was just made")
     }
