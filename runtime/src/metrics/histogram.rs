@@ -1,8 +1,9 @@
 //! Latencies: written by one thread in a few nanoseconds, read by any.
 //!
 //! Buckets are log-linear, as HdrHistogram's with two significant digits: 128 to each power of two.
-//! They come in chunks of one power each, made when the first value falls there: what a core never
-//! sees takes no memory, and once it has seen its usual values it allocates nothing.
+//! They lie in blocks of half a power each, made when the first value falls there: what a core never
+//! sees takes no memory, and once it has seen its usual values it allocates nothing. A block is small to the
+//! allocator, which may tidy up for a large one (glibc does, from a kibibyte on) and take milliseconds for it.
 //!
 //! ```text
 //!   value < 128 ns                    chunk 0, a bucket per nanosecond
@@ -23,13 +24,16 @@ use std::time::Duration;
 /// Buckets in a chunk.
 const PER_CHUNK: usize = 128;
 
+/// Buckets in a block.
+const PER_BLOCK: usize = PER_CHUNK / 2;
+
 /// Values up to 2^44 ns, which is close to five hours; larger ones count as that.
 const CHUNKS: usize = 38;
 
 /// The largest value that has a bucket of its own.
 const LARGEST: u64 = (PER_CHUNK as u64) << (CHUNKS - 1);
 
-type Chunk = Box<[AtomicU64; PER_CHUNK]>;
+type Block = Box<[AtomicU64; PER_BLOCK]>;
 
 /// The place of a value: its chunk, and the bucket there.
 fn place_of(nanos: u64) -> (usize, usize) {
@@ -62,7 +66,7 @@ fn start_of(bucket: u32) -> u64 {
 /// A histogram as its one writer writes it.
 #[derive(Debug)]
 pub(crate) struct Cells {
-    chunks: [OnceLock<Chunk>; CHUNKS],
+    blocks: [OnceLock<Block>; CHUNKS * PER_CHUNK / PER_BLOCK],
     sum: AtomicU64,
     max: AtomicU64,
 }
@@ -70,7 +74,7 @@ pub(crate) struct Cells {
 impl Default for Cells {
     fn default() -> Self {
         Self {
-            chunks: [const { OnceLock::new() }; CHUNKS],
+            blocks: [const { OnceLock::new() }; CHUNKS * PER_CHUNK / PER_BLOCK],
             sum: AtomicU64::new(0),
             max: AtomicU64::new(0),
         }
@@ -81,9 +85,10 @@ impl Cells {
     /// Adds a value that stands for `weight` of its kind. One thread at a time.
     pub(crate) fn record(&self, nanos: u64, weight: u64) {
         let (chunk, offset) = place_of(nanos);
-        let chunk =
-            self.chunks[chunk].get_or_init(|| Box::new([const { AtomicU64::new(0) }; PER_CHUNK]));
-        add(&chunk[offset], weight);
+        let bucket = chunk * PER_CHUNK + offset;
+        let block = self.blocks[bucket / PER_BLOCK]
+            .get_or_init(|| Box::new([const { AtomicU64::new(0) }; PER_BLOCK]));
+        add(&block[bucket % PER_BLOCK], weight);
         add(&self.sum, nanos.saturating_mul(weight));
         if nanos > self.max.load(Ordering::Relaxed) {
             self.max.store(nanos, Ordering::Relaxed);
@@ -92,8 +97,8 @@ impl Cells {
 
     /// Starts from zero, for a new writer.
     pub(crate) fn reset(&self) {
-        for chunk in self.chunks.iter().filter_map(OnceLock::get) {
-            for bucket in chunk.iter() {
+        for block in self.blocks.iter().filter_map(OnceLock::get) {
+            for bucket in block.iter() {
                 bucket.store(0, Ordering::Relaxed);
             }
         }
@@ -104,12 +109,12 @@ impl Cells {
     /// Reads all.
     pub(crate) fn snapshot(&self) -> Histogram {
         let mut counts = BTreeMap::new();
-        for (index, chunk) in self.chunks.iter().enumerate() {
-            let Some(chunk) = chunk.get() else { continue };
-            for (offset, bucket) in chunk.iter().enumerate() {
+        for (index, block) in self.blocks.iter().enumerate() {
+            let Some(block) = block.get() else { continue };
+            for (offset, bucket) in block.iter().enumerate() {
                 let count = bucket.load(Ordering::Relaxed);
                 if count > 0 {
-                    counts.insert((index * PER_CHUNK + offset) as u32, count);
+                    counts.insert((index * PER_BLOCK + offset) as u32, count);
                 }
             }
         }
