@@ -549,11 +549,11 @@ impl Core {
         let waker = task_waker(self.number(), id.slot(), id.generation());
         let waker = ManuallyDrop::new(waker);
         let mut cx = Context::from_waker(&waker);
-        let outside = self.active.replace(node);
+        let outside = self.activate(node);
         self.begin_poll(id);
         let polled = poll(&mut cx);
         self.running.set(None);
-        self.active.set(outside);
+        self.activate_again(outside);
         polled
     }
 
@@ -816,7 +816,7 @@ impl Core {
         // Ops whose futures live outside of any task, or were leaked.
         let left = self.ops.borrow().with_future();
         for op in left {
-            self.contain(|| self.abandon(op, self.active.get()));
+            self.contain(|| self.abandon(op, self.active()));
         }
         let timers = self.timers.take();
         self.contain(|| drop(timers));
@@ -879,9 +879,9 @@ impl Core {
             Left::Output(output) => return self.contain(|| drop(output)),
             Left::Task { id, node, object } => (id, node, object),
         };
-        let outside = self.active.replace(node);
+        let outside = self.activate(node);
         object.as_mut().drop_future();
-        self.active.set(outside);
+        self.activate_again(outside);
         self.finish(id, node, object);
     }
 

@@ -35,6 +35,7 @@ use crate::runtime::{CoreId, Handle};
 use crate::scope::Cancelled;
 use crate::scope::patience::{Forgotten, Patience};
 use crate::scope::tree::{Effect, Kind, NodeId, ParkId, Shield, Tree};
+use crate::scope::unopened::ActiveScope;
 use crate::slab::Slab;
 use crate::spin::Spin;
 use crate::task::TaskId;
@@ -132,7 +133,7 @@ pub(crate) struct Core {
     /// The runtime it belongs to, once all its cores are there.
     pub(crate) runtime: Arc<OnceLock<Handle>>,
     /// The innermost scope whose body is being polled.
-    pub(crate) active: Cell<NodeId>,
+    pub(crate) active: ActiveScope,
     /// The task that is being polled.
     pub(crate) running: Cell<Option<TaskId>>,
     /// Ops that the running task was refused since its poll began, and under which scope the last.
@@ -219,7 +220,7 @@ impl Core {
             blocking: Arc::clone(&config.blocking),
             guardian: Arc::clone(&config.guardian),
             runtime: Arc::clone(&config.runtime),
-            active: Cell::new(root),
+            active: ActiveScope::new(root),
             running: Cell::new(None),
             refusals: Cell::new(0),
             refused_under: Cell::new(root),
@@ -391,7 +392,7 @@ impl Core {
     fn carry_out_some(&self) {
         // No scope is active while somebody else's code runs.
         let root = self.tree.borrow().root();
-        let outside = self.active.replace(root);
+        let outside = self.activate(root);
         loop {
             self.carry_out_own_wakes();
             let Some(left) = self.effects_left.get().checked_sub(1) else {
@@ -402,7 +403,7 @@ impl Core {
             self.effects_left.set(left);
             self.carry_out_one(effect);
         }
-        self.active.set(outside);
+        self.activate_again(outside);
     }
 
     /// Wakes tasks of this core, as long as nothing else is to be done before: no other code runs meanwhile.
@@ -614,7 +615,7 @@ impl Core {
 
     /// Lets an op of the running task, which is refused too often, wait for the end of a pause.
     pub(crate) fn pause_task(&self, waker: &Waker) {
-        self.coming_back.add(self.active.get());
+        self.coming_back.add(self.active());
         let Some(task) = self.running.get() else {
             return self.yield_to_others(waker);
         };
@@ -729,7 +730,7 @@ impl Core {
     /// Wakes `waker` when other ready tasks have run and I/O was looked at.
     #[inline]
     pub(crate) fn yield_to_others(&self, waker: &Waker) {
-        self.coming_back.add(self.active.get());
+        self.coming_back.add(self.active());
         self.wake_after_others(waker);
     }
 
@@ -787,6 +788,8 @@ impl Core {
 
     /// Notices scope deadlines that passed while the running task computed.
     pub(crate) fn notice_deadlines(&self) {
+        // Those whose first poll goes on are armed so.
+        self.active();
         if self.armed_scopes.get() > 0 {
             self.fire_timers(Instant::now());
         }

@@ -9,6 +9,7 @@ mod dump;
 mod eager;
 mod ends;
 mod features;
+mod first_poll;
 mod foreign_code;
 mod latencies;
 mod lives;

@@ -48,7 +48,7 @@ impl JobContext {
         Self(Arc::new(State {
             cancelled: AtomicU64::new(0),
             core: core.id,
-            host: AtomicU64::new(packed(core.active.get())),
+            host: AtomicU64::new(packed(core.active())),
             abandonable,
         }))
     }

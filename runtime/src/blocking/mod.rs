@@ -394,7 +394,7 @@ impl<T: Send + 'static> Inner<T> {
 
     fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Outcome<T>> {
         let telling = &self.telling;
-        telling.shared.context.host_is(core.active.get());
+        telling.shared.context.host_is(core.active());
         self.park.look(core, waker);
         if telling.given_up.get() {
             let outcome = telling.result.take();

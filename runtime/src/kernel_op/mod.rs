@@ -80,7 +80,7 @@ impl Drop for Ticket {
         // Elsewhere, or after the core's end, there is no such op: the core's end has dealt with it.
         current::try_with(|core| {
             if core.identity() == self.home {
-                core.abandon(self.id, core.active.get());
+                core.abandon(self.id, core.active());
             }
         });
     }

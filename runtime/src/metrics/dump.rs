@@ -286,6 +286,8 @@ impl Core {
     /// Looks at all tasks, scopes and groups of this core.
     pub(crate) fn dump(&self) -> CoreDump {
         let now = Instant::now();
+        // Whoever asks from within a scope finds it there.
+        self.active();
         let views = self.tree.borrow().views();
         let mut orphans = self.orphans_by_node();
         let mut nodes = Vec::with_capacity(views.len());

@@ -488,7 +488,7 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         };
         let (refused, own) = current::with(|core| {
             let tree = core.tree.borrow();
-            let task = core.active.get();
+            let task = core.active.opened();
             // By its own handle, or as a daemon at the end: that is taken here.
             let daemon = self.daemons.get().is_some_and(|node| tree.absorbs(node));
             (tree.is_cancelled(task), tree.absorbs(task) || daemon)
@@ -563,7 +563,7 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
     }
 
     fn has_abandoned_a_group(&self) -> bool {
-        current::with(|core| core.tree.borrow().has_group_below(core.active.get()))
+        current::with(|core| core.tree.borrow().has_group_below(core.active.opened()))
     }
 
     fn daemons(&self, core: &Core) -> NodeId {

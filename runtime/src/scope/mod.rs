@@ -1,6 +1,6 @@
 //! Scopes: what is cancelled as a unit.
 //!
-//! In reading order: [`tree`] is the scope tree of a core, pure; [`cancelled`] the answer of an op
+//! In reading order: [`tree`] is the scope tree of a core, pure; [`unopened`] which scope is active; [`cancelled`] the answer of an op
 //! that was cancelled, and how errors carry it; [`park`] what every op does; [`patience`] what
 //! becomes of tasks that a cancel does not move; [`handle`] how a scope is cancelled from anywhere.
 //! [`Scope`], here, runs a body ([`running`]); [`group`](mod@group) runs one with tasks of its own
@@ -27,6 +27,7 @@ mod running;
 mod start;
 mod timeout;
 pub(crate) mod tree;
+pub(crate) mod unopened;
 
 use std::cell::Cell;
 use std::future::{Future, IntoFuture};
@@ -153,7 +154,7 @@ impl Scope {
     /// Off a core, after the run has ended, or in another runtime than the scope's.
     pub fn handle(&self) -> CancelHandle {
         current::with(|core| {
-            let node = match self.entered.get() {
+            let node = match self.entered() {
                 Some(Entered { node, home }) => {
                     assert!(
                         home == core.identity(),
@@ -273,10 +274,52 @@ impl Scope {
         }
     }
 
+    /// Returns the node, if there is one; of a run whose first poll goes on there is.
+    fn entered(&self) -> Option<Entered> {
+        let entered = self.entered.get();
+        if entered.is_none() && self.used.get() && !self.ended.get() {
+            return self.open_now();
+        }
+        entered
+    }
+
+    #[cold]
+    fn open_now(&self) -> Option<Entered> {
+        let opened = current::try_with(|core| {
+            let node = core.open_scope(self.name())?;
+            let home = core.identity();
+            Some(Entered { node, home })
+        });
+        self.entered.set(opened.flatten());
+        self.entered.get()
+    }
+
+    /// Returns where this lies, which tells it from others for as long as it runs.
+    fn name(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Returns the deadline of a run that may begin without a node, [`Instant::NEVER`] if it has none; `None` if it may
+    /// not.
+    #[inline]
+    fn unopened_until(&self) -> Option<Instant> {
+        let is_plain = !self.used.get()
+            && self.entered.get().is_none()
+            && self.cause.get().is_none()
+            && self.shield.get() == Shield::None;
+        if !is_plain {
+            return None;
+        }
+        match self.first_deadline() {
+            None => Some(Instant::NEVER),
+            Some((deadline, now)) => (deadline > now).then_some(deadline),
+        }
+    }
+
     /// Calls `f` with the node, if there is one here.
     fn on_core<R>(&self, f: impl FnOnce(&Core, NodeId) -> R) -> Option<R> {
         current::try_with(|core| {
-            let entered = self.entered.get()?;
+            let entered = self.entered()?;
             (entered.home == core.identity()).then(|| f(core, entered.node))
         })
         .flatten()
@@ -345,14 +388,14 @@ impl Drop for Scope {
 pub fn check() -> Result<(), Cancelled> {
     current::with(|core| {
         core.see_remote_cancels();
-        let is_cancelled = core.tree.borrow().is_cancelled(core.active.get());
+        let is_cancelled = core.tree.borrow().is_cancelled(core.active.opened());
         if is_cancelled { refused(core) } else { Ok(()) }
     })
 }
 
 #[cold]
 fn refused(core: &Core) -> Result<(), Cancelled> {
-    Err(core.tree.borrow().cause(core.active.get()))
+    Err(core.tree.borrow().cause(core.active.opened()))
 }
 
 /// Returns whether ops are refused here: whether a scope around is cancelled, as far as shields let
@@ -375,5 +418,8 @@ pub fn effective_deadline() -> Option<Instant> {
     if is_cancelled() {
         return Some(Instant::from_nanos(0));
     }
-    current::with(|core| core.tree.borrow().effective_deadline(core.active.get()))
+    current::with(|core| {
+        let active = core.active();
+        core.tree.borrow().effective_deadline(active)
+    })
 }

@@ -27,7 +27,7 @@ use crate::task::current;
 #[inline]
 pub(crate) fn entry(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
     core.see_remote_cancels();
-    if !core.tree.borrow().is_cancelled(core.active.get()) {
+    if !core.tree.borrow().is_cancelled(core.active.opened()) {
         return Poll::Ready(Ok(()));
     }
     refuse(core, waker)
@@ -35,7 +35,7 @@ pub(crate) fn entry(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
 
 #[cold]
 fn refuse(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
-    let active = core.active.get();
+    let active = core.active();
     core.refused_under.set(active);
     if core.refusals.get() == 0 {
         core.allowance.set(core.allowance_of_running());
@@ -137,10 +137,8 @@ impl Park {
     pub(crate) fn look(&mut self, core: &Core, waker: &Waker) -> Look {
         let id = self.id(core).expect("only a registered wait is looked at");
         core.see_remote_cancels();
-        let polled = core
-            .tree
-            .borrow_mut()
-            .poll_park(id, core.active.get(), waker);
+        let active = core.active();
+        let polled = core.tree.borrow_mut().poll_park(id, active, waker);
         drop(polled.stale);
         // If it has moved under a cancelled scope, somebody may have to be told.
         core.carry_out();
@@ -175,10 +173,8 @@ impl Park {
     /// Lets a kernel op follow the active scope.
     pub(crate) fn follow(&mut self, core: &Core, waker: &Waker) {
         let Some(id) = self.id(core) else { return };
-        let polled = core
-            .tree
-            .borrow_mut()
-            .poll_park(id, core.active.get(), waker);
+        let active = core.active();
+        let polled = core.tree.borrow_mut().poll_park(id, active, waker);
         drop(polled.stale);
         core.carry_out();
     }
@@ -188,15 +184,13 @@ impl Park {
         core.aborts_seen.set(core.aborts_seen.get() + 1);
         let tree = core.tree.borrow();
         let aborted = self.id(core).and_then(|id| tree.aborted(id));
-        aborted.unwrap_or_else(|| tree.cause(core.active.get()))
+        aborted.unwrap_or_else(|| tree.cause(core.active.opened()))
     }
 
     /// Returns the scope that this op stands under.
     pub(crate) fn node(&self, core: &Core) -> NodeId {
-        let tree = core.tree.borrow();
-        self.id(core)
-            .and_then(|id| tree.node_of(id))
-            .unwrap_or_else(|| core.active.get())
+        let known = self.id(core).and_then(|id| core.tree.borrow().node_of(id));
+        known.unwrap_or_else(|| core.active())
     }
 
     /// Returns a number that the core can complete this wait by.
@@ -267,7 +261,8 @@ impl Park {
     #[inline(always)]
     fn register(&mut self, core: &Core, wait: impl FnOnce() -> Wait) {
         debug_assert!(self.registered.is_none());
-        let id = core.tree.borrow_mut().park_with(core.active.get(), wait);
+        let active = core.active();
+        let id = core.tree.borrow_mut().park_with(active, wait);
         self.registered = Some((id, core.identity()));
     }
 }

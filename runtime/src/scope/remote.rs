@@ -191,7 +191,7 @@ where
     }
     let (refused, own) = current::with(|core| {
         let tree = core.tree.borrow();
-        let task = core.active.get();
+        let task = core.active.opened();
         (tree.is_cancelled(task), tree.own_cause(task).is_some())
     });
     match error.rest() {

@@ -11,9 +11,11 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::tree::{Kind, NodeId};
+use super::unopened::FirstPoll;
 use super::{Cancelled, CarriesCancelled, Misuse, Scope};
 use crate::core_state::Core;
 use crate::task::{TaskId, current};
+use crate::time::Instant;
 
 /// Where a run of a scope stands. Filled in place: it lies in the future of the run.
 #[derive(Default)]
@@ -41,7 +43,7 @@ impl Active {
         if early.is_some_and(|early| early.home != home) {
             return Err(Cancelled::misuse(Misuse::OtherRuntime));
         }
-        let outside = core.active.get();
+        let outside = core.active();
         let node = match early {
             // A handle was made before, so the node is elsewhere; what the handle did holds.
             Some(Entered { node, .. }) => {
@@ -88,6 +90,41 @@ impl Active {
         polled
     }
 
+    /// Polls a body for the first time, of a scope that has no node yet. If it has none either when the body has ended,
+    /// the run has; else it goes on with the node.
+    #[inline]
+    fn poll_first<F, T, E>(
+        &self,
+        core: &Core,
+        (scope, deadline): (&Scope, Instant),
+        mut body: Pin<&mut Option<F>>,
+        cx: &mut Context<'_>,
+        absorbs: &mut bool,
+    ) -> Poll<F::Output>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: CarriesCancelled,
+    {
+        let mut first = First::begin(self, core, scope, deadline);
+        let inside = body.as_mut().as_pin_mut();
+        let polled = inside.expect("a body is there until it has ended").poll(cx);
+        let Poll::Ready(output) = polled else {
+            drop(first);
+            self.noted
+                .set(core.after_pending(self.node(), Some(cx.waker())));
+            return Poll::Pending;
+        };
+        if let Err(error) = &output
+            && let Some(node) = core.node_of_first_poll()
+        {
+            let found = error.cancelled().filter(|found| !found.is_misuse());
+            *absorbs = found.is_some() && core.tree.borrow().absorbs(node);
+        }
+        body.set(None);
+        first.end();
+        Poll::Ready(output)
+    }
+
     /// Returns whether this is the scope's core. Polled under another runtime, or dropped after its
     /// own has ended, there is no scope; ops inside say so themselves.
     fn is_at(&self, core: &Core) -> bool {
@@ -103,7 +140,7 @@ impl Active {
         if core.running.get() != self.task.get() {
             return Err(Cancelled::misuse(Misuse::ForeignTask));
         }
-        let outside = core.active.get();
+        let outside = core.active();
         if self.outside.get() != Some(outside) || self.noted.get() {
             self.move_under(core, outside);
         }
@@ -129,12 +166,12 @@ impl Active {
         struct Restore<'a>(&'a Core, NodeId);
         impl Drop for Restore<'_> {
             fn drop(&mut self) {
-                self.0.active.set(self.1);
+                self.0.activate_again(self.1);
             }
         }
         let _restore = self
             .is_at(core)
-            .then(|| Restore(core, core.active.replace(self.node())));
+            .then(|| Restore(core, core.activate(self.node())));
         f()
     }
 
@@ -204,6 +241,66 @@ impl Active {
             scope.ended.set(true);
             scope.entered.set(None);
             body.set(None);
+        }
+    }
+}
+
+/// A body's first poll, in a scope that has a node only if somebody has asked for it. However it ends, the scope has
+/// one, but by [`First::end`].
+struct First<'a> {
+    active: &'a Active,
+    core: &'a Core,
+    scope: &'a Scope,
+    is_over: bool,
+}
+
+impl<'a> First<'a> {
+    #[inline]
+    fn begin(active: &'a Active, core: &'a Core, scope: &'a Scope, deadline: Instant) -> Self {
+        scope.used.set(true);
+        core.begin_first_poll(FirstPoll {
+            scope: scope.name(),
+            grace: scope.grace,
+            deadline,
+            nodes: None,
+        });
+        Self {
+            active,
+            core,
+            scope,
+            is_over: false,
+        }
+    }
+
+    /// The body is gone: a scope that has no node has ended.
+    #[inline]
+    fn end(&mut self) {
+        self.is_over = true;
+        match self.core.end_first_poll() {
+            Some(nodes) => self.go_on(nodes),
+            None => self.scope.ended.set(true),
+        }
+    }
+
+    /// Lets the run go on with a node.
+    #[cold]
+    fn go_on(&self, (node, outside): (NodeId, NodeId)) {
+        let home = self.core.identity();
+        self.scope.entered.set(Some(Entered { node, home }));
+        self.active.node.set(Some(node));
+        self.active.outside.set(Some(outside));
+        self.active.task.set(self.core.running.get());
+        self.active.home.set(home);
+    }
+}
+
+impl Drop for First<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.core.active();
+            let nodes = self.core.end_first_poll();
+            self.go_on(nodes.expect("it was opened"));
         }
     }
 }
@@ -333,15 +430,25 @@ where
         let scope: &Scope = (*this.scope).borrow();
         current::with(|core| {
             let active = &*this.active;
+            let unopened = match active.has_begun() {
+                true => None,
+                false => scope.unopened_until(),
+            };
             let followed = if active.has_begun() {
                 active.follow(core)
+            } else if unopened.is_some() {
+                Ok(())
             } else {
                 active.begin(core, scope, Kind::Scope)?;
                 Ok(())
             };
-            let output = match this.output.take() {
-                Some(output) => output,
-                None => {
+            let output = match (this.output.take(), unopened) {
+                (Some(output), _) => output,
+                (None, Some(deadline)) => {
+                    let run = (scope, deadline);
+                    ready!(active.poll_first(core, run, this.body.as_mut(), cx, this.absorbs))
+                }
+                (None, None) => {
                     let output = match followed {
                         Ok(()) => ready!(active.poll_body(core, this.body.as_mut(), cx)),
                         Err(misuse) => Err(misuse.into()),
@@ -356,7 +463,7 @@ where
                     output
                 }
             };
-            if !active.end_unnoticed(core, scope) {
+            if active.has_begun() && !active.end_unnoticed(core, scope) {
                 if active.poll_done(core, cx.waker()).is_pending() {
                     *this.output = Some(output);
                     return Poll::Pending;

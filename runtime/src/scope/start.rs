@@ -236,7 +236,7 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
         });
         core.tree.borrow_mut().promise(group.node);
         let inside = Rc::clone(&shared);
-        let (task, node) = core.spawn_under(core.active.get(), async move {
+        let (task, node) = core.spawn_under(core.active(), async move {
             let started = Started {
                 report: Rc::<Shared<V, E>>::clone(&inside) as Rc<dyn Report<V>>,
             };
@@ -357,7 +357,7 @@ impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
 /// for.
 fn is_on_its_way_out<E: CarriesCancelled>(error: &E) -> bool {
     error.cancelled().is_some_and(|cause| !cause.is_misuse())
-        && current::with(|core| core.tree.borrow().is_cancelled(core.active.get()))
+        && current::with(|core| core.tree.borrow().is_cancelled(core.active.opened()))
 }
 
 /// A report, whatever the errors of the group are.

@@ -91,7 +91,7 @@ where
     let mut future = Some(future);
     current::try_with(|core| {
         if let Some(future) = future.take() {
-            let (task, _) = core.spawn_under(core.active.get(), future);
+            let (task, _) = core.spawn_under(core.active(), future);
             let output = core.tasks.borrow_mut().detach(task);
             drop(output);
         }

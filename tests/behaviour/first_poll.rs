@@ -1,0 +1,328 @@
+//! Scopes in the first poll of their bodies, as long as nobody has asked for them and after.
+
+use std::cell::RefCell;
+use std::future::{pending, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use quoit::sync::Event;
+use quoit::time::{Instant, sleep};
+use quoit::{
+    Cancelled, Delivery, Reason, Scope, check, effective_deadline, group, leave_behind, spawn,
+    yield_now,
+};
+use tests::on_core;
+
+type Nothing = Result<(), Cancelled>;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_body_cancels_its_own_scope_before_anything_else() {
+    on_core(|_| async {
+        let scope = Scope::new();
+        let body = async {
+            assert_eq!(scope.cancelled(), None);
+            assert_eq!(scope.cancel(), Delivery::Delivered);
+            assert_eq!(scope.cancel(), Delivery::AlreadyCancelled);
+            check()?;
+            unreachable!("it is cancelled");
+            #[allow(unreachable_code)]
+            Ok::<_, Cancelled>(())
+        };
+        assert_eq!(scope.run(body).await, Ok(None));
+        assert!(scope.absorbed());
+        assert_eq!(scope.cancel(), Delivery::Gone);
+        check().expect("it was the scope's own");
+    });
+}
+
+#[test]
+fn an_inner_body_cancels_the_outer_scope_and_both_take_what_is_theirs() {
+    on_core(|_| async {
+        let outer = Scope::new();
+        let outcome = outer
+            .run(async {
+                let inner = Scope::new();
+                let within = inner.run(async {
+                    outer.cancel();
+                    check()
+                });
+                let outcome = within.await;
+                assert!(outcome.is_err() && !inner.absorbed());
+                outcome.map(drop)
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        assert!(outer.absorbed());
+    });
+}
+
+#[test]
+fn an_outer_scope_that_is_opened_late_has_the_inner_ones_below_it() {
+    on_core(|_| async {
+        let scopes = [Scope::new(), Scope::new(), Scope::new()];
+        let parked = Rc::new(Event::new());
+        let waits = Rc::clone(&parked);
+        let outcome = scopes[0]
+            .run(async {
+                let inner = scopes[1].run(async {
+                    let inner = scopes[2].run(waits.wait());
+                    // The innermost waits: only now has anybody asked.
+                    let mut inner = pin!(inner);
+                    let first = poll_fn(|cx| Poll::Ready(inner.as_mut().poll(cx)));
+                    assert!(first.await.is_pending());
+                    scopes[1].cancel();
+                    let outcome = inner.await;
+                    assert!(outcome.is_err(), "it was cancelled from further out");
+                    outcome.map(drop)
+                });
+                assert_eq!(inner.await, Ok(None));
+                check()
+            })
+            .await;
+        assert_eq!(outcome, Ok(Some(())));
+        let absorbed = scopes.each_ref().map(Scope::absorbed);
+        assert_eq!(absorbed, [false, true, false]);
+    });
+}
+
+#[test]
+fn a_handle_made_in_the_first_poll_cancels_that_scope_alone() {
+    on_core(|_| async {
+        let outer = Scope::new();
+        let outcome = outer
+            .run(async {
+                let inner = Scope::new();
+                let handle = RefCell::new(None);
+                let within = inner.run(async {
+                    *handle.borrow_mut() = Some(inner.handle());
+                    let handle = inner.handle();
+                    let told = spawn(async move {
+                        handle.cancel_with(Reason::User(7), Duration::ZERO);
+                    });
+                    sleep(LONG).await?;
+                    drop(told);
+                    Ok::<_, Cancelled>(())
+                });
+                assert_eq!(within.await, Ok(None));
+                let reason = inner.cancelled().map(|cause| cause.reason());
+                assert_eq!(reason, Some(Reason::User(7)));
+                let handle = handle.take().expect("it was made");
+                assert_eq!(handle.cancel(), Delivery::Gone);
+                check()
+            })
+            .await;
+        assert_eq!(outcome, Ok(Some(())));
+    });
+}
+
+#[test]
+fn a_timeout_counts_from_the_beginning_of_the_run_however_late_it_is_armed() {
+    on_core(|_| async {
+        let before = Instant::now();
+        let scope = Scope::new().timeout(LONG);
+        let outcome = scope.run(async {
+            let began = Instant::now();
+            let deadline = effective_deadline().expect("there is one");
+            assert!(before + LONG <= deadline && deadline <= began + LONG);
+            // Moved before anything waits.
+            scope.set_deadline(Some(Instant::now()));
+            sleep(LONG).await
+        });
+        assert_eq!(outcome.await, Ok(None));
+        assert_eq!(
+            scope.cancelled().map(|cause| cause.reason()),
+            Some(Reason::Deadline)
+        );
+    });
+}
+
+#[test]
+fn what_a_body_leaves_in_its_first_poll_is_waited_for() {
+    on_core(|_| async {
+        let event = Rc::new(Event::new());
+        let ended = Rc::new(Event::new());
+        let (waits, says) = (Rc::clone(&event), Rc::clone(&ended));
+        let wakes = spawn(async move {
+            yield_now().await.expect("nobody cancels");
+            event.set();
+        });
+        let scope = Scope::new();
+        let outcome = scope.run(async {
+            leave_behind(async move {
+                waits.wait().await.expect("nobody cancels");
+                says.set();
+            });
+            Ok::<_, Cancelled>(1)
+        });
+        assert_eq!(outcome.await, Ok(Some(1)));
+        assert!(ended.is_set(), "the run ends after what was left in it");
+        wakes.await.expect("it ends well");
+    });
+}
+
+/// Says, when it is dropped, whether ops are refused there.
+struct Asks(Rc<RefCell<Vec<bool>>>);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(check().is_err());
+    }
+}
+
+#[test]
+fn what_a_body_holds_is_dropped_in_its_scope() {
+    on_core(|_| async {
+        let said = Rc::new(RefCell::new(Vec::new()));
+        for cancels in [true, false] {
+            let scope = Scope::new();
+            let holds = Asks(Rc::clone(&said));
+            // The body has ended, and is dropped with what it holds after that.
+            let scope = &scope;
+            let mut holds = Some(holds);
+            let body = poll_fn(move |_| {
+                assert!(holds.as_mut().is_some());
+                if cancels {
+                    scope.cancel();
+                }
+                Poll::Ready(Ok::<_, Cancelled>(()))
+            });
+            assert_eq!(scope.run(body).await, Ok(Some(())));
+        }
+        assert_eq!(said.take(), [true, false]);
+    });
+}
+
+#[test]
+fn a_body_that_panics_in_its_first_poll_leaves_nothing_active() {
+    on_core(|_| async {
+        let said = Rc::new(RefCell::new(Vec::new()));
+        for opens in [true, false] {
+            let said = Rc::clone(&said);
+            let panics = spawn(async move {
+                let outer = Scope::new();
+                let body = async {
+                    let _holds = Asks(Rc::clone(&said));
+                    let inner = Scope::new();
+                    let body = async {
+                        let _holds = Asks(Rc::clone(&said));
+                        if opens {
+                            inner.cancel();
+                        }
+                        panic!("on purpose");
+                        #[allow(unreachable_code)]
+                        Ok::<_, Cancelled>(())
+                    };
+                    let mut run = pin!(inner.run(body));
+                    let caught = poll_fn(|cx| {
+                        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                            run.as_mut().poll(cx).map(drop)
+                        }));
+                        Poll::Ready(polled.is_err())
+                    });
+                    assert!(caught.await);
+                    check()
+                };
+                assert_eq!(outer.run(body).await, Ok(Some(())));
+                check()
+            });
+            assert_eq!(panics.await.expect("it was caught"), Ok(()));
+        }
+        // What the inner bodies held was dropped while they unwound, in their scopes.
+        assert_eq!(said.take(), [true, false, false, false]);
+    });
+}
+
+#[test]
+fn a_foreign_wait_in_the_first_poll_is_woken_by_a_cancel() {
+    on_core(|_| async {
+        let scope = Rc::new(Scope::new());
+        let theirs = Rc::clone(&scope);
+        let cancels = spawn(async move {
+            theirs.cancel();
+        });
+        let mut polls = 0;
+        let body = poll_fn(|_| {
+            polls += 1;
+            match polls {
+                1 => Poll::Pending,
+                _ => Poll::Ready(check()),
+            }
+        });
+        assert_eq!(scope.run(body).await, Ok(None));
+        assert_eq!(polls, 2);
+        cancels.await.expect("it ends well");
+    });
+}
+
+#[test]
+fn a_child_that_is_polled_at_once_finds_the_scopes_around_it() {
+    on_core(|_| async {
+        let outer = Scope::new();
+        let outcome = outer
+            .run(async {
+                let outcome = group(async |g| {
+                    let inner = Scope::new();
+                    let within = inner.run(async {
+                        // The child is the group's, wherever it is started.
+                        let child = g.spawn_eager(async { check() });
+                        inner.cancel();
+                        assert!(check().is_err());
+                        drop(child);
+                        check()
+                    });
+                    assert_eq!(within.await, Ok(None));
+                    check()
+                });
+                outcome.await.expect("nothing failed");
+                check()
+            })
+            .await;
+        assert_eq!(outcome, Ok(Some(())));
+    });
+}
+
+#[test]
+fn a_parked_op_that_is_polled_in_another_first_poll_follows_that_scope() {
+    on_core(|_| async {
+        let event = Event::new();
+        let mut wait = pin!(event.wait());
+        let first = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx)));
+        assert!(first.await.is_pending());
+        let scope = Scope::new();
+        let outcome: Result<Option<()>, _> = scope
+            .run(async {
+                let again = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx)));
+                assert!(again.await.is_pending());
+                scope.cancel();
+                wait.as_mut().await
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+    });
+}
+
+#[test]
+fn a_run_that_is_dropped_after_its_first_poll_cancels_nobody_else() {
+    on_core(|_| async {
+        let scope = Scope::new();
+        {
+            let mut run = pin!(scope.run(async {
+                pending::<()>().await;
+                Ok::<_, Cancelled>(())
+            }));
+            let first = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx)));
+            assert!(first.await.is_pending());
+        }
+        assert_eq!(scope.cancel(), Delivery::Gone);
+        let again: Result<Option<()>, Cancelled> = scope.run(async { Ok(()) }).await;
+        let reason = again.expect_err("it ran before").reason();
+        assert!(matches!(reason, Reason::Misuse(_)), "{reason:?}");
+        let nothing: Nothing = check();
+        nothing.expect("nobody is cancelled");
+    });
+}
