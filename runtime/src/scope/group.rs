@@ -270,11 +270,11 @@ impl<E: CarriesCancelled + 'static> Group<E> {
                 Role::Child => state.node,
                 Role::Daemon => state.daemons(core),
             };
-            let (task, node) = match begin {
+            let (task, _) = match begin {
                 Begin::InTurn => core.spawn_boxed(parent, member),
                 Begin::AtOnce => core.spawn_eager(parent, member),
             };
-            JoinHandle::of_child(task, node, core.identity(), state)
+            JoinHandle::of_child(task, core.identity(), state)
         })
     }
 

@@ -81,6 +81,42 @@ pub(crate) enum Look {
     Aborted(Cancelled),
 }
 
+/// Registers a wait in memory under the active scope, whose owner keeps its address elsewhere than in a [`Park`].
+pub(crate) fn register(core: &Core, waker: &Waker, purpose: Purpose) -> ParkId {
+    let waker = waker.clone();
+    let active = core.active();
+    let mut tree = core.tree.borrow_mut();
+    tree.park_with(active, || Wait::Memory { waker, purpose })
+}
+
+/// Looks at a wait in memory, and follows the active scope.
+pub(crate) fn look_at(core: &Core, id: ParkId, waker: &Waker) -> Look {
+    core.see_remote_cancels();
+    let active = core.active();
+    let polled = core.tree.borrow_mut().poll_park(id, active, waker);
+    drop(polled.stale);
+    // If it has moved under a cancelled scope, somebody may have to be told.
+    core.carry_out();
+    match polled.parked {
+        Parked::Waiting => Look::Waiting,
+        Parked::Ready => Look::Ready,
+        Parked::Aborted(cause) => {
+            core.aborts_seen.set(core.aborts_seen.get() + 1);
+            Look::Aborted(cause)
+        }
+    }
+}
+
+/// Takes a wait out of the tree, if it still is there.
+pub(crate) fn end(core: &Core, id: ParkId) {
+    let mut tree = core.tree.borrow_mut();
+    if !tree.unpark_kernel(id) {
+        let remains = tree.unpark(id);
+        drop(tree);
+        drop(remains);
+    }
+}
+
 /// One op's place in the scope tree. Dropped, it leaves no trace.
 #[derive(Debug, Default)]
 pub(crate) struct Park {
@@ -136,20 +172,7 @@ impl Park {
     /// Looks at a wait in memory, and follows the active scope.
     pub(crate) fn look(&mut self, core: &Core, waker: &Waker) -> Look {
         let id = self.id(core).expect("only a registered wait is looked at");
-        core.see_remote_cancels();
-        let active = core.active();
-        let polled = core.tree.borrow_mut().poll_park(id, active, waker);
-        drop(polled.stale);
-        // If it has moved under a cancelled scope, somebody may have to be told.
-        core.carry_out();
-        match polled.parked {
-            Parked::Waiting => Look::Waiting,
-            Parked::Ready => Look::Ready,
-            Parked::Aborted(cause) => {
-                core.aborts_seen.set(core.aborts_seen.get() + 1);
-                Look::Aborted(cause)
-            }
-        }
+        look_at(core, id, waker)
     }
 
     /// As [`Park::look`]; a wait that has its outcome leaves the tree. Who asks needs the place no more then.
@@ -249,12 +272,7 @@ impl Park {
         if let Some((id, home)) = self.registered.take()
             && core.identity() == home
         {
-            let mut tree = core.tree.borrow_mut();
-            if !tree.unpark_kernel(id) {
-                let remains = tree.unpark(id);
-                drop(tree);
-                drop(remains);
-            }
+            end(core, id);
         }
     }
 

@@ -15,8 +15,9 @@ use std::task::{Context, Poll};
 use super::cell::TaskEnd;
 use super::memory::TaskBox;
 use super::{TaskId, current};
+use crate::core_state::Core;
 use crate::panics::text_of;
-use crate::scope::park::{self, Look, Park};
+use crate::scope::park::{self, Look};
 use crate::scope::tree::{NodeId, Purpose};
 use crate::scope::{CancelHandle, Cancelled, GroupState, Reason};
 
@@ -28,24 +29,21 @@ use crate::scope::{CancelHandle, Cancelled, GroupState, Reason};
 /// `E` is the error of the group that a task belongs to; a task of [`spawn`](crate::spawn) has none.
 pub struct JoinHandle<T: 'static, E: 'static = Infallible> {
     task: TaskId,
-    node: NodeId,
+    /// The core of the task, or [`TAKEN`], or [`NOWHERE`].
     home: u64,
-    park: Park,
-    waiting: bool,
-    taken: bool,
-    origin: Origin<E>,
+    /// Of a child, whose output is a `Result<T, JoinError<E>>`; that of others is a `T`.
+    group: Option<Rc<GroupState<E>>>,
     output: PhantomData<fn() -> T>,
 }
 
-/// Where a task comes from.
-enum Origin<E> {
-    /// It is on its own: the output is a `T`.
-    Root,
-    /// It is a child of a group: the output is a `Result<T, JoinError<E>>`.
-    Child(Rc<GroupState<E>>),
-    /// There is none: its group had ended.
-    Nowhere,
-}
+/// Handles are moved about: they are small. The wait of one is noted with its task.
+const _: () = assert!(size_of::<Option<JoinHandle<String>>>() <= 24);
+
+/// In place of a core, which has no such number: the output has been given.
+const TAKEN: u64 = u64::MAX;
+
+/// The same: there is no task, since its group had ended.
+const NOWHERE: u64 = u64::MAX - 1;
 
 /// Why a task gave no output.
 #[non_exhaustive]
@@ -163,50 +161,40 @@ impl<T, E> fmt::Debug for JoinHandle<T, E> {
 }
 
 impl<T: 'static> JoinHandle<T> {
-    pub(crate) fn new(task: TaskId, node: NodeId, home: u64) -> Self {
-        Self::made(task, node, home, Origin::Root)
+    pub(crate) fn new(task: TaskId, home: u64) -> Self {
+        Self::made(task, home, None)
     }
 }
 
 impl<T: 'static, E: 'static> JoinHandle<T, E> {
-    pub(crate) fn of_child(
-        task: TaskId,
-        node: NodeId,
-        home: u64,
-        group: Rc<GroupState<E>>,
-    ) -> Self {
-        Self::made(task, node, home, Origin::Child(group))
+    pub(crate) fn of_child(task: TaskId, home: u64, group: Rc<GroupState<E>>) -> Self {
+        Self::made(task, home, Some(group))
     }
 
     /// Makes the handle of a task that was not started.
     pub(crate) fn closed() -> Self {
-        let task = TaskId::new(0, 0);
-        let node = NodeId::from_parts(0, 0);
-        let mut closed = Self::made(task, node, 0, Origin::Nowhere);
-        // No task, no output: nothing to detach from.
-        closed.taken = true;
-        closed
+        Self::made(TaskId::new(0, 0), NOWHERE, None)
     }
 
-    fn made(task: TaskId, node: NodeId, home: u64, origin: Origin<E>) -> Self {
+    #[inline]
+    fn made(task: TaskId, home: u64, group: Option<Rc<GroupState<E>>>) -> Self {
         Self {
             task,
-            node,
             home,
-            park: Park::new(),
-            waiting: false,
-            taken: false,
-            origin,
+            group,
             output: PhantomData,
         }
     }
 
+    /// Returns the node of the task, if it has not ended.
+    fn node(&self, core: &Core) -> Option<NodeId> {
+        let is_here = core.identity() == self.home;
+        is_here.then(|| core.tasks.borrow().node_of(self.task))?
+    }
+
     /// Returns whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        matches!(self.origin, Origin::Nowhere)
-            || current::with(|core| {
-                core.identity() != self.home || core.tasks.borrow().has_ended(self.task)
-            })
+        self.home == NOWHERE || current::with(|core| self.node(core).is_none())
     }
 
     /// Cancels the task alone, with reason [`Reason::Requested`]: its ops fail from now on. It ends
@@ -218,8 +206,8 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     /// As [`JoinHandle::cancel`], for this reason.
     pub fn cancel_for(&self, reason: Reason) {
         current::with(|core| {
-            if core.identity() == self.home && !core.tasks.borrow().has_ended(self.task) {
-                core.cancel(self.node, Cancelled::new(reason), None);
+            if let Some(node) = self.node(core) {
+                core.cancel(node, Cancelled::new(reason), None);
             }
         });
     }
@@ -227,8 +215,8 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     /// Returns a handle that cancels the task from anywhere; `None` if it has ended.
     pub fn cancel_handle(&self) -> Option<CancelHandle> {
         current::with(|core| {
-            let lives = core.identity() == self.home && !core.tasks.borrow().has_ended(self.task);
-            lives.then(|| CancelHandle::new(core, self.node))
+            let node = self.node(core)?;
+            Some(CancelHandle::new(core, node))
         })
     }
 
@@ -236,13 +224,13 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     #[inline]
     fn output(&self, mut object: TaskBox) -> Result<T, JoinError<E>> {
         let output = object.as_mut().output();
-        let told = match &self.origin {
-            Origin::Root => output
+        let told = match &self.group {
+            None => output
                 .downcast_mut::<Option<Result<T, TaskEnd>>>()
                 .expect("a handle has the type of its task's output")
                 .take()
                 .map(|ended| ended.map(Ok)),
-            Origin::Child(_) | Origin::Nowhere => output
+            Some(_) => output
                 .downcast_mut::<Option<Result<Result<T, JoinError<E>>, TaskEnd>>>()
                 .expect("a handle has the type of its task's output")
                 .take(),
@@ -262,26 +250,26 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
     type Output = Result<T, JoinError<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Origin::Nowhere = self.origin {
+        if self.home == NOWHERE {
             return Poll::Ready(Err(JoinError::GroupClosed));
         }
         assert!(
-            !self.taken,
+            self.home != TAKEN,
             "a join handle was polled after it had given its output"
         );
         current::with(|core| {
             if core.identity() != self.home {
-                self.taken = true;
+                self.home = TAKEN;
                 return Poll::Ready(Err(JoinError::Dropped));
             }
-            if self.waiting {
-                match self.park.look(core, cx.waker()) {
+            let joiner = core.tasks.borrow().joiner(self.task);
+            if let Some(park) = joiner {
+                match park::look_at(core, park, cx.waker()) {
                     // Spurious, or the end came without a word to this park.
                     Look::Waiting | Look::Ready => {}
                     Look::Aborted(cancelled) => {
-                        self.waiting = false;
-                        self.park.end();
                         core.tasks.borrow_mut().set_joiner(self.task, None);
+                        park::end(core, park);
                         return Poll::Ready(Err(cancelled.into()));
                     }
                 }
@@ -290,18 +278,18 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
             }
             let ended = core.tasks.borrow_mut().take_ended(self.task);
             if let Poll::Ready(object) = ended {
-                self.taken = true;
-                self.park.end_here(core);
+                self.home = TAKEN;
+                if let Some(park) = joiner {
+                    park::end(core, park);
+                }
                 return Poll::Ready(match object {
                     Some(object) => self.output(object),
                     None => Err(JoinError::Dropped),
                 });
             }
-            if !self.waiting {
-                self.waiting = true;
-                self.park.register_memory(core, cx.waker(), Purpose::Join);
-                let park = self.park.id(core);
-                core.tasks.borrow_mut().set_joiner(self.task, park);
+            if joiner.is_none() {
+                let park = park::register(core, cx.waker(), Purpose::Join);
+                core.tasks.borrow_mut().set_joiner(self.task, Some(park));
             }
             Poll::Pending
         })
@@ -310,25 +298,30 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
 
 impl<T: 'static, E: 'static> Drop for JoinHandle<T, E> {
     fn drop(&mut self) {
-        if self.taken {
+        if self.home == TAKEN || self.home == NOWHERE {
             return;
         }
         let object = current::try_with(|core| {
-            (core.identity() == self.home)
-                .then(|| core.tasks.borrow_mut().detach(self.task))
-                .flatten()
+            if core.identity() != self.home {
+                return None;
+            }
+            let joiner = core.tasks.borrow().joiner(self.task);
+            if let Some(park) = joiner {
+                park::end(core, park);
+            }
+            core.tasks.borrow_mut().detach(self.task)
         });
         let Some(object) = object.flatten() else {
             return;
         };
-        match &self.origin {
+        match &self.group {
             // What it failed with is not lost: the group tells it.
-            Origin::Child(group) => {
+            Some(group) => {
                 if let Err(error) = self.output(object) {
                     group.unclaimed(error);
                 }
             }
-            Origin::Root | Origin::Nowhere => drop(object),
+            None => drop(object),
         }
     }
 }

@@ -12,6 +12,7 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
 
@@ -80,9 +81,12 @@ impl TaskBox {
     /// Puts a task into its place.
     #[inline]
     pub(crate) fn new<T: TaskObject + 'static>(object: T) -> Self {
+        // Nothing fails from here on but for want of memory, which ends the process: a task that had to be dropped
+        // then would be put together in memory first, and be read from there before it is written.
+        let object = ManuallyDrop::new(object);
         let block = take(Layout::new::<T>()).cast::<T>();
         // SAFETY: the block has room for a `T`, is aligned for it, and nobody else knows of it.
-        unsafe { block.write(object) };
+        unsafe { block.write(ManuallyDrop::into_inner(object)) };
         Self(block)
     }
 

@@ -42,8 +42,8 @@ where
 {
     let object = cell::boxed(future);
     current::with(|core| {
-        let (task, node) = core.spawn_at_root(object);
-        JoinHandle::new(task, node, core.identity())
+        let (task, _) = core.spawn_at_root(object);
+        JoinHandle::new(task, core.identity())
     })
 }
 

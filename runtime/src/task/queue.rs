@@ -28,13 +28,17 @@ impl Entry {
     }
 }
 
+/// Lists of up to so many are copied faster than exchanged.
+const FEW: usize = 16;
+
 /// First in, first out.
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
-    /// Taken up to `at`.
-    leaving: Vec<Entry>,
+    lists: [Vec<Entry>; 2],
+    /// Which of them is taken from.
+    leaving: bool,
+    /// How many have been taken from it.
     at: usize,
-    arriving: Vec<Entry>,
 }
 
 /// Makes room in a list for `most` entries in all.
@@ -45,63 +49,84 @@ pub(super) fn make_room(list: &mut Vec<Entry>, most: usize) {
 impl RunQueue {
     /// Makes room for `most` entries in all: whoever becomes ready takes no memory.
     pub(super) fn make_room(&mut self, most: usize) {
-        make_room(&mut self.leaving, most);
-        make_room(&mut self.arriving, most);
+        for list in &mut self.lists {
+            make_room(list, most);
+        }
     }
 
     #[inline]
     pub(super) fn push(&mut self, entry: Entry) {
-        self.arriving.push(entry);
+        self.arriving().push(entry);
+    }
+
+    #[inline(always)]
+    fn arriving(&mut self) -> &mut Vec<Entry> {
+        &mut self.lists[usize::from(!self.leaving)]
+    }
+
+    /// Returns those that are taken from, and those that have arrived since.
+    #[inline(always)]
+    fn both(&self) -> [&Vec<Entry>; 2] {
+        let leaving = usize::from(self.leaving);
+        [&self.lists[leaving], &self.lists[1 - leaving]]
     }
 
     /// Takes the first.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
-        if self.at == self.leaving.len() && !self.turn_over() {
-            return None;
+        loop {
+            if let Some(&entry) = self.lists[usize::from(self.leaving)].get(self.at) {
+                self.at += 1;
+                return Some(entry);
+            }
+            if !self.turn_over() {
+                return None;
+            }
         }
-        let entry = self.leaving[self.at];
-        self.at += 1;
-        Some(entry)
     }
 
     /// Begins to take from those that have arrived since; false if there are none.
     #[inline]
     fn turn_over(&mut self) -> bool {
-        self.leaving.clear();
+        self.lists[usize::from(self.leaving)].clear();
         self.at = 0;
-        std::mem::swap(&mut self.leaving, &mut self.arriving);
-        !self.leaving.is_empty()
+        // Exchanged, they would be read before they are written.
+        self.leaving = !self.leaving;
+        !self.lists[usize::from(self.leaving)].is_empty()
     }
 
     /// Takes the one in this place.
     pub(super) fn remove(&mut self, place: usize) -> Option<Entry> {
-        let list = &mut self.leaving;
+        let list = &mut self.lists[usize::from(self.leaving)];
         let left = list.len() - self.at;
         if place < left {
             return Some(list.remove(self.at + place));
         }
         let place = place - left;
-        (place < self.arriving.len()).then(|| self.arriving.remove(place))
+        let arriving = self.arriving();
+        (place < arriving.len()).then(|| arriving.remove(place))
     }
 
     /// Puts all of `others` behind, in their order; none are left there.
     #[inline]
     pub(super) fn append(&mut self, others: &mut Vec<Entry>) {
-        if self.arriving.is_empty() {
-            std::mem::swap(&mut self.arriving, others);
+        let arriving = self.arriving();
+        if arriving.is_empty() && others.len() > FEW {
+            std::mem::swap(arriving, others);
         } else {
-            self.arriving.append(others);
+            arriving.append(others);
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.leaving.len() - self.at + self.arriving.len()
+        let [leaving, arriving] = self.both();
+        leaving.len() - self.at + arriving.len()
     }
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.at == self.leaving.len() && self.arriving.is_empty()
+        let [leaving, arriving] = self.both();
+        self.at == leaving.len() && arriving.is_empty()
     }
 }
 

@@ -324,7 +324,8 @@ impl TaskTable {
         self.live -= 1;
         let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Ended;
-        let joiner = slot.joiner.take();
+        // It stays: if a cancel came first, the joiner has still to be told why.
+        let joiner = slot.joiner;
         let unwanted = if slot.wanted {
             slot.object = Some(object);
             None
@@ -368,8 +369,10 @@ impl TaskTable {
         left
     }
 
-    pub(crate) fn has_ended(&self, id: TaskId) -> bool {
-        self.find(id).is_none_or(|slot| slot.state == State::Ended)
+    /// Returns the node of a task that has not ended.
+    pub(crate) fn node_of(&self, id: TaskId) -> Option<NodeId> {
+        let slot = self.find(id)?;
+        (slot.state != State::Ended).then_some(slot.node)
     }
 
     /// Takes a task that has ended, for its output; pending if it has not. Its handle asks, which keeps its slot, until
@@ -385,9 +388,18 @@ impl TaskTable {
             return Poll::Pending;
         }
         slot.wanted = false;
+        slot.joiner = None;
         let object = slot.object.take();
         self.free_if_done(id.slot());
         Poll::Ready(object)
+    }
+
+    /// Returns the wait for the end of a task whose handle asks.
+    #[inline]
+    pub(crate) fn joiner(&self, id: TaskId) -> Option<ParkId> {
+        let slot = &self.slots[id.slot() as usize];
+        debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
+        slot.joiner
     }
 
     /// Notes whom to tell of the end.
