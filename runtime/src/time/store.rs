@@ -161,7 +161,7 @@ impl<T> TimerStore<T> {
     }
 
     /// Puts a place into the heap.
-    #[inline]
+    #[inline(always)]
     fn place(&mut self, place: Place) {
         let at = self.heap.len();
         self.heap.push(place);

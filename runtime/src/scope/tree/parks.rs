@@ -285,13 +285,13 @@ impl Tree {
     /// Forgets a plain wait in memory; returns whom to wake. Only the waker is moved.
     fn complete_in_memory(&mut self, park: Link) -> Option<Waker> {
         self.unlink_park(park);
-        let nothing = ParkState::Waiting(Wait::Kernel(0));
-        let state = std::mem::replace(&mut self.parks.linked_mut(park).state, nothing);
+        let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut self.parks.linked_mut(park).state
+        else {
+            unreachable!("looked at by the caller")
+        };
+        let waker = std::mem::replace(waker, Waker::noop().clone());
         self.parks.clear_plain(park);
-        match state {
-            ParkState::Waiting(Wait::Memory { waker, .. }) => Some(waker),
-            _ => unreachable!("looked at by the caller"),
-        }
+        Some(waker)
     }
 
     /// Returns whether a park was completed.
@@ -432,10 +432,10 @@ impl Tree {
         let last = self.due.last.replace(park);
         let found = self.parks.linked_mut(park);
         (found.previous, found.next) = (last, None);
-        let state = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
-        let ParkState::Waiting(Wait::Memory { waker, .. }) = state else {
+        let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut found.state else {
             unreachable!("looked at by the caller")
         };
+        let waker = std::mem::replace(waker, Waker::noop().clone());
         let blank = std::mem::replace(&mut found.state, ParkState::Due(cause, waker));
         std::mem::forget(blank);
         match last {
@@ -447,15 +447,15 @@ impl Tree {
     /// Takes the waker of a park that stands in line, which it leaves.
     fn take_due(&mut self, park: Link) -> Option<Waker> {
         let found = self.parks.linked_mut(park);
-        let ParkState::Due(cause, _) = found.state else {
+        let ParkState::Due(cause, waker) = &mut found.state else {
             return None;
         };
-        let state = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
+        let cause = *cause;
+        let waker = std::mem::replace(waker, Waker::noop().clone());
+        let blank = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
+        std::mem::forget(blank);
         self.leave_line(park);
-        match state {
-            ParkState::Due(_, waker) => Some(waker),
-            _ => unreachable!("it stood in line"),
-        }
+        Some(waker)
     }
 
     /// Takes a park out of the line of those whose owners are to be woken.
