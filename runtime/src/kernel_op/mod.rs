@@ -301,10 +301,10 @@ fn start<O: Operation>(
     entry: park::Entry,
 ) -> Started {
     let id = core.start(operation, fd, Notify::Waker(cx.waker().clone()));
-    let mut park = Park::new();
-    if matches!(entry, park::Entry::Checked) {
-        park.register_kernel(core, id.user_data());
-    }
+    let park = match entry {
+        park::Entry::Checked => Park::of_op(core, id.user_data()),
+        park::Entry::Always => Park::new(),
+    };
     Started {
         park,
         id,

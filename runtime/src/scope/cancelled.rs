@@ -5,6 +5,7 @@
 //! cancelled who was not.
 
 use std::error::Error;
+use std::num::NonZeroU64;
 use std::{fmt, io};
 
 use super::{GroupError, StartError};
@@ -14,9 +15,11 @@ use crate::buf::Interrupted;
 ///
 /// After `Cancelled` the op has had no lasting effect; buffers and values given to it come back.
 /// Pass it on: the scope that was cancelled takes it when its body ends with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Cancelled {
-    reason: Reason,
+    /// What kind of reason it is, and in the lower half what that comes with. Every op answers with one of these or
+    /// without: in a register, not in memory in parts.
+    word: NonZeroU64,
 }
 
 /// Why a scope was cancelled. The first cause stays, whatever comes later.
@@ -67,14 +70,61 @@ pub enum Misuse {
     AbandonedGroup,
 }
 
+const USER: u32 = 10;
+const MISUSE: u32 = 11;
+
+/// The misuses, each in its place.
+const MISUSES: [Misuse; 6] = [
+    Misuse::RunTwice,
+    Misuse::OtherRuntime,
+    Misuse::ForeignTask,
+    Misuse::Ended,
+    Misuse::Stray,
+    Misuse::AbandonedGroup,
+];
+
 impl Cancelled {
     /// Returns why.
     pub const fn reason(self) -> Reason {
-        self.reason
+        let word = self.word.get() as u32;
+        match self.kind() {
+            1 => Reason::Requested,
+            2 => Reason::Deadline,
+            3 => Reason::Failure,
+            4 => Reason::Lost,
+            5 => Reason::Finished,
+            6 => Reason::Dropped,
+            7 => Reason::Disconnected,
+            8 => Reason::Abandoned,
+            9 => Reason::Shutdown,
+            USER => Reason::User(word),
+            _ => Reason::Misuse(MISUSES[word as usize]),
+        }
     }
 
+    #[inline]
     pub(crate) const fn new(reason: Reason) -> Self {
-        Self { reason }
+        let (kind, word) = match reason {
+            Reason::Requested => (1, 0),
+            Reason::Deadline => (2, 0),
+            Reason::Failure => (3, 0),
+            Reason::Lost => (4, 0),
+            Reason::Finished => (5, 0),
+            Reason::Dropped => (6, 0),
+            Reason::Disconnected => (7, 0),
+            Reason::Abandoned => (8, 0),
+            Reason::Shutdown => (9, 0),
+            Reason::User(word) => (USER, word),
+            Reason::Misuse(how) => (MISUSE, how as u32),
+        };
+        match NonZeroU64::new((kind as u64) << 32 | word as u64) {
+            Some(word) => Self { word },
+            None => unreachable!(),
+        }
+    }
+
+    const fn kind(self) -> u32 {
+        (self.word.get() >> 32) as u32
     }
 
     #[cfg(test)]
@@ -96,13 +146,21 @@ impl Cancelled {
 
     /// Returns whether it is a failure by its own, which no scope takes.
     pub(crate) const fn is_misuse(self) -> bool {
-        matches!(self.reason, Reason::Misuse(_))
+        self.kind() == MISUSE
+    }
+}
+
+impl fmt::Debug for Cancelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cancelled")
+            .field("reason", &self.reason())
+            .finish()
     }
 }
 
 impl fmt::Display for Cancelled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason {
+        match self.reason() {
             Reason::Requested => f.write_str("cancelled"),
             Reason::User(word) => write!(f, "cancelled with reason {word}"),
             Reason::Deadline => f.write_str("cancelled: the deadline passed"),
@@ -318,6 +376,30 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_gives_the_reason_that_it_was_made_with() {
+        let plain = [
+            Reason::Requested,
+            Reason::Deadline,
+            Reason::Failure,
+            Reason::Lost,
+            Reason::Finished,
+            Reason::Dropped,
+            Reason::Disconnected,
+            Reason::Abandoned,
+            Reason::Shutdown,
+        ];
+        let words = [0, 1, u32::MAX].map(Reason::User);
+        let misuses = MISUSES.map(Reason::Misuse);
+        for reason in plain.into_iter().chain(words).chain(misuses) {
+            let cancelled = Cancelled::new(reason);
+            assert_eq!(cancelled.reason(), reason);
+            let is_misuse = matches!(reason, Reason::Misuse(_));
+            assert_eq!(cancelled.is_misuse(), is_misuse);
+        }
+        assert_eq!(size_of::<Result<(), Cancelled>>(), 8);
+    }
 
     #[test]
     fn io_error_carries_it_and_gives_it_back() {

@@ -82,11 +82,20 @@ pub(crate) enum Look {
 }
 
 /// Registers a wait in memory under the active scope, whose owner keeps its address elsewhere than in a [`Park`].
+#[inline(never)]
 pub(crate) fn register(core: &Core, waker: &Waker, purpose: Purpose) -> ParkId {
     let waker = waker.clone();
     let active = core.active();
     let mut tree = core.tree.borrow_mut();
     tree.park_with(active, || Wait::Memory { waker, purpose })
+}
+
+/// Registers a kernel op under the active scope.
+#[inline(never)]
+fn register_op(core: &Core, user_data: u64) -> ParkId {
+    let active = core.active();
+    let mut tree = core.tree.borrow_mut();
+    tree.park_with(active, || Wait::Kernel(user_data))
 }
 
 /// Looks at a wait in memory, and follows the active scope.
@@ -133,10 +142,9 @@ impl Park {
     }
 
     /// Registers a wait in memory under the active scope.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn register_memory(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
-        let waker = waker.clone();
-        self.register(core, || Wait::Memory { waker, purpose });
+        self.note(core, register(core, waker, purpose));
     }
 
     /// Registers a wait in memory that no cancel ends, nor tells.
@@ -163,10 +171,19 @@ impl Park {
         });
     }
 
-    /// Registers a kernel op under the active scope.
-    #[inline(never)]
-    pub(crate) fn register_kernel(&mut self, core: &Core, user_data: u64) {
-        self.register(core, || Wait::Kernel(user_data));
+    /// Makes the park of a kernel op, which is registered under the active scope.
+    #[inline]
+    pub(crate) fn of_op(core: &Core, user_data: u64) -> Self {
+        Self {
+            registered: Some((register_op(core, user_data), core.identity())),
+            not_send: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, core: &Core, id: ParkId) {
+        debug_assert!(self.registered.is_none());
+        self.registered = Some((id, core.identity()));
     }
 
     /// Looks at a wait in memory, and follows the active scope.
@@ -278,10 +295,9 @@ impl Park {
 
     #[inline(always)]
     fn register(&mut self, core: &Core, wait: impl FnOnce() -> Wait) {
-        debug_assert!(self.registered.is_none());
         let active = core.active();
         let id = core.tree.borrow_mut().park_with(active, wait);
-        self.registered = Some((id, core.identity()));
+        self.note(core, id);
     }
 }
 
