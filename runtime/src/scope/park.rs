@@ -119,11 +119,22 @@ pub(crate) fn look_at(core: &Core, id: ParkId, waker: &Waker) -> Look {
 /// Takes a wait out of the tree, if it still is there.
 pub(crate) fn end(core: &Core, id: ParkId) {
     let mut tree = core.tree.borrow_mut();
-    if !tree.unpark_kernel(id) {
-        let remains = tree.unpark(id);
-        drop(tree);
-        drop(remains);
+    if tree.unpark_kernel(id) {
+        return;
     }
+    if let Some(waker) = tree.unpark_memory(id) {
+        drop(tree);
+        return drop(waker);
+    }
+    drop(tree);
+    end_told(core, id);
+}
+
+/// As [`end`], of a wait that is more than a waker, or that a cancel has reached.
+#[cold]
+fn end_told(core: &Core, id: ParkId) {
+    let remains = core.tree.borrow_mut().unpark(id);
+    drop(remains);
 }
 
 /// One op's place in the scope tree. Dropped, it leaves no trace.

@@ -32,6 +32,7 @@ use crate::task::current;
 /// # Panics
 ///
 /// When polled off a core.
+#[inline]
 pub fn sleep(duration: Duration) -> impl Future<Output = Result<(), Cancelled>> {
     Sleep::new(Stage::After(duration))
 }
@@ -47,6 +48,7 @@ pub fn sleep(duration: Duration) -> impl Future<Output = Result<(), Cancelled>> 
 /// # Panics
 ///
 /// When polled off a core.
+#[inline]
 pub fn sleep_until(deadline: Instant) -> impl Future<Output = Result<(), Cancelled>> {
     Sleep::new(Stage::Until(deadline))
 }
@@ -83,6 +85,7 @@ enum Stage {
 }
 
 impl Sleep {
+    #[inline]
     fn new(stage: Stage) -> Self {
         Self {
             stage,

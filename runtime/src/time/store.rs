@@ -57,7 +57,7 @@ impl<T> Default for TimerStore<T> {
 
 impl<T> TimerStore<T> {
     /// Arms a timer.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, deadline: Instant, target: T) -> TimerId {
         let order = self.next_order();
         let key = self.timers.insert(Timer {
@@ -65,11 +65,7 @@ impl<T> TimerStore<T> {
             order,
             target,
         });
-        self.place(Place {
-            deadline,
-            order,
-            key,
-        });
+        self.place(deadline, order, key);
         TimerId(key)
     }
 
@@ -90,11 +86,7 @@ impl<T> TimerStore<T> {
         timer.deadline = deadline;
         let before = std::mem::replace(&mut timer.order, order);
         self.leave(before);
-        self.place(Place {
-            deadline,
-            order,
-            key: id.0,
-        });
+        self.place(deadline, order, id.0);
         true
     }
 
@@ -161,12 +153,19 @@ impl<T> TimerStore<T> {
     }
 
     /// Puts a place into the heap.
-    #[inline(always)]
-    fn place(&mut self, place: Place) {
+    #[inline]
+    fn place(&mut self, deadline: Instant, order: u64, key: Key) {
         let at = self.heap.len();
-        self.heap.push(place);
-        if at > 0 && before(&place, &self.heap[(at - 1) / CHILDREN]) {
-            self.rise(at);
+        self.heap.push(Place {
+            deadline,
+            order,
+            key,
+        });
+        if at > 0 {
+            let parent = &self.heap[(at - 1) / CHILDREN];
+            if (deadline, order) < (parent.deadline, parent.order) {
+                self.rise(at);
+            }
         }
     }
 

@@ -332,18 +332,21 @@ impl Tree {
         is_plain
     }
 
+    /// Forgets a wait in memory that goes on; `None` if it is no such.
+    #[inline]
+    pub(crate) fn unpark_memory(&mut self, id: ParkId) -> Option<Waker> {
+        match self.parks.get(id.0)?.state {
+            ParkState::Waiting(Wait::Memory { .. }) => self.complete_in_memory(id.0.link()),
+            _ => None,
+        }
+    }
+
     /// Forgets a park, whose op has ended or was dropped.
     pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Remains> {
         if self.unpark_kernel(id) {
             return None;
         }
         match self.parks.get(id.0)?.state {
-            ParkState::Waiting(Wait::Memory { .. }) => {
-                return Some(Remains {
-                    waker: self.complete_in_memory(id.0.link()),
-                    _relay: None,
-                });
-            }
             ParkState::Waiting(_) => self.unlink_park(id.0.link()),
             ParkState::Due(..) => self.leave_line(id.0.link()),
             ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
