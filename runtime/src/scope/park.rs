@@ -126,8 +126,11 @@ pub(crate) fn end(core: &Core, id: ParkId) {
         drop(tree);
         return drop(waker);
     }
+    let is_told = !tree.is_ready(id);
     drop(tree);
-    end_told(core, id);
+    if is_told {
+        end_told(core, id);
+    }
 }
 
 /// As [`end`], of a wait that is more than a waker, or that a cancel has reached.
