@@ -116,6 +116,7 @@ const EFFECTS_PER_TURN: u32 = 1024;
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) id: CoreId,
+    identity: u64,
     pub(crate) shared: &'static CoreShared,
     place: RefCell<Place>,
     pub(crate) driver: RefCell<Driver>,
@@ -205,8 +206,10 @@ impl Core {
         let root = tree.root();
         let closures = Arc::new(ClosureQueue::new(config.mailbox_capacity));
         shared.set_door(Some(Arc::clone(&closures)));
+        let id = CoreId::new(index, shared.number(), shared.incarnation());
         Ok(Self {
-            id: CoreId::new(index, shared.number(), shared.incarnation()),
+            id,
+            identity: id.identity(),
             shared,
             place: RefCell::new(place),
             driver: RefCell::new(driver),
@@ -250,7 +253,7 @@ impl Core {
 
     /// Tells this core, in this life, from every other.
     pub(crate) fn identity(&self) -> u64 {
-        self.id.identity()
+        self.identity
     }
 
     pub(crate) fn number(&self) -> u32 {

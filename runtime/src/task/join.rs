@@ -297,10 +297,17 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
 }
 
 impl<T: 'static, E: 'static> Drop for JoinHandle<T, E> {
+    #[inline]
     fn drop(&mut self) {
-        if self.home == TAKEN || self.home == NOWHERE {
-            return;
+        if self.home != TAKEN && self.home != NOWHERE {
+            self.detach();
         }
+    }
+}
+
+impl<T: 'static, E: 'static> JoinHandle<T, E> {
+    /// Lets the task go on without a handle.
+    fn detach(&mut self) {
         let object = current::try_with(|core| {
             if core.identity() != self.home {
                 return None;

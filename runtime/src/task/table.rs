@@ -319,7 +319,7 @@ impl TaskTable {
     }
 
     /// Records that a task ended; its output stays if somebody may want it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end(&mut self, id: TaskId, object: TaskBox) -> AfterEnd {
         self.live -= 1;
         let slot = &mut self.slots[id.slot() as usize];
@@ -377,7 +377,7 @@ impl TaskTable {
 
     /// Takes a task that has ended, for its output; pending if it has not. Its handle asks, which keeps its slot, until
     /// it has been given that. `None` if the end of the core has dropped it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_ended(&mut self, id: TaskId) -> Poll<Option<TaskBox>> {
         let slot = &mut self.slots[id.slot() as usize];
         assert!(
