@@ -1,11 +1,11 @@
 //! Scopes in the first poll of their bodies, as long as nobody has asked for them and after.
 
 use std::cell::RefCell;
-use std::future::{pending, poll_fn};
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::future::{Future, pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use quoit::sync::Event;
@@ -219,9 +219,8 @@ fn a_body_that_panics_in_its_first_poll_leaves_nothing_active() {
                     };
                     let mut run = pin!(inner.run(body));
                     let caught = poll_fn(|cx| {
-                        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                            run.as_mut().poll(cx).map(drop)
-                        }));
+                        let polled =
+                            catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx).map(drop)));
                         Poll::Ready(polled.is_err())
                     });
                     assert!(caught.await);
@@ -234,6 +233,40 @@ fn a_body_that_panics_in_its_first_poll_leaves_nothing_active() {
         }
         // What the inner bodies held was dropped while they unwound, in their scopes.
         assert_eq!(said.take(), [true, false, false, false]);
+    });
+}
+
+/// A body that gives something at its first poll, and whose destructor panics.
+struct Bursts<'a>(&'a Scope, Option<Asks>);
+
+impl Future for Bursts<'_> {
+    type Output = Result<Asks, Cancelled>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.cancel();
+        Poll::Ready(Ok(self.1.take().expect("polled once")))
+    }
+}
+
+impl Drop for Bursts<'_> {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
+#[test]
+fn what_a_body_gave_is_not_dropped_in_its_scope() {
+    on_core(|_| async {
+        let said = Rc::new(RefCell::new(Vec::new()));
+        let scope = Scope::new();
+        let body = Bursts(&scope, Some(Asks(Rc::clone(&said))));
+        let mut run = pin!(scope.run(body));
+        let panics = poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx).map(drop)));
+            Poll::Ready(polled.is_err())
+        });
+        assert!(panics.await);
+        assert_eq!(said.take(), [false]);
     });
 }
 

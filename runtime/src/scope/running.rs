@@ -105,15 +105,19 @@ impl Active {
         F: Future<Output = Result<T, E>>,
         E: CarriesCancelled,
     {
+        // Declared first, to be dropped last: what a body gave is not dropped in its scope, also where its destructor panics.
+        let output;
         let mut first = First::begin(self, core, scope, deadline);
         let inside = body.as_mut().as_pin_mut();
-        let polled = inside.expect("a body is there until it has ended").poll(cx);
-        let Poll::Ready(output) = polled else {
-            drop(first);
-            self.noted
-                .set(core.after_pending(self.node(), Some(cx.waker())));
-            return Poll::Pending;
-        };
+        match inside.expect("a body is there until it has ended").poll(cx) {
+            Poll::Ready(given) => output = given,
+            Poll::Pending => {
+                drop(first);
+                self.noted
+                    .set(core.after_pending(self.node(), Some(cx.waker())));
+                return Poll::Pending;
+            }
+        }
         if let Err(error) = &output
             && let Some(node) = core.node_of_first_poll()
         {
