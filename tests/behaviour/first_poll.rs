@@ -14,7 +14,7 @@ use quoit::{
     Cancelled, Delivery, Reason, Scope, check, effective_deadline, group, leave_behind, spawn,
     yield_now,
 };
-use tests::on_core;
+use tests::{on_core, on_ring};
 
 type Nothing = Result<(), Cancelled>;
 
@@ -138,6 +138,25 @@ fn a_timeout_counts_from_the_beginning_of_the_run_however_late_it_is_armed() {
             scope.cancelled().map(|cause| cause.reason()),
             Some(Reason::Deadline)
         );
+    });
+}
+
+#[test]
+fn a_deadline_that_somebody_notices_cancels_all_whose_time_is_over() {
+    // Simulated time stands still while a body computes.
+    on_ring(|_| async {
+        let short = Duration::from_micros(10);
+        let other = Scope::new();
+        let _handle = other.handle();
+        other.set_deadline(Some(Instant::now() + short));
+        let scope = Scope::new().timeout(short);
+        let outcome = scope.run(async {
+            let end = Instant::now() + short;
+            while Instant::now() < end {}
+            assert!(other.cancelled().is_some());
+            check()
+        });
+        assert_eq!(outcome.await, Ok(None));
     });
 }
 
