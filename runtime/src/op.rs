@@ -11,7 +11,6 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockAddr;
@@ -30,7 +29,7 @@ use crate::kernel_op::multishot::{Multishot, NextWait, Queue};
 use crate::kernel_op::ops;
 use crate::kernel_op::request::CURRENT_POSITION;
 use crate::kernel_op::send_all::SendAll;
-use crate::kernel_op::turn::SendLine;
+use crate::kernel_op::turn::SendTurn;
 use crate::scope::park;
 use crate::task::current;
 
@@ -162,7 +161,6 @@ pub struct Stream {
     received: Multishot<ops::Received>,
     /// Bytes that were put back: what is left of a chunk that was read in part.
     rest: RefCell<Option<Chunk>>,
-    sends: Rc<SendLine>,
 }
 
 impl Stream {
@@ -171,7 +169,6 @@ impl Stream {
         Self {
             received: Multishot::new(fd),
             rest: RefCell::new(None),
-            sends: Rc::default(),
         }
     }
 
@@ -298,7 +295,7 @@ impl Stream {
     ///
     /// Those of `send(2)`; never a signal.
     pub async fn send<B: IoBuf>(&self, buf: B) -> BufResult<usize, B> {
-        let turn = match self.sends.take().await {
+        let turn = match SendTurn::take(self.received.fd()).await {
             Ok(turn) => turn,
             Err(cancelled) => return (Err(cancelled.into()), buf),
         };
@@ -327,7 +324,7 @@ impl Stream {
     ///
     /// Those of `send(2)`; never a signal. `EOPNOTSUPP` on a socket that cannot.
     pub async fn send_zero_copy<B: IoBuf>(&self, buf: B) -> BufResult<usize, B> {
-        let turn = match self.sends.take().await {
+        let turn = match SendTurn::take(self.received.fd()).await {
             Ok(turn) => turn,
             Err(cancelled) => return (Err(cancelled.into()), buf),
         };
@@ -342,7 +339,7 @@ impl Stream {
     /// Those of `send(2)`. If some bytes went out before a failure or a cancel, the error holds an
     /// [`Interrupted`] that says how many.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = BufResult<(), B>> {
-        SendAll::new(self.received.fd(), &self.sends, buf)
+        SendAll::new(self.received.fd(), buf)
     }
 
     /// Sends all of several buffers, in order, gathered into few calls. `sendmsg(2)`.
@@ -355,7 +352,7 @@ impl Stream {
         if total == 0 {
             return (checked(), bufs);
         }
-        let mut turn = match self.sends.take().await {
+        let mut turn = match SendTurn::take(self.received.fd()).await {
             Ok(turn) => turn,
             Err(cancelled) => return (Err(cancelled.into()), bufs),
         };
@@ -381,11 +378,7 @@ impl Stream {
     /// Begins to send all of a buffer, for adapters that hand bytes over and look at the outcome
     /// later. Nothing happens before the first poll.
     pub fn start_send(&self, buf: Vec<u8>) -> PendingSend {
-        PendingSend(Pending::New {
-            buf,
-            fd: self.fd(),
-            sends: Rc::clone(&self.sends),
-        })
+        PendingSend(Pending::New { buf, fd: self.fd() })
     }
 
     /// Ends one or both directions; what was sent before still arrives. `shutdown(2)`.
@@ -514,11 +507,7 @@ pub struct PendingSend(Pending);
 
 #[derive(Debug)]
 enum Pending {
-    New {
-        buf: Vec<u8>,
-        fd: SharedFd,
-        sends: Rc<SendLine>,
-    },
+    New { buf: Vec<u8>, fd: SharedFd },
     Op(KernelOp<ops::Send<Vec<u8>>>),
     Ended,
 }
@@ -538,11 +527,10 @@ impl Future for PendingSend {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Pending::New { .. } = self.0 {
-            let Pending::New { buf, fd, sends } = std::mem::replace(&mut self.0, Pending::Ended)
-            else {
+            let Pending::New { buf, fd } = std::mem::replace(&mut self.0, Pending::Ended) else {
                 unreachable!("looked at just above");
             };
-            let Some(turn) = sends.try_take() else {
+            let Some(turn) = SendTurn::try_take(&fd) else {
                 let what = "another send is on its way on this socket";
                 let busy = io::Error::new(io::ErrorKind::ResourceBusy, what);
                 return Poll::Ready((Err(busy), buf));

@@ -7,7 +7,6 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use crate::buf::{BufResult, Chunk, Interrupted, IoBuf, IoBufMut, SliceExt};
@@ -15,7 +14,7 @@ use crate::driver::sys;
 use crate::kernel_op::KernelOp;
 use crate::kernel_op::multishot::{Multishot, NextWait};
 use crate::kernel_op::pipe::{FromPipe, IntoPipe};
-use crate::kernel_op::turn::{SendLine, SendTurn};
+use crate::kernel_op::turn::SendTurn;
 use crate::op::{self, SharedFd};
 use crate::scope::park;
 use crate::task::current;
@@ -139,7 +138,6 @@ impl Drop for Wait<'_> {
 #[derive(Debug)]
 pub struct PipeWriter {
     fd: SharedFd,
-    writes: Rc<SendLine>,
 }
 
 impl PipeWriter {
@@ -154,8 +152,7 @@ impl PipeWriter {
     /// Those of `pthread_sigmask(3)`.
     pub fn new(fd: SharedFd) -> io::Result<Self> {
         sys::outlive_broken_pipes()?;
-        let writes = Rc::default();
-        Ok(Self { fd, writes })
+        Ok(Self { fd })
     }
 
     /// Writes what the pipe takes; returns how much. `write(2)`.
@@ -164,7 +161,7 @@ impl PipeWriter {
     ///
     /// Those of `write(2)`; `BrokenPipe` if nobody reads; never a signal.
     pub async fn write<B: IoBuf>(&self, buf: B) -> BufResult<usize, B> {
-        match self.writes.take().await {
+        match SendTurn::take(&self.fd).await {
             Ok(turn) => {
                 let (result, buf, _turn) = self.write_op(buf, turn).await;
                 (result, buf)
@@ -184,7 +181,7 @@ impl PipeWriter {
         if total == 0 {
             return (crate::scope::check().map_err(io::Error::from), buf);
         }
-        let mut turn = match self.writes.take().await {
+        let mut turn = match SendTurn::take(&self.fd).await {
             Ok(turn) => turn,
             Err(cancelled) => return (Err(cancelled.into()), buf),
         };

@@ -55,7 +55,7 @@ impl Closing {
                     if !self.fd.is_unused() && ours {
                         self.park.register_deaf(core, cx.waker(), Purpose::Close);
                         let token = self.park.token().expect("registered just above");
-                        self.fd.set_closer(Closer::Waits(token));
+                        self.fd.set_waiting_close(token);
                         return Poll::Pending;
                     }
                 }

@@ -3,14 +3,18 @@
 //! Dropping the last owner closes it, at once. An op's slot is an owner until the kernel's final
 //! completion, so a number is never reused while an op that names it is alive. Whoever closes it for all
 //! its owners (`closing.rs`) waits for those ops.
+//!
+//! Who has the turn to send on it, and who waits for that, is kept here as well (`turn.rs`): so a socket is one piece
+//! of memory.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use crate::driver::sys;
+use crate::sync::wait_list::WaitList;
 
 /// The descriptor was closed while it was used, by another of its owners, with
 /// [`op::close`](crate::op::close).
@@ -81,10 +85,25 @@ pub struct SharedFd(Rc<Shared>);
 struct Shared {
     /// `GONE` once it was closed.
     number: Cell<RawFd>,
-    closed: Cell<bool>,
     /// Ops that have not ended, and calls that work on the number.
     uses: Cell<u32>,
+    closed: Cell<bool>,
     closer: Cell<Closer>,
+    /// Somebody has the turn to send.
+    is_sending: Cell<bool>,
+    seldom: OnceCell<Box<Seldom>>,
+}
+
+/// A core has one for each of its sockets: with the counts of its `Rc` it fits five words.
+const _: () = assert!(size_of::<Shared>() <= 24);
+
+/// What few descriptors have.
+#[derive(Debug, Default)]
+struct Seldom {
+    /// The number of the close that waits.
+    waiting_close: Cell<u64>,
+    /// Those who wait for their turn to send.
+    senders: WaitList,
 }
 
 /// Who closes a descriptor that was closed for all, once nothing uses it.
@@ -94,8 +113,8 @@ pub(crate) enum Closer {
     LastUse,
     /// A close that looks for itself.
     Looks,
-    /// A close that waits, and is told by this number of the core's.
-    Waits(u64),
+    /// A close that waits, and is told by a number of the core's.
+    Waits,
 }
 
 impl SharedFd {
@@ -104,9 +123,11 @@ impl SharedFd {
         descriptor.let_go();
         Self(Rc::new(Shared {
             number,
-            closed: Cell::new(false),
             uses: Cell::new(0),
+            closed: Cell::new(false),
             closer: Cell::new(Closer::LastUse),
+            is_sending: Cell::new(false),
+            seldom: OnceCell::new(),
         }))
     }
 
@@ -160,7 +181,7 @@ impl SharedFd {
                 None
             }
             Closer::Looks => None,
-            Closer::Waits(token) => Some(token),
+            Closer::Waits => Some(self.seldom().waiting_close.get()),
         }
     }
 
@@ -180,6 +201,34 @@ impl SharedFd {
 
     pub(crate) fn set_closer(&self, closer: Closer) {
         self.0.closer.set(closer);
+    }
+
+    /// Lets a close wait, which is told by this number of the core's.
+    pub(crate) fn set_waiting_close(&self, token: u64) {
+        self.seldom().waiting_close.set(token);
+        self.set_closer(Closer::Waits);
+    }
+
+    /// Returns whether somebody has the turn to send; `turn.rs` says who.
+    #[inline]
+    pub(super) fn is_sending(&self) -> &Cell<bool> {
+        &self.0.is_sending
+    }
+
+    /// Returns those who wait for that turn, if anybody ever did.
+    #[inline]
+    pub(super) fn waiting_senders(&self) -> Option<&WaitList> {
+        self.0.seldom.get().map(|seldom| &seldom.senders)
+    }
+
+    /// Returns those who wait for that turn, to wait among them.
+    pub(super) fn senders(&self) -> &WaitList {
+        &self.seldom().senders
+    }
+
+    #[cold]
+    fn seldom(&self) -> &Seldom {
+        self.0.seldom.get_or_init(Box::default)
     }
 
     /// Takes the number out of everybody's hands: it is whoever asks that closes it.
@@ -283,7 +332,7 @@ mod tests {
         reader.begin_use();
         reader.begin_use();
         assert!(reader.mark_closed());
-        reader.set_closer(Closer::Waits(7));
+        reader.set_waiting_close(7);
         assert_eq!(reader.end_use(), None);
         assert_eq!(reader.end_use(), Some(7));
         let descriptor = reader.take().expect("nobody has closed it");

@@ -13,13 +13,12 @@ use std::future::Future;
 use std::io;
 use std::mem;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::fd::{Closed, SharedFd};
 use super::ops::Send;
 use super::payload::Outcome;
-use super::turn::{SendLine, SendTurn, Take};
+use super::turn::{SendTurn, Take};
 use super::{Started, start};
 use crate::buf::{BufResult, Interrupted, IoBuf};
 use crate::core_state::Core;
@@ -30,13 +29,13 @@ use crate::task::current;
 #[must_use = "a send does nothing unless it is awaited"]
 pub(crate) struct SendAll<'a, B: IoBuf> {
     fd: &'a SharedFd,
-    line: &'a Rc<SendLine>,
-    stage: Stage<B>,
+    stage: Stage<'a, B>,
 }
 
-enum Stage<B> {
+enum Stage<'a, B> {
     New(B),
-    InLine(B, Take),
+    /// In a box: few wait, and those who do not need no room for it.
+    InLine(B, Box<Take<'a>>),
     /// It is our turn, and so many bytes went out before.
     Between(B, usize, SendTurn),
     /// The kernel has what lies behind so many bytes.
@@ -46,9 +45,9 @@ enum Stage<B> {
 
 impl<'a, B: IoBuf> SendAll<'a, B> {
     #[inline]
-    pub(crate) fn new(fd: &'a SharedFd, line: &'a Rc<SendLine>, buf: B) -> Self {
+    pub(crate) fn new(fd: &'a SharedFd, buf: B) -> Self {
         let stage = Stage::New(buf);
-        Self { fd, line, stage }
+        Self { fd, stage }
     }
 
     /// Looks at the scope, and takes a turn if there is one.
@@ -63,17 +62,18 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
         if let Err(cancelled) = ready!(park::entry(core, cx.waker())) {
             return Poll::Ready((Err(cancelled.into()), self.take_unsent()));
         }
-        let turn = self.line.try_take();
+        let turn = SendTurn::try_take(self.fd);
         let buf = self.take_unsent();
         match turn {
             Some(turn) => self.begin(core, cx, buf, 0, turn),
             None => {
-                self.stage = Stage::InLine(buf, self.line.take());
+                self.stage = Stage::InLine(buf, Box::new(SendTurn::take(self.fd)));
                 self.poll_in_line(core, cx)
             }
         }
     }
 
+    #[inline(always)]
     fn take_unsent(&mut self) -> B {
         match mem::replace(&mut self.stage, Stage::Ended) {
             Stage::New(buf) | Stage::InLine(buf, _) => buf,

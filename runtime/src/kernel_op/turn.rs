@@ -3,41 +3,33 @@
 //! A turn lies in the slot of the send, so it lasts until the kernel is done with it, also when the
 //! future is dropped: bytes of two sends never mix, and what is left of a cancelled one never
 //! follows what was sent after it.
+//!
+//! Each descriptor has one line (`fd.rs`). While somebody waits, the turn is never free: it is handed to the first in
+//! line, so that one who sends again and again does not keep the others waiting.
 
-use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::fd::SharedFd;
 use crate::scope::Cancelled;
-use crate::sync::wait_list::{Place, WaitList};
+use crate::sync::wait_list::Place;
 
-/// The sends of one socket, in a line.
-///
-/// While somebody waits, the turn is never free: it is handed to the first in line, so that one who
-/// sends again and again does not keep the others waiting.
-#[derive(Debug, Default)]
-pub(crate) struct SendLine {
-    busy: Cell<bool>,
-    /// Made when somebody waits for the first time: few sockets have several who send.
-    waiting: OnceCell<Box<WaitList>>,
-}
-
-/// The right to send.
+/// The right to send on a socket.
 #[derive(Debug)]
-pub(crate) struct SendTurn(Rc<SendLine>);
+pub(crate) struct SendTurn(SharedFd);
 
-impl SendLine {
+impl SendTurn {
     /// Takes the turn if nobody has it.
-    pub(crate) fn try_take(self: &Rc<Self>) -> Option<SendTurn> {
-        (!self.busy.replace(true)).then(|| SendTurn(Rc::clone(self)))
+    #[inline]
+    pub(crate) fn try_take(fd: &SharedFd) -> Option<Self> {
+        (!fd.is_sending().replace(true)).then(|| Self(fd.clone()))
     }
 
     /// Waits for the turn. An op like any other: in a cancelled scope it fails.
-    pub(crate) fn take(self: &Rc<Self>) -> Take {
+    pub(crate) fn take(fd: &SharedFd) -> Take<'_> {
         Take {
-            line: Rc::clone(self),
+            fd,
             place: Place::default(),
         }
     }
@@ -46,45 +38,63 @@ impl SendLine {
 impl Drop for SendTurn {
     #[inline]
     fn drop(&mut self) {
-        let waiting = self.0.waiting.get();
+        let waiting = self.0.waiting_senders();
         if !waiting.is_some_and(|waiting| waiting.wake_first()) {
-            self.0.busy.set(false);
+            self.0.is_sending().set(false);
         }
     }
 }
 
 /// A wait for the turn.
-pub(crate) struct Take {
-    line: Rc<SendLine>,
+pub(crate) struct Take<'a> {
+    fd: &'a SharedFd,
     place: Place,
 }
 
-impl Future for Take {
+impl Future for Take<'_> {
     type Output = Result<SendTurn, Cancelled>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if !this.place.is_in_line() {
             ready!(this.place.entry(cx))?;
-            if let Some(turn) = this.line.try_take() {
+            if let Some(turn) = SendTurn::try_take(this.fd) {
                 return Poll::Ready(Ok(turn));
             }
         }
-        // Woken, it is ours: `busy` was left set for us.
-        this.line
-            .waiting
-            .get_or_init(Box::default)
+        // Woken, it is ours: the turn was left taken for us.
+        this.fd
+            .senders()
             .poll(&mut this.place, cx)
-            .map_ok(|()| SendTurn(Rc::clone(&this.line)))
+            .map_ok(|()| SendTurn(this.fd.clone()))
     }
 }
 
-impl Drop for Take {
+impl Drop for Take<'_> {
     fn drop(&mut self) {
-        let waiting = self.line.waiting.get();
+        let waiting = self.fd.waiting_senders();
         if waiting.is_some_and(|waiting| waiting.leave(&mut self.place)) {
             // It was handed to us, and we do not want it any more: the next.
-            drop(SendTurn(Rc::clone(&self.line)));
+            drop(SendTurn(self.fd.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::sys;
+    use crate::kernel_op::fd::Descriptor;
+
+    #[test]
+    fn all_owners_of_a_descriptor_stand_in_one_line() {
+        let [reader, writer] = sys::pipe().expect("a pipe");
+        drop(Descriptor::new(reader));
+        let first = SharedFd::new(Descriptor::new(writer));
+        let second = first.clone();
+        let turn = SendTurn::try_take(&first).expect("nobody has it");
+        assert!(SendTurn::try_take(&second).is_none());
+        drop(turn);
+        assert!(SendTurn::try_take(&second).is_some());
     }
 }
