@@ -163,23 +163,20 @@ impl BufferPool {
             }
             begin
         };
-        let lent = Lent {
-            pool: Rc::clone(self),
+        let lent = Chunk(Bytes::Lent {
             id,
             begin,
             length,
-        };
+            pool: Rc::clone(self),
+        });
         if self.provided.get() < self.count / 2 {
             self.copied.set(self.copied.get() + 1);
-            return Chunk {
-                bytes: Bytes::Owned(lent.bytes().into()),
+            return Chunk(Bytes::Owned {
                 skipped: 0,
-            };
+                bytes: (*lent).into(),
+            });
         }
-        Chunk {
-            bytes: Bytes::Lent(lent),
-            skipped: 0,
-        }
+        lent
     }
 
     /// Returns how many buffers the kernel has used up and chunks still hold.
@@ -283,39 +280,30 @@ fn ring_bytes(count: u16) -> usize {
 /// # Ok(())
 /// # }
 /// ```
-pub struct Chunk {
-    bytes: Bytes,
-    skipped: u32,
-}
+pub struct Chunk(Bytes);
 
+/// Where they lie. One enum and none within another, so that small fields lie beside the tag.
 enum Bytes {
-    Lent(Lent),
-    Owned(Box<[u8]>),
+    /// In a buffer of the pool's, which is told when they are not needed any more.
+    Lent {
+        id: u16,
+        begin: u32,
+        length: u32,
+        pool: Rc<BufferPool>,
+    },
+    /// In memory of their own.
+    Owned { skipped: u32, bytes: Box<[u8]> },
 }
 
-struct Lent {
-    pool: Rc<BufferPool>,
-    id: u16,
-    begin: u32,
-    length: u32,
-}
+/// Chunks lie in tasks that wait and in the slots of their ops, where each byte counts.
+const _: () = assert!(size_of::<Option<Chunk>>() <= 24);
 
-impl Lent {
-    fn bytes(&self) -> &[u8] {
-        let start = self
-            .pool
-            .buffer_address(self.id)
-            .wrapping_add(self.begin as usize);
-        // SAFETY: the kernel said that it wrote `length` bytes at `begin` of this buffer, and it
-        // does not write them again before the buffer is provided anew, which waits for us
-        // (`Buffer::chunks`). The mapping lives as long as `pool`.
-        unsafe { std::slice::from_raw_parts(start, self.length as usize) }
-    }
-}
-
-impl Drop for Lent {
+impl Drop for Chunk {
+    #[inline]
     fn drop(&mut self) {
-        self.pool.give_back(self.id);
+        if let Bytes::Lent { id, pool, .. } = &self.0 {
+            pool.give_back(*id);
+        }
     }
 }
 
@@ -331,12 +319,19 @@ impl Chunk {
             "cannot advance {count} in {} bytes",
             self.len()
         );
-        self.skipped += count as u32;
+        let count = count as u32;
+        match &mut self.0 {
+            Bytes::Lent { begin, length, .. } => {
+                *begin += count;
+                *length -= count;
+            }
+            Bytes::Owned { skipped, .. } => *skipped += count,
+        }
     }
 
     /// Returns whether the bytes still lie in a buffer of the ring.
     pub fn is_lent(&self) -> bool {
-        matches!(self.bytes, Bytes::Lent(_))
+        matches!(self.0, Bytes::Lent { .. })
     }
 }
 
@@ -344,11 +339,21 @@ impl Deref for Chunk {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let all = match &self.bytes {
-            Bytes::Lent(lent) => lent.bytes(),
-            Bytes::Owned(bytes) => bytes,
-        };
-        &all[self.skipped as usize..]
+        match &self.0 {
+            Bytes::Lent {
+                id,
+                begin,
+                length,
+                pool,
+            } => {
+                let start = pool.buffer_address(*id).wrapping_add(*begin as usize);
+                // SAFETY: these bytes are a part of those that the kernel said it wrote to this buffer (`advance`
+                // only makes the part smaller), and it does not write them again before the buffer is provided
+                // anew, which waits for us (`Buffer::chunks`). The mapping lives as long as `pool`.
+                unsafe { std::slice::from_raw_parts(start, *length as usize) }
+            }
+            Bytes::Owned { skipped, bytes } => &bytes[*skipped as usize..],
+        }
     }
 }
 
@@ -456,6 +461,22 @@ mod tests {
         assert_eq!(pool.copied(), 2);
         drop(kept);
         assert_eq!(pool.provided(), 4);
+    }
+
+    #[test]
+    fn what_was_skipped_is_left_out_wherever_it_lies() {
+        let pool = pool(false);
+        let kept: Vec<Chunk> = (0..3).map(|id| pool.take(id, 10, false)).collect();
+        for mut chunk in kept {
+            let start = chunk.as_ptr();
+            chunk.advance(3);
+            chunk.advance(5);
+            assert_eq!(chunk.len(), 2);
+            assert_eq!(chunk.as_ptr(), start.wrapping_add(8));
+            chunk.advance(2);
+            assert!(chunk.is_empty());
+        }
+        assert_eq!((pool.provided(), pool.copied()), (4, 1));
     }
 
     #[test]
