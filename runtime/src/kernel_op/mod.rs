@@ -119,7 +119,6 @@ struct Started {
     id: OpId,
     /// The core that has both, this time round.
     home: u64,
-    entry: park::Entry,
 }
 
 impl Started {
@@ -128,6 +127,15 @@ impl Started {
     fn id(&self, core: &Core) -> OpId {
         check_home(self.home, core);
         self.id
+    }
+
+    /// Returns whether the op has looked at its scope: one that did not is in no scope's list.
+    #[inline]
+    fn entry(&self) -> park::Entry {
+        match self.park.address() {
+            Some(_) => park::Entry::Checked,
+            None => park::Entry::Always,
+        }
     }
 
     /// Returns the kernel's result and who had asked for the end, if the op has ended. If not, it follows whoever
@@ -268,10 +276,10 @@ impl<O: Operation> Future for KernelOp<O> {
                         let Some((result, asked)) = started.look::<O>(core, cx) else {
                             return Poll::Pending;
                         };
+                        let entry = started.entry();
                         let mut collected = core.ops.borrow_mut().collect::<O>(started.id);
                         let result = collected.operation.result(result);
                         let Some(outcome) = started.end::<O>(core, result, asked) else {
-                            let entry = started.entry;
                             self.stage = Stage::New {
                                 operation: collected.operation,
                                 fd: collected.fd,
@@ -309,7 +317,6 @@ fn start<O: Operation>(
         park,
         id,
         home: core.identity(),
-        entry,
     }
 }
 

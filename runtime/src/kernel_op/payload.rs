@@ -71,7 +71,7 @@ pub(crate) struct Payload {
 }
 
 /// Room for every op of our own, and for plain buffers and parts of them.
-const WORDS: usize = 12;
+const WORDS: usize = 8;
 
 struct Kind {
     type_id: TypeId,

@@ -125,6 +125,17 @@ pub(crate) struct Leftover {
     pub(crate) _notify: Notify,
 }
 
+impl Leftover {
+    /// What the future of an op leaves that the kernel goes on with.
+    fn of_orphan(untold: Notify) -> Self {
+        Self {
+            _payload: Payload::vacant(),
+            _fd: None,
+            _notify: untold,
+        }
+    }
+}
+
 /// An op that has ended, and what it leaves.
 #[derive(Debug)]
 #[must_use = "dropping it in the wrong place runs foreign code under a borrow"]
@@ -175,8 +186,7 @@ struct Slot {
     payload: Payload,
     state: Option<OpState>,
     generation: u32,
-    /// Who is charged when the op becomes an orphan: a number of the caller's.
-    account: u64,
+    /// Whom to tell. Of an orphan, which tells nobody: the number of whoever is charged for it.
     notify: Notify,
     fd: Option<SharedFd>,
     line: Line,
@@ -185,6 +195,9 @@ struct Slot {
     /// When the kernel was told of it.
     submitted: Instant,
 }
+
+/// A core has one for each op, and one for each connection on which nothing happens.
+const _: () = assert!(size_of::<Slot>() <= 136);
 
 /// In which line a slot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -366,8 +379,11 @@ impl OpSlab {
             Effect::Free { result } => {
                 slot.dispose(result);
                 self.orphans -= 1;
+                let Notify::Token(account) = slot.notify else {
+                    unreachable!("an orphan is somebody's");
+                };
                 Reaction::OrphanEnded {
-                    account: slot.account,
+                    account,
                     ended: Ended(id.index()),
                 }
             }
@@ -452,14 +468,15 @@ impl OpSlab {
         let (slot, state) = find_in(&mut self.chunks, id)?;
         let (next, effect) = state.abandon();
         slot.state = next;
+        let mut untold = Notify::Nobody;
         if next.is_some() && next != Some(state) {
-            slot.account = charge();
+            untold = std::mem::replace(&mut slot.notify, Notify::Token(charge()));
             self.orphans += 1;
         }
         match effect {
             Effect::RequestCancel => {
                 self.stand_in(Line::Cancels, id.index());
-                None
+                Some(Leftover::of_orphan(untold))
             }
             Effect::LeaveBacklog => {
                 let closer = self.slot(id.index()).end_use();
@@ -471,7 +488,7 @@ impl OpSlab {
                 Some(self.vacate(id.index(), None))
             }
             Effect::Free { result } => Some(self.vacate(id.index(), result)),
-            Effect::None => None,
+            Effect::None => Some(Leftover::of_orphan(untold)),
             Effect::Wake => unreachable!("nobody waits for an op that is given up"),
         }
     }
@@ -525,6 +542,7 @@ impl OpSlab {
     }
 
     /// Notes whom to tell of the next completion; returns who stood there before.
+    #[inline]
     pub(crate) fn notify(&mut self, id: OpId, notify: Notify) -> Notify {
         let slot = self.find(id).expect("a ticket's op lives");
         std::mem::replace(&mut slot.notify, notify)
@@ -578,7 +596,10 @@ impl OpSlab {
             .iter()
             .flat_map(|chunk| chunk.iter())
             .filter(|slot| slot.state == Some(OpState::Orphaned))
-            .filter_map(|slot| Some((slot.account, slot.view()?)))
+            .filter_map(|slot| match slot.notify {
+                Notify::Token(account) => Some((account, slot.view()?)),
+                _ => None,
+            })
     }
 
     /// Returns how many ops the kernel holds.
@@ -775,7 +796,6 @@ impl Slot {
             payload: Payload::vacant(),
             state: None,
             generation: 0,
-            account: 0,
             notify: Notify::Nobody,
             fd: None,
             line: Line::None,
