@@ -19,11 +19,15 @@ use std::ptr::NonNull;
 use super::cell::TaskObject;
 use super::current;
 
-/// Sizes are multiples of this.
-const STEP: usize = 32;
+/// The smallest size. It and the others are a word short of a multiple of the alignment, which is the word that
+/// allocators such as glibc's keep beside a block.
+const LEAST: usize = 24;
+
+/// From one size to the next.
+const STEP: usize = 16;
 
 /// How many sizes are kept: up to a kibibyte.
-const SIZES: usize = 32;
+const SIZES: usize = 64;
 
 /// The alignment of what is kept.
 const ALIGN: usize = 16;
@@ -55,19 +59,25 @@ struct Free {
     next: Option<NonNull<Self>>,
 }
 
-const _: () = assert!(size_of::<Free>() <= STEP && align_of::<Free>() <= ALIGN);
+const _: () = assert!(size_of::<Free>() <= LEAST && align_of::<Free>() <= ALIGN);
 
 /// Which list blocks of this layout are in, if they are kept.
 #[inline]
 fn list_of(layout: Layout) -> Option<usize> {
-    let place = layout.size().saturating_sub(1) / STEP;
+    let place = layout.size().saturating_sub(LEAST).div_ceil(STEP);
     (place < SIZES && layout.align() <= ALIGN).then_some(place)
+}
+
+/// How large the blocks of a list are.
+#[inline]
+fn size_of_place(place: usize) -> usize {
+    LEAST + place * STEP
 }
 
 /// What all blocks of a list are allocated as.
 #[inline]
 fn layout_of(place: usize) -> Layout {
-    let layout = Layout::from_size_align((place + 1) * STEP, ALIGN);
+    let layout = Layout::from_size_align(size_of_place(place), ALIGN);
     layout.expect("a small size and a power of two")
 }
 
@@ -133,7 +143,7 @@ fn take(layout: Layout) -> NonNull<u8> {
 
 #[cold]
 fn allocate(layout: Layout) -> NonNull<u8> {
-    // SAFETY: no layout has a size of zero: a task has a state, and what is kept has a step at least.
+    // SAFETY: no layout has a size of zero: a task has a state, and what is kept has some size.
     let block = unsafe { alloc(layout) };
     NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
 }
@@ -183,7 +193,7 @@ impl List {
     /// Returns whether this list, at this place, has more than its due.
     #[inline]
     fn is_long(&self, place: usize) -> bool {
-        self.kept.get() * STEP * (place + 1) > KEPT
+        self.kept.get() * size_of_place(place) > KEPT
     }
 
     /// Gives a block back to the allocator; false if there is none.
@@ -286,7 +296,7 @@ mod tests {
     fn most_kept() -> usize {
         current::with(|core| {
             let lists = core.task_memory.lists.iter().enumerate();
-            let kept = lists.map(|(place, list)| list.kept.get() * STEP * (place + 1));
+            let kept = lists.map(|(place, list)| list.kept.get() * size_of_place(place));
             kept.max().expect("there are lists")
         })
     }
