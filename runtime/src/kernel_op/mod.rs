@@ -29,7 +29,7 @@ pub(crate) mod turn;
 
 use std::future::Future;
 use std::io;
-use std::marker::PhantomData;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -41,22 +41,18 @@ use payload::{Operation, Outcome};
 use slab::{Notify, OpId};
 use state::Asker;
 
-/// An op in its slot, held by whoever waits for it. Dropped early, the op becomes an orphan.
-#[derive(Debug)]
+/// The way to an op in its slot. Whoever holds it gives the op up if nobody collects it.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Ticket {
     id: OpId,
     /// The core that has the slot, this time round: elsewhere the ticket means nothing.
-    home: u64,
-    not_send: PhantomData<*const ()>,
+    home: NonZeroU64,
 }
 
 impl Ticket {
-    pub(crate) fn new(id: OpId, home: u64) -> Self {
-        Self {
-            id,
-            home,
-            not_send: PhantomData,
-        }
+    pub(crate) fn new(id: OpId, core: &Core) -> Self {
+        let home = NonZeroU64::new(core.identity()).expect("the number of a life is odd");
+        Self { id, home }
     }
 
     /// Returns the op's address.
@@ -64,22 +60,17 @@ impl Ticket {
     /// # Panics
     ///
     /// If this is not the core that started the op.
-    pub(crate) fn id(&self, core: &Core) -> OpId {
-        check_home(self.home, core);
+    #[inline]
+    pub(crate) fn id(self, core: &Core) -> OpId {
+        check_home(self.home.get(), core);
         self.id
     }
 
-    /// Lets go of the op without giving it up: its slot has been emptied.
-    pub(crate) fn forget(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
+    /// Gives the op up, which becomes an orphan of the active scope.
+    pub(crate) fn give_up(self) {
         // Elsewhere, or after the core's end, there is no such op: the core's end has dealt with it.
         current::try_with(|core| {
-            if core.identity() == self.home {
+            if core.identity() == self.home.get() {
                 core.abandon(self.id, core.active());
             }
         });

@@ -7,7 +7,7 @@
 //! The op is armed at the first wait and again whenever it has ended and somebody waits. When the
 //! queue is full the op is asked to pause, so what nobody takes stays in the kernel.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -60,10 +60,10 @@ pub(crate) enum End {
 
 /// A stream of completions on one descriptor.
 ///
-/// Its own borrows are short: none is held while anything foreign runs.
+/// Dropped, it gives its op up.
 pub(crate) struct Multishot<Q: Queue> {
     fd: SharedFd,
-    armed: RefCell<Option<Ticket>>,
+    armed: Cell<Option<Ticket>>,
     finished: Cell<bool>,
     waiting: Cell<bool>,
     queue: PhantomData<Q>,
@@ -73,9 +73,17 @@ impl<Q: Queue> fmt::Debug for Multishot<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Multishot")
             .field("fd", &self.fd.as_raw_fd())
-            .field("armed", &self.armed.borrow().is_some())
+            .field("armed", &self.armed.get().is_some())
             .field("finished", &self.finished.get())
             .finish()
+    }
+}
+
+impl<Q: Queue> Drop for Multishot<Q> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.armed.take() {
+            ticket.give_up();
+        }
     }
 }
 
@@ -97,7 +105,7 @@ impl<Q: Queue> Multishot<Q> {
     pub(crate) fn new(fd: SharedFd) -> Self {
         Self {
             fd,
-            armed: RefCell::new(None),
+            armed: Cell::new(None),
             finished: Cell::new(false),
             waiting: Cell::new(false),
             queue: PhantomData,
@@ -197,7 +205,7 @@ impl<Q: Queue> Multishot<Q> {
 
     /// Returns the op, if it is armed.
     fn op(&self, core: &Core) -> Option<OpId> {
-        self.armed.borrow().as_ref().map(|ticket| ticket.id(core))
+        self.armed.get().map(|ticket| ticket.id(core))
     }
 
     /// Takes what is there.
@@ -258,7 +266,7 @@ impl<Q: Queue> Multishot<Q> {
             return Err(Closed);
         }
         let id = core.start(Q::new(core), Some(self.fd.clone()), Notify::Nobody);
-        let old = self.armed.replace(Some(Ticket::new(id, core.identity())));
+        let old = self.armed.replace(Some(Ticket::new(id, core)));
         debug_assert!(old.is_none(), "looked at by the caller");
         Ok(())
     }
@@ -267,7 +275,6 @@ impl<Q: Queue> Multishot<Q> {
     fn disarm(&self, core: &Core) -> Option<Q> {
         let ticket = self.armed.take()?;
         let collected = core.ops.borrow_mut().collect::<Q>(ticket.id(core));
-        ticket.forget();
         Some(collected.operation)
     }
 
@@ -306,6 +313,7 @@ mod tests {
     use crate::kernel_op::ops::Accepted;
     use crate::time::sleep;
     use crate::{CancelHandle, Cancelled, Scope, block_on, op};
+    use std::cell::RefCell;
     use std::future::{Future, poll_fn};
     use std::pin::Pin;
     use std::rc::Rc;
