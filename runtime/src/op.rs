@@ -299,12 +299,7 @@ impl Stream {
             Ok(turn) => turn,
             Err(cancelled) => return (Err(cancelled.into()), buf),
         };
-        let send = ops::Send {
-            buf,
-            from: 0,
-            all: false,
-            turn,
-        };
+        let send = ops::Send::some(buf, turn);
         let (result, buf, _turn) = KernelOp::new(send, Some(self.fd())).await;
         (result, buf)
     }
@@ -535,15 +530,7 @@ impl Future for PendingSend {
                 let busy = io::Error::new(io::ErrorKind::ResourceBusy, what);
                 return Poll::Ready((Err(busy), buf));
             };
-            self.0 = Pending::Op(KernelOp::new(
-                ops::Send {
-                    buf,
-                    from: 0,
-                    all: true,
-                    turn,
-                },
-                Some(fd),
-            ));
+            self.0 = Pending::Op(KernelOp::new(ops::Send::all_behind(buf, 0, turn), Some(fd)));
         }
         match &mut self.0 {
             Pending::Op(op) => Pin::new(op)

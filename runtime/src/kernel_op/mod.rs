@@ -121,7 +121,6 @@ impl Started {
     }
 
     /// Returns whether the op has looked at its scope: one that did not is in no scope's list.
-    #[inline]
     fn entry(&self) -> park::Entry {
         match self.park.address() {
             Some(_) => park::Entry::Checked,
@@ -151,20 +150,24 @@ impl Started {
         completed
     }
 
-    /// Leaves the tree, once the op was collected. Returns how it ended; `None` if it was interrupted before it had
-    /// done anything, and not by us: then it is to be started again.
+    /// Leaves the tree, once the op was collected. Returns how it ended; or, if it was interrupted before it had done
+    /// anything, and not by us, how it is to be started again.
     #[inline]
     fn end<O: Operation>(
         &mut self,
         core: &Core,
         result: i32,
         asked: Option<Asker>,
-    ) -> Option<Outcome> {
-        let restarts = result == -libc::EINTR && asked.is_none() && O::RESTARTS;
+    ) -> Result<Outcome, park::Entry> {
+        if result == -libc::EINTR && asked.is_none() && O::RESTARTS {
+            let entry = self.entry();
+            self.park.end_here(core);
+            return Err(entry);
+        }
         // The cause is read while the park still says under which scope the op stood.
         let outcome = outcome(result, asked, || self.park.cause(core));
         self.park.end_here(core);
-        (!restarts).then_some(outcome)
+        Ok(outcome)
     }
 }
 
@@ -267,16 +270,18 @@ impl<O: Operation> Future for KernelOp<O> {
                         let Some((result, asked)) = started.look::<O>(core, cx) else {
                             return Poll::Pending;
                         };
-                        let entry = started.entry();
                         let mut collected = core.ops.borrow_mut().collect::<O>(started.id);
                         let result = collected.operation.result(result);
-                        let Some(outcome) = started.end::<O>(core, result, asked) else {
-                            self.stage = Stage::New {
-                                operation: collected.operation,
-                                fd: collected.fd,
-                                entry,
-                            };
-                            continue;
+                        let outcome = match started.end::<O>(core, result, asked) {
+                            Ok(outcome) => outcome,
+                            Err(entry) => {
+                                self.stage = Stage::New {
+                                    operation: collected.operation,
+                                    fd: collected.fd,
+                                    entry,
+                                };
+                                continue;
+                            }
                         };
                         // Of what has ended nothing is left: it need not be asked whether to drop any.
                         std::mem::forget(std::mem::replace(&mut self.stage, Stage::Done));

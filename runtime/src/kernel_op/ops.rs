@@ -114,11 +114,31 @@ impl<B: IoBufMut> Operation for Receive<B> {
 #[derive(Debug)]
 pub(crate) struct Send<B> {
     pub(crate) buf: B,
-    /// How many bytes of it are left out.
-    pub(crate) from: usize,
-    pub(crate) all: bool,
+    /// How many bytes of it are left out; `SOME`, which no buffer is as long as, stands for a send that need not be
+    /// whole.
+    from: usize,
     /// Ours until the kernel is done: sends of one socket do not mix.
     pub(crate) turn: SendTurn,
+}
+
+const SOME: usize = usize::MAX;
+
+impl<B> Send<B> {
+    /// Sends what the socket takes.
+    pub(crate) fn some(buf: B, turn: SendTurn) -> Self {
+        Self {
+            buf,
+            from: SOME,
+            turn,
+        }
+    }
+
+    /// Sends all that lies behind the first `from` bytes.
+    #[inline]
+    pub(crate) fn all_behind(buf: B, from: usize, turn: SendTurn) -> Self {
+        debug_assert!(from != SOME);
+        Self { buf, from, turn }
+    }
 }
 
 impl<B: IoBuf> Operation for Send<B> {
@@ -126,10 +146,12 @@ impl<B: IoBuf> Operation for Send<B> {
     const KIND: OpKind = OpKind::Send;
 
     fn request(&mut self, fd: RawFd) -> Request {
+        let all = self.from != SOME;
+        let skipped = if all { self.from } else { 0 };
         Request::Send {
             fd,
-            from: region_behind(&self.buf, self.from),
-            all: self.all,
+            from: region_behind(&self.buf, skipped),
+            all,
         }
     }
 
@@ -550,7 +572,8 @@ pub(crate) struct Received {
     /// The first in the queue lies here, so that a stream whose reader keeps up allocates nothing.
     first: Option<Chunk>,
     rest: Option<Box<Rest>>,
-    bytes: usize,
+    /// What all of them count for.
+    bytes: u32,
     end: Option<End>,
     /// It has got something.
     is_fed: bool,
@@ -564,12 +587,21 @@ struct Rest(VecDeque<Chunk>);
 
 const _: () = assert!(super::payload::fits::<Received>());
 
+/// So do sends of parts of buffers.
+const _: () = assert!(super::payload::fits::<Send<crate::buf::Slice<Vec<u8>>>>());
+
 /// Bytes taken from the kernel and not yet by a task. Past this the rest stays in the socket, and
 /// in the end with the sender.
-const MAX_RECEIVED: usize = 256 * 1024;
+const MAX_RECEIVED: u32 = 256 * 1024;
 
 /// What a chunk counts for at least: a thousand single bytes are a thousand chunks.
-const LEAST: usize = 512;
+const LEAST: u32 = 512;
+
+/// Returns what a chunk counts for: its bytes, but no more than all may have together, so that the sum fits.
+#[inline]
+fn weight_of(chunk: &Chunk) -> u32 {
+    chunk.len().clamp(LEAST as usize, MAX_RECEIVED as usize) as u32
+}
 
 impl Operation for Received {
     type Output = ();
@@ -593,7 +625,7 @@ impl Operation for Received {
                 .pool
                 .take(id, length, completion.flags.buffer_goes_on());
             if length > 0 {
-                self.bytes += chunk.len().max(LEAST);
+                self.bytes += weight_of(&chunk);
                 self.is_fed = true;
                 match &mut self.first {
                     None => self.first = Some(chunk),
@@ -633,7 +665,7 @@ impl Queue for Received {
     #[inline]
     fn pop(&mut self) -> Option<Chunk> {
         let chunk = self.first.take()?;
-        self.bytes -= chunk.len().max(LEAST);
+        self.bytes -= weight_of(&chunk);
         if self.rest.is_some() {
             self.move_up();
         }

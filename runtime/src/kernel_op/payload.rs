@@ -71,7 +71,7 @@ pub(crate) struct Payload {
 }
 
 /// Room for every op of our own, and for plain buffers and parts of them.
-const WORDS: usize = 8;
+const WORDS: usize = 7;
 
 struct Kind {
     type_id: TypeId,

@@ -125,12 +125,7 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
         if self.fd.is_closed() {
             return Poll::Ready((Err(Interrupted::after(sent, Closed.into())), buf));
         }
-        let send = Send {
-            buf,
-            from: sent,
-            all: true,
-            turn,
-        };
+        let send = Send::all_behind(buf, sent, turn);
         let started = start(core, cx, send, Some(self.fd.clone()), Entry::Checked);
         // Of what was here nothing is left: it need not be asked whether to drop any.
         let before = mem::replace(&mut self.stage, Stage::Sending(started, sent));
@@ -155,15 +150,16 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
         mem::forget(mem::replace(&mut self.stage, Stage::Ended));
         let Send { buf, turn, .. } = collected.operation;
         let count = match outcome {
-            Some(Outcome::Done(0)) => {
+            Ok(Outcome::Done(0)) => {
                 let end = io::ErrorKind::WriteZero.into();
                 return Poll::Ready((Err(Interrupted::after(sent, end)), buf));
             }
-            Some(Outcome::Done(count)) => count as usize,
-            Some(Outcome::Failed(error)) => {
+            Ok(Outcome::Done(count)) => count as usize,
+            Ok(Outcome::Failed(error)) => {
                 return Poll::Ready((Err(Interrupted::after(sent, error)), buf));
             }
-            None => 0,
+            // It was interrupted, and goes on.
+            Err(_) => 0,
         };
         if sent + count >= buf.len() {
             return Poll::Ready((Ok(()), buf));
