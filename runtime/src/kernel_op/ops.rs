@@ -118,7 +118,7 @@ pub(crate) struct Send<B> {
     /// whole.
     from: usize,
     /// Ours until the kernel is done: sends of one socket do not mix.
-    pub(crate) turn: SendTurn,
+    turn: SendTurn,
 }
 
 const SOME: usize = usize::MAX;
@@ -138,6 +138,18 @@ impl<B> Send<B> {
     pub(crate) fn all_behind(buf: B, from: usize, turn: SendTurn) -> Self {
         debug_assert!(from != SOME);
         Self { buf, from, turn }
+    }
+
+    /// Returns how many bytes are left out of a send of all the others.
+    #[inline]
+    pub(crate) fn skipped(&self) -> usize {
+        debug_assert!(self.from != SOME);
+        self.from
+    }
+
+    /// Leaves out so many more.
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.from += count;
     }
 }
 

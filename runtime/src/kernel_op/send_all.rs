@@ -36,10 +36,10 @@ enum Stage<'a, B> {
     New(B),
     /// In a box: few wait, and those who do not need no room for it.
     InLine(B, Box<Take<'a>>),
-    /// It is our turn, and so many bytes went out before.
-    Between(B, usize, SendTurn),
-    /// The kernel has what lies behind so many bytes.
-    Sending(Started, usize),
+    /// It is our turn, with what is left to send. In a box, since it is seldom waited here.
+    Between(Box<Send<B>>),
+    /// The kernel has it.
+    Sending(Started),
     Ended,
 }
 
@@ -65,7 +65,7 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
         let turn = SendTurn::try_take(self.fd);
         let buf = self.take_unsent();
         match turn {
-            Some(turn) => self.begin(core, cx, buf, 0, turn),
+            Some(turn) => self.begin(core, cx, Send::all_behind(buf, 0, turn)),
             None => {
                 self.stage = Stage::InLine(buf, Box::new(SendTurn::take(self.fd)));
                 self.poll_in_line(core, cx)
@@ -91,44 +91,50 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
         let taken = ready!(Pin::new(take).poll(cx));
         let buf = self.take_unsent();
         match taken {
-            Ok(turn) => {
-                self.stage = Stage::Between(buf, 0, turn);
-                self.poll_between(core, cx)
-            }
+            Ok(turn) => self.go_on(core, cx, Send::all_behind(buf, 0, turn)),
             Err(cancelled) => Poll::Ready((Err(cancelled.into()), buf)),
         }
     }
 
-    /// Looks at the scope again, which may have been cancelled while others or the kernel had the turn.
     #[cold]
     fn poll_between(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<BufResult<(), B>> {
-        let verdict = ready!(park::entry(core, cx.waker()));
-        let Stage::Between(buf, sent, turn) = mem::replace(&mut self.stage, Stage::Ended) else {
+        let Stage::Between(send) = mem::replace(&mut self.stage, Stage::Ended) else {
             unreachable!("looked at by the caller");
         };
-        match verdict {
-            Ok(()) => self.begin(core, cx, buf, sent, turn),
-            Err(cancelled) => Poll::Ready((Err(Interrupted::after(sent, cancelled.into())), buf)),
+        self.go_on(core, cx, *send)
+    }
+
+    /// Looks at the scope again, which may have been cancelled while others or the kernel had the turn.
+    #[cold]
+    fn go_on(
+        &mut self,
+        core: &Core,
+        cx: &mut Context<'_>,
+        send: Send<B>,
+    ) -> Poll<BufResult<(), B>> {
+        match park::entry(core, cx.waker()) {
+            Poll::Ready(Ok(())) => self.begin(core, cx, send),
+            Poll::Ready(Err(cancelled)) => {
+                let error = Interrupted::after(send.skipped(), cancelled.into());
+                Poll::Ready((Err(error), send.buf))
+            }
+            Poll::Pending => {
+                self.stage = Stage::Between(Box::new(send));
+                Poll::Pending
+            }
         }
     }
 
-    /// Starts to send what lies behind the first `sent` bytes.
+    /// Starts to send what is left.
     #[inline(always)]
-    fn begin(
-        &mut self,
-        core: &Core,
-        cx: &Context<'_>,
-        buf: B,
-        sent: usize,
-        turn: SendTurn,
-    ) -> Poll<BufResult<(), B>> {
+    fn begin(&mut self, core: &Core, cx: &Context<'_>, send: Send<B>) -> Poll<BufResult<(), B>> {
         if self.fd.is_closed() {
-            return Poll::Ready((Err(Interrupted::after(sent, Closed.into())), buf));
+            let error = Interrupted::after(send.skipped(), Closed.into());
+            return Poll::Ready((Err(error), send.buf));
         }
-        let send = Send::all_behind(buf, sent, turn);
         let started = start(core, cx, send, Some(self.fd.clone()), Entry::Checked);
         // Of what was here nothing is left: it need not be asked whether to drop any.
-        let before = mem::replace(&mut self.stage, Stage::Sending(started, sent));
+        let before = mem::replace(&mut self.stage, Stage::Sending(started));
         debug_assert!(matches!(before, Stage::Ended));
         mem::forget(before);
         Poll::Pending
@@ -137,36 +143,36 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
     /// Looks whether the kernel is done.
     #[inline]
     fn poll_sending(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<BufResult<(), B>> {
-        let Stage::Sending(started, sent) = &mut self.stage else {
+        let Stage::Sending(started) = &mut self.stage else {
             unreachable!("looked at by the caller");
         };
         let Some((result, asked)) = started.look::<Send<B>>(core, cx) else {
             return Poll::Pending;
         };
-        let sent = *sent;
         let collected = core.ops.borrow_mut().collect::<Send<B>>(started.id);
         let outcome = started.end::<Send<B>>(core, result, asked);
         // Of what has ended nothing is left: it need not be asked whether to drop any.
         mem::forget(mem::replace(&mut self.stage, Stage::Ended));
-        let Send { buf, turn, .. } = collected.operation;
+        let mut send = collected.operation;
+        let sent = send.skipped();
         let count = match outcome {
             Ok(Outcome::Done(0)) => {
                 let end = io::ErrorKind::WriteZero.into();
-                return Poll::Ready((Err(Interrupted::after(sent, end)), buf));
+                return Poll::Ready((Err(Interrupted::after(sent, end)), send.buf));
             }
             Ok(Outcome::Done(count)) => count as usize,
             Ok(Outcome::Failed(error)) => {
-                return Poll::Ready((Err(Interrupted::after(sent, error)), buf));
+                return Poll::Ready((Err(Interrupted::after(sent, error)), send.buf));
             }
             // It was interrupted, and goes on.
             Err(_) => 0,
         };
-        if sent + count >= buf.len() {
-            return Poll::Ready((Ok(()), buf));
+        if sent + count >= send.buf.len() {
+            return Poll::Ready((Ok(()), send.buf));
         }
         // The kernel goes on after a short send by itself; it stops only for an error, a signal, or a cancel.
-        self.stage = Stage::Between(buf, sent + count, turn);
-        self.poll_between(core, cx)
+        send.skip(count);
+        self.go_on(core, cx, send)
     }
 }
 
@@ -176,7 +182,7 @@ impl<B: IoBuf> Unpin for SendAll<'_, B> {}
 impl<B: IoBuf> Drop for SendAll<'_, B> {
     #[inline]
     fn drop(&mut self) {
-        if let Stage::Sending(started, _) = &self.stage {
+        if let Stage::Sending(started) = &self.stage {
             started.give_up();
         }
     }
