@@ -5,7 +5,8 @@
 //! [`Cancelled`](crate::Cancelled) in a cancelled scope and with [`Closed`] once its descriptor was
 //! closed for all its owners, and panics off a core. The kernel's part is in the man page that each names.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -156,11 +157,21 @@ pub fn close(fd: SharedFd) -> impl Future<Output = io::Result<()>> {
 ///
 /// Receiving goes through the core's provided buffers: a stream that waits owns no memory. One task
 /// at a time may receive. Sends of several tasks go out one after the other, each as a whole.
-#[derive(Debug)]
 pub struct Stream {
     received: Multishot<ops::Received>,
     /// Bytes that were put back: what is left of a chunk that was read in part.
-    rest: RefCell<Option<Chunk>>,
+    rest: Cell<Option<Chunk>>,
+}
+
+/// Tasks that wait keep their streams, so each byte of one counts.
+const _: () = assert!(size_of::<Stream>() <= 56);
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Stream {
@@ -168,7 +179,7 @@ impl Stream {
     pub fn new(fd: SharedFd) -> Self {
         Self {
             received: Multishot::new(fd),
-            rest: RefCell::new(None),
+            rest: Cell::new(None),
         }
     }
 
@@ -206,9 +217,11 @@ impl Stream {
         wait: &mut ReceiveWait,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Option<Chunk>>> {
-        if self.rest.borrow().is_none() {
+        let rest = self.rest.take();
+        if rest.is_none() {
             return self.received.poll_next(&mut wait.0, cx);
         }
+        self.rest.set(rest);
         if wait.0.is_registered() {
             self.received.end_wait(&mut wait.0);
         } else {
