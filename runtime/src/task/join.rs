@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::cell::TaskEnd;
 use super::memory::TaskBox;
@@ -197,6 +197,68 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
         self.home == NOWHERE || current::with(|core| self.node(core).is_none())
     }
 
+    /// Takes the output of a task that has ended; `None` if it has not. As with an await, it is given once.
+    ///
+    /// This waits for nothing, so it is no op: it is not refused in a cancelled scope.
+    ///
+    /// ```
+    /// use quoit::{Cancelled, group};
+    ///
+    /// quoit::block_on(async {
+    ///     let sum = group(async |g| {
+    ///         let mut at_once = g.spawn_eager(async { Ok::<_, Cancelled>(20) });
+    ///         let mut in_turn = g.spawn(async { Ok(22) });
+    ///         let twenty = at_once.try_join().expect("it was polled").unwrap();
+    ///         assert!(in_turn.try_join().is_none(), "its turn has not come");
+    ///         Ok(twenty + in_turn.await.unwrap())
+    ///     });
+    ///     assert_eq!(sum.await.unwrap(), Some(42));
+    /// })?;
+    /// # Ok::<_, quoit::BuildError>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the output was given before. Off a core.
+    pub fn try_join(&mut self) -> Option<Result<T, JoinError<E>>> {
+        if self.home == NOWHERE {
+            return Some(Err(JoinError::GroupClosed));
+        }
+        self.assert_not_taken();
+        current::with(|core| match self.look(core) {
+            Poll::Ready(told) => Some(told),
+            Poll::Pending => None,
+        })
+    }
+
+    fn assert_not_taken(&self) {
+        assert!(
+            self.home != TAKEN,
+            "a join handle was asked after it had given its output"
+        );
+    }
+
+    /// Looks whether the task has ended, and takes its output then.
+    #[inline]
+    fn look(&mut self, core: &Core) -> Poll<Result<T, JoinError<E>>> {
+        if core.identity() != self.home {
+            self.home = TAKEN;
+            return Poll::Ready(Err(JoinError::Dropped));
+        }
+        let mut tasks = core.tasks.borrow_mut();
+        let joiner = tasks.joiner(self.task);
+        let object = ready!(tasks.take_ended(self.task));
+        drop(tasks);
+        self.home = TAKEN;
+        if let Some(park) = joiner {
+            park::end(core, park);
+        }
+        Poll::Ready(match object {
+            Some(object) => self.output(object),
+            None => Err(JoinError::Dropped),
+        })
+    }
+
     /// Cancels the task alone, with reason [`Reason::Requested`]: its ops fail from now on. It ends
     /// as it sees fit, and can still be joined. One that has ended is not touched.
     pub fn cancel(&self) {
@@ -253,10 +315,7 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
         if self.home == NOWHERE {
             return Poll::Ready(Err(JoinError::GroupClosed));
         }
-        assert!(
-            self.home != TAKEN,
-            "a join handle was polled after it had given its output"
-        );
+        self.assert_not_taken();
         current::with(|core| {
             if core.identity() != self.home {
                 self.home = TAKEN;
@@ -273,19 +332,11 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
                         return Poll::Ready(Err(cancelled.into()));
                     }
                 }
-            } else if let Err(cancelled) = std::task::ready!(park::entry(core, cx.waker())) {
+            } else if let Err(cancelled) = ready!(park::entry(core, cx.waker())) {
                 return Poll::Ready(Err(cancelled.into()));
             }
-            let ended = core.tasks.borrow_mut().take_ended(self.task);
-            if let Poll::Ready(object) = ended {
-                self.home = TAKEN;
-                if let Some(park) = joiner {
-                    park::end(core, park);
-                }
-                return Poll::Ready(match object {
-                    Some(object) => self.output(object),
-                    None => Err(JoinError::Dropped),
-                });
+            if let Poll::Ready(told) = self.look(core) {
+                return Poll::Ready(told);
             }
             if joiner.is_none() {
                 let park = park::register(core, cx.waker(), Purpose::Join);
