@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
-use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use quoit::time::Instant;
@@ -97,14 +96,14 @@ pub(super) struct Course {
 impl Course {
     /// Begins with a head that was just read.
     #[inline]
-    pub(super) fn begin(
+    pub(super) fn begin<T>(
         figures: &Rc<Figures>,
         audit: Option<&Audit>,
         peer: &Peer,
-        head: &Parts,
+        request: &Request<T>,
     ) -> Self {
         let tally = &figures.tally;
-        match head.version {
+        match request.version() {
             Version::HTTP_2 => tally.http2.add_one(),
             _ => tally.http1.add_one(),
         }
@@ -112,11 +111,11 @@ impl Course {
             Box::new(Entry {
                 audit: audit.clone(),
                 peer: peer.clone(),
-                method: head.method.clone(),
-                uri: head.uri.clone(),
-                version: head.version,
-                referer: head.headers.get(REFERER).cloned(),
-                user_agent: head.headers.get(USER_AGENT).cloned(),
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                version: request.version(),
+                referer: request.headers().get(REFERER).cloned(),
+                user_agent: request.headers().get(USER_AGENT).cloned(),
             })
         });
         Self {
@@ -128,21 +127,21 @@ impl Course {
             expected: None,
             whole: false,
             failed: false,
-            is_in_turn: head.version != Version::HTTP_2,
+            is_in_turn: request.version() != Version::HTTP_2,
         }
     }
 
     /// Notes with what it is answered.
-    pub(super) fn answer<B: Body>(&mut self, answer: &Response<Content<B>>) {
-        let status = answer.status();
+    pub(super) fn answer<B: Body>(&mut self, head: &response::Parts, content: &Content<B>) {
+        let status = head.status;
         self.figures.tally.answer(status);
         self.status = Some(status);
         let length = || {
-            let field = answer.headers().get(CONTENT_LENGTH)?;
+            let field = head.headers.get(CONTENT_LENGTH)?;
             field.to_str().ok()?.parse().ok()
         };
         // hyper asks for nothing more once it has so many bytes; and for none where there is to be none.
-        self.expected = answer.body().size_hint().exact().or_else(length);
+        self.expected = content.size_hint().exact().or_else(length);
         self.whole = status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     }

@@ -32,7 +32,7 @@ use super::outgoing::Outgoing;
 use super::own_answer::OwnAnswers;
 use super::page::PageSite;
 use super::streams::Streams;
-use super::strict::Strictness;
+use super::strict::{KnownHost, Strictness};
 use super::trouble::Listener;
 use super::upgrade::Offered;
 use super::{BoxError, Incoming, Io, Timer};
@@ -257,6 +257,7 @@ where
         line: Rc::clone(&line),
         switch: switch.clone(),
         dates,
+        known: KnownHost::default(),
     });
     let service = service_fn(move |request| Exchange::begin(&common, request));
     let finish = Cell::new(false);

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, response};
 use http_body::Body;
 use hyper::body;
 use quoit::{Cancelled, Group};
@@ -27,6 +27,7 @@ use super::incoming::Fate;
 use super::line::Line;
 use super::lookout::Expiry;
 use super::request::{self, Outcome, Pending};
+use super::strict::KnownHost;
 use super::trouble::Trouble;
 use super::upgrade::Offered;
 use super::{BoxError, Incoming, Peer, http2, strict};
@@ -42,6 +43,7 @@ pub(super) struct Common<H, B: 'static> {
     pub(super) line: Rc<Line<H, B>>,
     pub(super) switch: Offered,
     pub(super) dates: Dates,
+    pub(super) known: KnownHost,
 }
 
 /// Who dates the answers of a connection.
@@ -118,11 +120,13 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             peer,
             activity,
             line,
+            known,
             ..
         } = &**common;
         let (head, body) = request.into_parts();
-        let mut place = line.head();
-        let head = place.insert(head);
+        let mut place = line.request();
+        let unread = Incoming::none(common.switch.clone());
+        let request = place.insert(Request::from_parts(head, unread));
         let asked = match body.is_end_stream() {
             true => Asked::Head,
             false => Asked::HeadAndBody,
@@ -133,19 +137,19 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             Protocol::Http1 => activity.expire(expiry.clone()),
             Protocol::Http2 => line.begin(expiry.clone()),
         }
-        let course = Course::begin(&site.figures, site.audit.as_ref(), peer, head);
-        let method = Kind::of(&head.method);
+        let course = Course::begin(&site.figures, site.audit.as_ref(), peer, request);
+        let method = Kind::of(request.method());
         let checked = match protocol {
-            Protocol::Http2 if http2::is_malformed(head) => Err(StatusCode::BAD_REQUEST),
-            _ => strict::check(head, asked, site.limits.strictness),
+            Protocol::Http2 if http2::is_malformed(request) => Err(StatusCode::BAD_REQUEST),
+            _ => strict::check(request, asked, site.limits.strictness, known),
         };
         let part = match (checked, &site.page) {
-            (Ok(()), Some(page)) => page.part(head.uri.path(), peer),
+            (Ok(()), Some(page)) => page.part(request.uri().path(), peer),
             _ => None,
         };
         let work = match (part, checked.and_then(|()| admit(&body, &site.limits))) {
             (Some(part), _) => {
-                let (site, method) = (Rc::clone(site), head.method.clone());
+                let (site, method) = (Rc::clone(site), request.method().clone());
                 *place = None;
                 Work::Page(Box::pin(async move {
                     let page = site.page.as_ref().expect("it was asked for a part of it");
@@ -159,12 +163,14 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             (None, Ok(fate)) => {
                 let until = expiry.as_ref().map(|expiry| expiry.at);
                 let until = request::deadline(&site.limits, until);
-                head.extensions.insert(Peer::clone(peer));
+                request.extensions_mut().insert(Peer::clone(peer));
+                if asked == Asked::HeadAndBody {
+                    let reading = activity.reading();
+                    let incoming = request.body_mut();
+                    incoming.read(body, &site.limits, fate.clone(), reading);
+                }
                 drop(place);
-                let reading = (asked == Asked::HeadAndBody).then(|| activity.reading());
-                let switch = common.switch.clone();
-                let body = Incoming::new(body, &site.limits, fate.clone(), reading, switch);
-                line.ask(body, until);
+                line.expect_by(until);
                 let handler = match protocol {
                     Protocol::Http1 => request::start(common.group, line),
                     Protocol::Http2 => None,
@@ -213,17 +219,27 @@ impl<H, B: Body + 'static> Future for Exchange<H, B> {
 
 impl<H, B: Body + 'static> Exchange<H, B> {
     /// Makes the answer of what came of the request.
-    fn answer(&mut self, outcome: Outcome<B>) -> Result<Response<Counted<B>>, BoxError> {
+    fn answer(&mut self, outcome: Outcome) -> Result<Response<Counted<B>>, BoxError> {
         let Common {
             protocol,
             site,
             peer,
+            line,
             ..
         } = &*self.common;
         let tally = &site.figures.tally;
-        let mut answer = match outcome {
-            Outcome::Answer(answer) => answer.map(|body| Content::Body { body }),
-            Outcome::Own(answer) => answer.map(|bytes| Content::Own { bytes }),
+        let (mut head, mut content) = match outcome {
+            Outcome::Answered => {
+                let Some(Ok(answer)) = line.answer() else {
+                    unreachable!("it was seen there");
+                };
+                let (head, body) = answer.into_parts();
+                (head, Content::Body { body })
+            }
+            Outcome::Own(answer) => {
+                let (head, bytes) = answer.into_parts();
+                (head, Content::Own { bytes })
+            }
             Outcome::Failed(error) => {
                 tally.failed.add_one();
                 let (peer, error) = (&peer.address, &error);
@@ -246,38 +262,39 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         if let Some(expiry) = self.expiry.take() {
             expiry.note_answer();
         }
-        strict::complete(&mut answer);
+        strict::complete(&mut head, &mut content);
         if self.common.dates == Dates::Own || site.draining.date.is_set_back() {
-            let date = answer.headers_mut().entry(DATE);
+            let date = head.headers.entry(DATE);
             date.or_insert_with(|| site.draining.date.now());
         }
-        let status = answer.status();
+        let status = head.status;
         let mut course = self.course.take().expect("a request is answered once");
-        course.answer(&answer);
+        course.answer(&head, &content);
         if let Some(switch) = &self.common.switch {
             switch.answered(self.method, status);
         }
-        let unread = matches!(answer.body(), Content::Nothing) && self.asked == Asked::HeadAndBody;
+        let unread = matches!(content, Content::Nothing) && self.asked == Asked::HeadAndBody;
         let goes_on = status == StatusCode::SWITCHING_PROTOCOLS;
         let last = !goes_on && (site.draining.is_set() || unread || self.malformed);
         if *protocol == Protocol::Http1 && last {
             // Told with its last answer, a client does not send another request after it. Nor
             // does it after a body that nobody will read, or what could not be understood.
             let close = HeaderValue::from_static("close");
-            answer.headers_mut().insert(CONNECTION, close);
+            head.headers.insert(CONNECTION, close);
         }
         let is_head = self.method == Kind::Head;
         if is_head && *protocol == Protocol::Http2 {
-            answer = http2::head_alone(answer);
+            http2::leave_head(&mut head, &mut content);
         }
         let (activity, asked, group) = (&self.common.activity, self.asked, self.common.group);
-        Ok(answer.map(|content| Counted::new(content, activity, asked, course, is_head, group)))
+        let body = Counted::new(content, activity, asked, course, is_head, group);
+        Ok(Response::from_parts(head, body))
     }
 }
 
 /// An answer of the server's own, without a body.
-fn refusal<B>(status: StatusCode) -> Response<Content<B>> {
-    let mut answer = Response::new(Content::Nothing);
-    *answer.status_mut() = status;
-    answer
+fn refusal<B>(status: StatusCode) -> (response::Parts, Content<B>) {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    (head, Content::Nothing)
 }

@@ -10,8 +10,7 @@
 //! handler is still there is a question for TCP.
 
 use http::header::CONTENT_LENGTH;
-use http::request::Parts;
-use http::{Method, Response};
+use http::{Method, Request, response};
 use http_body::Body;
 use hyper::server::conn::http2::Builder;
 
@@ -59,40 +58,37 @@ pub(super) fn builder<E: Clone>(limits: &Limits, executor: E) -> Builder<E> {
 
 /// Returns whether a request is malformed in a way that hyper lets pass: a CONNECT to nowhere (RFC
 /// 9113, section 8.5), an empty scheme (section 8.3.1).
-pub(super) fn is_malformed(head: &Parts) -> bool {
-    let uri = &head.uri;
-    (head.method == Method::CONNECT && uri.authority().is_none())
+pub(super) fn is_malformed<T>(request: &Request<T>) -> bool {
+    let uri = request.uri();
+    (request.method() == Method::CONNECT && uri.authority().is_none())
         || uri.scheme_str().is_some_and(str::is_empty)
 }
 
 /// Leaves of an answer what a HEAD asks for: its head, with the length that its body would have had. A
 /// client takes anything more for a breach of the protocol (RFC 9113, section 8.1.1), and hyper sees to it in
 /// HTTP/1 alone.
-pub(super) fn head_alone<B: Body>(answer: Response<Content<B>>) -> Response<Content<B>> {
-    let (mut head, body) = answer.into_parts();
-    if let Some(length @ 1..) = body.size_hint().exact() {
+pub(super) fn leave_head<B: Body>(head: &mut response::Parts, content: &mut Content<B>) {
+    if let Some(length @ 1..) = content.size_hint().exact() {
         let field = head.headers.entry(CONTENT_LENGTH);
         field.or_insert_with(|| length.into());
     }
-    Response::from_parts(head, Content::Nothing)
+    *content = Content::Nothing;
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
-    fn head(method: Method, uri: &str) -> Parts {
+    fn request(method: Method, uri: &str) -> Request<()> {
         let request = Request::builder().method(method).uri(uri);
-        request.body(()).expect("a request").into_parts().0
+        request.body(()).expect("a request")
     }
 
     #[test]
     fn connect_needs_somewhere_to_connect_to() {
-        assert!(is_malformed(&head(Method::CONNECT, "/")));
-        assert!(!is_malformed(&head(Method::CONNECT, "test:443")));
-        assert!(!is_malformed(&head(Method::GET, "/")));
-        assert!(!is_malformed(&head(Method::GET, "http://test/")));
+        assert!(is_malformed(&request(Method::CONNECT, "/")));
+        assert!(!is_malformed(&request(Method::CONNECT, "test:443")));
+        assert!(!is_malformed(&request(Method::GET, "/")));
+        assert!(!is_malformed(&request(Method::GET, "http://test/")));
     }
 }

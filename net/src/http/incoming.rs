@@ -60,7 +60,7 @@ struct Reader {
     limit: u64,
     fate: Fate,
     /// The connection knows that somebody has the body.
-    _reading: Option<Reading>,
+    _reading: Reading,
 }
 
 /// What became of the body, for the case that the handler fails because of it.
@@ -112,26 +112,29 @@ impl fmt::Debug for Incoming {
 }
 
 impl Incoming {
-    pub(super) fn new(
+    /// Of a request without a body.
+    pub(super) fn none(switch: Offered) -> Self {
+        Self { body: None, switch }
+    }
+
+    /// There is a body, which is read as far as these limits go.
+    pub(super) fn read(
+        &mut self,
         body: hyper::body::Incoming,
         limits: &Limits,
         fate: Fate,
-        reading: Option<Reading>,
-        switch: Offered,
-    ) -> Self {
-        let body = (!body.is_end_stream()).then(|| {
-            Box::new(Reader {
-                body,
-                wait: ForeignWait::default(),
-                patience: limits.body_timeout,
-                given_up_at: None,
-                room: limits.max_body,
-                limit: limits.max_body,
-                fate,
-                _reading: reading,
-            })
-        });
-        Self { body, switch }
+        reading: Reading,
+    ) {
+        self.body = Some(Box::new(Reader {
+            body,
+            wait: ForeignWait::default(),
+            patience: limits.body_timeout,
+            given_up_at: None,
+            room: limits.max_body,
+            limit: limits.max_body,
+            fate,
+            _reading: reading,
+        }));
     }
 
     pub(super) fn switch(&self) -> Option<&Switch> {

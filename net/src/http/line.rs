@@ -16,9 +16,8 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use http::request::Parts;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use quoit::time::Instant;
@@ -35,19 +34,14 @@ pub(super) struct Line<H, B> {
     /// When the stream expires that hyper starts next, if that is one of a request: it does so right after
     /// it has asked for the answer.
     pub(super) next: RefCell<Option<Option<Rc<Expiry>>>>,
-    /// The head of the request that is taken in. It is looked at where it lies: it is large.
-    head: RefCell<Option<Parts>>,
-    asked: Cell<Option<Asked>>,
+    /// The request that is taken in. It is looked at where it lies: it is large.
+    request: RefCell<Option<Request<Incoming>>>,
+    /// When its handler has to have an answer.
+    until: Cell<Option<Instant>>,
     answer: RefCell<Option<Ended<B>>>,
     pub(super) waiting: RefCell<Option<Rc<Own>>>,
     /// Nobody takes answers any more.
     is_left: Cell<bool>,
-}
-
-/// What a handler is asked, besides the head.
-struct Asked {
-    body: Incoming,
-    until: Option<Instant>,
 }
 
 impl<H, B> fmt::Debug for Line<H, B> {
@@ -61,8 +55,8 @@ impl<H, B> Line<H, B> {
         Self {
             site,
             next: RefCell::new(None),
-            head: RefCell::new(None),
-            asked: Cell::new(None),
+            request: RefCell::new(None),
+            until: Cell::new(None),
             answer: RefCell::new(None),
             waiting: RefCell::new(None),
             is_left: Cell::new(false),
@@ -75,19 +69,28 @@ impl<H, B> Line<H, B> {
         drop(before);
     }
 
-    /// Returns the place of a request's head.
-    pub(super) fn head(&self) -> RefMut<'_, Option<Parts>> {
-        self.head.borrow_mut()
+    /// Returns the place of a request: what lies here a handler is asked next.
+    pub(super) fn request(&self) -> RefMut<'_, Option<Request<Incoming>>> {
+        self.request.borrow_mut()
     }
 
-    /// A handler is to be asked for an answer to the head that lies here and this body, and to have it by then.
-    pub(super) fn ask(&self, body: Incoming, until: Option<Instant>) {
-        self.asked.set(Some(Asked { body, until }));
+    /// The handler that is asked next has to have its answer by then.
+    pub(super) fn expect_by(&self, until: Option<Instant>) {
+        self.until.set(until);
     }
 
     /// Returns whether there is an answer.
     pub(super) fn is_answered(&self) -> bool {
         self.answer.borrow().is_some()
+    }
+
+    /// Returns what the handler that was asked last has ended with. An answer stays here, a failure does not.
+    pub(super) fn ended(&self) -> Option<Result<(), Failure>> {
+        let mut answer = self.answer.borrow_mut();
+        match answer.take_if(|ended| ended.is_err()) {
+            Some(Err(failure)) => Some(Err(failure)),
+            Some(Ok(_)) | None => answer.is_some().then_some(Ok(())),
+        }
     }
 
     /// Takes the answer of the handler that was asked last, if it has one.
@@ -151,8 +154,7 @@ where
             if matches!(*self, Self::NotAsked) {
                 self.set(Self::ask(line));
             }
-            if let Poll::Ready(ended) = self.as_mut().poll(cx) {
-                *line.answer.borrow_mut() = Some(ended);
+            if self.as_mut().poll(line, cx).is_ready() {
                 self.set(Self::Done);
             }
         });
@@ -166,12 +168,11 @@ where
     where
         H: Fn(Request<Incoming>) -> F + 'static,
     {
-        let Some(Asked { body, until }) = line.asked.take() else {
+        let request = line.request.borrow_mut().take();
+        let Some(request) = request else {
             return Self::Done;
         };
-        let head = line.head.take().expect("what is asked has a head");
-        let request = Request::from_parts(head, body);
-        match until {
+        match line.until.take() {
             None => Self::Works {
                 work: (line.site.handler)(request),
             },
@@ -181,14 +182,21 @@ where
         }
     }
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<B>> {
+    /// Puts what it comes to into the line.
+    fn poll<H>(self: Pin<&mut Self>, line: &Line<H, B>, cx: &mut Context<'_>) -> Poll<()> {
         match self.project() {
-            HandlerProjection::Works { work } => {
-                work.poll(cx).map_err(|error| Failure::Error(error.into()))
+            HandlerProjection::Works { work } => match ready!(work.poll(cx)) {
+                Ok(answer) => *line.answer.borrow_mut() = Some(Ok(answer)),
+                Err(error) => {
+                    *line.answer.borrow_mut() = Some(Err(Failure::Error(error.into())));
+                }
+            },
+            HandlerProjection::WorksUntil { work } => {
+                *line.answer.borrow_mut() = Some(ready!(work.as_mut().poll(cx)));
             }
-            HandlerProjection::WorksUntil { work } => work.as_mut().poll(cx),
-            HandlerProjection::NotAsked | HandlerProjection::Done => Poll::Pending,
+            HandlerProjection::NotAsked | HandlerProjection::Done => return Poll::Pending,
         }
+        Poll::Ready(())
     }
 }
 

@@ -19,7 +19,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -33,8 +33,9 @@ use super::line::{Handler, Line};
 use super::{BoxError, Incoming};
 
 /// What came of a request.
-pub(super) enum Outcome<B> {
-    Answer(Response<B>),
+pub(super) enum Outcome {
+    /// The handler's answer, which lies in the line: it is large.
+    Answered,
     /// The server's own.
     Own(Response<Bytes>),
     /// There is none of the handler's, for a reason that the client is told.
@@ -104,16 +105,13 @@ where
         handler: Handler::NotAsked,
         line: Rc::clone(line),
     });
-    if !line.is_answered() {
+    // Of a connection that is cancelled is told when the answer is looked at.
+    if !line.is_answered() || quoit::is_cancelled() {
         return Some(child);
     }
     // It has ended, perhaps in a way that it could not know: a group that it has leaked.
-    let joined = Pin::new(&mut child).poll(&mut Context::from_waker(Waker::noop()));
-    match joined {
-        // The connection is cancelled: of that is told when the answer is looked at.
-        Poll::Ready(Err(JoinError::Cancelled(_))) => return Some(child),
-        Poll::Ready(Err(error)) => line.fail(Failure::Panicked(error.to_string())),
-        Poll::Ready(Ok(())) | Poll::Pending => {}
+    if let Some(Err(error)) = child.try_join() {
+        line.fail(Failure::Panicked(error.to_string()));
     }
     None
 }
@@ -177,7 +175,7 @@ pub(super) fn deadline(limits: &Limits, until: Option<Instant>) -> Option<Instan
 }
 
 impl<H, B> Pending<H, B> {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<B>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         if let Some(child) = &mut self.child {
             let joined = ready!(Pin::new(child).poll(cx));
             self.child = None;
@@ -193,11 +191,11 @@ impl<H, B> Pending<H, B> {
                 Err(error) => self.line.fail(Failure::Panicked(error.to_string())),
             }
         }
-        let Some(ended) = self.line.answer() else {
+        let Some(ended) = self.line.ended() else {
             return Poll::Pending;
         };
         Poll::Ready(match ended {
-            Ok(answer) => Outcome::Answer(answer),
+            Ok(()) => Outcome::Answered,
             Err(Failure::Late) => Outcome::Late,
             Err(Failure::Error(error)) => match self.fate.fault() {
                 Some(Fault::Refused(status)) => Outcome::Refused(status),

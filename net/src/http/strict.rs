@@ -5,13 +5,13 @@
 //! A head has been parsed when it comes here. Nothing is read, and nothing is allocated for a request that
 //! is in order, unless its target names another host than its Host field.
 
+use std::cell::RefCell;
 use std::net::Ipv6Addr;
 use std::str;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, response};
 
 use super::activity::Asked;
 use super::answer::Content;
@@ -46,22 +46,23 @@ pub enum Strictness {
 /// Says with which status a request is refused, if it is. The connection has to end then: whoever sent it
 /// and we may not mean the same by what follows.
 #[inline]
-pub(super) fn check(
-    head: &mut Parts,
+pub(super) fn check<T>(
+    request: &mut Request<T>,
     asked: Asked,
     strictness: Strictness,
+    known: &KnownHost,
 ) -> Result<(), StatusCode> {
-    let is_http2 = head.version == Version::HTTP_2;
+    let is_http2 = request.version() == Version::HTTP_2;
     // Of a coding hyper asks that chunks are the last: then there is a body.
     if !is_http2 && asked == Asked::HeadAndBody {
-        check_codings(&head.headers)?;
+        check_codings(request.headers())?;
     }
     let in_order = match strictness {
         Strictness::Lenient => true,
-        Strictness::Strict if is_http2 => is_addressed_in_http2(head),
+        Strictness::Strict if is_http2 => is_addressed_in_http2(request),
         Strictness::Strict => {
-            let target = Target::of(&head.method, &head.uri);
-            target.is_some_and(|target| is_addressed(head, target))
+            let target = Target::of(request.method(), request.uri());
+            target.is_some_and(|target| is_addressed(request, target, known))
         }
     };
     if in_order {
@@ -73,13 +74,13 @@ pub(super) fn check(
 
 /// Takes from an answer what its status does not let it have, whatever the handler gave it: a length from
 /// one without content (RFC 9110, section 8.6), content from one that must not have any (15.3.6).
-pub(super) fn complete<B>(answer: &mut Response<Content<B>>) {
-    match answer.status() {
-        StatusCode::NO_CONTENT => drop(answer.headers_mut().remove(CONTENT_LENGTH)),
+pub(super) fn complete<B>(head: &mut response::Parts, content: &mut Content<B>) {
+    match head.status {
+        StatusCode::NO_CONTENT => drop(head.headers.remove(CONTENT_LENGTH)),
         StatusCode::RESET_CONTENT => {
-            *answer.body_mut() = Content::Nothing;
-            answer.headers_mut().remove(CONTENT_LENGTH);
-            answer.headers_mut().remove(TRANSFER_ENCODING);
+            *content = Content::Nothing;
+            head.headers.remove(CONTENT_LENGTH);
+            head.headers.remove(TRANSFER_ENCODING);
         }
         _ => {}
     }
@@ -147,47 +148,57 @@ fn is_to_connect_to(authority: &Authority) -> bool {
 }
 
 /// Checks the Host field of a request of HTTP/1, and puts what the target says into it.
-fn is_addressed(head: &mut Parts, target: Target) -> bool {
-    let is_1_0 = head.version == Version::HTTP_10;
-    let mut fields = head.headers.get_all(HOST).iter();
-    let field = match (fields.next(), fields.next()) {
-        (None, _) if is_1_0 => None,
-        (Some(field), None) => Some(field),
-        _ => return false,
+fn is_addressed<T>(request: &mut Request<T>, target: Target, known: &KnownHost) -> bool {
+    let is_1_0 = request.version() == Version::HTTP_10;
+    let headers = request.headers();
+    // Clients send it before the others, as RFC 9110, section 7.2, asks of them.
+    let field = match headers.iter().next() {
+        Some((name, value)) if *name == HOST => Some(value),
+        _ => headers.get(HOST),
     };
-    if let Some(field) = field {
+    // Where a field comes twice there are more fields than names.
+    let may_be_several = headers.len() > headers.keys_len();
+    if field.is_none() && !is_1_0 || may_be_several && headers.get_all(HOST).iter().nth(1).is_some()
+    {
+        return false;
+    }
+    if let Some(field) = field
+        && !known.is(field)
+    {
         let Some(host) = Host::parse(field.as_bytes()) else {
             return false;
         };
         // A client that has none to name sends an empty one.
         let may_be_empty = is_1_0 || matches!(target, Target::Elsewhere);
-        if host.name.is_empty() && !(may_be_empty && host.port.is_none()) {
+        if !host.name.is_empty() {
+            known.note(field);
+        } else if !may_be_empty || host.port.is_some() {
             return false;
         }
     }
     if matches!(target, Target::Elsewhere)
-        && let Some(authority) = head.uri.authority()
+        && let Some(authority) = request.uri().authority()
         && field.is_none_or(|field| field.as_bytes() != authority.as_str().as_bytes())
     {
         let host = HeaderValue::from_str(authority.as_str()).expect("an authority is text");
-        head.headers.insert(HOST, host);
+        request.headers_mut().insert(HOST, host);
     }
     true
 }
 
 /// Checks `:authority`, Host and `:path` of a request of HTTP/2.
-fn is_addressed_in_http2(head: &Parts) -> bool {
-    let uri = &head.uri;
-    let is_connect = head.method == Method::CONNECT;
+fn is_addressed_in_http2<T>(request: &Request<T>) -> bool {
+    let uri = request.uri();
+    let is_connect = request.method() == Method::CONNECT;
     let well_named = match uri.authority() {
         Some(authority) if is_connect && uri.scheme().is_none() => is_to_connect_to(authority),
         Some(authority) => is_named(authority),
         None => !is_connect,
     };
-    if !well_named || uri.scheme().is_some() && !is_path(&head.method, uri) {
+    if !well_named || uri.scheme().is_some() && !is_path(request.method(), uri) {
         return false;
     }
-    let mut fields = head.headers.get_all(HOST).iter();
+    let mut fields = request.headers().get_all(HOST).iter();
     let host = match (fields.next(), fields.next()) {
         (None, _) => return true,
         (Some(field), None) => Host::parse(field.as_bytes()),
@@ -200,6 +211,28 @@ fn is_addressed_in_http2(head: &Parts) -> bool {
     match authority.map(Host::parse) {
         None => !host.name.is_empty(),
         Some(named) => named.is_some_and(|named| named.is(&host, uri.scheme())),
+    }
+}
+
+/// A Host field of a connection that named a host: whoever asks again says the same.
+#[derive(Debug, Default)]
+pub(super) struct KnownHost(RefCell<([u8; KNOWN], usize)>);
+
+/// How long a Host may be to be remembered.
+const KNOWN: usize = 32;
+
+impl KnownHost {
+    fn is(&self, field: &HeaderValue) -> bool {
+        let (known, length) = &*self.0.borrow();
+        known[..*length] == *field.as_bytes() && *length > 0
+    }
+
+    fn note(&self, field: &HeaderValue) {
+        let (known, length) = &mut *self.0.borrow_mut();
+        if let Some(place) = known.get_mut(..field.len()) {
+            place.copy_from_slice(field.as_bytes());
+            *length = field.len();
+        }
     }
 }
 
@@ -314,8 +347,6 @@ static PLAIN: [bool; 256] = {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
     #[test]
@@ -362,13 +393,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_host_that_is_known_speaks_for_no_other() {
+        let known = KnownHost::default();
+        let long = "a".repeat(KNOWN + 1);
+        for (hosts, is_taken) in [
+            (&["test:80"][..], true),
+            (&["test:80"], true),
+            (&["test:80", "test:80"], false),
+            (&["test:8o"], false),
+            (&["test:"], true),
+            (&["te st"], false),
+            (&[""], false),
+            (&[":80"], false),
+            (&[], false),
+            (&[&long], true),
+            (&[&long], true),
+            (&["test:80"], true),
+        ] {
+            let mut request = Request::builder().uri("/").header("accept", "*/*");
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            let mut request = request.body(()).expect("a request");
+            let outcome = check(&mut request, Asked::Head, Strictness::Strict, &known);
+            assert_eq!(outcome.is_ok(), is_taken, "{hosts:?}");
+        }
+    }
+
     /// A request of HTTP/2, as h2 makes one.
-    fn http2(uri: &str, hosts: &[&str]) -> Parts {
+    fn http2(uri: &str, hosts: &[&str]) -> Request<()> {
         let mut request = Request::builder().version(Version::HTTP_2).uri(uri);
         for host in hosts {
             request = request.header(HOST, *host);
         }
-        request.body(()).expect("a request").into_parts().0
+        request.body(()).expect("a request")
     }
 
     #[test]
@@ -390,9 +449,11 @@ mod tests {
             ("/", &["test"], true),
             ("/", &[""], false),
         ] {
-            let outcome = check(&mut http2(uri, hosts), Asked::Head, Strictness::Strict);
+            let known = KnownHost::default();
+            let check = |strictness| check(&mut http2(uri, hosts), Asked::Head, strictness, &known);
+            let outcome = check(Strictness::Strict);
             assert_eq!(outcome.is_ok(), is_taken, "{uri} {hosts:?}");
-            let lenient = check(&mut http2(uri, hosts), Asked::Head, Strictness::Lenient);
+            let lenient = check(Strictness::Lenient);
             assert_eq!(lenient, Ok(()), "{uri} {hosts:?}");
         }
     }
