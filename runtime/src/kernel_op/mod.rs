@@ -31,7 +31,7 @@ use std::future::Future;
 use std::io;
 use std::num::NonZeroU64;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::core_state::Core;
 use crate::scope::park::{self, Park};
@@ -295,8 +295,9 @@ impl<O: Operation> Future for KernelOp<O> {
     }
 }
 
-/// Starts an op, and registers it under the active scope.
-#[inline]
+/// Starts an op, and registers it under the active scope. What is known of it is put together where it stays: returned
+/// through memory, it would be read before it is written.
+#[inline(always)]
 fn start<O: Operation>(
     core: &Core,
     cx: &Context<'_>,
@@ -304,7 +305,7 @@ fn start<O: Operation>(
     fd: Option<SharedFd>,
     entry: park::Entry,
 ) -> Started {
-    let id = core.start(operation, fd, Notify::Waker(cx.waker().clone()));
+    let id = put(core, cx.waker(), operation, fd);
     let park = match entry {
         park::Entry::Checked => Park::of_op(core, id.user_data()),
         park::Entry::Always => Park::new(),
@@ -314,6 +315,12 @@ fn start<O: Operation>(
         id,
         home: core.identity(),
     }
+}
+
+/// Puts an op into its slot.
+#[inline(never)]
+fn put<O: Operation>(core: &Core, waker: &Waker, operation: O, fd: Option<SharedFd>) -> OpId {
+    core.start(operation, fd, Notify::Waker(waker.clone()))
 }
 
 /// Names a final completion: a result is a result, whoever asked for the end; an op that ended
