@@ -149,6 +149,7 @@ impl BufferPool {
     /// Takes over the `length` bytes that the kernel put into buffer `id`.
     ///
     /// `goes_on` says that the kernel will fill the same buffer further.
+    #[inline(always)]
     pub(crate) fn take(self: &Rc<Self>, id: u16, length: u32, goes_on: bool) -> Chunk {
         let begin = {
             let mut buffers = self.buffers.borrow_mut();
@@ -163,20 +164,31 @@ impl BufferPool {
             }
             begin
         };
-        let lent = Chunk(Bytes::Lent {
+        if self.provided.get() < self.count / 2 {
+            return self.copy_out(id, begin, length);
+        }
+        self.lend(id, begin, length)
+    }
+
+    #[inline(always)]
+    fn lend(self: &Rc<Self>, id: u16, begin: u32, length: u32) -> Chunk {
+        Chunk(Bytes::Lent {
             id,
             begin,
             length,
             pool: Rc::clone(self),
-        });
-        if self.provided.get() < self.count / 2 {
-            self.copied.set(self.copied.get() + 1);
-            return Chunk(Bytes::Owned {
-                skipped: 0,
-                bytes: (*lent).into(),
-            });
-        }
-        lent
+        })
+    }
+
+    /// Copies what would be lent, and gives that back: the kernel has few buffers left.
+    #[cold]
+    fn copy_out(self: &Rc<Self>, id: u16, begin: u32, length: u32) -> Chunk {
+        let lent = self.lend(id, begin, length);
+        self.copied.set(self.copied.get() + 1);
+        Chunk(Bytes::Owned {
+            skipped: 0,
+            bytes: (*lent).into(),
+        })
     }
 
     /// Returns how many buffers the kernel has used up and chunks still hold.

@@ -637,12 +637,17 @@ impl Operation for Received {
                 .pool
                 .take(id, length, completion.flags.buffer_goes_on());
             if length > 0 {
-                self.bytes += weight_of(&chunk);
                 self.is_fed = true;
-                match &mut self.first {
-                    None => self.first = Some(chunk),
-                    Some(_) => self.rest.get_or_insert_default().0.push_back(chunk),
-                }
+                // The first is put together where it stays.
+                let kept = match &mut self.first {
+                    first @ None => first.insert(chunk),
+                    Some(_) => {
+                        let rest = &mut self.rest.get_or_insert_default().0;
+                        rest.push_back(chunk);
+                        rest.back_mut().expect("it was just put there")
+                    }
+                };
+                self.bytes += weight_of(kept);
             }
         }
         match completion.result {
