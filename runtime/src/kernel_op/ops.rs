@@ -599,8 +599,9 @@ struct Rest(VecDeque<Chunk>);
 
 const _: () = assert!(super::payload::fits::<Received>());
 
-/// So do sends of parts of buffers.
+/// So do sends of parts of buffers, and reads into small arrays.
 const _: () = assert!(super::payload::fits::<Send<crate::buf::Slice<Vec<u8>>>>());
+const _: () = assert!(super::payload::fits::<Read<[u8; 64]>>());
 
 /// Bytes taken from the kernel and not yet by a task. Past this the rest stays in the socket, and
 /// in the end with the sender.

@@ -70,8 +70,8 @@ pub(crate) struct Payload {
     kind: Option<&'static Kind>,
 }
 
-/// Room for every op of our own, and for plain buffers and parts of them.
-const WORDS: usize = 7;
+/// Room for every op of our own, and for plain buffers, parts of them, and arrays of 64 bytes.
+const WORDS: usize = 9;
 
 struct Kind {
     type_id: TypeId,
