@@ -1,18 +1,22 @@
 //! Scopes, deadlines and handles, seen from programs.
 
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use quoit::buf::Interrupted;
 use quoit::op::{self, SharedFd};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
-use quoit::{CancelHandle, Cancelled, CarriesCancelled, Reason, Scope, spawn, yield_now};
+use quoit::{
+    CancelHandle, Cancelled, CarriesCancelled, GroupError, Reason, Scope, check, group, spawn,
+    yield_now, yield_uncancellable,
+};
 use quoit_net::{TcpListener, TcpStream};
 use tests::{
     Kernel, both_ends, both_streams, bytes, gauges, on_core, poll_once, receive_all,
@@ -465,4 +469,70 @@ fn a_failure_of_the_body_comes_out_also_when_the_scope_is_cancelled() {
             .await;
         assert_eq!(outcome.expect_err("it failed").to_string(), "broken");
     });
+}
+
+// --- waits that go to others ---
+
+type Wait = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
+
+/// How the wait of one goes to another, between a cancel and the wakes for it.
+#[derive(Debug, Clone, Copy)]
+enum Goes {
+    /// The other drops it.
+    Dropped,
+    /// The other waits for it from there on, and ends it.
+    Awaited,
+}
+
+#[test]
+fn whose_wait_has_gone_to_another_is_woken_for_a_cancel_all_the_same() {
+    // More than are woken at once: the first child is the last in line.
+    const OTHERS: usize = 1_500;
+    for goes in [Goes::Dropped, Goes::Awaited] {
+        on_core(move |_| async move {
+            let place = Rc::new(RefCell::new(None));
+            let waiting = Rc::clone(&place);
+            let waker = Rc::new(RefCell::new(None));
+            let known = Rc::clone(&waker);
+            let was_told = Rc::new(Cell::new(false));
+            let told = Rc::clone(&was_told);
+            let outcome: Result<Option<()>, GroupError<Cancelled>> = group(async |g| {
+                *place.borrow_mut() = Some(Box::pin(sleep(LONG)) as Wait);
+                drop(g.spawn(poll_fn(move |cx| {
+                    *known.borrow_mut() = Some(cx.waker().clone());
+                    told.set(check().is_err());
+                    if let Some(wait) = &mut *waiting.borrow_mut() {
+                        let _ = wait.as_mut().poll(cx);
+                    }
+                    match check() {
+                        Ok(()) => Poll::Pending,
+                        Err(cancelled) => Poll::Ready(Err::<(), _>(cancelled)),
+                    }
+                })));
+                for _ in 0..OTHERS {
+                    drop(g.spawn(sleep(LONG)));
+                }
+                yield_now().await?;
+                g.cancel();
+                match goes {
+                    Goes::Dropped => drop(place.take()),
+                    Goes::Awaited => {
+                        let wait = place.take().expect("nobody took it before");
+                        assert!(wait.await.is_err());
+                    }
+                }
+                for _ in 0..10 {
+                    yield_uncancellable().await;
+                }
+                let was_told = was_told.get();
+                // The group is to end all the same.
+                let waker = waker.take();
+                waker.into_iter().for_each(Waker::wake);
+                assert!(was_told, "{goes:?}: nobody has woken the one who waited");
+                Ok(())
+            })
+            .await;
+            assert_eq!(outcome.expect("nothing failed"), Some(()));
+        });
+    }
 }

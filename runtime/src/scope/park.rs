@@ -18,10 +18,11 @@ use std::task::{Poll, Waker};
 
 use super::Cancelled;
 use super::patience::YIELD_EVERY;
-use super::tree::{NodeId, ParkId, Parked, Purpose, Relay, Wait};
+use super::tree::{NodeId, ParkId, Parked, Purpose, Relay, Remains, Wait};
 use crate::core_state::Core;
 use crate::slab::Key;
 use crate::task::current;
+use crate::task::waker::task_of;
 
 /// Checks the active scope, as every op does at its first poll.
 #[inline]
@@ -137,7 +138,12 @@ pub(crate) fn end(core: &Core, id: ParkId) {
 #[cold]
 fn end_told(core: &Core, id: ParkId) {
     let remains = core.tree.borrow_mut().unpark(id);
-    drop(remains);
+    // Whose wait another drops is woken for the cancel that has ended it: he may have no other.
+    if let Some(waker) = remains.and_then(Remains::due)
+        && task_of(&waker, core.number()).is_none_or(|task| core.running.get() != Some(task))
+    {
+        core.wake(waker);
+    }
 }
 
 /// One op's place in the scope tree. Dropped, it leaves no trace.
@@ -210,7 +216,7 @@ impl Park {
     pub(crate) fn look_last(&mut self, core: &Core, waker: &Waker) -> Look {
         let id = self.id(core).expect("only a registered wait is looked at");
         core.see_remote_cancels();
-        let outcome = core.tree.borrow_mut().outcome(id);
+        let outcome = core.tree.borrow_mut().outcome(id, waker);
         let Some(outcome) = outcome else {
             return self.look(core, waker);
         };

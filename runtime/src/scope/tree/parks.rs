@@ -136,11 +136,19 @@ enum ParkState {
 #[derive(Debug)]
 pub(crate) struct Remains {
     waker: Option<Waker>,
+    /// The waker was to be woken for a cancel.
+    is_due: bool,
     _relay: Option<Rc<dyn Relay>>,
 }
 
 impl Remains {
+    /// Returns whom a cancel was about to wake.
+    pub(crate) fn due(self) -> Option<Waker> {
+        self.waker.filter(|_| self.is_due)
+    }
+
     fn of(state: ParkState) -> Self {
+        let is_due = matches!(state, ParkState::Due(..));
         let (waker, relay) = match state {
             ParkState::Waiting(Wait::Memory { waker, .. } | Wait::Deaf { waker, .. })
             | ParkState::Asked(waker, _)
@@ -150,6 +158,7 @@ impl Remains {
         };
         Self {
             waker,
+            is_due,
             _relay: relay,
         }
     }
@@ -218,9 +227,8 @@ impl Tree {
             };
         };
         match &mut park.state {
-            ParkState::Aborted(..) | ParkState::Waiting(Wait::Kernel(_)) => {}
+            ParkState::Aborted(..) | ParkState::Due(..) | ParkState::Waiting(Wait::Kernel(_)) => {}
             ParkState::Asked(known, _)
-            | ParkState::Due(_, known)
             | ParkState::Waiting(
                 Wait::Memory { waker: known, .. }
                 | Wait::Deaf { waker: known, .. }
@@ -236,30 +244,26 @@ impl Tree {
             && self.nodes.get(active.0).is_some()
         {
             self.move_to(id.0.link(), active.0.link());
-            // The one who would be woken is the one who is looking.
-            if let Some(due) = self.take_due(id.0.link()) {
-                let before = stale.replace(due).map(Effect::Drop);
-                self.effects.extend(before);
-            }
         }
         let parked = match self.aborted(id) {
-            Some(cause) => Parked::Aborted(cause),
+            Some(cause) => {
+                self.look_in_line(id.0.link(), waker);
+                Parked::Aborted(cause)
+            }
             None => Parked::Waiting,
         };
         Polled { parked, stale }
     }
 
     /// Forgets a wait in memory that has its outcome, and returns that; `None` if it goes on.
-    pub(crate) fn outcome(&mut self, id: ParkId) -> Option<Result<(), Cancelled>> {
+    pub(crate) fn outcome(&mut self, id: ParkId, waker: &Waker) -> Option<Result<(), Cancelled>> {
         let Some(park) = self.parks.get(id.0) else {
             return Some(Ok(()));
         };
         let cause = match park.state {
             ParkState::Aborted(cause, None) => cause,
             ParkState::Due(cause, _) => {
-                // Who looks is awake.
-                let waker = self.take_due(id.0.link());
-                self.effects.extend(waker.map(Effect::Drop));
+                self.look_in_line(id.0.link(), waker);
                 cause
             }
             _ => return None,
@@ -459,6 +463,17 @@ impl Tree {
         std::mem::forget(blank);
         self.leave_line(park);
         Some(waker)
+    }
+
+    /// Takes a park that somebody looks at out of the line, if it stands there. Who looks is awake; if another one has
+    /// waited, that one is woken all the same: he may have no other wait that a cancel reaches.
+    fn look_in_line(&mut self, park: Link, looks: &Waker) {
+        if let Some(waker) = self.take_due(park) {
+            self.effects.push_back(match waker.will_wake(looks) {
+                true => Effect::Drop(waker),
+                false => Effect::Wake(waker),
+            });
+        }
     }
 
     /// Takes a park out of the line of those whose owners are to be woken.

@@ -634,15 +634,17 @@ fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
                 tree.park(scope, Wait::Memory { waker, purpose })
             });
             assert!(tree.cancel(scope, cause(), false));
+            let looks = Waker::from(Arc::clone(&woken[place]));
             match way {
                 0 => drop(tree.unpark(parks[place])),
-                1 => assert_eq!(tree.outcome(parks[place]), Some(Err(cause()))),
+                1 => assert_eq!(tree.outcome(parks[place], &looks), Some(Err(cause()))),
                 _ => {
-                    let polled = tree.poll_park(parks[place], scope, Waker::noop());
+                    let polled = tree.poll_park(parks[place], scope, &looks);
                     assert_eq!(polled.parked, Parked::Aborted(cause()));
                     drop(tree.unpark(parks[place]));
                 }
             }
+            drop(looks);
             for effect in effects(&mut tree) {
                 if let Effect::Wake(waker) = effect {
                     waker.wake();
@@ -657,5 +659,36 @@ fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
             }
             assert_eq!(tree.park_count(), 2);
         }
+    }
+}
+
+#[test]
+fn who_waits_is_woken_for_a_cancel_though_another_has_looked_or_dropped_the_wait() {
+    for way in 0..3 {
+        let mut tree = Tree::new(0);
+        let scope = open_below_root(&mut tree, false);
+        let woken = Arc::new(Woken(0.into()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let purpose = Purpose::Time;
+        let park = tree.park(scope, Wait::Memory { waker, purpose });
+        assert!(tree.cancel(scope, cause(), false));
+        let another = Waker::noop();
+        match way {
+            0 => {
+                let remains = tree.unpark(park).expect("it stood in line");
+                remains.due().expect("it was to be woken").wake();
+            }
+            1 => assert_eq!(tree.outcome(park, another), Some(Err(cause()))),
+            _ => {
+                let polled = tree.poll_park(park, scope, another);
+                assert_eq!(polled.parked, Parked::Aborted(cause()));
+            }
+        }
+        for effect in effects(&mut tree) {
+            if let Effect::Wake(waker) = effect {
+                waker.wake();
+            }
+        }
+        assert_eq!(woken.0.load(Relaxed), 1, "{way}");
     }
 }
