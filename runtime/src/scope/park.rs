@@ -138,11 +138,12 @@ pub(crate) fn end(core: &Core, id: ParkId) {
 #[cold]
 fn end_told(core: &Core, id: ParkId) {
     let remains = core.tree.borrow_mut().unpark(id);
-    // Whose wait another drops is woken for the cancel that has ended it: he may have no other.
+    // Whose wait another drops is woken for the cancel that has ended it: he may have no other. Later, since a waker is
+    // foreign code, and this may be a destructor.
     if let Some(waker) = remains.and_then(Remains::due)
         && task_of(&waker, core.number()).is_none_or(|task| core.running.get() != Some(task))
     {
-        core.wake(waker);
+        core.tree.borrow_mut().wake_later(waker);
     }
 }
 

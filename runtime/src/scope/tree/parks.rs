@@ -476,6 +476,11 @@ impl Tree {
         }
     }
 
+    /// Queues the wake of somebody whose wait a cancel has ended.
+    pub(crate) fn wake_later(&mut self, waker: Waker) {
+        self.effects.push_back(Effect::Wake(waker));
+    }
+
     /// Takes a park out of the line of those whose owners are to be woken.
     fn leave_line(&mut self, park: Link) {
         let found = self.parks.linked_mut(park);
