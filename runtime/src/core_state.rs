@@ -791,7 +791,7 @@ impl Core {
 
     /// Notices scope deadlines that passed while the running task computed.
     pub(crate) fn notice_deadlines(&self) {
-        // Those whose first poll goes on are armed so.
+        // Of scopes whose first poll goes on as well.
         self.active();
         if self.armed_scopes.get() > 0 {
             self.fire_timers(Instant::now());
@@ -800,6 +800,8 @@ impl Core {
 
     /// Fires every timer that is due.
     pub(crate) fn fire_timers(&self, now: Instant) {
+        // Those of scopes whose first poll goes on are armed before.
+        self.active();
         loop {
             let due = self.timers.borrow_mut().pop_due(now);
             let Some(target) = due else { return };

@@ -259,8 +259,6 @@ impl Scope {
         // A node that waits for its run knows of no deadline yet.
         let before = self.deadline.get().filter(|_| !self.used.get());
         let entered = self.on_core(|core, node| {
-            // Timers fire for all whose deadlines have passed: those whose first poll goes on are armed before.
-            core.active();
             let deadline = core.tree.borrow().deadline(node);
             if deadline.is_some_and(passed) {
                 core.fire_timers(Instant::now());
