@@ -280,6 +280,32 @@ fn the_table_says_what_the_server_measured() {
     drop(shut);
 }
 
+#[test]
+fn a_time_is_written_with_three_digits_also_where_it_is_rounded_up() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = site::serve("127.0.0.1:0", &Arc::new(Semaphore::new(1)));
+    browser.open(&site::url(&server));
+    browser.until(LIVE);
+    // The page's own functions, which its script keeps to itself.
+    let page = include_str!("../../net/src/http/page/page.html");
+    let begin = page.find("const whole =").expect("the first of them");
+    let end = page.find("function count(").expect("what follows");
+    let functions = &page[begin..end];
+    for (nanos, text) in [
+        (99_940.0, "99.9\u{a0}µs"),
+        (99_960.0, "100\u{a0}µs"),
+        (9_994.0, "9.99\u{a0}µs"),
+        (9_996.0, "10.0\u{a0}µs"),
+        (999_600.0, "1.00\u{a0}ms"),
+    ] {
+        let written = format!("(() => {{ {functions} return time({nanos}); }})()");
+        assert_eq!(browser.value(&written), json!(text));
+        assert_is(text, nanos);
+    }
+}
+
 /// Checks that a text says so many nanoseconds, as close as its digits can.
 fn assert_is(text: &str, nanos: f64) {
     let (digits, unit) = text.split_once('\u{a0}').expect("a number and its unit");
