@@ -228,7 +228,11 @@ impl Stream {
             // An op looks at its scope also when what it wants is there.
             ready!(current::with(|core| park::entry(core, cx.waker())))?;
         }
-        Poll::Ready(Ok(self.rest.take()))
+        match self.rest.take() {
+            // Either may have woken somebody who polls where he is woken, and has taken it.
+            None => self.received.poll_next(&mut wait.0, cx),
+            rest => Poll::Ready(Ok(rest)),
+        }
     }
 
     /// Ends a wait of [`Stream::poll_receive`] that is given up while the stream lives on.

@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use quoit::op::{self, SharedFd};
+use quoit::op::{self, SharedFd, Stream};
 use quoit::time::{Alarm, Instant, sleep};
 use quoit::{
     CoreId, Cores, Handle, RemoteError, Runtime, Scope, block_on, check, spawn, yield_now,
@@ -206,6 +206,46 @@ fn a_wake_inside_a_poll_of_a_stream_may_use_that_stream() {
         assert!(HELD.take().is_none(), "the waker was woken");
         let ended = poll_once(run.as_mut()).await;
         assert!(matches!(ended, Poll::Ready(Ok(None))), "{ended:?}");
+    });
+}
+
+/// A waker is woken in the middle of a receive of bytes that were put back, and takes them.
+#[test]
+fn bytes_that_a_wake_has_taken_are_not_the_end_of_the_stream() {
+    thread_local!(static STREAM: RefCell<Option<Rc<Stream>>> = const { RefCell::new(None) });
+
+    on_core(|_| async {
+        let (ours, theirs) = both_streams().await;
+        let stream = Rc::new(ours);
+        theirs.send_all("x").await.0.expect("connected");
+        let chunk = stream.receive().await.expect("no error").expect("no end");
+        stream.put_back(chunk);
+        let scope = Scope::new();
+        let cancel = scope.handle();
+        let waker = Waker::from(Arc::new(Foreign {
+            woken: || {
+                let stream = STREAM.take().expect("it is woken once");
+                let taken = poll_for(Waker::noop(), pin!(stream.receive()));
+                assert!(matches!(taken, Poll::Ready(Ok(Some(_)))), "{taken:?}");
+            },
+            dropped: || {},
+        }));
+        // Something in the scope waits with that waker.
+        let mut run = Box::pin(scope.run(async move {
+            let mut wait = pin!(sleep(LONG));
+            poll_fn(|_| poll_for(&waker, wait.as_mut())).await
+        }));
+        assert!(poll_once(run.as_mut()).await.is_pending());
+        STREAM.set(Some(Rc::clone(&stream)));
+        cancel.cancel();
+        // This poll sees the cancel, and delivers it.
+        let mut next = pin!(stream.receive());
+        let received = poll_once(next.as_mut()).await;
+        assert!(received.is_pending(), "{received:?}");
+        assert!(STREAM.take().is_none(), "the waker was woken");
+        theirs.send_all("y").await.0.expect("connected");
+        let received = next.await.expect("no error").expect("no end");
+        assert_eq!(&*received, b"y");
     });
 }
 
