@@ -148,6 +148,9 @@ impl<Q: Queue> Multishot<Q> {
                 // now is a new one, under a scope that may have been cancelled meanwhile.
                 ready!(park::entry(core, cx.waker()))?;
                 // Cancels were taken in, which may have woken somebody who polls where he is woken: here, too.
+                if self.waiting.get() {
+                    return Poll::Ready(Err(busy()));
+                }
                 armed = self.op(core);
             }
             if armed.is_none() {
@@ -361,6 +364,16 @@ mod tests {
     /// arms it.
     #[test]
     fn an_op_that_is_armed_meanwhile_is_armed_once() {
+        while_another_waits(false);
+    }
+
+    /// As above, and he goes on waiting: what comes next is his.
+    #[test]
+    fn who_waits_meanwhile_is_the_only_one() {
+        while_another_waits(true);
+    }
+
+    fn while_another_waits(stays: bool) {
         block_on(async {
             let address = "127.0.0.1:0".parse().expect("an address");
             let socket = op::Socket::tcp(address).expect("a socket");
@@ -369,10 +382,9 @@ mod tests {
             let accepts = Rc::new(Multishot::<Accepted<false>>::new(socket.into_shared()));
             let mut wait = NextWait::default();
             let begin = |wait: &mut NextWait, cx: &mut Context<'_>| {
-                assert!(accepts.poll_next(wait, cx).is_pending());
-                Poll::Ready(())
+                Poll::Ready(accepts.poll_next(wait, cx))
             };
-            poll_fn(|cx| begin(&mut wait, cx)).await;
+            assert!(poll_fn(|cx| begin(&mut wait, cx)).await.is_pending());
             op::nop().await.expect("nobody cancels");
             let id = current::with(|core| {
                 let id = accepts.op(core).expect("it is armed");
@@ -385,22 +397,28 @@ mod tests {
             }
             let (first, _first) = waits_with_the_job();
             let (second, _second) = waits_with_the_job();
-            let theirs = Rc::clone(&accepts);
+            let theirs = Rc::new(RefCell::new(NextWait::default()));
+            let (accepts_too, their_wait) = (Rc::clone(&accepts), Rc::clone(&theirs));
             JOB.set(Some(Box::new(move || {
                 // Seen by the op that comes next: the entry of the new wait.
                 second.cancel();
                 JOB.set(Some(Box::new(move || {
-                    let mut wait = NextWait::default();
+                    let mut wait = their_wait.borrow_mut();
                     let cx = &mut Context::from_waker(Waker::noop());
-                    assert!(theirs.poll_next(&mut wait, cx).is_pending());
-                    theirs.end_wait(&mut wait);
+                    assert!(accepts_too.poll_next(&mut wait, cx).is_pending());
+                    if !stays {
+                        accepts_too.end_wait(&mut wait);
+                    }
                 })));
             })));
             first.cancel();
-            poll_fn(|cx| begin(&mut wait, cx)).await;
+            let began = poll_fn(|cx| begin(&mut wait, cx)).await;
+            assert_eq!(matches!(began, Poll::Ready(Err(_))), stays, "{began:?}");
             assert!(JOB.take().is_none(), "both jobs were done");
             current::with(|core| assert_eq!(core.ops.borrow().orphans(), 0));
             accepts.end_wait(&mut wait);
+            assert_eq!(accepts.waiting.get(), stays);
+            accepts.end_wait(&mut theirs.borrow_mut());
         })
         .expect("a core");
     }
