@@ -109,7 +109,11 @@ impl PipeReader {
         }
         // An op looks at its scope also when what it wants is there.
         ready!(current::with(|core| park::entry(core, cx.waker())))?;
-        Poll::Ready(Ok(self.rest.take()))
+        match self.rest.take() {
+            // The look may have woken somebody who polls where he is woken, and has taken it.
+            None => self.received.poll_next(wait, cx),
+            rest => Poll::Ready(Ok(rest)),
+        }
     }
 }
 
