@@ -335,7 +335,11 @@ impl Core {
     pub(crate) fn abandon(&self, op: OpId, under: NodeId) {
         let charge = || account(self.tree.borrow_mut().orphan_started(under));
         let leftover = self.ops.borrow_mut().abandon(op, charge);
-        drop(leftover);
+        if let Some(mut leftover) = leftover {
+            // Whoever was to be told is foreign code, and none of whoever drops the op.
+            let untold = std::mem::take(&mut leftover.notify);
+            self.contain(|| drop(untold));
+        }
     }
 
     /// Asks a kernel op to end because its scope is cancelled.

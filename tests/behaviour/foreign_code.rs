@@ -535,6 +535,21 @@ fn the_waker_of_a_leaked_op_may_panic_when_the_end_of_a_core_drops_it() {
     assert!(ended_well);
 }
 
+#[test]
+fn the_waker_of_an_op_may_panic_when_the_op_is_given_up() {
+    on_core(|handle| async move {
+        let before = handle.metrics()[0].panics;
+        let (reader, _writer) = pipe();
+        let mut read = Box::pin(async move { op::read(&reader, vec![0; 8]).await.0 });
+        let waker = when_dropped(|| panic!("in the destructor of a waker"));
+        assert!(poll_for(&waker, read.as_mut()).is_pending());
+        drop(waker);
+        // The op has the last of it.
+        drop(read);
+        assert_eq!(handle.metrics()[0].panics - before, 1);
+    });
+}
+
 /// Each task that the end of the core drops starts the next one.
 #[test]
 fn destructors_that_start_their_like_do_not_hold_a_shutdown_up() {

@@ -122,7 +122,7 @@ impl Notify {
 pub(crate) struct Leftover {
     pub(crate) _payload: Payload,
     pub(crate) _fd: Option<SharedFd>,
-    pub(crate) _notify: Notify,
+    pub(crate) notify: Notify,
 }
 
 impl Leftover {
@@ -131,7 +131,7 @@ impl Leftover {
         Self {
             _payload: Payload::vacant(),
             _fd: None,
-            _notify: untold,
+            notify: untold,
         }
     }
 }
@@ -666,7 +666,7 @@ impl OpSlab {
         let leftover = Leftover {
             _payload: lift(&mut slot.payload),
             _fd: slot.fd.take(),
-            _notify: std::mem::take(&mut slot.notify),
+            notify: std::mem::take(&mut slot.notify),
         };
         self.free.give_back(index);
         leftover
