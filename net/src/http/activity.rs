@@ -6,6 +6,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
+use memchr::memchr;
 use quoit::time::Instant;
 
 use super::figures::Figures;
@@ -95,7 +96,7 @@ impl Activity {
                 .iter()
                 .take_while(|&&byte| before == 0 && matches!(byte, b'\r' | b'\n'));
             let bytes = &bytes[skipped.count()..];
-            self.line.set(match line_end(bytes) {
+            self.line.set(match memchr(b'\n', bytes) {
                 None => Line::Coming(before + bytes.len()),
                 Some(end) => Line::Ended(before + end),
             });
@@ -307,23 +308,6 @@ impl Drop for Activity {
     }
 }
 
-/// Returns where the first line of these bytes ends. Each head is searched, and targets may be long: eight bytes at a
-/// time.
-fn line_end(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (place, word) in words.iter().enumerate() {
-        // A line end becomes zero, and the first zero the lowest byte that borrows from its own high bit.
-        let word = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'\n'));
-        let ends = word.wrapping_sub(ONES) & !word & (ONES << 7);
-        if ends != 0 {
-            return Some(place * 8 + ends.trailing_zeros() as usize / 8);
-        }
-    }
-    let end = rest.iter().position(|&byte| byte == b'\n')?;
-    Some(words.len() * 8 + end)
-}
-
 /// Somebody has the body of a request, which may go on after the answer.
 #[derive(Debug)]
 pub(super) struct Reading(Rc<Activity>);
@@ -370,18 +354,6 @@ mod tests {
                 activity.note_line(piece);
             }
             assert_eq!(activity.unasked_line(), Some(15), "pieces of {size}");
-        }
-    }
-
-    #[test]
-    fn a_line_ends_where_it_does_wherever_that_is() {
-        for length in 0..50 {
-            let line = [b'a'].repeat(length);
-            assert_eq!(line_end(&line), None);
-            for rest in ["\n", "\na", "\na\n\n", "\naaaaaaaaaaaaaaaaaaaa\n"] {
-                let bytes = [&line, rest.as_bytes()].concat();
-                assert_eq!(line_end(&bytes), Some(length), "{length} and {rest:?}");
-            }
         }
     }
 
