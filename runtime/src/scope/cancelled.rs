@@ -117,13 +117,23 @@ impl Cancelled {
             Reason::User(word) => (USER, word),
             Reason::Misuse(how) => (MISUSE, how as u32),
         };
+        Self::of_parts(kind, word)
+    }
+
+    const fn of_parts(kind: u32, word: u32) -> Self {
         match NonZeroU64::new((kind as u64) << 32 | word as u64) {
             Some(word) => Self { word },
-            None => unreachable!(),
+            None => panic!("each kind of reason has a number"),
         }
     }
 
-    const fn kind(self) -> u32 {
+    /// Makes one of this [kind](Self::kind), which comes with nothing.
+    pub(crate) const fn of_kind(kind: u32) -> Self {
+        Self::of_parts(kind, 0)
+    }
+
+    /// Returns the number of this kind of reason.
+    pub(crate) const fn kind(self) -> u32 {
         (self.word.get() >> 32) as u32
     }
 
@@ -397,6 +407,10 @@ mod tests {
             assert_eq!(cancelled.reason(), reason);
             let is_misuse = matches!(reason, Reason::Misuse(_));
             assert_eq!(cancelled.is_misuse(), is_misuse);
+            // A handle says it in a word, which tells a misuse from nothing else.
+            let sent = Reason::from_word(reason.to_word());
+            let heard = if is_misuse { Reason::Requested } else { reason };
+            assert_eq!(sent, heard);
         }
         assert_eq!(size_of::<Result<(), Cancelled>>(), 8);
     }

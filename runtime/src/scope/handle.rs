@@ -7,8 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Reason;
 use super::tree::NodeId;
+use super::{Cancelled, Reason};
 use crate::core_state::Core;
 use crate::mailbox::{self, Cancel, CoreShared, Sent};
 use crate::task::current;
@@ -118,20 +118,6 @@ fn delivery(sent: Sent) -> Delivery {
     }
 }
 
-/// The reasons that are told by a word of ours, which is their place here. A misuse is nobody's
-/// reason to cancel.
-const TOLD: [Reason; 9] = [
-    Reason::Requested,
-    Reason::Deadline,
-    Reason::Failure,
-    Reason::Lost,
-    Reason::Finished,
-    Reason::Dropped,
-    Reason::Abandoned,
-    Reason::Shutdown,
-    Reason::Disconnected,
-];
-
 const IS_OWN: u64 = 1 << 32;
 
 impl Reason {
@@ -139,10 +125,10 @@ impl Reason {
     pub(crate) fn to_word(self) -> u64 {
         match self {
             Self::User(word) => IS_OWN | u64::from(word),
-            told => {
-                let place = TOLD.iter().position(|&other| other == told);
-                place.unwrap_or(0) as u64
-            }
+            // A misuse is nobody's reason to cancel.
+            Self::Misuse(_) => Self::Requested.to_word(),
+            // So that a word of zero is a request, as of a cancel that says nothing.
+            told => u64::from(Cancelled::new(told).kind()) - 1,
         }
     }
 
@@ -150,7 +136,7 @@ impl Reason {
         if word & IS_OWN != 0 {
             Self::User(word as u32)
         } else {
-            TOLD[word as usize]
+            Cancelled::of_kind(word as u32 + 1).reason()
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Scopes: what is cancelled as a unit.
 //!
-//! In reading order: [`tree`] is the scope tree of a core, pure; [`unopened`] which scope is active; [`cancelled`] the answer of an op
-//! that was cancelled, and how errors carry it; [`park`] what every op does; [`patience`] what
-//! becomes of tasks that a cancel does not move; [`handle`] how a scope is cancelled from anywhere.
-//! [`Scope`], here, runs a body ([`running`]); [`group`](mod@group) runs one with tasks of its own
-//! ([`start`]: those that tell when they are ready); [`race`](mod@race) the first to end; [`timeout`](mod@timeout)
-//! fails when it is late; [`on`](mod@remote) runs a child on another core ([`far`]); [`foreign`] drops futures that know nothing of scopes.
+//! In reading order: [`tree`] is the scope tree of a core, pure; [`unopened`] which scope is active;
+//! [`cancelled`] the answer of an op that was cancelled, and how errors carry it; [`park`] what every
+//! op does; [`patience`] what becomes of tasks that a cancel does not move; [`handle`] how a scope is
+//! cancelled from anywhere. [`Scope`], here, runs a body ([`running`]); [`group`](mod@group) runs one
+//! with tasks of its own ([`start`]: those that tell when they are ready); [`race`](mod@race) the first
+//! to end; [`timeout`](mod@timeout) fails when it is late; [`on`](mod@remote) runs a child on another
+//! core ([`far`]); [`foreign`] drops futures that know nothing of scopes.
 //!
 //! `guide.md` is the guide for those who use it: the public module `cancellation`.
 //!
