@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use Discipline::{Echo, Http, Micro};
-use Role::{Bare, Limit, Ours, Peer, WithOption};
+use Role::{Alike, Bare, Limit, Ours, Peer, WithOption};
 use Takes::{All, AllBut, Only};
 
 /// What a contender is compared as.
@@ -13,6 +13,8 @@ pub enum Role {
     Ours,
     /// quoit with an option that it does not come with.
     WithOption,
+    /// quoit in the form that peers come in, where what it comes as does more.
+    Alike,
     /// What a ring written by hand reaches: what the others are held against.
     Limit,
     /// Written by hand as well, without a ring. Nobody writes programs that way, so it is no peer.
@@ -28,6 +30,7 @@ impl Role {
         match self {
             Self::Ours => "ours",
             Self::WithOption => "with_option",
+            Self::Alike => "alike",
             Self::Limit => "limit",
             Self::Bare => "bare",
             Self::Peer => "peer",
@@ -145,7 +148,7 @@ type Known = (
 const LARGE: &[&str] = &["echo-16k"];
 
 #[rustfmt::skip]
-const KNOWN: [Known; 19] = [
+const KNOWN: [Known; 21] = [
     (Echo, "quoit", Ours, "echo", &[], All),
     (Echo, "bare ring", Limit, "echo-bare", &[], AllBut(LARGE)),
     (Echo, "bare ring", Limit, "echo-bare", &["--incremental"], Only(LARGE)),
@@ -161,6 +164,9 @@ const KNOWN: [Known; 19] = [
     // It knows no HTTP/2.
     (Http, "bare ring", Limit, "http-bare", &[], AllBut(&["http2"])),
     (Http, "hyper on tokio", Peer, "http-tokio", &[], All),
+    // Without a server around it, whose checks and deadlines, and whose task for each request, peers have none of.
+    (Http, "hyper on quoit", Alike, "hyper", &[], AllBut(&["http2"])),
+    (Http, "hyper on quoit", Alike, "hyper", &["--http2"], Only(&["http2"])),
     (Micro, "quoit", Ours, "micro", &[], All),
     (Micro, "bare ring", Limit, "micro-bare", &[], All),
     (Micro, "tokio", Peer, "micro-tokio", &[], All),

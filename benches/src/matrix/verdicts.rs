@@ -82,12 +82,12 @@ fn judge_one(goal: Goal, matrix: &Matrix) -> Judged {
 
 /// Returns the figure of a goal, and the name of whom it was compared with.
 fn compare(goal: &Goal, row: &Row) -> Result<(Spread, Option<String>), String> {
-    let ours = match goal.to {
-        To::Itself => figures_of(row, goal.figure, "quoit with an option", |entry| {
-            entry.role == Role::WithOption
-        })?,
-        _ => figures_of(row, goal.figure, "quoit", is_ours)?,
+    let form = match goal.whose {
+        Role::WithOption => "quoit with an option",
+        Role::Alike => "quoit as peers are",
+        _ => "quoit",
     };
+    let ours = figures_of(row, goal.figure, form, |entry| entry.role == goal.whose)?;
     let Some(other) = reference(goal, row)? else {
         let figure = ours.spread(goal.figure);
         let figure = figure.ok_or_else(|| format!("{} of quoit is no number", goal.figure.title()));
@@ -170,6 +170,7 @@ mod tests {
             title: "A goal",
             scenario: "echo-c64",
             figure,
+            whose: Role::Ours,
             to,
             bound,
         };
@@ -233,6 +234,7 @@ mod tests {
             title: "A goal",
             scenario: "echo-c64",
             figure: Figure::Rate,
+            whose: Role::WithOption,
             to: To::Itself,
             bound: Bound::AtLeast(1.0),
         };

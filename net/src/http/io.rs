@@ -35,6 +35,56 @@ use super::upgrade::{Carrier, Upgraded};
 use crate::tls::{Plain, Session, TlsStream};
 
 /// A stream, of TCP or Unix, as hyper wants it, with TLS upon it or without.
+///
+/// [`Server`](super::Server) has all of a server around it. hyper alone, as a program may want it that has deadlines,
+/// limits and ends of its own, costs less; a handler is then dropped when its client goes away, wherever it waits, and
+/// nobody drains:
+///
+/// ```
+/// use std::convert::Infallible;
+/// use http::{Request, Response};
+/// use hyper::body::Incoming;
+/// use hyper::server::conn::http1;
+/// use hyper::service::service_fn;
+/// use quoit_net::TcpListener;
+/// use quoit_net::http::{Io, Timer};
+///
+/// async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
+///     Ok(Response::new("hello".to_owned()))
+/// }
+///
+/// async fn serve(listener: TcpListener) -> std::io::Result<()> {
+///     loop {
+///         let stream = listener.accept().await?;
+///         let connection = http1::Builder::new()
+///             .timer(Timer)
+///             // Answers to requests that came together leave together; hyper keeps them while it has half a request.
+///             .pipeline_flush(true)
+///             .serve_connection(Io::new(stream), service_fn(hello));
+///         drop(quoit::spawn(connection));
+///     }
+/// }
+/// # quoit::block_on(async {
+/// #     use std::io::{Read, Write};
+/// #     let listener = TcpListener::bind("127.0.0.1:0")?;
+/// #     let address = listener.local_addr();
+/// #     let server = quoit::spawn(serve(listener));
+/// #     let answer = quoit::blocking::run(move |_| {
+/// #         let mut client = std::net::TcpStream::connect(address)?;
+/// #         let request = "GET / HTTP/1.1\r\nhost: test\r\n";
+/// #         write!(client, "{request}\r\n{request}connection: close\r\n\r\n")?;
+/// #         let mut answer = String::new();
+/// #         client.read_to_string(&mut answer)?;
+/// #         Ok::<_, std::io::Error>(answer)
+/// #     });
+/// #     assert_eq!(answer.await.expect("it runs")?.matches("hello").count(), 2);
+/// #     server.cancel();
+/// #     Ok::<_, std::io::Error>(())
+/// # }).expect("a ring")?;
+/// # Ok::<_, std::io::Error>(())
+/// ```
+///
+/// HTTP/2 takes [`Executor`](super::Executor) as well: `http2::Builder::new(Executor)`.
 pub struct Io {
     stream: Rc<Stream>,
     /// What encrypts, behind a handshake.
