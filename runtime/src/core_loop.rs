@@ -18,7 +18,7 @@
 //! - Nothing is done "at the next turn" unless somebody asked for it: an idle core makes no turns.
 
 use std::mem::ManuallyDrop;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::core_state::Core;
@@ -30,7 +30,7 @@ use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
 use crate::task::memory::TaskBox;
-use crate::task::table::{AfterEnd, Left, Next};
+use crate::task::table::{AfterEnd, Left, Owner};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -401,9 +401,9 @@ impl Core {
                 break;
             };
             let ended_main = if next.is_measured {
-                self.poll_measured(next, main)
+                self.poll_measured(next.id, next.of, next.object, main)
             } else {
-                self.poll(next, main)
+                self.poll(next.id, next.of, next.object, main)
             };
             polls += 1;
             if ended_main || polls >= POLLS_PER_TURN {
@@ -459,15 +459,21 @@ impl Core {
     /// Polls the task that stands for others: how long it was ready, and how long its poll takes, is
     /// noted for all that became ready since the last such.
     #[cold]
-    fn poll_measured(&self, next: Next, main: MainPoll<'_>) -> bool {
+    fn poll_measured(
+        &self,
+        id: TaskId,
+        of: Owner,
+        object: Option<TaskBox>,
+        main: MainPoll<'_>,
+    ) -> bool {
         let latencies = &self.shared.latencies;
-        let probe = self.tasks.borrow_mut().take_probe(next.id);
+        let probe = self.tasks.borrow_mut().take_probe(id);
         let probe = probe.expect("what is measured was chosen");
         let begun = Instant::now();
         latencies
             .run_delay
             .record_for(begun - probe.ready, probe.weight);
-        let ended_main = self.poll(next, main);
+        let ended_main = self.poll(id, of, object, main);
         let took = Instant::now() - begun;
         latencies.poll.record_for(took, probe.weight);
         ended_main
@@ -475,15 +481,15 @@ impl Core {
 
     /// Polls one task. True if it was the future of `block_on` and it has ended.
     #[inline(always)]
-    fn poll(&self, next: Next, main: MainPoll<'_>) -> bool {
-        let (id, node) = (next.id, next.node);
-        match next.object {
-            Some(object) => {
-                self.poll_task(id, node, object);
-                false
+    fn poll(&self, id: TaskId, of: Owner, object: Option<TaskBox>, main: MainPoll<'_>) -> bool {
+        match (object, of) {
+            (Some(object), Owner::Itself(node)) => self.poll_task(id, node, object),
+            (Some(object), Owner::Above(parent)) => self.poll_new(id, parent, object),
+            (None, Owner::Itself(node) | Owner::Above(node)) => {
+                return self.poll_main(id, node, main);
             }
-            None => self.poll_main(id, node, main),
         }
+        false
     }
 
     fn poll_main(&self, id: TaskId, node: NodeId, main: MainPoll<'_>) -> bool {
@@ -503,7 +509,7 @@ impl Core {
 
     /// Polls a task that has just been started, from within the poll of another, which then goes on
     /// as if nothing had been.
-    pub(crate) fn poll_at_once(&self, id: TaskId, node: NodeId, object: TaskBox) {
+    pub(crate) fn poll_at_once(&self, id: TaskId, parent: NodeId, object: TaskBox) {
         let outer = (
             self.running.get(),
             self.refusals.get(),
@@ -514,7 +520,7 @@ impl Core {
             self.yielding.take(),
         );
         self.counters().polls.add(1);
-        self.poll_task(id, node, object);
+        self.poll_new(id, parent, object);
         self.running.set(outer.0);
         self.refusals.set(outer.1);
         self.refused_under.set(outer.2);
@@ -527,6 +533,33 @@ impl Core {
     #[inline(always)]
     fn poll_task(&self, id: TaskId, node: NodeId, mut object: TaskBox) {
         let polled = self.poll_as(id, node, |cx| object.as_mut().poll(cx));
+        self.conclude(id, node, object, polled);
+    }
+
+    /// Polls a task for the first time: it has a node only if somebody has asked for it, or if it goes on.
+    #[inline(always)]
+    fn poll_new(&self, id: TaskId, parent: NodeId, mut object: TaskBox) {
+        let waker = self.waker_of(id);
+        let mut cx = Context::from_waker(&waker);
+        let outside = self.activate(parent);
+        self.begin_first_poll_of_task(id.slot());
+        self.begin_poll(id);
+        let polled = object.as_mut().poll(&mut cx);
+        if polled.is_pending() {
+            self.active();
+        }
+        let nodes = self.end_first_poll();
+        self.end_poll(outside);
+        match (nodes, polled) {
+            (Some((node, _)), polled) => self.conclude(id, node, object, polled),
+            (None, Poll::Ready(ended)) => self.finish_new(id, parent, object, ended),
+            (None, Poll::Pending) => unreachable!("it was opened"),
+        }
+    }
+
+    /// Goes on after the poll of a task.
+    #[inline(always)]
+    fn conclude(&self, id: TaskId, node: NodeId, object: TaskBox, polled: Poll<Ended>) {
         let yields = self.yielding.take();
         match polled {
             Poll::Pending => {
@@ -542,19 +575,35 @@ impl Core {
         }
     }
 
+    /// As [`Core::finish`], of a task that never had a node.
+    #[inline(always)]
+    fn finish_new(&self, id: TaskId, parent: NodeId, object: TaskBox, ended: Ended) {
+        self.yielding.set(false);
+        if ended == Ended::Panicked {
+            self.counters().panics.add(1);
+        }
+        if parent != self.root && self.tree.borrow_mut().expected_ended(parent) {
+            self.carry_out();
+        }
+        self.let_end(id, object);
+    }
+
     /// Runs a poll of this task.
     #[inline(always)]
     fn poll_as<R>(&self, id: TaskId, node: NodeId, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
-        // A word, of which nothing is to be dropped.
-        let waker = task_waker(self.number(), id.slot(), id.generation());
-        let waker = ManuallyDrop::new(waker);
+        let waker = self.waker_of(id);
         let mut cx = Context::from_waker(&waker);
         let outside = self.activate(node);
         self.begin_poll(id);
         let polled = poll(&mut cx);
-        self.running.set(None);
-        self.activate_again(outside);
+        self.end_poll(outside);
         polled
+    }
+
+    /// The waker of a task: a word, of which nothing is to be dropped.
+    #[inline(always)]
+    fn waker_of(&self, id: TaskId) -> ManuallyDrop<Waker> {
+        ManuallyDrop::new(task_waker(self.number(), id.slot(), id.generation()))
     }
 
     #[inline(always)]
@@ -563,6 +612,12 @@ impl Core {
         self.refusals.set(0);
         self.aborts_seen.set(0);
         self.coming_back.clear();
+    }
+
+    #[inline(always)]
+    fn end_poll(&self, outside: NodeId) {
+        self.running.set(None);
+        self.activate_again(outside);
     }
 
     /// Looks at what a poll has left that did not end the task.
@@ -780,7 +835,10 @@ impl Core {
         counters.timers.set(self.timers.borrow().len() as u64);
         let tree = self.tree.borrow();
         counters.deliveries.set(tree.deliveries());
-        counters.scopes.set(tree.node_count() as u64);
+        let without_node = self.tasks.borrow().new_ones();
+        counters
+            .scopes
+            .set(tree.node_count() as u64 + u64::from(without_node));
         counters.parked.set(tree.park_count() as u64);
         let patience = self.patience.borrow();
         let (swallowing, unresponsive) = if patience.is_empty() {
@@ -860,6 +918,7 @@ impl Core {
     fn drop_tasks(&self) {
         // A destructor may start tasks; one that always does must not hold the end up.
         for _ in 0..ROUNDS {
+            self.open_new_tasks();
             let left = self.tasks.borrow_mut().take_all();
             if left.is_empty() {
                 return;
@@ -890,6 +949,11 @@ impl Core {
     #[inline(always)]
     fn finish(&self, id: TaskId, node: NodeId, object: TaskBox) {
         self.close_node(node);
+        self.let_end(id, object);
+    }
+
+    #[inline(always)]
+    fn let_end(&self, id: TaskId, object: TaskBox) {
         if !self.patience.borrow().is_empty() {
             self.forget_task(id);
         }

@@ -125,6 +125,7 @@ pub(crate) struct Core {
     pub(crate) tasks: RefCell<TaskTable>,
     pub(crate) task_memory: TaskMemory,
     pub(crate) tree: RefCell<Tree>,
+    pub(crate) root: NodeId,
     pub(crate) timers: RefCell<TimerStore<TimerTarget>>,
     pub(crate) closures: Arc<ClosureQueue>,
     /// The threads of its runtime that may block.
@@ -218,6 +219,7 @@ impl Core {
             tasks: RefCell::new(TaskTable::new(shared)),
             task_memory: TaskMemory::default(),
             tree: RefCell::new(tree),
+            root,
             timers: RefCell::default(),
             closures,
             blocking: Arc::clone(&config.blocking),
@@ -277,9 +279,29 @@ impl Core {
     }
 
     /// Starts a task under the root scope.
-    pub(crate) fn spawn_at_root(&self, object: TaskBox) -> (TaskId, NodeId) {
-        let root = self.tree.borrow().root();
-        self.spawn_boxed(root, object)
+    pub(crate) fn spawn_at_root(&self, object: TaskBox) -> TaskId {
+        // The root has no end that would wait for it.
+        self.insert_new(self.root, object)
+    }
+
+    /// Starts a task under a scope of this core, of which nobody has to know the node.
+    pub(crate) fn spawn_new(&self, parent: NodeId, object: TaskBox) -> TaskId {
+        let parent = self.expect_task(parent);
+        self.insert_new(parent, object)
+    }
+
+    #[inline]
+    fn expect_task(&self, parent: NodeId) -> NodeId {
+        let counted = self.tree.borrow_mut().expect_task(parent);
+        counted.unwrap_or(self.root)
+    }
+
+    #[inline]
+    fn insert_new(&self, parent: NodeId, object: TaskBox) -> TaskId {
+        self.counters().spawned.add(1);
+        let mut tasks = self.tasks.borrow_mut();
+        let slot = tasks.reserve();
+        tasks.insert_new(slot, object, parent)
     }
 
     /// Starts a task under a scope of this core.
@@ -309,12 +331,16 @@ impl Core {
         (insert(&mut tasks, slot, node), node)
     }
 
-    /// Starts a task under a scope of this core, and polls it at once.
-    pub(crate) fn spawn_eager(&self, parent: NodeId, object: TaskBox) -> (TaskId, NodeId) {
+    /// As [`Core::spawn_new`], and polls the task at once.
+    pub(crate) fn spawn_eager(&self, parent: NodeId, object: TaskBox) -> TaskId {
         self.counters().spawned.add(1);
-        let (task, node) = self.add_task(parent, TaskTable::insert_running);
-        self.poll_at_once(task, node, object);
-        (task, node)
+        let parent = self.expect_task(parent);
+        let mut tasks = self.tasks.borrow_mut();
+        let slot = tasks.reserve();
+        let task = tasks.insert_running(slot, parent);
+        drop(tasks);
+        self.poll_at_once(task, parent, object);
+        task
     }
 
     /// Starts a kernel op, whose first completion is told as `notify` says.
@@ -562,6 +588,10 @@ impl Core {
 
     /// Ends what others have to be told of.
     fn close_noticed(&self, node: NodeId) {
+        if self.tasks.borrow().new_ones() > 0 {
+            // What lies below goes to the node above.
+            self.open_new_tasks();
+        }
         let mut tree = self.tree.borrow_mut();
         let announced = tree.close(node);
         let abandoned = tree.next_abandoned();

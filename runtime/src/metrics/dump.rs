@@ -287,7 +287,7 @@ impl Core {
     pub(crate) fn dump(&self) -> CoreDump {
         let now = Instant::now();
         // Whoever asks from within a scope finds it there.
-        self.active();
+        self.open_new_tasks();
         let views = self.tree.borrow().views();
         let mut orphans = self.orphans_by_node();
         let mut nodes = Vec::with_capacity(views.len());

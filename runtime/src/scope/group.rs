@@ -266,13 +266,10 @@ impl<E: CarriesCancelled + 'static> Group<E> {
             group: Rc::clone(&state),
         });
         current::with(|core| {
-            let parent = match role {
-                Role::Child => state.node,
-                Role::Daemon => state.daemons(core),
-            };
-            let (task, _) = match begin {
-                Begin::InTurn => core.spawn_boxed(parent, member),
-                Begin::AtOnce => core.spawn_eager(parent, member),
+            let task = match (role, begin) {
+                (Role::Daemon, _) => core.spawn_boxed(state.daemons(core), member).0,
+                (Role::Child, Begin::InTurn) => core.spawn_new(state.node, member),
+                (Role::Child, Begin::AtOnce) => core.spawn_eager(state.node, member),
             };
             JoinHandle::of_child(task, core.identity(), state)
         })
@@ -488,10 +485,13 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         };
         let (refused, own) = current::with(|core| {
             let tree = core.tree.borrow();
+            // One without a node is refused what the group is, and was not cancelled itself.
             let task = core.active.opened();
+            let is_opened = core.active.polled().is_some();
             // By its own handle, or as a daemon at the end: that is taken here.
             let daemon = self.daemons.get().is_some_and(|node| tree.absorbs(node));
-            (tree.is_cancelled(task), tree.absorbs(task) || daemon)
+            let own = is_opened && tree.absorbs(task);
+            (tree.is_cancelled(task), own || daemon)
         });
         if !refused {
             let stray = Cancelled::misuse(Misuse::Stray).into();
@@ -563,7 +563,10 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
     }
 
     fn has_abandoned_a_group(&self) -> bool {
-        current::with(|core| core.tree.borrow().has_group_below(core.active.opened()))
+        current::with(|core| {
+            let task = core.active.polled();
+            task.is_some_and(|task| core.tree.borrow().has_group_below(task))
+        })
     }
 
     fn daemons(&self, core: &Core) -> NodeId {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::tree::{Kind, NodeId};
-use super::unopened::FirstPoll;
+use super::unopened::{FirstPoll, Of};
 use super::{Cancelled, CarriesCancelled, Misuse, Scope};
 use crate::core_state::Core;
 use crate::task::{TaskId, current};
@@ -263,9 +263,11 @@ impl<'a> First<'a> {
     fn begin(active: &'a Active, core: &'a Core, scope: &'a Scope, deadline: Instant) -> Self {
         scope.used.set(true);
         core.begin_first_poll(FirstPoll {
-            scope: scope.name(),
-            grace: scope.grace,
-            deadline,
+            of: Of::Scope {
+                name: scope.name(),
+                grace: scope.grace,
+                deadline,
+            },
             nodes: None,
         });
         Self {

@@ -7,15 +7,22 @@
 //!
 //! Until then the scope around stands for it: what that refuses, this refuses.
 //!
+//! A task is the same: it is new until its first poll has ended, or somebody has asked for its scope. The node that its
+//! own will lie under counts it, so that an end waits for it; what looks at all that lies below a node, or closes one
+//! with something below, [opens](Core::open_new_tasks) those that are new.
+//!
 //! Invariants:
-//! - Scopes whose first poll goes on are noted from the outermost to the innermost; those without a node are the last.
+//! - Scopes and tasks whose first poll goes on are noted from the outermost to the innermost; those without a node are
+//!   the last.
 //! - No other scope becomes active before those have been opened: they lie where they would have been.
+//! - A new task that nobody polls stands in the run queue.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use super::tree::{Kind, NodeId, Shield};
 use crate::core_state::Core;
+use crate::task::TaskId;
 use crate::time::Instant;
 
 /// Which scope is active on a core.
@@ -28,16 +35,26 @@ pub(crate) struct ActiveScope {
     first_polls: RefCell<Vec<FirstPoll>>,
 }
 
-/// A scope whose first poll goes on.
+/// A scope or task whose first poll goes on.
 #[derive(Debug)]
 pub(super) struct FirstPoll {
-    /// Where the scope lies: nothing but a name.
-    pub(super) scope: usize,
-    pub(super) grace: Duration,
-    /// To be armed with the node; [`Instant::NEVER`] if there is none.
-    pub(super) deadline: Instant,
-    /// The scope's node, and the one around it.
+    pub(super) of: Of,
+    /// Its node, and the one around it.
     pub(super) nodes: Option<(NodeId, NodeId)>,
+}
+
+/// What is polled for the first time.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Of {
+    Scope {
+        /// Where it lies: nothing but a name.
+        name: usize,
+        grace: Duration,
+        /// To be armed with the node; [`Instant::NEVER`] if there is none.
+        deadline: Instant,
+    },
+    /// The task in this slot.
+    Task(u32),
 }
 
 impl ActiveScope {
@@ -53,6 +70,11 @@ impl ActiveScope {
     #[inline(always)]
     pub(crate) fn opened(&self) -> NodeId {
         self.opened.get()
+    }
+
+    /// Returns the scope or task that is being polled, if it has a node.
+    pub(crate) fn polled(&self) -> Option<NodeId> {
+        (self.unopened.get() == 0).then(|| self.opened.get())
     }
 }
 
@@ -90,20 +112,31 @@ impl Core {
         let mut tree = self.tree.borrow_mut();
         for poll in &mut polls[first..] {
             let outside = self.active.opened.get();
-            let node = tree.open(outside, Kind::Scope, Shield::None);
-            if poll.grace > Duration::ZERO {
-                tree.set_grace_period(node, poll.grace);
-            }
+            let node = match poll.of {
+                Of::Scope { grace, .. } => {
+                    let node = tree.open(outside, Kind::Scope, Shield::None);
+                    if grace > Duration::ZERO {
+                        tree.set_grace_period(node, grace);
+                    }
+                    node
+                }
+                Of::Task(slot) => {
+                    let node = tree.open_expected(outside, slot);
+                    self.tasks.borrow_mut().opened(slot, node);
+                    node
+                }
+            };
             poll.nodes = Some((node, outside));
             self.active.opened.set(node);
         }
         drop((polls, tree));
         for place in first..first + count {
-            let (nodes, deadline) = {
+            let (nodes, of) = {
                 let poll = &self.active.first_polls.borrow()[place];
-                (poll.nodes, poll.deadline)
+                (poll.nodes, poll.of)
             };
-            if deadline != Instant::NEVER
+            if let Of::Scope { deadline, .. } = of
+                && deadline != Instant::NEVER
                 && let Some((node, _)) = nodes
             {
                 // One that has passed meanwhile is noticed as any other.
@@ -112,16 +145,25 @@ impl Core {
         }
     }
 
-    /// Begins the first poll of a scope.
+    /// Begins the first poll of a task.
+    #[inline]
+    pub(crate) fn begin_first_poll_of_task(&self, slot: u32) {
+        self.begin_first_poll(FirstPoll {
+            of: Of::Task(slot),
+            nodes: None,
+        });
+    }
+
+    /// Begins the first poll of a scope or task.
     #[inline]
     pub(super) fn begin_first_poll(&self, poll: FirstPoll) {
         self.active.first_polls.borrow_mut().push(poll);
         self.active.unopened.set(self.active.unopened.get() + 1);
     }
 
-    /// Ends the first poll that was begun last; returns the scope's node and the one around it, if it was opened.
+    /// Ends the first poll that was begun last; returns the node and the one around it, if it was opened.
     #[inline]
-    pub(super) fn end_first_poll(&self) -> Option<(NodeId, NodeId)> {
+    pub(crate) fn end_first_poll(&self) -> Option<(NodeId, NodeId)> {
         let poll = self.active.first_polls.borrow_mut().pop();
         let nodes = poll.expect("it was begun").nodes;
         match nodes {
@@ -141,10 +183,36 @@ impl Core {
     pub(super) fn open_scope(&self, scope: usize) -> Option<NodeId> {
         let place = {
             let polls = self.active.first_polls.borrow();
-            polls.iter().rposition(|poll| poll.scope == scope)?
+            let is_it = |of| matches!(of, Of::Scope { name, .. } if name == scope);
+            polls.iter().rposition(|poll| is_it(poll.of))?
         };
         self.active();
         let polls = self.active.first_polls.borrow();
         polls[place].nodes.map(|(node, _)| node)
+    }
+
+    /// Returns the node of a task that has not ended: it has one from now on.
+    pub(crate) fn node_of(&self, task: TaskId) -> Option<NodeId> {
+        let (node, is_new) = self.tasks.borrow().node_of(task)?;
+        if !is_new {
+            return Some(node);
+        }
+        self.open_new_tasks();
+        let (node, is_new) = self.tasks.borrow().node_of(task)?;
+        debug_assert!(!is_new, "it is polled or stands in the queue");
+        Some(node)
+    }
+
+    /// Opens a node for each task that has none.
+    #[cold]
+    pub(crate) fn open_new_tasks(&self) {
+        // That of one that is polled now lies where it would have been.
+        self.active();
+        let mut tasks = self.tasks.borrow_mut();
+        let mut tree = self.tree.borrow_mut();
+        for (slot, parent) in tasks.unpolled() {
+            let node = tree.open_expected(parent, slot);
+            tasks.opened(slot, node);
+        }
     }
 }

@@ -70,8 +70,9 @@ impl<F: Future<Output: 'static>> TaskCell<F> {
     /// A group that is still there now, below the task, is there for ever.
     fn report_abandoned_group(self: Pin<&mut Self>) {
         let abandoned = current::try_with(|core| {
-            let (tree, task) = (core.tree.borrow(), core.active.opened());
-            tree.has_anything_below(task) && tree.has_group_below(task)
+            let tree = core.tree.borrow();
+            let task = core.active.polled();
+            task.is_some_and(|task| tree.has_anything_below(task) && tree.has_group_below(task))
         });
         if abandoned == Some(true)
             && let Ok(Some(unwanted)) = caught(|| {

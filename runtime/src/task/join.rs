@@ -189,12 +189,14 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     /// Returns the node of the task, if it has not ended.
     fn node(&self, core: &Core) -> Option<NodeId> {
         let is_here = core.identity() == self.home;
-        is_here.then(|| core.tasks.borrow().node_of(self.task))?
+        is_here.then(|| core.node_of(self.task))?
     }
 
     /// Returns whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.home == NOWHERE || current::with(|core| self.node(core).is_none())
+        let has_ended =
+            |core: &Core| core.identity() != self.home || core.tasks.borrow().has_ended(self.task);
+        self.home == NOWHERE || current::with(has_ended)
     }
 
     /// Takes the output of a task that has ended; `None` if it has not. As with an await, it is given once.
@@ -246,8 +248,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
             return Poll::Ready(Err(JoinError::Dropped));
         }
         let mut tasks = core.tasks.borrow_mut();
-        let joiner = tasks.joiner(self.task);
-        let object = ready!(tasks.take_ended(self.task));
+        let (object, joiner) = ready!(tasks.take_ended(self.task));
         drop(tasks);
         self.home = TAKEN;
         if let Some(park) = joiner {
@@ -283,7 +284,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     }
 
     /// Takes the output out of a task that has ended.
-    #[inline]
+    #[inline(always)]
     fn output(&self, mut object: TaskBox) -> Result<T, JoinError<E>> {
         let output = object.as_mut().output();
         let told = match &self.group {
@@ -297,6 +298,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
                 .expect("a handle has the type of its task's output")
                 .take(),
         };
+        object.leave();
         match told.expect("an output is taken once") {
             Ok(output) => output,
             Err(TaskEnd::Panicked(payload)) => Err(JoinError::Panicked(payload)),
@@ -358,6 +360,7 @@ impl<T: 'static, E: 'static> Drop for JoinHandle<T, E> {
 
 impl<T: 'static, E: 'static> JoinHandle<T, E> {
     /// Lets the task go on without a handle.
+    #[inline(never)]
     fn detach(&mut self) {
         let object = current::try_with(|core| {
             if core.identity() != self.home {

@@ -100,6 +100,18 @@ impl TaskBox {
         Self(block)
     }
 
+    /// Gives the place back, of a task whose output was taken: nothing is there that would have to be dropped.
+    #[inline]
+    pub(crate) fn leave(self) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the task lies in its place, which nobody else reaches.
+        let layout = Layout::for_value(unsafe { this.0.as_ref() });
+        drop(GiveBack {
+            block: this.0.cast(),
+            layout,
+        });
+    }
+
     #[inline]
     pub(crate) fn as_mut(&mut self) -> Pin<&mut dyn TaskObject> {
         // SAFETY: the task lives until `drop`, and is reached through this owner alone.

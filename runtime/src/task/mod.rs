@@ -42,7 +42,7 @@ where
 {
     let object = cell::boxed(future);
     current::with(|core| {
-        let (task, _) = core.spawn_at_root(object);
+        let task = core.spawn_at_root(object);
         JoinHandle::new(task, core.identity())
     })
 }

@@ -95,6 +95,12 @@ impl RunQueue {
         !self.lists[usize::from(self.leaving)].is_empty()
     }
 
+    /// Returns all of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
+        let [leaving, arriving] = self.both();
+        leaving[self.at..].iter().chain(arriving).copied()
+    }
+
     /// Takes the one in this place.
     pub(super) fn remove(&mut self, place: usize) -> Option<Entry> {
         let list = &mut self.lists[usize::from(self.leaving)];

@@ -63,9 +63,12 @@ enum Queued {
 
 struct Slot {
     object: Option<TaskBox>,
+    /// Of a task that is new, the one that its own will lie under.
     node: NodeId,
     generation: u32,
     state: State,
+    /// It has no node: nobody has asked for one, and it has not been polled, or not to the end of its first poll.
+    is_new: bool,
     queued: Queued,
     /// Somebody has a handle and may still want the output.
     wanted: bool,
@@ -77,10 +80,18 @@ struct Slot {
 /// What the loop takes out of the run queue: to be polled, and put back or ended.
 pub(crate) struct Next {
     pub(crate) id: TaskId,
-    pub(crate) node: NodeId,
+    pub(crate) of: Owner,
     /// `None` is the task of `block_on`.
     pub(crate) object: Option<TaskBox>,
     pub(crate) is_measured: bool,
+}
+
+/// The node that a task runs under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Itself(NodeId),
+    /// The one that its own will lie under: it is new.
+    Above(NodeId),
 }
 
 /// What the end of a task leaves to do.
@@ -112,6 +123,8 @@ pub(crate) struct TaskTable {
     /// Those that let others go first.
     yielded: Vec<Entry>,
     live: u32,
+    /// How many of those are new.
+    new: u32,
     probing: Probing,
 }
 
@@ -133,6 +146,7 @@ impl TaskTable {
             ready: RunQueue::default(),
             yielded: Vec::new(),
             live: 0,
+            new: 0,
             probing: Probing::default(),
         }
     }
@@ -140,21 +154,57 @@ impl TaskTable {
     /// Puts a task into the slot that was reserved for it, ready to run.
     #[inline]
     pub(crate) fn insert(&mut self, slot: u32, object: TaskBox, node: NodeId) -> TaskId {
-        let id = self.occupy(slot, Some(object), node, State::Idle);
+        let id = self.occupy(slot, Some(object), (node, false), State::Idle);
         self.live += 1;
         id
     }
 
-    /// As [`TaskTable::insert`], of a task that is polled by its maker, who puts it back or ends it.
-    pub(crate) fn insert_running(&mut self, slot: u32, node: NodeId) -> TaskId {
-        let id = self.occupy(slot, None, node, State::Running);
+    /// As [`TaskTable::insert`], of a task that has no node yet: one below `parent`.
+    #[inline]
+    pub(crate) fn insert_new(&mut self, slot: u32, object: TaskBox, parent: NodeId) -> TaskId {
+        let id = self.occupy(slot, Some(object), (parent, true), State::Idle);
         self.live += 1;
+        self.new += 1;
         id
+    }
+
+    /// As [`TaskTable::insert_new`], of a task that is polled by its maker, who puts it back or ends it.
+    #[inline]
+    pub(crate) fn insert_running(&mut self, slot: u32, parent: NodeId) -> TaskId {
+        let id = self.occupy(slot, None, (parent, true), State::Running);
+        self.live += 1;
+        self.new += 1;
+        id
+    }
+
+    /// Notes the node of a task that was new.
+    pub(crate) fn opened(&mut self, slot: u32, node: NodeId) {
+        let slot = &mut self.slots[slot as usize];
+        debug_assert!(slot.is_new, "a task has one node");
+        slot.is_new = false;
+        slot.node = node;
+        self.new -= 1;
+    }
+
+    /// Returns how many tasks have no node.
+    #[inline]
+    pub(crate) fn new_ones(&self) -> u32 {
+        self.new
+    }
+
+    /// Returns the slots of tasks without a node that nobody polls, each with the node that its own will lie under.
+    pub(crate) fn unpolled(&self) -> Vec<(u32, NodeId)> {
+        let queued = self.ready.iter().map(|entry| entry.slot());
+        let found = queued.map(|slot| (slot, &self.slots[slot as usize]));
+        found
+            .filter(|(_, found)| found.is_new && found.state == State::Idle)
+            .map(|(slot, found)| (slot, found.node))
+            .collect()
     }
 
     /// As [`TaskTable::insert`], of the task of `block_on`.
     pub(crate) fn insert_main(&mut self, slot: u32, node: NodeId) -> TaskId {
-        self.occupy(slot, None, node, State::Main)
+        self.occupy(slot, None, (node, false), State::Main)
     }
 
     /// Removes the task of `block_on`.
@@ -271,7 +321,10 @@ impl TaskTable {
             }
             return Some(Next {
                 id: TaskId::new(index, slot.generation),
-                node: slot.node,
+                of: match slot.is_new {
+                    false => Owner::Itself(slot.node),
+                    true => Owner::Above(slot.node),
+                },
                 object: slot.object.take(),
                 is_measured: entry.is_measured(),
             });
@@ -323,17 +376,23 @@ impl TaskTable {
     pub(crate) fn end(&mut self, id: TaskId, object: TaskBox) -> AfterEnd {
         self.live -= 1;
         let slot = &mut self.slots[id.slot() as usize];
+        self.new -= u32::from(slot.is_new);
+        slot.is_new = false;
         slot.state = State::Ended;
         // It stays: if a cancel came first, the joiner has still to be told why.
         let joiner = slot.joiner;
-        let unwanted = if slot.wanted {
+        if slot.wanted {
             slot.object = Some(object);
-            None
-        } else {
-            Some(object)
-        };
+            return AfterEnd {
+                unwanted: None,
+                joiner,
+            };
+        }
         self.free_if_done(id.slot());
-        AfterEnd { unwanted, joiner }
+        AfterEnd {
+            unwanted: Some(object),
+            joiner,
+        }
     }
 
     /// Takes all tasks that have not ended out of the table, to be ended by the caller, and all
@@ -369,16 +428,21 @@ impl TaskTable {
         left
     }
 
-    /// Returns the node of a task that has not ended.
-    pub(crate) fn node_of(&self, id: TaskId) -> Option<NodeId> {
+    /// Returns the node of a task that has not ended, and whether that is the one above, of a new task.
+    pub(crate) fn node_of(&self, id: TaskId) -> Option<(NodeId, bool)> {
         let slot = self.find(id)?;
-        (slot.state != State::Ended).then_some(slot.node)
+        (slot.state != State::Ended).then_some((slot.node, slot.is_new))
     }
 
-    /// Takes a task that has ended, for its output; pending if it has not. Its handle asks, which keeps its slot, until
-    /// it has been given that. `None` if the end of the core has dropped it.
+    /// Returns whether a task has ended.
+    pub(crate) fn has_ended(&self, id: TaskId) -> bool {
+        self.find(id).is_none_or(|slot| slot.state == State::Ended)
+    }
+
+    /// Takes a task that has ended, for its output, and the wait for that; pending if it has not. Its handle asks, which
+    /// keeps its slot, until it has been given that. No task, if the end of the core has dropped it.
     #[inline(always)]
-    pub(crate) fn take_ended(&mut self, id: TaskId) -> Poll<Option<TaskBox>> {
+    pub(crate) fn take_ended(&mut self, id: TaskId) -> Poll<(Option<TaskBox>, Option<ParkId>)> {
         let slot = &mut self.slots[id.slot() as usize];
         assert!(
             slot.generation == id.generation(),
@@ -388,10 +452,12 @@ impl TaskTable {
             return Poll::Pending;
         }
         slot.wanted = false;
-        slot.joiner = None;
+        let joiner = slot.joiner.take();
         let object = slot.object.take();
-        self.free_if_done(id.slot());
-        Poll::Ready(object)
+        if slot.queued == Queued::No {
+            self.free(id.slot());
+        }
+        Poll::Ready((object, joiner))
     }
 
     /// Returns the wait for the end of a task whose handle asks.
@@ -454,7 +520,7 @@ impl TaskTable {
         &mut self,
         index: u32,
         object: Option<TaskBox>,
-        node: NodeId,
+        (node, is_new): (NodeId, bool),
         state: State,
     ) -> TaskId {
         let queued = match state {
@@ -466,6 +532,7 @@ impl TaskTable {
         debug_assert!(slot.queued == Queued::No && slot.joiner.is_none());
         slot.object = object;
         slot.node = node;
+        slot.is_new = is_new;
         slot.state = state;
         slot.queued = queued;
         slot.wanted = state != State::Main;
@@ -489,6 +556,7 @@ impl TaskTable {
                 node: NodeId::from_parts(0, 0),
                 generation: cell.generation(),
                 state: State::Vacant,
+                is_new: false,
                 queued: Queued::No,
                 wanted: false,
                 joiner: None,
@@ -514,6 +582,12 @@ impl TaskTable {
         if slot.state != State::Ended || slot.wanted || slot.queued != Queued::No {
             return;
         }
+        self.free(index);
+    }
+
+    #[inline(always)]
+    fn free(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
         slot.state = State::Vacant;
         slot.generation = (slot.generation + 1) % GENERATIONS;
         slot.cell.set_generation(slot.generation);

@@ -273,7 +273,7 @@ impl Tree {
 
     /// Frees `node` if it is a ghost without orphans, then the ghosts above it that waited for it;
     /// wakes whoever waits for a living node that thereby has nothing left.
-    fn tell_quiet(&mut self, node: Link) {
+    pub(super) fn tell_quiet(&mut self, node: Link) {
         let mut at = node;
         while self.node(at).is_quiet() {
             if !self.node(at).ghost {

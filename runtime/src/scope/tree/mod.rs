@@ -232,6 +232,37 @@ impl Tree {
         NodeId(key)
     }
 
+    /// Counts a task that has no node yet: the end of `parent` waits for it. `None` if that is gone.
+    #[inline]
+    pub(crate) fn expect_task(&mut self, parent: NodeId) -> Option<NodeId> {
+        self.nodes.get_mut(parent.0)?.tasks += 1;
+        Some(parent)
+    }
+
+    /// Adds a node for such a task, or for one that is to be below the root, which counts none.
+    pub(crate) fn open_expected(&mut self, parent: NodeId, slot: u32) -> NodeId {
+        let node = self.open(parent, Kind::Task(slot), Shield::None);
+        let link = parent.0.link();
+        if link != self.root {
+            self.node_mut(link).tasks -= 1;
+        }
+        node
+    }
+
+    /// Counts such a task no more, which has ended. Returns whether its parent waited for it alone, and somebody is to
+    /// be told.
+    #[inline]
+    pub(crate) fn expected_ended(&mut self, parent: NodeId) -> bool {
+        let link = parent.0.link();
+        let above = self.node_mut(link);
+        above.tasks -= 1;
+        let is_last = (above.ending || above.ghost) && above.is_quiet();
+        if is_last {
+            self.tell_quiet(link);
+        }
+        is_last
+    }
+
     /// Returns the node that has this index now, if its owner still has it.
     pub(crate) fn living(&self, index: u32) -> Option<NodeId> {
         let (key, node) = self.nodes.at(index)?;
