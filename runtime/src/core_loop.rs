@@ -522,6 +522,7 @@ impl Core {
         self.counters().polls.add(1);
         self.poll_new(id, parent, object);
         self.running.set(outer.0);
+        self.was_alone.set(true);
         self.refusals.set(outer.1);
         self.refused_under.set(outer.2);
         self.allowance.set(outer.3);
@@ -612,6 +613,7 @@ impl Core {
         self.refusals.set(0);
         self.aborts_seen.set(0);
         self.coming_back.clear();
+        self.was_alone.set(false);
     }
 
     #[inline(always)]

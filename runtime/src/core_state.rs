@@ -138,6 +138,8 @@ pub(crate) struct Core {
     pub(crate) active: ActiveScope,
     /// The task that is being polled.
     pub(crate) running: Cell<Option<TaskId>>,
+    /// It was asked since its poll began whether it has the core for itself.
+    pub(crate) was_alone: Cell<bool>,
     /// Ops that the running task was refused since its poll began, and under which scope the last.
     pub(crate) refusals: Cell<u32>,
     pub(crate) refused_under: Cell<NodeId>,
@@ -227,6 +229,7 @@ impl Core {
             runtime: Arc::clone(&config.runtime),
             active: ActiveScope::new(root),
             running: Cell::new(None),
+            was_alone: Cell::new(false),
             refusals: Cell::new(0),
             refused_under: Cell::new(root),
             allowance: Cell::new(u32::MAX),
@@ -891,6 +894,20 @@ impl Core {
                 self.cancel(root, Cancelled::shutdown(), Some(grace));
             }
         }
+    }
+
+    /// Returns whether the running task has the core for itself, and what it asks of the kernel now would be submitted
+    /// alone. Once in each poll: who goes on and on lets others have their turns.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        if self.was_alone.replace(true) || self.tasks.borrow().has_ready() {
+            return false;
+        }
+        let mut driver = self.driver.borrow_mut();
+        !driver.wants_enter()
+            && !driver.has_completions()
+            && !self.ops.borrow().has_waiting()
+            && !self.has_mail()
     }
 
     /// Opens a node for the future of `block_on`.

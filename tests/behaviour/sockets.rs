@@ -17,7 +17,7 @@ use quoit::buf::{IoBufMut, SliceExt};
 use quoit::op::{self, SharedFd, Stream};
 use quoit::sync::Event;
 use quoit::time::sleep;
-use quoit::{Cores, JoinHandle, Runtime, Scope, spawn, yield_now};
+use quoit::{Cores, Handle, JoinHandle, Runtime, Scope, spawn, yield_now};
 use quoit_net::tcp::TcpOptions;
 use quoit_net::{ShardedListener, TcpListener, TcpStream};
 use tests::{
@@ -1016,5 +1016,136 @@ fn a_zero_copy_send_to_nobody_gives_its_buffer_back_with_the_error() {
         // Its turn is free again.
         let again = ours.write("more").await.0.expect_err("nobody is there");
         assert!(gone.contains(&again.kind()), "{again}");
+    });
+}
+
+/// How many sends went past the ring, and how many requests went into it.
+fn sends_and_requests(handle: &Handle) -> (u64, u64) {
+    let now = handle.metrics()[0];
+    (now.direct_sends, now.submitted)
+}
+
+#[test]
+fn a_send_that_would_be_submitted_alone_goes_past_the_ring() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_ends().await;
+        // What connecting has asked for is in the kernel.
+        op::nop().await.expect("nobody cancels");
+        let latencies = |handle: &Handle| {
+            let snapshot = handle.snapshot();
+            let sends = snapshot.cores[0].latency("op", Some("send"));
+            sends.map_or(0, |sends| sends.count())
+        };
+        let (before, measured) = (sends_and_requests(&handle), latencies(&handle));
+        let mut sent = pin!(ours.write_all("hello"));
+        assert!(matches!(
+            poll_once(sent.as_mut()).await,
+            Poll::Ready((Ok(()), "hello"))
+        ));
+        assert_eq!(sends_and_requests(&handle), (before.0 + 1, before.1));
+        assert_eq!(latencies(&handle), measured + 1);
+        assert_eq!(receive_exactly(&theirs, 5).await, b"hello");
+    });
+}
+
+#[test]
+fn the_second_send_of_a_poll_goes_by_the_ring() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_ends().await;
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle);
+        ours.write_all("one").await.0.expect("somebody reads");
+        let mut second = pin!(ours.write_all("two"));
+        assert!(poll_once(second.as_mut()).await.is_pending());
+        second.await.0.expect("somebody reads");
+        assert_eq!(sends_and_requests(&handle).0, before.0 + 1);
+        assert!(sends_and_requests(&handle).1 > before.1);
+        assert_eq!(receive_exactly(&theirs, 6).await, b"onetwo");
+    });
+}
+
+#[test]
+fn a_send_beside_another_ready_task_goes_by_the_ring() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_ends().await;
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle);
+        let other = spawn(async {});
+        let mut sent = pin!(ours.write_all("hello"));
+        assert!(poll_once(sent.as_mut()).await.is_pending());
+        sent.await.0.expect("somebody reads");
+        other.await.expect("no panic");
+        assert_eq!(sends_and_requests(&handle).0, before.0);
+        assert_eq!(receive_exactly(&theirs, 5).await, b"hello");
+    });
+}
+
+#[test]
+fn a_send_behind_what_is_not_submitted_goes_by_the_ring() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_ends().await;
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle);
+        let mut queued = pin!(op::nop());
+        assert!(poll_once(queued.as_mut()).await.is_pending());
+        let mut sent = pin!(ours.write_all("hello"));
+        assert!(poll_once(sent.as_mut()).await.is_pending());
+        queued.await.expect("nobody cancels");
+        sent.await.0.expect("somebody reads");
+        assert_eq!(sends_and_requests(&handle).0, before.0);
+        assert_eq!(receive_exactly(&theirs, 5).await, b"hello");
+    });
+}
+
+#[test]
+fn what_a_full_socket_does_not_take_at_once_goes_by_the_ring() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_ends().await;
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle);
+        let long = bytes(big(), 11);
+        let mut first = pin!(ours.write_all(long.clone()));
+        // The socket takes the beginning.
+        assert!(poll_once(first.as_mut()).await.is_pending());
+        assert_eq!(sends_and_requests(&handle).0, before.0 + 1);
+        let reader = slow_reader(theirs);
+        first.await.0.expect("somebody reads");
+        ours.shutdown(Shutdown::Write).expect("connected");
+        assert!(
+            reader.await.expect("no panic") == long,
+            "bytes were changed"
+        );
+    });
+}
+
+#[test]
+fn a_cancelled_scope_sends_nothing_past_the_ring() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_ends().await;
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle);
+        let scope = Scope::new();
+        scope.cancel();
+        let ended = scope.run(async { ours.write_all("never").await.0 }).await;
+        assert!(matches!(ended, Ok(None)));
+        assert_eq!(sends_and_requests(&handle).0, before.0);
+        ours.shutdown(Shutdown::Write).expect("connected");
+        assert!(receive_all(&theirs).await.is_empty());
+    });
+}
+
+#[test]
+fn a_send_past_the_ring_to_nobody_says_so() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_ends().await;
+        ours.shutdown(Shutdown::Write).expect("connected");
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle);
+        let (outcome, buf) = ours.write_all("late").await;
+        let error = outcome.expect_err("the direction has ended");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
+        assert_eq!(buf, "late");
+        assert_eq!(sends_and_requests(&handle).0, before.0 + 1);
+        drop(theirs);
     });
 }

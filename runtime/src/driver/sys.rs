@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::SystemTime;
 
+use crate::kernel_op::request::Region;
 use crate::time::Instant;
 
 /// Reads `CLOCK_MONOTONIC`. `clock_gettime(2)`.
@@ -41,6 +42,17 @@ pub(crate) fn close(fd: RawFd) {
     }
     // SAFETY: only `Descriptor` calls this, once, with a number it owns.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
+/// Sends what the socket takes at once, of memory that the caller vouches for: an op would send it. `send(2)`.
+pub(crate) fn send_at_once(fd: RawFd, from: Region) -> io::Result<usize> {
+    simulated!(fd, |world| world.send_at_once(fd, from));
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let address = std::ptr::with_exposed_provenance(from.address);
+    // SAFETY: a `Region` is made of a buffer whose bytes stay where they are for as long as nobody touches it; its owner
+    // waits for this call.
+    let sent = unsafe { libc::send(fd, address, from.length as usize, flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// Takes over a descriptor that a call here has just made.

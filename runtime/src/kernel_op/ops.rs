@@ -22,6 +22,7 @@ use crate::buf::provided::{BufferPool, GROUP};
 use crate::buf::{BufResult, Chunk, IoBuf, IoBufMut};
 use crate::core_state::Core;
 use crate::driver::{Completion, sys};
+use crate::time::Instant;
 
 /// The kernel takes and returns lengths as 32 bits, and at most this many bytes at once
 /// (`MAX_RW_COUNT`, `read(2)`).
@@ -150,6 +151,25 @@ impl<B> Send<B> {
     /// Leaves out so many more.
     pub(crate) fn skip(&mut self, count: usize) {
         self.from += count;
+    }
+}
+
+impl<B: IoBuf> Send<B> {
+    /// Sends what the socket takes at once, past the ring; `None` if it takes nothing now. `send(2)`.
+    #[inline(never)]
+    pub(crate) fn at_once(&self, core: &Core, fd: &SharedFd) -> Option<io::Result<usize>> {
+        let region = region_behind(&self.buf, self.skipped());
+        let begun = Instant::now();
+        let sent = sys::send_at_once(fd.as_raw_fd(), region);
+        if let Err(error) = &sent
+            && matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR))
+        {
+            return None;
+        }
+        let took = Instant::now() - begun;
+        core.shared.latencies.op(Self::KIND).record_one(took);
+        core.counters().direct_sends.add(1);
+        Some(sent)
     }
 }
 

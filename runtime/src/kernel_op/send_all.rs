@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!   new ──► (in line) ──turn──► sending ──all of it went out, or it failed──► ended
-//!                                ▲   │ some of it did
-//!                                └───┘
+//!                         │      ▲   │ some of it did                           ▲
+//!                         │      └───┘                                          │
+//!                         └──it would be submitted alone, and went out at once──┘
 //! ```
+//!
+//! Where nothing else is to be submitted or done, the ring saves no system call: what the socket takes at once is sent
+//! without it (`MSG_DONTWAIT`, `send(2)`), and the task goes on.
 //!
 //! One future from end to end, and not futures within futures: what is sent is moved once, into the slot, and
 //! once out of it.
@@ -131,6 +135,20 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
         if self.fd.is_closed() {
             let error = Interrupted::after(send.skipped(), Closed.into());
             return Poll::Ready((Err(error), send.buf));
+        }
+        let mut send = send;
+        if core.is_alone() {
+            match send.at_once(core, self.fd) {
+                None => {}
+                Some(Ok(count)) if send.skipped() + count >= send.buf.len() => {
+                    return Poll::Ready((Ok(()), send.buf));
+                }
+                Some(Ok(count)) => send.skip(count),
+                Some(Err(error)) => {
+                    let error = Interrupted::after(send.skipped(), error);
+                    return Poll::Ready((Err(error), send.buf));
+                }
+            }
         }
         let started = start(core, cx, send, Some(self.fd.clone()), Entry::Checked);
         // Of what was here nothing is left: it need not be asked whether to drop any.

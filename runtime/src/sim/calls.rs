@@ -10,6 +10,7 @@ use super::kernel::{Coming, Kernel, Kind, net};
 use super::trace::What;
 use super::world::{START, Script, World};
 use crate::driver::socket::SocketOption;
+use crate::kernel_op::request::Region;
 use crate::time::Instant;
 
 impl World {
@@ -111,6 +112,11 @@ impl World {
                 .look_up(fd)
                 .and_then(|id| kernel.bind_socket(id, address))
         })
+    }
+
+    /// Sends what the socket takes at once; nothing, where a send by the ring would not be done at once either.
+    pub(crate) fn send_at_once(&self, fd: RawFd, from: Region) -> io::Result<usize> {
+        self.call(|kernel| kernel.send_at_once(fd, from))
     }
 
     pub(crate) fn listen(&self, fd: RawFd, backlog: i32) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! Each kind of request, carried out: what it does to its object, and what comes of it.
 
+use std::os::fd::RawFd;
+
 use super::file_calls::FileCall;
 use super::ring::Stage;
 use super::work::{F_BUF_MORE, F_BUFFER, Tried};
@@ -441,10 +443,7 @@ impl Kernel {
             Some(Err(errno)) => return ended(-errno),
             Some(Ok(room)) => room,
         };
-        if let Some(errno) = self.refused(Fault::SendFails, &SEND_ERRORS) {
-            if !matches!(errno, libc::ENOMEM | libc::ENOBUFS) {
-                self.break_connection(object);
-            }
+        if let Err(errno) = self.send_fails(object) {
             return ended(-errno);
         }
         let mut bytes = Vec::new();
@@ -491,6 +490,36 @@ impl Kernel {
             result: sent as i32,
             flags: 0,
         }
+    }
+
+    fn send_fails(&mut self, object: super::ObjectId) -> Result<(), i32> {
+        let Some(errno) = self.refused(Fault::SendFails, &SEND_ERRORS) else {
+            return Ok(());
+        };
+        if !matches!(errno, libc::ENOMEM | libc::ENOBUFS) {
+            self.break_connection(object);
+        }
+        Err(errno)
+    }
+
+    /// Sends what there is room for, without a request.
+    pub(crate) fn send_at_once(&mut self, fd: RawFd, from: Region) -> Result<usize, i32> {
+        let object = self.look_up(fd)?;
+        self.socket_mut(object).map(drop)?;
+        let room = self.sendable(object).unwrap_or(Err(libc::EAGAIN))?;
+        self.send_fails(object)?;
+        let mut bytes = Vec::new();
+        door::read(from, &mut bytes);
+        let most = bytes.len().min(room);
+        let count = self.drawn(Fault::ShortWrite, most as u64 + 1);
+        let count = count.map_or(most, |drawn| drawn as usize);
+        if count == 0 && most > 0 {
+            // There was none just then.
+            return Err(libc::EAGAIN);
+        }
+        bytes.truncate(count);
+        self.send(object, bytes);
+        Ok(count)
     }
 
     pub(super) fn sendable_now(&mut self, object: super::ObjectId) -> bool {
