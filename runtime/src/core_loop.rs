@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::core_state::Core;
 use crate::driver::Wait;
-use crate::kernel_op::request::{RegionMut, Request};
+use crate::kernel_op::request::Request;
 use crate::kernel_op::slab::{About, Reaction, WAKE, WAKE_CANCEL};
 use crate::scope::tree::{NodeId, ParkId};
 use crate::task::TaskId;
@@ -696,7 +696,7 @@ impl Core {
         }
     }
 
-    /// Pushes what stands in line, the read of the eventfd first; true if all of it went in.
+    /// Pushes what stands in line, the watch of the eventfd first; true if all of it went in.
     #[inline]
     fn push_waiting(&self) -> bool {
         let mut driver = self.driver.borrow_mut();
@@ -771,19 +771,15 @@ impl Core {
         }
     }
 
-    /// Keeps a read of the eventfd in the kernel: that is how others wake a parked core.
+    /// Has the kernel watch the eventfd: that is how others wake a parked core. It is never read: each write wakes who
+    /// watches, whatever its count is, which 2^64 writes fill.
     #[cold]
     fn arm_wake(&self, driver: &mut crate::driver::Driver) {
-        let into = RegionMut {
-            address: self.shared.wake_word_address(),
-            length: 8,
-        };
-        let read = Request::Read {
+        let watch = Request::PollMulti {
             fd: self.shared.eventfd(),
-            into,
-            offset: 0,
+            events: libc::POLLIN as u32,
         };
-        self.wake_armed.set(driver.push(&read, WAKE).is_ok());
+        self.wake_armed.set(driver.push(&watch, WAKE).is_ok());
     }
 
     /// Takes the completions that lie ready. Returns how many.
@@ -794,7 +790,7 @@ impl Core {
             let Some(completion) = next else { break };
             count += 1;
             match About::of(completion.user_data) {
-                About::Wake => self.wake_armed.set(false),
+                About::Wake => self.wake_armed.set(completion.flags.more()),
                 // 0: found, its own completion follows; ENOENT, EALREADY: it follows all the same.
                 About::CancelOf(_) | About::Nothing => {}
                 About::Op(op) => {
@@ -902,7 +898,7 @@ impl Core {
         true
     }
 
-    /// As `enter`, but the eventfd is not read again.
+    /// As `enter`, but the eventfd is not watched again.
     fn enter_to_end(&self, wait: Wait) {
         let all_pushed = {
             let mut driver = self.driver.borrow_mut();

@@ -166,7 +166,7 @@ pub(crate) struct Core {
     pub(crate) stop_grace: Cell<Duration>,
     /// The future of `block_on` has not ended: a stop waits for it, however long it takes.
     pub(crate) has_main: Cell<bool>,
-    /// Whether the eventfd is being read.
+    /// Whether the kernel watches the eventfd.
     pub(crate) wake_armed: Cell<bool>,
     pub(crate) scratch: RefCell<Vec<u32>>,
     /// One moment on both clocks.
@@ -933,8 +933,8 @@ impl Drop for Core {
         self.shared.set_door(None);
         // Closing a ring is no barrier: only completions give memory back. The orderly end of a
         // core has waited for them; what is left now, the kernel may still write to.
-        let kernel_is_done = self.ops.get_mut().in_kernel() == 0 && !self.wake_armed.get()
-            || !self.driver.get_mut().may_still_write();
+        let kernel_is_done =
+            self.ops.get_mut().in_kernel() == 0 || !self.driver.get_mut().may_still_write();
         if kernel_is_done {
             if self.driver.get_mut().unregister_buffers(GROUP).is_err() {
                 std::mem::forget(Rc::clone(&self.buffers));

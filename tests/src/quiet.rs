@@ -2,7 +2,7 @@
 //!
 //! Quiet: nothing is ready, and the next park has no timeout. The look is taken from outside, by
 //! tasks that a core is woken for. In between the core has parked, which publishes its gauges: no
-//! task, no timer, no wait, nothing in the kernel but the read that it is woken by. Then a task that
+//! task, no timer, no wait, nothing in the kernel but the watch that it is woken by. Then a task that
 //! does nothing costs one turn and one park, and nothing else is counted; in a simulation an hour
 //! passes before it.
 
@@ -136,7 +136,7 @@ fn assert_nothing_waits(core: CoreId, parked: CoreMetrics) {
 
 /// Returns the counters of a core that was woken for nothing and has looked at them.
 fn one_wake_after(mut quiet: CoreMetrics) -> CoreMetrics {
-    // It is woken by a completion, and reads its wake-up channel anew.
+    // It is woken by a completion, and asks the kernel for nothing.
     quiet.wake_calls += 1;
     quiet.completions += 1;
     quiet.turns += 1;
@@ -144,7 +144,6 @@ fn one_wake_after(mut quiet: CoreMetrics) -> CoreMetrics {
     quiet.spawned += 1;
     quiet.polls += 1;
     quiet.parks += 1;
-    quiet.submitted += 1;
     quiet.enters += 1;
     quiet
 }

@@ -103,6 +103,9 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
         .build(),
         Request::Close { fd } => opcode::Close::new(types::Fd(fd)).build(),
         Request::Poll { fd, events } => opcode::PollAdd::new(types::Fd(fd), events).build(),
+        Request::PollMulti { fd, events } => opcode::PollAdd::new(types::Fd(fd), events)
+            .multi(true)
+            .build(),
         Request::Cancel { target } => opcode::AsyncCancel::new(target).build(),
     };
     entry.user_data(user_data)

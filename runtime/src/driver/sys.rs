@@ -104,7 +104,14 @@ pub(crate) fn random() -> io::Result<u64> {
 /// Makes an eventfd that a reader waits on. `eventfd(2)`.
 pub(crate) fn eventfd() -> io::Result<RawFd> {
     // SAFETY: takes no pointers.
-    check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
+    check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+}
+
+/// Takes back what was added to an eventfd. `eventfd(2)`.
+pub(crate) fn empty_eventfd(fd: RawFd) {
+    let mut count = 0_u64;
+    // SAFETY: reads 8 bytes into a local, as an eventfd gives them. It does not wait, and what it says is of no use.
+    let _ = unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
 }
 
 /// Adds one to an eventfd, which wakes who reads it. Async-signal-safe. `eventfd(2)`.

@@ -86,6 +86,8 @@ pub(crate) enum Request {
     Close { fd: RawFd },
     /// Waits until the descriptor is ready for one of `events`. `poll(2)`.
     Poll { fd: RawFd, events: u32 },
+    /// The same, again and again: whenever something happens to the descriptor and it is ready.
+    PollMulti { fd: RawFd, events: u32 },
     /// Ends the op that was submitted with this `user_data`.
     Cancel { target: u64 },
 }
@@ -111,7 +113,8 @@ impl Request {
             | Self::Write { fd, .. }
             | Self::Sync { fd, .. }
             | Self::Close { fd }
-            | Self::Poll { fd, .. } => Some(fd),
+            | Self::Poll { fd, .. }
+            | Self::PollMulti { fd, .. } => Some(fd),
             Self::Open { directory, .. } | Self::Status { directory, .. } => Some(directory),
             Self::Nop | Self::Cancel { .. } => None,
         }
@@ -134,7 +137,7 @@ impl Request {
             Self::Open { .. } => OpKind::Open,
             Self::Status { .. } => OpKind::Status,
             Self::Close { .. } => OpKind::Close,
-            Self::Poll { .. } => OpKind::Poll,
+            Self::Poll { .. } | Self::PollMulti { .. } => OpKind::Poll,
             Self::Cancel { .. } => OpKind::Cancel,
         }
     }

@@ -55,8 +55,6 @@ pub(crate) struct CoreShared {
     unwoken: [AtomicU64; MAX_CORES / 64],
     any_unwoken: AtomicBool,
     eventfd: AtomicI32,
-    /// Where the kernel puts the eventfd's count. Never read: the completion is the message.
-    wake_word: AtomicU64,
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,
     pub(crate) parked: ParkedTime,
@@ -105,6 +103,8 @@ impl Place {
         }
         taken[number] = true;
         let shared = core(number as u32).expect("made just above or before");
+        // A life before has left its count, of which the new one would be told.
+        sys::empty_eventfd(shared.eventfd());
         shared.take_unwoken(|_| {});
         shared.take_wakes(&mut Vec::new());
         shared.cancels.begin_life();
@@ -182,7 +182,6 @@ impl CoreShared {
             unwoken: [const { AtomicU64::new(0) }; MAX_CORES / 64],
             any_unwoken: AtomicBool::new(false),
             eventfd: AtomicI32::new(-1),
-            wake_word: AtomicU64::new(0),
             counters: Counters::default(),
             latencies: Latencies::default(),
             parked: ParkedTime::default(),
@@ -397,10 +396,5 @@ impl CoreShared {
 
     pub(crate) fn eventfd(&self) -> i32 {
         self.eventfd.load(Ordering::Acquire)
-    }
-
-    /// Returns where a read of the eventfd may put its 8 bytes.
-    pub(crate) fn wake_word_address(&self) -> usize {
-        self.wake_word.as_ptr() as usize
     }
 }

@@ -116,12 +116,7 @@ impl Kernel {
                 self.try_send(id, key, object, &parts, all)
             }
             Request::Read { into, offset, .. } => match self.object_mut(object).kind {
-                Kind::Counter(0) => Tried::Blocked,
-                Kind::Counter(ref mut count) => {
-                    let bytes = std::mem::take(count).to_ne_bytes();
-                    door::write(into, &bytes);
-                    done(Ok(8))
-                }
+                Kind::Counter(_) => unreachable!("it is watched, and not read"),
                 Kind::Pipe(_) => {
                     let most = self.shortened(object, into.length as usize, Fault::ShortRead);
                     match self.read_pipe(object, most) {
@@ -198,6 +193,22 @@ impl Kernel {
                 // The number is free either way (close(2)).
                 let closed = self.close(fd).map(|()| 0);
                 done(error.map_or(closed, Err))
+            }
+            Request::PollMulti { .. } => {
+                if self.comes(Fault::PollFails) {
+                    return done(Err(libc::ENOMEM));
+                }
+                // Of a channel, which counts what came since it was told of.
+                let told = match &mut self.object_mut(object).kind {
+                    Kind::Counter(count) => std::mem::take(count),
+                    _ => unreachable!("nothing else is watched"),
+                };
+                let result = i32::from(libc::POLLIN);
+                match told {
+                    0 => Tried::Blocked,
+                    _ if self.comes(Fault::MultishotEnds) => Tried::Done { result, flags: 0 },
+                    _ => Tried::More { result, flags: 0 },
+                }
             }
             Request::Poll { events, .. } => {
                 if self.comes(Fault::PollFails) {
