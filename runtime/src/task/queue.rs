@@ -95,10 +95,13 @@ impl RunQueue {
         !self.lists[usize::from(self.leaving)].is_empty()
     }
 
-    /// Returns all of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
+    /// Returns the last so many that are `wanted`, in their order. None is looked at that stands before all of them.
+    pub(super) fn last_of(&self, count: usize, wanted: impl FnMut(&Entry) -> bool) -> Vec<Entry> {
         let [leaving, arriving] = self.both();
-        leaving[self.at..].iter().chain(arriving).copied()
+        let all = leaving[self.at..].iter().chain(arriving).copied();
+        let mut found: Vec<_> = all.rev().filter(wanted).take(count).collect();
+        found.reverse();
+        found
     }
 
     /// Takes the one in this place.
@@ -153,6 +156,27 @@ mod tests {
                 assert_eq!((entry.slot(), entry.is_measured()), (slot, is_measured));
             }
         }
+    }
+
+    #[test]
+    fn who_is_looked_for_is_looked_for_from_behind() {
+        let mut queue = RunQueue::default();
+        for slot in 0..10 {
+            queue.push(plain(slot));
+        }
+        assert_eq!(queue.pop(), Some(plain(0)));
+        for slot in 10..20 {
+            queue.push(plain(slot));
+        }
+        let mut seen = Vec::new();
+        let found = queue.last_of(3, |entry| {
+            seen.push(entry.slot());
+            entry.slot() % 4 == 0
+        });
+        assert_eq!(found, [8, 12, 16].map(plain));
+        assert_eq!(seen, (8..20).rev().collect::<Vec<_>>());
+        assert_eq!(queue.last_of(100, |_| true).len(), 19);
+        assert_eq!(queue.last_of(0, |_| unreachable!()), []);
     }
 
     /// Whatever is done to it, it is the queue that a list would be.

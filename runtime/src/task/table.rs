@@ -194,12 +194,14 @@ impl TaskTable {
 
     /// Returns the slots of tasks without a node that nobody polls, each with the node that its own will lie under.
     pub(crate) fn unpolled(&self) -> Vec<(u32, NodeId)> {
-        let queued = self.ready.iter().map(|entry| entry.slot());
-        let found = queued.map(|slot| (slot, &self.slots[slot as usize]));
-        found
-            .filter(|(_, found)| found.is_new && found.state == State::Idle)
-            .map(|(slot, found)| (slot, found.node))
-            .collect()
+        let slot = |entry: &Entry| &self.slots[entry.slot() as usize];
+        // From behind: whoever asks after each start comes upon the last, and does not go through all that are ready.
+        let found = self.ready.last_of(self.new as usize, |entry| {
+            let slot = slot(entry);
+            slot.is_new && slot.state == State::Idle
+        });
+        let parent_of = |entry: Entry| (entry.slot(), slot(&entry).node);
+        found.into_iter().map(parent_of).collect()
     }
 
     /// As [`TaskTable::insert`], of the task of `block_on`.
