@@ -1,11 +1,12 @@
 //! Scopes in the first poll of their bodies, as long as nobody has asked for them and after.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use quoit::sync::Event;
@@ -376,5 +377,80 @@ fn a_run_that_is_dropped_after_its_first_poll_cancels_nobody_else() {
         assert!(matches!(reason, Reason::Misuse(_)), "{reason:?}");
         let nothing: Nothing = check();
         nothing.expect("nobody is cancelled");
+    });
+}
+
+thread_local! {
+    /// What the wakers of [`at_a_wake`] do, the next one last.
+    static JOBS: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A waker that runs the next job.
+struct RunsJob;
+
+impl Wake for RunsJob {
+    fn wake(self: Arc<Self>) {
+        let job = JOBS.with_borrow_mut(Vec::pop);
+        job.expect("there is one for each wake")();
+    }
+}
+
+/// Cancels so many waits at once, whose wakers run these jobs.
+fn at_wakes<const N: usize>(jobs: [Box<dyn FnOnce()>; N]) {
+    JOBS.with_borrow_mut(|all| all.extend(jobs.into_iter().rev()));
+    let scope = Scope::new();
+    let event = Event::new();
+    let mut waits: [_; N] = std::array::from_fn(|_| Box::pin(event.wait()));
+    let mut run = pin!(scope.run(poll_fn(|_| {
+        for wait in &mut waits {
+            let waker = Waker::from(Arc::new(RunsJob));
+            assert!(
+                wait.as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+        }
+        scope.cancel();
+        Poll::Ready(check())
+    })));
+    let polled = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(polled, Poll::Ready(Ok(None)));
+    assert!(JOBS.with_borrow(Vec::is_empty), "each was woken");
+}
+
+#[test]
+fn a_child_is_polled_at_once_while_a_waker_ends_its_group() {
+    on_core(|handle| async move {
+        let given = Rc::new(Cell::new(None));
+        let gives = Rc::clone(&given);
+        let mut children = Box::pin(group(async move |g| {
+            gives.set(Some(g));
+            pending::<Nothing>().await
+        }));
+        let first = poll_fn(|cx| Poll::Ready(children.as_mut().poll(cx)));
+        assert!(first.await.is_pending());
+        let g = given.take().expect("it was polled");
+        let said = Rc::new(Cell::new(None));
+        let says = Rc::clone(&said);
+        let starts = Box::new(move || {
+            let body = async move {
+                let child = g.spawn_eager(async move {
+                    says.set(Some(check()));
+                    Ok(())
+                });
+                drop(child);
+                Ok::<_, Cancelled>(())
+            };
+            let scope = Scope::new().timeout(LONG);
+            let mut run = pin!(scope.run(body));
+            let polled = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_ready());
+        });
+        // The deadline of the scope is armed when the child is started, and what cancels want done is done then.
+        at_wakes([starts, Box::new(|| drop(children))]);
+        assert_ne!(said.get(), Some(Ok(())), "nobody waits for it");
+        assert_eq!(handle.metrics()[0].panics, 0);
+        let again = group(async |g| g.spawn(async { check() }).await.map_err(|_| unreachable!()));
+        assert!(matches!(again.await, Ok(Some(()))));
     });
 }
