@@ -1,4 +1,4 @@
-//! Scopes in the first poll of their bodies, as long as nobody has asked for them and after.
+//! Scopes and tasks in their first poll, as long as nobody has asked for them and after.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
@@ -12,10 +12,10 @@ use std::time::Duration;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, Delivery, Reason, Scope, check, effective_deadline, group, leave_behind, spawn,
-    yield_now,
+    Cancelled, CarriesCancelled, Delivery, GroupError, JoinError, JoinHandle, Reason, Runtime,
+    Scope, ScopeDump, check, effective_deadline, group, leave_behind, spawn, yield_now,
 };
-use tests::{on_core, on_ring};
+use tests::{on_both, on_core, on_ring};
 
 type Nothing = Result<(), Cancelled>;
 
@@ -381,7 +381,7 @@ fn a_run_that_is_dropped_after_its_first_poll_cancels_nobody_else() {
 }
 
 thread_local! {
-    /// What the wakers of [`at_a_wake`] do, the next one last.
+    /// What the wakers of [`at_wakes`] do, the next one last.
     static JOBS: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -452,5 +452,256 @@ fn a_child_is_polled_at_once_while_a_waker_ends_its_group() {
         assert_eq!(handle.metrics()[0].panics, 0);
         let again = group(async |g| g.spawn(async { check() }).await.map_err(|_| unreachable!()));
         assert!(matches!(again.await, Ok(Some(()))));
+    });
+}
+
+/// A group whose body starts two children and waits, polled once: no child has been.
+async fn begun_group(
+    said: &Rc<RefCell<Vec<Nothing>>>,
+) -> Pin<Box<dyn Future<Output = Result<Option<()>, GroupError<Cancelled>>>>> {
+    let said = Rc::clone(said);
+    let mut begun = Box::pin(group(async move |g| {
+        for _ in 0..2 {
+            let said = Rc::clone(&said);
+            drop(g.spawn(async move {
+                said.borrow_mut().push(check());
+                check()
+            }));
+        }
+        pending::<Nothing>().await
+    }));
+    let first = poll_fn(|cx| Poll::Ready(begun.as_mut().poll(cx)));
+    assert!(first.await.is_pending());
+    begun
+}
+
+#[test]
+fn children_of_a_group_that_is_dropped_before_their_first_poll_are_waited_for_by_the_scope_around()
+{
+    on_core(|_| async {
+        let said = Rc::default();
+        let scope = Scope::new();
+        let outcome = scope.run(async {
+            drop(begun_group(&said).await);
+            Ok::<_, Cancelled>(())
+        });
+        assert_eq!(outcome.await, Ok(Some(())));
+        let reasons: Vec<_> = (said.take().into_iter())
+            .map(|said| said.map_err(Cancelled::reason))
+            .collect();
+        assert_eq!(reasons, [Err(Reason::Dropped), Err(Reason::Dropped)]);
+    });
+}
+
+#[test]
+fn a_child_drops_its_group_in_its_first_poll_and_is_cancelled_with_it() {
+    on_core(|_| async {
+        for at_once in [true, false] {
+            let slot = Rc::new(RefCell::new(None));
+            let given = Rc::new(Cell::new(None));
+            let gives = Rc::clone(&given);
+            let mut begun = Box::pin(group(async move |g| {
+                gives.set(Some(g));
+                pending::<Nothing>().await
+            }));
+            let first = poll_fn(|cx| Poll::Ready(begun.as_mut().poll(cx)));
+            assert!(first.await.is_pending());
+            *slot.borrow_mut() = Some(begun);
+            let g = given.take().expect("it was polled");
+            let child = async move {
+                check()?;
+                drop(slot.take());
+                check()
+            };
+            let child = match at_once {
+                true => g.spawn_eager(child),
+                false => g.spawn(child),
+            };
+            match child.await {
+                Err(JoinError::TaskCancelled(why)) => assert_eq!(why.reason(), Reason::Dropped),
+                other => panic!("{other:?}"),
+            }
+            let late = g.spawn(async { Ok(()) }).await;
+            assert!(matches!(late, Err(JoinError::GroupClosed)));
+        }
+    });
+}
+
+#[test]
+fn a_child_that_is_cancelled_before_its_first_poll_takes_that_for_itself() {
+    on_core(|_| async {
+        let outcome = group(async |g| {
+            let children = [g.spawn(async { check() }), g.spawn(async { check() })];
+            children[0].cancel_for(Reason::User(1));
+            let handle = children[1].cancel_handle().expect("it has not ended");
+            handle.cancel_with(Reason::User(2), Duration::ZERO);
+            let spared = g.spawn(async { check() });
+            assert!(!children.iter().any(JoinHandle::is_finished));
+            for (child, number) in children.into_iter().zip(1..) {
+                match child.await {
+                    Err(JoinError::TaskCancelled(why)) => {
+                        assert_eq!(why.reason(), Reason::User(number));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            spared.await.expect("nobody has cancelled it");
+            Ok::<_, Cancelled>(())
+        });
+        assert!(matches!(outcome.await, Ok(Some(()))));
+    });
+}
+
+#[test]
+fn what_a_child_without_a_node_ended_with_was_the_groups_to_take() {
+    on_core(|_| async {
+        let outer = Scope::new();
+        let within = async {
+            let outcome = group(async |g| {
+                g.cancel();
+                // It never waits, so it has ended when this returns.
+                drop(g.spawn_eager(async { check() }));
+                outer.cancel();
+                Ok::<_, Cancelled>(())
+            });
+            let error = outcome
+                .await
+                .expect_err("the group is cancelled from further out");
+            assert!(error.errors().is_empty() && error.cancelled().is_some());
+            check()
+        };
+        assert_eq!(outer.run(within).await, Ok(None));
+    });
+}
+
+/// Starts a task when it is dropped, which holds the next, and counts.
+struct Starts(Rc<Cell<u32>>, u32);
+
+impl Drop for Starts {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+        if self.1 > 0 {
+            let next = Self(Rc::clone(&self.0), self.1 - 1);
+            drop(spawn(async move {
+                let _next = next;
+                pending::<()>().await;
+            }));
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_core_drops_tasks_that_were_never_polled_and_those_that_they_start() {
+    on_both(|| {
+        let drops = Rc::new(Cell::new(0));
+        let theirs = Rc::clone(&drops);
+        let builder = Runtime::builder().grace_period(Duration::ZERO);
+        let ended = builder.block_on(async move {
+            let starts = Starts(Rc::clone(&theirs), 3);
+            drop(spawn(async move {
+                let _starts = starts;
+                pending::<()>().await;
+            }));
+            let starts = Starts(theirs, 3);
+            let leaked = group(async move |g| {
+                drop(g.spawn(async move {
+                    let _starts = starts;
+                    pending::<Nothing>().await
+                }));
+                pending::<Nothing>().await
+            });
+            let mut leaked = Box::pin(leaked);
+            let first = poll_fn(|cx| Poll::Ready(leaked.as_mut().poll(cx)));
+            assert!(first.await.is_pending());
+            std::mem::forget(leaked);
+        });
+        ended.expect("there is a ring");
+        assert_eq!(drops.get(), 8);
+    });
+}
+
+#[test]
+fn a_dump_tells_of_tasks_that_have_not_been_polled() {
+    on_core(|_| async {
+        let outcome = group(async |g| {
+            let before = ScopeDump::of_this_core().expect("it is one").to_string();
+            let child = g.spawn(async { Ok(()) });
+            let task = spawn(async {});
+            let after = ScopeDump::of_this_core().expect("it is one").to_string();
+            let ready = |dump: &str| {
+                dump.lines()
+                    .filter(|line| line.contains("is ready"))
+                    .count()
+            };
+            assert_eq!(ready(&after), ready(&before) + 2, "{after}");
+            child.await.expect("it ends well");
+            task.await.expect("it ends well");
+            Ok::<_, Cancelled>(())
+        });
+        assert!(matches!(outcome.await, Ok(Some(()))));
+    });
+}
+
+#[test]
+fn a_task_that_woke_itself_and_ended_leaves_its_place_when_it_has_left_the_queue() {
+    on_core(|_| async {
+        let outcome = group(async |g| {
+            let mut children = Vec::new();
+            for number in 0..100 {
+                let child = poll_fn(move |cx| {
+                    cx.waker().wake_by_ref();
+                    Poll::Ready(Ok(number))
+                });
+                // Every other one gives its place back while it stands in the queue.
+                let mut child = g.spawn_eager(child);
+                match number % 2 {
+                    0 => assert!(matches!(child.try_join(), Some(Ok(found)) if found == number)),
+                    _ => children.push((number, child)),
+                }
+                children.push((number, g.spawn(async move { Ok(number) })));
+            }
+            for (number, child) in children {
+                assert_eq!(child.await.expect("it ends well"), number);
+            }
+            Ok::<_, Cancelled>(())
+        });
+        assert!(matches!(outcome.await, Ok(Some(()))));
+    });
+}
+
+/// An output that counts where it is dropped, and says whether it lies where it must.
+#[repr(align(32))]
+struct Wide(Rc<Cell<u32>>);
+
+impl Drop for Wide {
+    fn drop(&mut self) {
+        assert!(std::ptr::from_ref(self).is_aligned());
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn an_output_of_a_first_poll_is_dropped_once_whoever_has_it() {
+    on_core(|_| async {
+        let drops = Rc::new(Cell::new(0));
+        let wide = || {
+            let drops = Rc::clone(&drops);
+            async move { Wide(drops) }
+        };
+        let taken = spawn(wide()).await.expect("it ends well");
+        assert_eq!(drops.get(), 0);
+        drop(taken);
+        assert_eq!(drops.get(), 1);
+        // Nobody wants it, before and after it is there.
+        drop(spawn(wide()));
+        let kept = spawn(wide());
+        yield_now().await.expect("nobody cancels");
+        while !kept.is_finished() {
+            yield_now().await.expect("nobody cancels");
+        }
+        assert_eq!(drops.get(), 2);
+        drop(kept);
+        assert_eq!(drops.get(), 3);
+        spawn(async {}).await.expect("it ends well");
     });
 }
