@@ -591,7 +591,7 @@ impl Core {
 
     /// Ends what others have to be told of.
     fn close_noticed(&self, node: NodeId) {
-        if self.tasks.borrow().new_ones() > 0 {
+        if self.tasks.borrow().new_ones() > 0 && self.tree.borrow().has_tasks_or_nodes_below(node) {
             // What lies below goes to the node above.
             self.open_new_tasks();
         }

@@ -207,6 +207,12 @@ impl Tree {
         node.is_some_and(|node| node.first_child.is_some())
     }
 
+    /// Returns whether any node lies below, or a task is counted there that has none.
+    pub(crate) fn has_tasks_or_nodes_below(&self, node: NodeId) -> bool {
+        let node = self.nodes.get(node.0);
+        node.is_some_and(|node| node.tasks > 0 || node.first_child.is_some())
+    }
+
     /// Returns whether a group that lies below `task`, but in no other task, has not ended.
     pub(crate) fn has_group_below(&self, task: NodeId) -> bool {
         let first = self.nodes.get(task.0).and_then(|top| top.first_child);
