@@ -492,8 +492,8 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
             let is_opened = core.active.polled().is_some();
             // By its own handle, or as a daemon at the end: that is taken here.
             let daemon = self.daemons.get().is_some_and(|node| tree.absorbs(node));
-            let own = is_opened && tree.absorbs(task);
-            (tree.is_cancelled(task), own || daemon)
+            let (refused, absorbs) = tree.refusal(task);
+            (refused, is_opened && absorbs || daemon)
         });
         if !refused {
             let stray = Cancelled::misuse(Misuse::Stray).into();

@@ -108,28 +108,34 @@ impl Core {
     fn open_scopes(&self) {
         let count = self.active.unopened.replace(0);
         let mut polls = self.active.first_polls.borrow_mut();
+        if count == 1
+            && let Some(poll) = polls.last_mut()
+            && let Of::Task(slot) = poll.of
+        {
+            // As each task that waits is opened, mostly.
+            let outside = self.active.opened.get();
+            let node = self.open_task(slot, outside);
+            poll.nodes = Some((node, outside));
+            return self.active.opened.set(node);
+        }
         let first = polls.len() - count;
-        let mut tree = self.tree.borrow_mut();
         for poll in &mut polls[first..] {
             let outside = self.active.opened.get();
             let node = match poll.of {
                 Of::Scope { grace, .. } => {
+                    let mut tree = self.tree.borrow_mut();
                     let node = tree.open(outside, Kind::Scope, Shield::None);
                     if grace > Duration::ZERO {
                         tree.set_grace_period(node, grace);
                     }
                     node
                 }
-                Of::Task(slot) => {
-                    let node = tree.open_expected(outside, slot);
-                    self.tasks.borrow_mut().opened(slot, node);
-                    node
-                }
+                Of::Task(slot) => self.open_task(slot, outside),
             };
             poll.nodes = Some((node, outside));
             self.active.opened.set(node);
         }
-        drop((polls, tree));
+        drop(polls);
         for place in first..first + count {
             let (nodes, of) = {
                 let poll = &self.active.first_polls.borrow()[place];
@@ -214,5 +220,12 @@ impl Core {
             let node = tree.open_expected(parent, slot);
             tasks.opened(slot, node);
         }
+    }
+
+    #[inline]
+    fn open_task(&self, slot: u32, parent: NodeId) -> NodeId {
+        let node = self.tree.borrow_mut().open_expected(parent, slot);
+        self.tasks.borrow_mut().opened(slot, node);
+        node
     }
 }

@@ -330,6 +330,15 @@ impl Tree {
             .is_some_and(|found| found.refused && !self.sees_outside(found))
     }
 
+    /// Returns whether ops under the node are refused, and whether it takes the `Cancelled` of a body itself.
+    #[inline]
+    pub(crate) fn refusal(&self, node: NodeId) -> (bool, bool) {
+        let found = self.nodes.get(node.0);
+        found.map_or((true, false), |found| {
+            (found.refused, found.refused && !self.sees_outside(found))
+        })
+    }
+
     fn sees_outside(&self, node: &Node) -> bool {
         let outside = |parent| {
             let parent = self.node(parent);
