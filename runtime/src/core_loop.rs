@@ -583,10 +583,12 @@ impl Core {
         if ended == Ended::Panicked {
             self.counters().panics.add(1);
         }
-        if parent != self.root && self.tree.borrow_mut().expected_ended(parent) {
+        let has_told = parent != self.root && self.tree.borrow_mut().expected_ended(parent);
+        self.let_end(id, object);
+        if has_told {
+            // Whoever is woken finds that it has ended: it has no node that he could ask for any more.
             self.carry_out();
         }
-        self.let_end(id, object);
     }
 
     /// Runs a poll of this task.
@@ -952,10 +954,10 @@ impl Core {
 
     #[inline(always)]
     fn let_end(&self, id: TaskId, object: TaskBox) {
+        let after = self.tasks.borrow_mut().end(id, object);
         if !self.patience.borrow().is_empty() {
             self.forget_task(id);
         }
-        let after = self.tasks.borrow_mut().end(id, object);
         if after.unwanted.is_some() || after.joiner.is_some() {
             self.follow_up(after);
         }

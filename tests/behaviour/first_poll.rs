@@ -705,3 +705,31 @@ fn an_output_of_a_first_poll_is_dropped_once_whoever_has_it() {
         spawn(async {}).await.expect("it ends well");
     });
 }
+
+#[test]
+fn a_child_that_has_ended_is_not_its_group_to_whom_that_wakes() {
+    on_core(|handle| async move {
+        let child = Rc::new(RefCell::new(None));
+        let keeps = Rc::clone(&child);
+        let mut children = Box::pin(group(async move |g| {
+            *keeps.borrow_mut() = Some(g.spawn(async { check() }));
+            Ok::<_, Cancelled>(())
+        }));
+        // The group's end is waited for by one who cancels the child that it waits for.
+        JOBS.with_borrow_mut(|all| {
+            let child = Rc::clone(&child);
+            all.push(Box::new(move || {
+                child.borrow().as_ref().expect("it was started").cancel();
+            }));
+        });
+        let waker = Waker::from(Arc::new(RunsJob));
+        let polled = children.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        yield_now().await.expect("nobody cancels");
+        assert!(JOBS.with_borrow(Vec::is_empty), "it was woken");
+        assert_eq!(handle.metrics()[0].panics, 0);
+        assert!(matches!(children.await, Ok(Some(()))));
+        let child = child.borrow_mut().take().expect("it was started");
+        child.await.expect("nobody cancelled it");
+    });
+}
