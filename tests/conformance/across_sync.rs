@@ -245,7 +245,7 @@ fn c145_a_waiter_that_was_cancelled_first_never_has_the_lock() {
 #[test]
 fn c145_in_any_order_exactly_one_of_the_two_happens() {
     let mut ways = BTreeSet::new();
-    let explored = explore(thorough(12_000), |sim| {
+    let explored = explore(thorough(30_000), |sim| {
         let had = sim.cores(2).run(|| {
             let runtime = Runtime::builder().cores(Cores::Count(2)).build();
             let runtime = runtime.expect("cores");
