@@ -482,6 +482,7 @@ impl Core {
     /// Polls one task. True if it was the future of `block_on` and it has ended.
     #[inline(always)]
     fn poll(&self, id: TaskId, of: Owner, object: Option<TaskBox>, main: MainPoll<'_>) -> bool {
+        self.was_alone.set(false);
         match (object, of) {
             (Some(object), Owner::Itself(node)) => self.poll_task(id, node, object),
             (Some(object), Owner::Above(parent)) => self.poll_new(id, parent, object),
@@ -522,7 +523,6 @@ impl Core {
         self.counters().polls.add(1);
         self.poll_new(id, parent, object);
         self.running.set(outer.0);
-        self.was_alone.set(true);
         self.refusals.set(outer.1);
         self.refused_under.set(outer.2);
         self.allowance.set(outer.3);
@@ -615,7 +615,6 @@ impl Core {
         self.refusals.set(0);
         self.aborts_seen.set(0);
         self.coming_back.clear();
-        self.was_alone.set(false);
     }
 
     #[inline(always)]

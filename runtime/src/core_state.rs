@@ -138,7 +138,7 @@ pub(crate) struct Core {
     pub(crate) active: ActiveScope,
     /// The task that is being polled.
     pub(crate) running: Cell<Option<TaskId>>,
-    /// It was asked since its poll began whether it has the core for itself.
+    /// It was asked since its poll began whether it has the core for itself; those whom it polls at once share the poll.
     pub(crate) was_alone: Cell<bool>,
     /// Ops that the running task was refused since its poll began, and under which scope the last.
     pub(crate) refusals: Cell<u32>,
@@ -897,7 +897,8 @@ impl Core {
     }
 
     /// Returns whether the running task has the core for itself, and what it asks of the kernel now would be submitted
-    /// alone. Once in each poll: who goes on and on lets others have their turns.
+    /// alone. Once in each poll, with all that is polled at once within it: who goes on and on lets others have their
+    /// turns.
     #[inline]
     pub(crate) fn is_alone(&self) -> bool {
         if self.was_alone.replace(true) || self.tasks.borrow().has_ready() {

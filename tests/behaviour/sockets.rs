@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use quoit::buf::{IoBufMut, SliceExt};
 use quoit::op::{self, SharedFd, Stream};
 use quoit::sync::Event;
 use quoit::time::sleep;
-use quoit::{Cores, Handle, JoinHandle, Runtime, Scope, spawn, yield_now};
+use quoit::{Cores, Handle, JoinHandle, Runtime, Scope, group, spawn, yield_now};
 use quoit_net::tcp::TcpOptions;
 use quoit_net::{ShardedListener, TcpListener, TcpStream};
 use tests::{
@@ -1060,6 +1060,33 @@ fn the_second_send_of_a_poll_goes_by_the_ring() {
         second.await.0.expect("somebody reads");
         assert_eq!(sends_and_requests(&handle).0, before.0 + 1);
         assert!(sends_and_requests(&handle).1 > before.1);
+        assert_eq!(receive_exactly(&theirs, 6).await, b"onetwo");
+    });
+}
+
+/// Who starts one child after the other that has sent at once would go on and on, and no timer be looked at.
+#[test]
+fn children_that_are_polled_at_once_have_one_send_past_the_ring_between_them() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_ends().await;
+        let ours = Rc::new(ours);
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle).0;
+        let sent = group(async |g| {
+            let mut writes = ["one", "two"].map(|word| {
+                let ours = Rc::clone(&ours);
+                g.spawn_eager(async move { ours.write_all(word).await.0 })
+            });
+            let [first, second] = &mut writes;
+            let first = poll_once(Pin::new(first)).await;
+            assert!(matches!(first, Poll::Ready(Ok(()))));
+            assert!(poll_once(Pin::new(second)).await.is_pending());
+            let [_, second] = writes;
+            second.await.expect("somebody reads");
+            Ok::<_, io::Error>(())
+        });
+        sent.await.expect("nothing failed");
+        assert_eq!(sends_and_requests(&handle).0, before + 1);
         assert_eq!(receive_exactly(&theirs, 6).await, b"onetwo");
     });
 }
