@@ -460,12 +460,28 @@ pub(crate) fn world_of(fd: RawFd) -> Option<Rc<World>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::io::{self, Read};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::op::{Listener, Socket, Stream};
+    use crate::op::{Listener, SharedFd, Socket, Stream};
     use crate::time::{Instant, sleep};
     use crate::{Cores, Runtime, block_on, spawn};
+
+    #[test]
+    fn a_simulated_program_sends_nothing_on_a_descriptor_of_the_machine() {
+        let (ours, mut theirs) = UnixStream::pair().expect("two sockets");
+        Sim::with_seed(1).block_on(async move {
+            let ours = Stream::new(SharedFd::from(OwnedFd::from(ours)));
+            let (outcome, _) = ours.send_all("out").await;
+            let error = outcome.expect_err("no descriptor of the simulation");
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        });
+        let mut all = Vec::new();
+        theirs.read_to_end(&mut all).expect("it ends");
+        assert_eq!(all, b"");
+    }
 
     #[test]
     fn a_day_takes_the_time_of_its_work() {
