@@ -17,6 +17,7 @@ mod pipes;
 mod processes;
 mod requests;
 mod runtime;
+mod sends;
 mod sockets;
 mod spinning;
 mod unix;

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use quoit::time::sleep;
 use quoit::{Cores, Handle, JoinHandle, Runtime, Scope, group, spawn, yield_now};
 use quoit_net::tcp::TcpOptions;
 use quoit_net::{ShardedListener, TcpListener, TcpStream};
+use socket2::{Domain, Type};
 use tests::{
     Kernel, allow_descriptors, both_ends, both_ends_with, bytes, gauges, on_both, on_core, on_ring,
     poll_once, receive_all, receive_exactly, refusing_address, reset_from_afar,
@@ -1174,5 +1175,70 @@ fn a_send_past_the_ring_to_nobody_says_so() {
         assert_eq!(buf, "late");
         assert_eq!(sends_and_requests(&handle).0, before.0 + 1);
         drop(theirs);
+    });
+}
+
+/// Sends past the ring, or behind a request that is not submitted; says how that failed. Twice, since the kernel tells
+/// some errors once.
+async fn failures(stream: &Stream, by_ring: bool, length: usize) -> [Option<i32>; 2] {
+    let mut told = [None; 2];
+    for told in &mut told {
+        op::nop().await.expect("nobody cancels");
+        let mut queued = pin!(op::nop());
+        if by_ring {
+            assert!(poll_once(queued.as_mut()).await.is_pending());
+        }
+        let mut sent = pin!(stream.send_all(vec![1; length]));
+        let first = poll_once(sent.as_mut()).await;
+        assert_eq!(first.is_pending(), by_ring);
+        let (outcome, buf) = match first {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => sent.await,
+        };
+        assert_eq!(buf.len(), length);
+        *told = outcome.err().map(|error| {
+            let number = error.raw_os_error();
+            number.expect("the kernel's own, of a send that has sent nothing")
+        });
+        if by_ring {
+            queued.await.expect("nobody cancels");
+        }
+    }
+    told
+}
+
+#[test]
+fn a_send_past_the_ring_fails_as_one_by_the_ring() {
+    on_ring(|_| async {
+        let mut told = Vec::new();
+        for by_ring in [false, true] {
+            let (ours, theirs) = both_ends().await;
+            reset_from_afar(&ours, theirs).await;
+            let reset = failures(&ours.into(), by_ring, 1).await;
+
+            let (ours, theirs) = both_ends().await;
+            drop(theirs);
+            let left = failures(&ours.into(), by_ring, 1).await;
+
+            let new = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            let new = Stream::new(OwnedFd::from(new).into());
+            let unconnected = failures(&new, by_ring, 1).await;
+
+            let (ours, theirs) = UnixDatagram::pair().expect("two sockets");
+            let ours = Stream::new(OwnedFd::from(ours).into());
+            let too_long = failures(&ours, by_ring, 10 << 20).await;
+            drop(theirs);
+            let refused = failures(&ours, by_ring, 1).await;
+
+            let (_reader, writer) = io::pipe().expect("a pipe");
+            let pipe = Stream::new(OwnedFd::from(writer).into());
+            let no_socket = failures(&pipe, by_ring, 1).await;
+
+            let (ours, theirs) = UnixStream::pair().expect("two sockets");
+            drop(theirs);
+            let gone = failures(&Stream::new(OwnedFd::from(ours).into()), by_ring, 1).await;
+            told.push([reset, left, unconnected, too_long, refused, no_socket, gone]);
+        }
+        assert_eq!(told[0], told[1]);
     });
 }

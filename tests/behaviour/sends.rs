@@ -1,0 +1,176 @@
+//! Random writers on few connections, who wait, give up and are cancelled: what arrives is what they sent, one after the
+//! other, each from its beginning.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::Shutdown;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use quoit::buf::{Interrupted, SliceExt};
+use quoit::time::sleep;
+use quoit::{Scope, op, spawn, yield_now};
+use quoit_net::TcpStream;
+use quoit_net::tcp::TcpOptions;
+use tests::{Dice, both_ends_with, on_core, poll_once};
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// So many bytes went out.
+    Exactly(usize),
+    /// Its sender gave it up.
+    AtMost(usize),
+}
+
+/// The messages of one connection, in the order of their first polls: the order in which they stand in line.
+#[derive(Debug, Default)]
+struct Log(RefCell<Vec<Sent>>);
+
+impl Log {
+    fn begin(&self, length: usize) -> usize {
+        let mut messages = self.0.borrow_mut();
+        messages.push(Sent::AtMost(length));
+        messages.len() - 1
+    }
+
+    fn end(&self, message: usize, outcome: Result<&usize, &io::Error>) {
+        let count = outcome.copied().unwrap_or_else(interrupted_after);
+        self.0.borrow_mut()[message] = Sent::Exactly(count);
+    }
+}
+
+fn interrupted_after(error: &io::Error) -> usize {
+    let inner = error.get_ref();
+    let interrupted = inner.and_then(|inner| inner.downcast_ref::<Interrupted>());
+    interrupted.map_or(0, |interrupted| interrupted.transferred)
+}
+
+/// The bytes of a message, unlike those of others.
+fn content(message: usize, length: usize) -> Vec<u8> {
+    let mut dice = Dice::new(message as u64);
+    (0..length).map(|_| dice.below(256) as u8).collect()
+}
+
+/// Checks that these bytes are the beginnings of the messages, in order.
+fn check(bytes: &[u8], messages: &[Sent]) {
+    let mut ends = vec![0];
+    for (message, sent) in messages.iter().enumerate() {
+        let (least, most) = match *sent {
+            Sent::Exactly(count) => (count, count),
+            Sent::AtMost(most) => (0, most),
+        };
+        let expected = content(message, most);
+        let mut next = Vec::new();
+        for end in ends {
+            let equal = bytes[end..].iter().zip(&expected);
+            let equal = equal.take_while(|(one, other)| one == other).count();
+            next.extend((least..=equal).map(|count| end + count));
+        }
+        next.sort_unstable();
+        next.dedup();
+        assert!(!next.is_empty(), "message {message} of {messages:?}");
+        ends = next;
+    }
+    assert!(ends.contains(&bytes.len()), "there is more: {messages:?}");
+}
+
+async fn pause(dice: &mut Dice) {
+    match dice.below(5) {
+        0 => op::nop().await.expect("not cancelled"),
+        1 => yield_now().await.expect("not cancelled"),
+        2 => {
+            let time = Duration::from_micros(dice.below(200) as u64);
+            sleep(time).await.expect("not cancelled");
+        }
+        _ => {}
+    }
+}
+
+async fn send(stream: &TcpStream, log: &Log, kind: usize, length: usize) -> io::Result<usize> {
+    let message = log.begin(length);
+    let bytes = content(message, length);
+    let outcome = match kind {
+        0 => stream.write(bytes).await.0,
+        1 => {
+            let middle = length / 2;
+            let parts = vec![bytes[..middle].to_vec(), bytes[middle..].to_vec()];
+            let sent = stream.write_all_vectored(parts).await.0;
+            sent.map(|()| length)
+        }
+        2 => stream.write_zero_copy(bytes).await.0,
+        3 => stream.write_all(bytes.slice(..)).await.0.map(|()| length),
+        _ => stream.write_all(bytes).await.0.map(|()| length),
+    };
+    log.end(message, outcome.as_ref());
+    outcome
+}
+
+async fn write(stream: Rc<TcpStream>, log: Rc<Log>, mut dice: Dice) {
+    for _ in 0..20 {
+        let most = dice.one_of(&[8, 200, 5_000, 60_000]);
+        let length = 1 + dice.below(most);
+        let kind = dice.below(10);
+        let mut sent = pin!(send(&stream, &log, kind, length));
+        match dice.below(6) {
+            0 if kind != 2 => {
+                // Given up after a few looks.
+                for _ in 0..dice.below(3) {
+                    if poll_once(sent.as_mut()).await.is_ready() {
+                        break;
+                    }
+                    pause(&mut dice).await;
+                }
+            }
+            1 => {
+                let time = Duration::from_micros(dice.below(300) as u64);
+                let scope = Scope::new().timeout(time);
+                drop(scope.run(sent).await);
+            }
+            _ => drop(sent.await.expect("somebody reads")),
+        }
+        pause(&mut dice).await;
+    }
+}
+
+async fn read(stream: TcpStream, mut dice: Dice) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.recv().await.expect("no error") {
+        all.extend_from_slice(&chunk);
+        drop(chunk);
+        pause(&mut dice).await;
+    }
+    all
+}
+
+#[test]
+fn what_arrives_is_what_was_sent_one_after_the_other() {
+    for seed in 0..12 {
+        on_core(move |_| async move {
+            let mut dice = Dice::new(seed);
+            let options = TcpOptions::new().send_buffer(8_000).receive_buffer(4_000);
+            let mut connections = Vec::new();
+            for _ in 0..1 + seed % 2 {
+                let (ours, theirs) = both_ends_with(&options).await;
+                let (ours, log) = (Rc::new(ours), Rc::new(Log::default()));
+                let reader = spawn(read(theirs, Dice::new(dice.seed())));
+                let writers: Vec<_> = (0..1 + dice.below(3))
+                    .map(|_| {
+                        let (ours, log) = (Rc::clone(&ours), Rc::clone(&log));
+                        spawn(write(ours, log, Dice::new(dice.seed())))
+                    })
+                    .collect();
+                connections.push((ours, log, reader, writers));
+            }
+            for (ours, log, reader, writers) in connections {
+                for writer in writers {
+                    writer.await.expect("no panic");
+                }
+                ours.shutdown(Shutdown::Write).expect("connected");
+                let bytes = reader.await.expect("no panic");
+                check(&bytes, &log.0.borrow());
+            }
+        });
+    }
+}
