@@ -14,7 +14,7 @@
 //! - A core never waits with a request that is not submitted, with a message in its inbox, or with
 //!   completions that overflowed.
 //! - However long tasks stay ready, inbox and completions are looked for every 32 polls, and timers
-//!   once a turn, which has an end.
+//!   once a turn, which has an end; it comes earlier if calls to the kernel within polls take long.
 //! - Nothing is done "at the next turn" unless somebody asked for it: an idle core makes no turns.
 
 use std::mem::ManuallyDrop;
@@ -368,6 +368,14 @@ impl Core {
         }
     }
 
+    /// Is told what time it is by who has read the clock in a poll: a turn that has lasted for long ends with that.
+    #[inline]
+    pub(crate) fn note_time(&self, now: Instant) {
+        if now - self.now.get() >= TIME_PER_TURN {
+            self.turn_is_long.set(true);
+        }
+    }
+
     /// Returns what time it is, read since the last task was polled.
     #[inline]
     pub(crate) fn fresh_time(&self) -> Instant {
@@ -406,7 +414,8 @@ impl Core {
                 self.poll(next.id, next.of, next.object, main)
             };
             polls += 1;
-            if ended_main || polls >= POLLS_PER_TURN {
+            if ended_main || polls >= POLLS_PER_TURN || self.turn_is_long.get() {
+                self.turn_is_long.set(false);
                 break;
             }
             if polls % LOOK_EVERY == 0 {

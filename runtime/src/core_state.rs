@@ -140,6 +140,8 @@ pub(crate) struct Core {
     pub(crate) running: Cell<Option<TaskId>>,
     /// It was asked since its poll began whether it has the core for itself; those whom it polls at once share the poll.
     pub(crate) was_alone: Cell<bool>,
+    /// Somebody has found that this turn has lasted for long.
+    pub(crate) turn_is_long: Cell<bool>,
     /// Ops that the running task was refused since its poll began, and under which scope the last.
     pub(crate) refusals: Cell<u32>,
     pub(crate) refused_under: Cell<NodeId>,
@@ -230,6 +232,7 @@ impl Core {
             active: ActiveScope::new(root),
             running: Cell::new(None),
             was_alone: Cell::new(false),
+            turn_is_long: Cell::new(false),
             refusals: Cell::new(0),
             refused_under: Cell::new(root),
             allowance: Cell::new(u32::MAX),

@@ -6,14 +6,15 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
+use std::thread;
 use std::time::Duration;
 
 use quoit::buf::{Interrupted, SliceExt};
-use quoit::time::sleep;
-use quoit::{Scope, op, spawn, yield_now};
+use quoit::time::{Instant, sleep};
+use quoit::{GroupError, Scope, group, op, spawn, yield_now};
 use quoit_net::TcpStream;
 use quoit_net::tcp::TcpOptions;
-use tests::{Dice, both_ends_with, on_core, poll_once};
+use tests::{Dice, both_ends_with, connected, on_core, on_ring, poll_once};
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,4 +174,90 @@ fn what_arrives_is_what_was_sent_one_after_the_other() {
             }
         });
     }
+}
+
+// --- past the ring, with a real peer ---
+
+/// Ways to send again and again.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Bare,
+    Yielding,
+    Children,
+    EagerChildren,
+    Scopes,
+}
+
+async fn send_on_and_on(stream: &Rc<TcpStream>, way: Way) -> io::Result<()> {
+    let send = || {
+        let stream = Rc::clone(stream);
+        async move { stream.write_all("x").await.0 }
+    };
+    // A bound, in case that nobody ends it.
+    for _ in 0..3_000_000 {
+        match way {
+            Way::Bare => send().await?,
+            Way::Yielding => {
+                send().await?;
+                yield_now().await?;
+            }
+            Way::Children | Way::EagerChildren => {
+                let sent = group(async |g| {
+                    let child = match way {
+                        Way::EagerChildren => g.spawn_eager(send()),
+                        _ => g.spawn(send()),
+                    };
+                    child.await.map_err(|_| io::ErrorKind::Other.into())
+                });
+                let _: Result<Option<()>, GroupError<io::Error>> = sent.await;
+                quoit::check()?;
+            }
+            Way::Scopes => {
+                let scope = Scope::new().timeout(Duration::from_secs(100));
+                scope.run(send()).await?;
+            }
+        }
+    }
+    panic!("nobody has ended it");
+}
+
+#[test]
+fn a_deadline_reaches_whoever_sends_on_and_on() {
+    let ways = [
+        Way::Bare,
+        Way::Yielding,
+        Way::Children,
+        Way::EagerChildren,
+        Way::Scopes,
+    ];
+    for way in ways {
+        on_ring(move |_| async move {
+            let (ours, mut theirs) = connected().await;
+            let drain = thread::spawn(move || io::copy(&mut theirs, &mut io::sink()));
+            let ours = Rc::new(ours);
+            let scope = Scope::new().timeout(Duration::from_millis(3));
+            let ended = scope.run(send_on_and_on(&ours, way)).await;
+            assert!(matches!(ended, Ok(None)), "{way:?}: {ended:?}");
+            ours.shutdown(Shutdown::Both).expect("connected");
+            let drained = drain.join().expect("no panic");
+            drained.expect("an orderly end");
+        });
+    }
+}
+
+/// A send may take long, and who yields goes on in the same turn: timers would wait for many of them.
+#[test]
+fn a_turn_that_has_lasted_long_ends_with_a_send_past_the_ring() {
+    on_ring(|handle| async move {
+        let (ours, _theirs) = connected().await;
+        op::nop().await.expect("not cancelled");
+        let before = handle.metrics()[0];
+        let begun = Instant::now();
+        while Instant::now() - begun < Duration::from_millis(1) {}
+        ours.write_all("late").await.0.expect("connected");
+        yield_now().await.expect("not cancelled");
+        let after = handle.metrics()[0];
+        assert_eq!(after.direct_sends, before.direct_sends + 1);
+        assert!(after.turns > before.turns);
+    });
 }

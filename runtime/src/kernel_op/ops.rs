@@ -166,8 +166,12 @@ impl<B: IoBuf> Send<B> {
         {
             return None;
         }
-        let took = Instant::now() - begun;
-        core.shared.latencies.op(Self::KIND).record_one(took);
+        let ended = Instant::now();
+        core.note_time(ended);
+        core.shared
+            .latencies
+            .op(Self::KIND)
+            .record_one(ended - begun);
         core.counters().direct_sends.add(1);
         Some(sent)
     }
