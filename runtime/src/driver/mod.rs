@@ -28,6 +28,8 @@ macro_rules! simulated {
 
 mod encode;
 #[cfg(test)]
+mod filter_tests;
+#[cfg(test)]
 mod handler_tests;
 #[cfg(test)]
 mod loss_tests;

@@ -155,14 +155,16 @@ impl<B> Send<B> {
 }
 
 impl<B: IoBuf> Send<B> {
-    /// Sends what the socket takes at once, past the ring; `None` if it takes nothing now. `send(2)`.
+    /// Sends what the socket takes at once, past the ring; `None` if it takes nothing now, or a filter of system calls
+    /// refuses this one: the ring does. `send(2)`, `seccomp(2)`.
     #[inline(never)]
     pub(crate) fn at_once(&self, core: &Core, fd: &SharedFd) -> Option<io::Result<usize>> {
         let region = region_behind(&self.buf, self.skipped());
         let begun = Instant::now();
         let sent = sys::send_at_once(fd.as_raw_fd(), region);
         if let Err(error) = &sent
-            && matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR))
+            && let Some(libc::EAGAIN | libc::EINTR | libc::EPERM | libc::ENOSYS) =
+                error.raw_os_error()
         {
             return None;
         }
