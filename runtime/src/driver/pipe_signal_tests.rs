@@ -1,11 +1,13 @@
-//! A write to a pipe that nobody reads, in a program that SIGPIPE would end: one whose `main` is not Rust's.
+//! A write to a pipe or socket that nobody reads, in a program that SIGPIPE would end: one whose `main` is not Rust's.
 //!
 //! Here, since to take a signal's effect back is unsafe.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use crate::op::{self, PipeWriter};
+use crate::op::{self, PipeWriter, SharedFd, Stream};
 
 /// Says that this is the process that may be ended.
 const MAY_END: &str = "QUOIT_TEST_MAY_END";
@@ -26,6 +28,15 @@ fn write_that_nobody_reads_ends_no_program() {
     // SAFETY: takes no pointer, and installs no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let written = crate::block_on(async {
+        let (ours, theirs) = UnixStream::pair()?;
+        drop(theirs);
+        let ours = Stream::new(SharedFd::from(OwnedFd::from(ours)));
+        // Twice in a poll: the second is submitted.
+        let sent = [(); 2].map(|()| ours.send_all("lost"));
+        for sent in sent {
+            let error = sent.await.0.expect_err("nobody reads");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
         let (reader, writer) = op::pipe()?;
         drop(reader);
         PipeWriter::new(writer)?.write_all("lost").await.0
