@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use quoit::op::Stream;
 use quoit::{CoreId, Cores, Runtime};
 use quoit_net::http::{Executor, Io, Timer};
 use quoit_net::{ShardedListener, TcpStream};
@@ -25,9 +26,6 @@ struct Arguments {
     /// Which cores to use: all, or a list such as 0,2-3.
     #[arg(long, default_value = "all")]
     cores: Cores,
-    /// Speak HTTP/2, which clients have to know before.
-    #[arg(long)]
-    http2: bool,
 }
 
 fn main() -> io::Result<()> {
@@ -36,15 +34,14 @@ fn main() -> io::Result<()> {
     let port = ShardedListener::bind(arguments.listen, &runtime.handle())?;
     println!("listening on {}", port.local_addr());
     io::stdout().flush()?;
-    runtime.run(move |core| serve(port.clone(), core, arguments.http2))
+    runtime.run(move |core| serve(port.clone(), core))
 }
 
-async fn serve(port: ShardedListener, core: CoreId, http2: bool) -> io::Result<()> {
+async fn serve(port: ShardedListener, core: CoreId) -> io::Result<()> {
     let listener = port.take(core)?;
     loop {
         match listener.accept().await {
-            Ok(stream) if http2 => drop(quoit::spawn(speak_http2(stream))),
-            Ok(stream) => drop(quoit::spawn(speak_http1(stream))),
+            Ok(stream) => drop(quoit::spawn(speak(stream))),
             // Out of descriptors, or a peer that was gone before we looked.
             Err(error) if error.raw_os_error().is_some() => {
                 eprintln!("accept failed: {error}");
@@ -55,18 +52,27 @@ async fn serve(port: ShardedListener, core: CoreId, http2: bool) -> io::Result<(
     }
 }
 
-fn speak_http1(stream: TcpStream) -> impl Future<Output = hyper::Result<()>> {
-    http1::Builder::new()
-        .timer(Timer)
+/// Speaks what the client begins with: HTTP/2 has a preface that is no request of HTTP/1 (RFC 9113, section 3.4).
+async fn speak(stream: TcpStream) {
+    let stream = Stream::from(stream);
+    let Ok(Some(first)) = stream.receive().await else {
+        return;
+    };
+    let is_http2 = first.starts_with(b"PRI");
+    stream.put_back(first);
+    // A client that has gone is no failure here.
+    let _ = if is_http2 {
+        let mut builder = http2::Builder::new(Executor);
+        builder.timer(Timer);
+        let served = builder.serve_connection(Io::new(stream), service_fn(answer));
+        served.await
+    } else {
+        let mut builder = http1::Builder::new();
         // Answers to requests that came together leave together.
-        .pipeline_flush(true)
-        .serve_connection(Io::new(stream), service_fn(answer))
-}
-
-fn speak_http2(stream: TcpStream) -> impl Future<Output = hyper::Result<()>> {
-    http2::Builder::new(Executor)
-        .timer(Timer)
-        .serve_connection(Io::new(stream), service_fn(answer))
+        builder.timer(Timer).pipeline_flush(true);
+        let served = builder.serve_connection(Io::new(stream), service_fn(answer));
+        served.await
+    };
 }
 
 async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {

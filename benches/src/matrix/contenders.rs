@@ -148,7 +148,7 @@ type Known = (
 const LARGE: &[&str] = &["echo-16k"];
 
 #[rustfmt::skip]
-const KNOWN: [Known; 21] = [
+const KNOWN: [Known; 20] = [
     (Echo, "quoit", Ours, "echo", &[], All),
     (Echo, "bare ring", Limit, "echo-bare", &[], AllBut(LARGE)),
     (Echo, "bare ring", Limit, "echo-bare", &["--incremental"], Only(LARGE)),
@@ -165,8 +165,7 @@ const KNOWN: [Known; 21] = [
     (Http, "bare ring", Limit, "http-bare", &[], AllBut(&["http2"])),
     (Http, "hyper on tokio", Peer, "http-tokio", &[], All),
     // Without a server around it, whose checks and deadlines, and whose task for each request, peers have none of.
-    (Http, "hyper on quoit", Alike, "hyper", &[], AllBut(&["http2"])),
-    (Http, "hyper on quoit", Alike, "hyper", &["--http2"], Only(&["http2"])),
+    (Http, "hyper on quoit", Alike, "hyper", &[], All),
     (Micro, "quoit", Ours, "micro", &[], All),
     (Micro, "bare ring", Limit, "micro-bare", &[], All),
     (Micro, "tokio", Peer, "micro-tokio", &[], All),
