@@ -6,6 +6,7 @@ use std::io::Read;
 use std::mem::offset_of;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::thread;
 
 use crate::op::{SharedFd, Stream};
 
@@ -44,11 +45,15 @@ fn refuse_sendto() {
 #[test]
 fn send_that_a_filter_refuses_goes_by_the_ring() {
     let (ours, mut theirs) = UnixStream::pair().expect("two sockets");
-    refuse_sendto();
-    let sent = crate::block_on(async {
-        let ours = Stream::new(SharedFd::from(OwnedFd::from(ours)));
-        ours.send_all("word").await.0
+    // On a thread of its own, with which the filter ends.
+    let sent = thread::spawn(|| {
+        refuse_sendto();
+        crate::block_on(async {
+            let ours = Stream::new(SharedFd::from(OwnedFd::from(ours)));
+            ours.send_all("word").await.0
+        })
     });
+    let sent = sent.join().expect("no panic");
     sent.expect("tests need io_uring").expect("somebody reads");
     let mut all = String::new();
     theirs.read_to_string(&mut all).expect("it ends");

@@ -334,3 +334,28 @@ fn check(result: i32) -> io::Result<i32> {
         Ok(result)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::fs::File;
+    use std::io::{ErrorKind, Read};
+
+    use super::*;
+
+    #[test]
+    fn an_emptied_eventfd_has_nothing_of_what_was_added() {
+        let fd = eventfd().expect("an eventfd");
+        for _ in 0..3 {
+            eventfd_add_one(fd).expect("there is room");
+        }
+        empty_eventfd(fd);
+        // Of an empty one as well: it does not wait.
+        empty_eventfd(fd);
+        let mut count = [0; 8];
+        let left = File::from(owned(fd)).read(&mut count);
+        assert_eq!(
+            left.map_err(|error| error.kind()),
+            Err(ErrorKind::WouldBlock)
+        );
+    }
+}

@@ -123,7 +123,7 @@ counters! {
     Counter submitted,
     /// Completions that were taken.
     Counter completions,
-    /// Sends that the kernel took at once, past the ring: they would have been submitted alone.
+    /// Sends that the kernel answered at once, past the ring: they would have been submitted alone.
     Counter direct_sends,
     /// Times completions had overflowed their queue; the kernel keeps them, none is lost.
     Counter overflows,

@@ -325,9 +325,7 @@ impl Tree {
     /// Decides who takes a `Cancelled` that a body ended with: true for this node, false for
     /// somebody further out.
     pub(crate) fn absorbs(&self, node: NodeId) -> bool {
-        self.nodes
-            .get(node.0)
-            .is_some_and(|found| found.refused && !self.sees_outside(found))
+        self.refusal(node).1
     }
 
     /// Returns whether ops under the node are refused, and whether it takes the `Cancelled` of a body itself.
