@@ -1,4 +1,4 @@
-//! Ops of the kernel: a write in a row, beside armed timers, and reads of cached pages, by how many are under way.
+//! Ops of the kernel: round trips by the ring, a write in a row, beside armed timers, and reads of cached pages, by how many are under way.
 
 mod shared;
 
@@ -6,6 +6,9 @@ use benches::micro::ops;
 
 fn main() {
     let mut criterion = shared::criterion();
+    let mut group = criterion.benchmark_group("nop");
+    shared::bench(&mut group, 1, 1, ops::nop);
+    group.finish();
     let mut group = criterion.benchmark_group("write_null_beside_timers");
     for timers in [0, 10_000] {
         shared::bench(&mut group, timers, 1, |times| {

@@ -108,6 +108,9 @@ impl Scopes {
     }
 }
 
+/// Ops on files in one poll, at most, that go past the ring: then who goes on lets others have their turn.
+const PAST_THE_RING: u8 = 16;
+
 /// How much of what cancels want done is done in one turn: the rest is for those to come, so that
 /// others have theirs.
 const EFFECTS_PER_TURN: u32 = 1024;
@@ -140,6 +143,8 @@ pub(crate) struct Core {
     pub(crate) running: Cell<Option<TaskId>>,
     /// It was asked since its poll began whether it has the core for itself; those whom it polls at once share the poll.
     pub(crate) was_alone: Cell<bool>,
+    /// Ops on files that were done past the ring since then.
+    pub(crate) past_the_ring: Cell<u8>,
     /// Somebody has found that this turn has lasted for long.
     pub(crate) turn_is_long: Cell<bool>,
     /// Ops that the running task was refused since its poll began, and under which scope the last.
@@ -232,6 +237,7 @@ impl Core {
             active: ActiveScope::new(root),
             running: Cell::new(None),
             was_alone: Cell::new(false),
+            past_the_ring: Cell::new(0),
             turn_is_long: Cell::new(false),
             refusals: Cell::new(0),
             refused_under: Cell::new(root),
@@ -904,7 +910,22 @@ impl Core {
     /// turns.
     #[inline]
     pub(crate) fn is_alone(&self) -> bool {
-        if self.was_alone.replace(true) || self.tasks.borrow().has_ready() {
+        !self.was_alone.replace(true) && self.has_nothing_else()
+    }
+
+    /// As [`Core::is_alone`], for what neither waits nor sends: a few times in each poll, while the turn is short.
+    pub(crate) fn is_alone_on_a_file(&self) -> bool {
+        let before = self.past_the_ring.get();
+        if before >= PAST_THE_RING || self.turn_is_long.get() || !self.has_nothing_else() {
+            return false;
+        }
+        self.past_the_ring.set(before + 1);
+        true
+    }
+
+    #[inline]
+    fn has_nothing_else(&self) -> bool {
+        if self.tasks.borrow().has_ready() {
             return false;
         }
         let mut driver = self.driver.borrow_mut();

@@ -9,6 +9,7 @@ mod dump;
 mod eager;
 mod ends;
 mod features;
+mod files;
 mod first_poll;
 mod foreign_code;
 mod latencies;

@@ -16,7 +16,9 @@ use quoit::fs::OpenOptions;
 use quoit::op::{self, Listener, SharedFd, Socket, SocketOption, Stream};
 use quoit::sim::{self, Fault};
 use quoit::{Closed, Scope, spawn};
-use tests::{Kernel, both_streams, conform, conform_in, gauges, poll_once, quietly};
+use tests::{
+    Kernel, beside_another, both_streams, conform, conform_in, gauges, poll_once, quietly,
+};
 
 use crate::support::{all_ways, kernel_is_done, pipe, some_turns, waiting};
 
@@ -379,6 +381,7 @@ fn c168_read_of_a_file_that_is_closed_returns_its_bytes_or_never_began() {
         let file = options.open(&path).await.expect("a new file");
         file.write_all_at("content", 0).await.0.expect("room");
         let fd = file.fd().clone();
+        beside_another();
         let mut read = pin!(op::read_at(&fd, vec![0; 7], 0));
         assert!(poll_once(read.as_mut()).await.is_pending());
         file.close().await.expect("no error");

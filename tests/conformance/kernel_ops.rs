@@ -17,8 +17,8 @@ use quoit::time::sleep;
 use quoit::{Cancelled, CarriesCancelled, Reason, Scope, check, spawn, yield_now};
 use quoit_net::{TcpListener, TcpStream};
 use tests::{
-    Drops, Kernel, Put, both_ends, both_streams, conform, conform_in, conform_of, connected,
-    descriptors, full_address, gauges, in_child, one_core, poll_once, quietly,
+    Drops, Kernel, Put, beside_another, both_ends, both_streams, conform, conform_in, conform_of,
+    connected, descriptors, full_address, gauges, in_child, one_core, poll_once, quietly,
 };
 
 use crate::support::{
@@ -88,6 +88,7 @@ fn c153_dropped_read_that_is_done_all_the_same_keeps_its_buffer() {
                         assert!(poll_once(read.as_mut()).await.is_pending());
                         op::nop().await.expect("it waits in the kernel");
                         // Both reach the kernel together, the byte first.
+                        beside_another();
                         let mut write = pin!(op::write(&writer, "x"));
                         assert!(poll_once(write.as_mut()).await.is_pending());
                         sim::point("dropped");
@@ -695,6 +696,7 @@ fn c162_cancel_that_comes_too_late_is_ignored() {
                     })
                     .await;
                     // The byte and the cancel go in together, in this order.
+                    beside_another();
                     let mut write = pin!(op::write(&writer, "x"));
                     begin(write.as_mut());
                     sim::point("cancel");
@@ -752,6 +754,7 @@ async fn file_read_that_is_cancelled(path: &Path) -> Option<bool> {
     let cancel = scope.handle();
     let (run, polls) = watched(async move {
         let body = async {
+            beside_another();
             sim::point("read");
             let (count, buf) = file.read_at(vec![0; 8], 0).await;
             assert_eq!(&buf[..count?], b"content!");

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use quoit::op::{self, Listener, SharedFd, Socket, Stream};
 
+use tests::beside_another;
+
 use crate::outcome::{Outcome, within};
 use crate::streams::connected;
 
@@ -111,7 +113,11 @@ impl Subject {
             }
             (_, Ends::Pipe(_, writes)) => {
                 let writes = writes.clone();
-                Box::pin(async move { Outcome::counted(op::write(&writes, vec![1]).await.0) })
+                Box::pin(async move {
+                    // By the ring on every kernel: not all write to a pipe without it.
+                    beside_another();
+                    Outcome::counted(op::write(&writes, vec![1]).await.0)
+                })
             }
             (_, Ends::Sockets(_, theirs)) => {
                 let theirs = Rc::clone(theirs);

@@ -216,6 +216,11 @@ pub async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::O
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
+/// Sees to it that the running task has not the core for itself: what it asks of the kernel next goes by the ring.
+pub fn beside_another() {
+    drop(quoit::spawn(async {}));
+}
+
 /// Waits, on a foreign thread, until the core of `handle` has parked more than `parks` times.
 pub fn until_parked(handle: &Handle, parks: u64) {
     while handle.metrics()[0].parks <= parks {

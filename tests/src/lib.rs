@@ -21,8 +21,8 @@ pub use again::{Again, End};
 pub use at_most::at_most;
 pub use child::{Child, in_child};
 pub use core::{
-    Kernel, gauges, on_both, on_core, on_core_of, on_core_of_each, on_ring, on_ring_of, park_once,
-    poll_once, until_parked, whole,
+    Kernel, beside_another, gauges, on_both, on_core, on_core_of, on_core_of_each, on_ring,
+    on_ring_of, park_once, poll_once, until_parked, whole,
 };
 pub use dice::Dice;
 pub use drops::{Counted, Drops};

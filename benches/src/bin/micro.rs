@@ -31,7 +31,7 @@ type Spread = ([(&'static str, f64); 2], fn() -> Vec<f64>);
 
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(100));
 
-const FIGURES: [Figure; 21] = [
+const FIGURES: [Figure; 22] = [
     ("spawn_join_1k", || tasks::spawn_join(1_000, 500)),
     ("spawn_join_100k", || tasks::spawn_join(100_000, 5)),
     ("yield_1", || tasks::yields(1, 1_000_000)),
@@ -39,6 +39,7 @@ const FIGURES: [Figure; 21] = [
     ("timer_create_cancel_100k", || {
         timers::create_and_cancel(100_000)
     }),
+    ("op_nop", || ops::nop(300_000)),
     ("op_write_null", || ops::write_null(300_000, 0)),
     ("op_write_null_10k_timers", || {
         ops::write_null(300_000, 10_000)

@@ -24,13 +24,14 @@ pub struct Part {
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(100));
 
 /// All of them. What has much to prepare is done often: how that goes differs a little.
-pub const PARTS: [Part; 19] = [
+pub const PARTS: [Part; 20] = [
     part("spawn_join_1k", 4, 1_000, |times| {
         tasks::spawn_join(1_000, times)
     }),
     part("yield_1", 5_000, 1, |times| tasks::yields(1, times)),
     part("yield_100", 60, 100, |times| tasks::yields(100, times)),
     part("timer_create_cancel", 4_096, 1, timers::create_and_cancel),
+    part("op_nop", 1_000, 1, ops::nop),
     part("op_write_null", 1_000, 1, |times| ops::write_null(times, 0)),
     part("op_write_null_10k_timers", 5_000, 1, |times| {
         ops::write_null(times, 10_000)

@@ -101,7 +101,7 @@ impl Goal {
 
 /// All of them.
 #[rustfmt::skip]
-pub const GOALS: [Goal; 50] = [
+pub const GOALS: [Goal; 51] = [
     goal("Echo 64 B, 64 connections: rate to the bare ring", "echo-c64", Rate, Limit, AtLeast(0.97)),
     goal("Echo 64 B, 512 connections: rate to the bare ring", "echo-c512", Rate, Limit, AtLeast(0.97)),
     goal("Echo 64 B, 16 under way in each of 64: rate to the bare ring", "echo-c64-d16", Rate, Limit, AtLeast(0.97)),
@@ -138,6 +138,7 @@ pub const GOALS: [Goal; 50] = [
     goal("Spawn and join, 100 000 at a time", "micro-spawn_join_100k", Nanos, Nothing, AtMost(25.0)),
     goal("Yield, 1 task", "micro-yield_1", Nanos, Nothing, AtMost(12.0)),
     goal("Yield, 100 tasks", "micro-yield_100", Nanos, Nothing, AtMost(12.0)),
+    goal("Round trip by the ring (nop), to the bare ring", "micro-op_nop", Nanos, Limit, AtMost(1.22)),
     goal("Write to /dev/null, to the bare ring", "micro-op_write_null", Nanos, Limit, AtMost(1.22)),
     goal("Write to /dev/null beside 10 000 timers, to the bare ring", "micro-op_write_null_10k_timers", Nanos, Limit, AtMost(1.4)),
     goal("Cached read of 4 KiB, one at once, to the bare ring", "micro-read_4k_cached_qd1", Nanos, Limit, AtMost(1.1)),

@@ -234,7 +234,7 @@ mod tests {
     fn every_goal_has_its_line() {
         let told = summary(&made_up::matrix());
         for line in [
-            "Goals: 0 met, 2 not met, 48 not measured",
+            "Goals: 0 met, 2 not met, 49 not measured",
             "64 connections: rate to the bare ring: 0.95 (≥ 0.97): not met; rounds 0.95 to 0.96; fast 0.47",
             "Yield, 1 task (≤ 12 ns): not measured: its scenario is not part of this run",
         ] {

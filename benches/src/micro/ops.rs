@@ -16,7 +16,19 @@ use tempfile::NamedTempFile;
 
 use super::{Random, each, on_one};
 
-/// Eight bytes to `/dev/null`, so many times in a row, while so many tasks sleep; nanoseconds per write.
+/// Nothing, by way of the ring, so many times in a row; nanoseconds per round trip.
+pub fn nop(times: u32) -> f64 {
+    on_one(async {
+        let begin = Instant::now();
+        for _ in 0..times {
+            op::nop().await.expect("nobody cancels");
+        }
+        each(begin, times)
+    })
+}
+
+/// Eight bytes to `/dev/null`, so many times in a row, while so many tasks sleep; nanoseconds per write. Most go past
+/// the ring: the task has the core for itself.
 pub fn write_null(times: u32, sleepers: u32) -> f64 {
     on_one(async {
         let null = File::create("/dev/null").expect("it is there");
@@ -81,7 +93,8 @@ fn direct() -> io::Result<File> {
 /// What the file system calls itself that takes direct reads, and has nothing but the page cache.
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
-/// Reads 4 KiB from random places of a cached file, so many at once; nanoseconds per read.
+/// Reads 4 KiB from random places of a cached file, so many at once; nanoseconds per read. One at once, most go past
+/// the ring.
 pub fn read_cached(at_once: u32, times: u32) -> f64 {
     read(
         cached(),

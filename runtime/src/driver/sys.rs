@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::SystemTime;
 
-use crate::kernel_op::request::Region;
+use crate::kernel_op::at_once::AtOnce;
+use crate::kernel_op::request::{Region, RegionMut};
 use crate::time::Instant;
 
 /// Reads `CLOCK_MONOTONIC`. `clock_gettime(2)`.
@@ -57,6 +58,79 @@ pub(crate) fn send_at_once(fd: RawFd, from: Region) -> io::Result<usize> {
     // waits for this call.
     let sent = unsafe { libc::send(fd, address, from.length as usize, flags) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Reads what needs no waiting, into memory that the caller vouches for: an op would read it. `preadv2(2)`.
+pub(crate) fn read_at_once(fd: RawFd, into: RegionMut, offset: u64) -> io::Result<usize> {
+    // As above.
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return world.read_at_once(fd, into, offset);
+    }
+    let part = libc::iovec {
+        iov_base: std::ptr::with_exposed_provenance_mut(into.address),
+        iov_len: into.length as usize,
+    };
+    // SAFETY: a `RegionMut` is made of a buffer whose bytes stay where they are for as long as nobody touches it; its
+    // owner waits for this call.
+    let read = unsafe { libc::preadv2(fd, &raw const part, 1, offset as i64, libc::RWF_NOWAIT) };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes what needs no waiting, at the descriptor's own position, of memory that the caller vouches for: an op would
+/// write it. `pwritev2(2)`.
+pub(crate) fn write_at_once(fd: RawFd, from: Region) -> io::Result<usize> {
+    // As above.
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return world.write_at_once(fd, from);
+    }
+    let part = libc::iovec {
+        iov_base: std::ptr::with_exposed_provenance_mut(from.address),
+        iov_len: from.length as usize,
+    };
+    // SAFETY: as for a send; the kernel only reads what a write is given.
+    let written = unsafe { libc::pwritev2(fd, &raw const part, 1, -1, libc::RWF_NOWAIT) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+/// Returns what of a descriptor may be done past the ring. `fstat(2)`, `fcntl(2)`.
+pub(crate) fn at_once(fd: RawFd) -> AtOnce {
+    // As above.
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        return world.at_once(fd);
+    }
+    let Ok(status) = file_status(fd) else {
+        return AtOnce::Nothing;
+    };
+    match status.st_mode & libc::S_IFMT {
+        libc::S_IFREG => {
+            // SAFETY: takes no pointer.
+            let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+            if flags < 0 || flags & libc::O_DIRECT != 0 {
+                AtOnce::Nothing
+            } else {
+                AtOnce::Reads
+            }
+        }
+        libc::S_IFIFO | libc::S_IFCHR => AtOnce::Writes,
+        _ => AtOnce::Nothing,
+    }
+}
+
+/// Returns how long a file is. `fstat(2)`.
+pub(crate) fn size(fd: RawFd) -> io::Result<u64> {
+    simulated!(fd, |world| world.status(fd).map(|status| status.stx_size));
+    file_status(fd).map(|status| status.st_size as u64)
+}
+
+fn file_status(fd: RawFd) -> io::Result<libc::stat> {
+    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the kernel writes to a local of the right type.
+    check(unsafe { libc::fstat(fd, status.as_mut_ptr()) })?;
+    // SAFETY: the call has succeeded, and so has filled it.
+    Ok(unsafe { status.assume_init() })
 }
 
 /// Takes over a descriptor that a call here has just made.

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
+use super::at_once::AtOnce;
 use crate::driver::sys;
 use crate::sync::wait_list::WaitList;
 
@@ -91,6 +92,7 @@ struct Shared {
     closer: Cell<Closer>,
     /// Somebody has the turn to send.
     is_sending: Cell<bool>,
+    at_once: Cell<AtOnce>,
     seldom: OnceCell<Box<Seldom>>,
 }
 
@@ -127,6 +129,7 @@ impl SharedFd {
             closed: Cell::new(false),
             closer: Cell::new(Closer::LastUse),
             is_sending: Cell::new(false),
+            at_once: Cell::new(AtOnce::Unknown),
             seldom: OnceCell::new(),
         }))
     }
@@ -160,6 +163,16 @@ impl SharedFd {
         }
         self.begin_use();
         Ok(Hold(self))
+    }
+
+    /// Returns what may be done on it past the ring.
+    #[inline]
+    pub(crate) fn at_once(&self) -> AtOnce {
+        self.0.at_once.get()
+    }
+
+    pub(crate) fn set_at_once(&self, may: AtOnce) {
+        self.0.at_once.set(may);
     }
 
     /// Counts an op that begins.

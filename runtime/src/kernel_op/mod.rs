@@ -5,7 +5,7 @@
 //! that stay open while ops use them, [`closing`] how one is closed under them, [`ops`] each kind of op,
 //! [`kind`] what they are called and counted as, [`multishot`] one submission with many completions,
 //! [`pipe`] what is special about pipes, [`turn`] whose turn it is to send, [`send_all`] sends that go on until all
-//! is out. `KernelOp`, here, is the future of an op with one completion.
+//! is out, [`at_once`] what is done past the ring. `KernelOp`, here, is the future of an op with one completion.
 //!
 //! Invariants:
 //! - The slot, not the future, owns the memory and keeps the descriptor open.
@@ -14,6 +14,7 @@
 
 #![expect(unsafe_code, reason = "one of the four folders that may")]
 
+pub(crate) mod at_once;
 pub(crate) mod closing;
 pub(crate) mod fd;
 pub(crate) mod kind;
@@ -37,6 +38,7 @@ use crate::core_state::Core;
 use crate::scope::park::{self, Park};
 use crate::task::current;
 use fd::{Closed, SharedFd};
+use kind::OpKind;
 use payload::{Operation, Outcome};
 use slab::{Notify, OpId};
 use state::Asker;
@@ -246,7 +248,7 @@ impl<O: Operation> Future for KernelOp<O> {
                             Poll::Ready(verdict) => verdict.err(),
                         };
                         let Stage::New {
-                            operation,
+                            mut operation,
                             fd,
                             entry,
                         } = std::mem::replace(&mut self.stage, Stage::Done)
@@ -260,6 +262,12 @@ impl<O: Operation> Future for KernelOp<O> {
                         }
                         if fd.as_ref().is_some_and(SharedFd::is_closed) {
                             return Poll::Ready(operation.finish(Outcome::Failed(Closed.into())));
+                        }
+                        if matches!(O::KIND, OpKind::Read | OpKind::Write)
+                            && let Some(fd) = &fd
+                            && let Some(outcome) = at_once::on_file(core, fd, &mut operation)
+                        {
+                            return Poll::Ready(operation.finish(outcome));
                         }
                         let started = Stage::Started(start(core, cx, operation, fd, entry));
                         // Of what was here nothing is left: it need not be asked whether to drop any.

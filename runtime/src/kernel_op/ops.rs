@@ -11,6 +11,7 @@ use std::rc::Rc;
 use io_uring::types::OpenHow;
 use socket2::SockAddr;
 
+use super::at_once;
 use super::fd::{Descriptor, SharedFd};
 use super::kind::OpKind;
 use super::multishot::{End, Queue};
@@ -22,7 +23,6 @@ use crate::buf::provided::{BufferPool, GROUP};
 use crate::buf::{BufResult, Chunk, IoBuf, IoBufMut};
 use crate::core_state::Core;
 use crate::driver::{Completion, sys};
-use crate::time::Instant;
 
 /// The kernel takes and returns lengths as 32 bits, and at most this many bytes at once
 /// (`MAX_RW_COUNT`, `read(2)`).
@@ -155,27 +155,18 @@ impl<B> Send<B> {
 }
 
 impl<B: IoBuf> Send<B> {
-    /// Sends what the socket takes at once, past the ring; `None` if it takes nothing now, or a filter of system calls
-    /// refuses this one: the ring does. `send(2)`, `seccomp(2)`.
+    /// Sends what the socket takes at once, past the ring; `None` if the ring is to do it. `send(2)`.
     #[inline(never)]
     pub(crate) fn at_once(&self, core: &Core, fd: &SharedFd) -> Option<io::Result<usize>> {
         let region = region_behind(&self.buf, self.skipped());
-        let begun = Instant::now();
-        let sent = sys::send_at_once(fd.as_raw_fd(), region);
-        if let Err(error) = &sent
-            && let Some(libc::EAGAIN | libc::EINTR | libc::EPERM | libc::ENOSYS) =
-                error.raw_os_error()
-        {
-            return None;
-        }
-        let ended = Instant::now();
-        core.note_time(ended);
-        core.shared
-            .latencies
-            .op(Self::KIND)
-            .record_one(ended - begun);
-        core.counters().direct_sends.add(1);
-        Some(sent)
+        let sent = at_once::call(core, Self::KIND, || {
+            match sys::send_at_once(fd.as_raw_fd(), region) {
+                Err(error) if at_once::is_for_the_ring(&error) => None,
+                sent => Some(sent),
+            }
+        });
+        core.counters().direct_sends.add(u64::from(sent.is_some()));
+        sent
     }
 }
 

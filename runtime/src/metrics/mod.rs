@@ -125,6 +125,10 @@ counters! {
     Counter completions,
     /// Sends that the kernel answered at once, past the ring: they would have been submitted alone.
     Counter direct_sends,
+    /// Reads of what lay in the page cache, past the ring.
+    Counter direct_reads,
+    /// Writes that a pipe or a device took at once, past the ring.
+    Counter direct_writes,
     /// Times completions had overflowed their queue; the kernel keeps them, none is lost.
     Counter overflows,
     /// Cancel requests sent to the kernel.

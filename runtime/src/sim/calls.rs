@@ -10,7 +10,8 @@ use super::kernel::{Coming, Kernel, Kind, net};
 use super::trace::What;
 use super::world::{START, Script, World};
 use crate::driver::socket::SocketOption;
-use crate::kernel_op::request::Region;
+use crate::kernel_op::at_once::AtOnce;
+use crate::kernel_op::request::{Region, RegionMut};
 use crate::time::Instant;
 
 impl World {
@@ -117,6 +118,24 @@ impl World {
     /// Sends what the socket takes at once; nothing, where a send by the ring would not be done at once either.
     pub(crate) fn send_at_once(&self, fd: RawFd, from: Region) -> io::Result<usize> {
         self.call(|kernel| kernel.send_at_once(fd, from))
+    }
+
+    /// Says what of a descriptor may be done past the ring.
+    pub(crate) fn at_once(&self, fd: RawFd) -> AtOnce {
+        self.kernel.borrow().at_once(fd)
+    }
+
+    pub(crate) fn read_at_once(
+        &self,
+        fd: RawFd,
+        into: RegionMut,
+        offset: u64,
+    ) -> io::Result<usize> {
+        self.call(|kernel| kernel.read_at_once(fd, into, offset))
+    }
+
+    pub(crate) fn write_at_once(&self, fd: RawFd, from: Region) -> io::Result<usize> {
+        self.call(|kernel| kernel.write_at_once(fd, from))
     }
 
     pub(crate) fn listen(&self, fd: RawFd, backlog: i32) -> io::Result<()> {

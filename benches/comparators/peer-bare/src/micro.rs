@@ -16,6 +16,7 @@ fn main() {
             ("timer_create_cancel_100k", || {
                 memory::create_and_cancel(100_000)
             }),
+            ("op_nop", || ops::nop(300_000)),
             ("op_write_null", || ops::write_null(300_000, 0)),
             ("op_write_null_10k_timers", || {
                 ops::write_null(300_000, 10_000)

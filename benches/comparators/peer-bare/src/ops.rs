@@ -36,6 +36,17 @@ fn push(ring: &mut IoUring, entry: &squeue::Entry) {
 pub(crate) fn write_null(times: u32, timers: u32) -> f64 {
     let null = File::create("/dev/null").expect("it is there");
     let bytes = [0_u8; 8];
+    let write = opcode::Write::new(types::Fd(null.as_raw_fd()), bytes.as_ptr(), 8).build();
+    one_by_one(&write, 8, times, timers)
+}
+
+/// Nothing, by way of the kernel, so many times in a row; nanoseconds per round trip.
+pub(crate) fn nop(times: u32) -> f64 {
+    one_by_one(&opcode::Nop::new().build(), 0, times, 0)
+}
+
+/// Submits this entry and waits for its result, so many times; nanoseconds each.
+fn one_by_one(entry: &squeue::Entry, result: i32, times: u32, timers: u32) -> f64 {
     let now = Instant::now();
     let deadlines: BTreeSet<_> = (0..timers)
         .map(|number| now + LONG + Duration::from_secs(u64::from(number)))
@@ -43,11 +54,10 @@ pub(crate) fn write_null(times: u32, timers: u32) -> f64 {
     let mut ring = ring(2048);
     let (mut submitter, mut submissions, mut completions) = ring.split();
     submitter.register_ring_fd().expect("a place for it");
-    let write = opcode::Write::new(types::Fd(null.as_raw_fd()), bytes.as_ptr(), 8).build();
     let begin = Instant::now();
     for _ in 0..times {
-        // SAFETY: the bytes outlive the ring's use of them: the completion is waited for.
-        unsafe { submissions.push(&write) }.expect("room");
+        // SAFETY: the caller keeps its bytes until this has returned, and the completion is waited for.
+        unsafe { submissions.push(entry) }.expect("room");
         submissions.sync();
         match deadlines.first() {
             None => submitter.submit_and_wait(1),
@@ -59,7 +69,7 @@ pub(crate) fn write_null(times: u32, timers: u32) -> f64 {
         .expect("entered");
         completions.sync();
         let completion = completions.next().expect("it was waited for");
-        assert_eq!(completion.result(), 8);
+        assert_eq!(completion.result(), result);
     }
     let took = each(begin, times);
     submitter.unregister_ring_fd().expect("it was registered");

@@ -7,7 +7,8 @@ use super::ring::Stage;
 use super::work::{F_BUF_MORE, F_BUFFER, Tried};
 use super::{Coming, Kernel, Kind, OpKey, RingId};
 use crate::buf::door;
-use crate::kernel_op::request::{Region, Request};
+use crate::kernel_op::at_once::AtOnce;
+use crate::kernel_op::request::{Region, RegionMut, Request};
 use crate::sim::fault::Fault;
 
 /// What makes an `accept4(2)` fail that is nobody's fault: the network's own errors, a firewall's, and
@@ -156,14 +157,7 @@ impl Kernel {
             Request::ReadProvided { .. } => self.try_read_provided(id, object),
             Request::Write { from, offset, .. } => match self.object_mut(object).kind {
                 Kind::Pipe(_) => {
-                    let mut bytes = Vec::new();
-                    door::read(from, &mut bytes);
-                    // So few bytes go as a whole (PIPE_BUF, pipe(7)).
-                    if bytes.len() > 4096
-                        && let Some(drawn) = self.drawn(Fault::ShortWrite, bytes.len() as u64 - 1)
-                    {
-                        bytes.truncate(drawn as usize + 1);
-                    }
+                    let bytes = self.for_a_pipe(from);
                     match self.write_pipe(object, &bytes) {
                         None => Tried::Blocked,
                         Some(written) => done(written.map(|count| count as i32)),
@@ -531,6 +525,62 @@ impl Kernel {
         bytes.truncate(count);
         self.send(object, bytes);
         Ok(count)
+    }
+
+    /// Says what of a descriptor may be done past the ring.
+    pub(crate) fn at_once(&self, fd: RawFd) -> AtOnce {
+        match self.look_up(fd).map(|object| &self.object(object).kind) {
+            Ok(Kind::File(file)) if file.flags & libc::O_DIRECT == 0 => AtOnce::Reads,
+            Ok(Kind::Pipe(_)) => AtOnce::Writes,
+            _ => AtOnce::Nothing,
+        }
+    }
+
+    /// Reads what of a file lies in the page cache, without a request.
+    pub(crate) fn read_at_once(
+        &mut self,
+        fd: RawFd,
+        into: RegionMut,
+        offset: u64,
+    ) -> Result<usize, i32> {
+        let object = self.look_up(fd)?;
+        if self.comes(Fault::Punt) {
+            // It does not.
+            return Err(libc::EAGAIN);
+        }
+        let most = into.length as usize;
+        let cached = self.drawn(Fault::ShortRead, most as u64 + 1);
+        let cached = cached.map_or(most, |drawn| drawn as usize);
+        if cached == 0 && most > 0 {
+            return Err(libc::EAGAIN);
+        }
+        let count = self.call_file(Some(object), FileCall::read(cached, offset))?;
+        door::write(into, &std::mem::take(&mut self.files.last_read));
+        Ok(count as usize)
+    }
+
+    /// Writes what a pipe has room for, without a request.
+    pub(crate) fn write_at_once(&mut self, fd: RawFd, from: Region) -> Result<usize, i32> {
+        let object = self.look_up(fd)?;
+        if self.comes(Fault::Punt) {
+            // Somebody else is at it.
+            return Err(libc::EAGAIN);
+        }
+        let bytes = self.for_a_pipe(from);
+        self.write_pipe(object, &bytes).unwrap_or(Err(libc::EAGAIN))
+    }
+
+    /// Takes the bytes of one write to a pipe.
+    fn for_a_pipe(&mut self, from: Region) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        door::read(from, &mut bytes);
+        // So few bytes go as a whole (PIPE_BUF, pipe(7)).
+        if bytes.len() > 4096
+            && let Some(drawn) = self.drawn(Fault::ShortWrite, bytes.len() as u64 - 1)
+        {
+            bytes.truncate(drawn as usize + 1);
+        }
+        bytes
     }
 
     pub(super) fn sendable_now(&mut self, object: super::ObjectId) -> bool {

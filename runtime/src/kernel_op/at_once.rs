@@ -1,0 +1,131 @@
+//! What is done past the ring, by a task that has the core for itself: the ring would save no system call there.
+//!
+//! Of files, only what cannot keep the core waiting: a read of what lies in the page cache, and a write to a pipe or a
+//! device that says it need not wait (`RWF_NOWAIT`, `preadv2(2)`). Not a direct read or write, which waits for the
+//! disk all the same; nor a write to a file, which waits while its file system is frozen (`fsfreeze(8)`), for ops
+//! of this core as well.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use super::fd::SharedFd;
+use super::kind::OpKind;
+use super::payload::{Operation, Outcome};
+use super::request::{CURRENT_POSITION, Region, RegionMut, Request};
+use crate::core_state::Core;
+use crate::driver::sys;
+use crate::time::Instant;
+
+/// What of a descriptor may be done past the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtOnce {
+    /// Nobody has looked yet.
+    Unknown,
+    Nothing,
+    /// Reads at an offset: a file, through the page cache.
+    Reads,
+    /// Writes at its own position: a pipe, or a device.
+    Writes,
+}
+
+/// Makes a system call in place of an op; `None` if the ring is to do it.
+pub(crate) fn call(
+    core: &Core,
+    kind: OpKind,
+    call: impl FnOnce() -> Option<io::Result<usize>>,
+) -> Option<io::Result<usize>> {
+    let begun = Instant::now();
+    let result = call()?;
+    let ended = Instant::now();
+    core.note_time(ended);
+    core.shared.latencies.op(kind).record_one(ended - begun);
+    Some(result)
+}
+
+/// Returns whether a call that has failed so is the ring's to do: it cannot be done at once, or a filter of system
+/// calls refuses it. `seccomp(2)`.
+pub(crate) fn is_for_the_ring(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EINTR | libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP)
+    )
+}
+
+/// Reads what lies in the page cache, and writes what a pipe or a device takes.
+#[inline]
+pub(crate) fn on_file<O: Operation>(
+    core: &Core,
+    fd: &SharedFd,
+    operation: &mut O,
+) -> Option<Outcome> {
+    let may = match fd.at_once() {
+        AtOnce::Unknown => look(fd),
+        AtOnce::Nothing => return None,
+        known => known,
+    };
+    match (may, operation.request(fd.as_raw_fd())) {
+        (AtOnce::Reads, Request::Read { into, offset, .. }) if offset != CURRENT_POSITION => {
+            read(core, fd, into, offset)
+        }
+        (AtOnce::Writes, Request::Write { from, offset, .. }) if offset == CURRENT_POSITION => {
+            write(core, fd, from)
+        }
+        _ => None,
+    }
+}
+
+#[cold]
+fn look(fd: &SharedFd) -> AtOnce {
+    let found = sys::at_once(fd.as_raw_fd());
+    fd.set_at_once(found);
+    found
+}
+
+fn read(core: &Core, fd: &SharedFd, into: RegionMut, offset: u64) -> Option<Outcome> {
+    if !core.is_alone_on_a_file() {
+        return None;
+    }
+    let read = call(core, OpKind::Read, || {
+        let read = or_never_again(fd, sys::read_at_once(fd.as_raw_fd(), into, offset)).ok()?;
+        // Of what is there in part, the ring reads all; at the end of the file there is no more.
+        let is_all = read == into.length as usize
+            || read == 0
+            || sys::size(fd.as_raw_fd()).is_ok_and(|size| offset + read as u64 >= size);
+        is_all.then_some(Ok(read))
+    });
+    core.counters().direct_reads.add(u64::from(read.is_some()));
+    read.map(outcome)
+}
+
+fn write(core: &Core, fd: &SharedFd, from: Region) -> Option<Outcome> {
+    if !core.is_alone_on_a_file() {
+        return None;
+    }
+    let written = call(core, OpKind::Write, || {
+        match or_never_again(fd, sys::write_at_once(fd.as_raw_fd(), from)) {
+            Err(error) if is_for_the_ring(&error) => None,
+            written => Some(written),
+        }
+    });
+    core.counters()
+        .direct_writes
+        .add(u64::from(written.is_some()));
+    written.map(outcome)
+}
+
+fn outcome(result: io::Result<usize>) -> Outcome {
+    match result {
+        Ok(count) => Outcome::Done(count as u32),
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+/// Remembers where nothing can be done without waiting, whatever there is.
+fn or_never_again(fd: &SharedFd, result: io::Result<usize>) -> io::Result<usize> {
+    if let Err(error) = &result
+        && error.raw_os_error() == Some(libc::EOPNOTSUPP)
+    {
+        fd.set_at_once(AtOnce::Nothing);
+    }
+    result
+}

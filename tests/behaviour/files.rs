@@ -1,0 +1,426 @@
+//! Reads and writes of a task that has the core for itself: past the ring, where they need not wait.
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::pin::pin;
+
+use quoit::buf::SliceExt;
+use quoit::fs::{File, OpenOptions};
+use quoit::op::{self, PipeReader, PipeWriter, SharedFd};
+use quoit::{CarriesCancelled, Handle, Scope, spawn};
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{ReadWriteFlags, preadv2};
+use tests::{Kernel, Put, bytes, on_core, on_core_in, on_ring, poll_once};
+
+/// What a core has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Done {
+    reads: u64,
+    writes: u64,
+    submitted: u64,
+}
+
+fn done(handle: &Handle) -> Done {
+    let now = handle.metrics()[0];
+    Done {
+        reads: now.direct_reads,
+        writes: now.direct_writes,
+        submitted: now.submitted,
+    }
+}
+
+/// Returns whether this kernel reads a file of this folder without waiting, and nothing keeps it from that by chance.
+fn reads_at_once(path: &Path) -> bool {
+    match Kernel::here() {
+        Kernel::Simulated => true,
+        Kernel::Unruly => false,
+        Kernel::Real => {
+            let file = fs::File::open(path).expect("it is there");
+            let mut byte = [0];
+            let read = preadv2(
+                file,
+                &mut [IoSliceMut::new(&mut byte)],
+                0,
+                ReadWriteFlags::NOWAIT,
+            );
+            if read.is_err() {
+                println!(
+                    "left out: files of {} cannot be read without waiting",
+                    path.display()
+                );
+            }
+            read.is_ok()
+        }
+    }
+}
+
+/// Lets out what opening has asked for.
+async fn settled() {
+    op::nop().await.expect("not cancelled");
+}
+
+#[test]
+fn a_read_of_what_is_cached_goes_past_the_ring() {
+    let content = bytes(10_000, 1);
+    on_core_in(
+        &[Put::File("file", &content)],
+        |handle, folder| async move {
+            let content = bytes(10_000, 1);
+            let path = folder.join("file");
+            let file = File::open(&path).await.expect("it is there");
+            settled().await;
+            let (before, timed) = (done(&handle), timed(&handle));
+            let (read, buf) = file.read_at(vec![0; 4_000], 100).await;
+            let count = read.expect("no error");
+            assert_eq!(buf[..count], content[100..100 + count]);
+            if reads_at_once(&path) {
+                assert_eq!(count, 4_000);
+                let reads = before.reads + 1;
+                assert_eq!(done(&handle), Done { reads, ..before });
+            }
+            assert_eq!(self::timed(&handle), timed + 1);
+        },
+    );
+}
+
+/// Returns of how many reads it is known how long they took.
+fn timed(handle: &Handle) -> u64 {
+    let snapshot = handle.snapshot();
+    let reads = snapshot.cores[0].latency("op", Some("read"));
+    reads.map_or(0, |reads| reads.count())
+}
+
+/// The file ends there: to ask the ring for more would be in vain.
+#[test]
+fn the_end_of_a_file_is_read_past_the_ring() {
+    on_core_in(
+        &[Put::File("file", &[7; 100])],
+        |handle, folder| async move {
+            let path = folder.join("file");
+            let file = File::open(&path).await.expect("it is there");
+            settled().await;
+            let before = done(&handle);
+            for (offset, left) in [(0, 100), (90, 10), (100, 0), (200, 0)] {
+                let (read, buf) = file.read_at(vec![0; 1_000], offset).await;
+                let count = read.expect("no error");
+                assert_eq!(buf[..count], vec![7; count]);
+                if reads_at_once(&path) {
+                    assert_eq!(count, left);
+                }
+            }
+            if reads_at_once(&path) {
+                let reads = before.reads + 4;
+                assert_eq!(done(&handle), Done { reads, ..before });
+            }
+        },
+    );
+}
+
+/// Of what a core reads, some lies in the page cache and some does not: both come whole.
+#[test]
+fn a_read_of_what_is_cached_in_part_is_whole() {
+    on_ring(|_| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        let content = bytes(1 << 20, 3);
+        fs::write(&path, &content).expect("room");
+        let known = fs::File::open(&path).expect("it is there");
+        known.sync_all().expect("room");
+        for keep in [0, 4096, 100_000, 1 << 19] {
+            fadvise(&known, 0, None, Advice::DontNeed).expect("a file");
+            fadvise(&known, 0, None, Advice::Random).expect("a file");
+            let mut first = vec![0; keep];
+            known.read_exact_at(&mut first, 0).expect("it is there");
+            let file = File::open(&path).await.expect("it is there");
+            let (read, buf) = file.read_at(vec![0; content.len()], 0).await;
+            assert_eq!(read.expect("no error"), content.len(), "{keep} cached");
+            assert!(buf == content, "{keep} cached: other bytes came");
+        }
+    });
+}
+
+/// Who reads on and on lets others have their turns: a poll has so many reads past the ring.
+#[test]
+fn a_poll_has_some_reads_past_the_ring_and_no_more() {
+    on_core_in(
+        &[Put::File("file", &[7; 100])],
+        |handle, folder| async move {
+            let path = folder.join("file");
+            let file = File::open(&path).await.expect("it is there");
+            settled().await;
+            let before = done(&handle);
+            let mut reads = 0;
+            loop {
+                let mut read = pin!(file.read_at([0; 10], 0));
+                if poll_once(read.as_mut()).await.is_pending() {
+                    read.await.0.expect("no error");
+                    break;
+                }
+                reads += 1;
+                assert!(reads <= 16, "it goes on and on");
+            }
+            assert_eq!(done(&handle).reads, before.reads + reads);
+            assert!(done(&handle).submitted > before.submitted);
+            if reads_at_once(&path) {
+                assert_eq!(reads, 16);
+                // The next poll has as many again.
+                let mut read = pin!(file.read_at([0; 10], 0));
+                assert!(poll_once(read.as_mut()).await.is_ready());
+            }
+        },
+    );
+}
+
+#[test]
+fn a_read_beside_another_ready_task_goes_by_the_ring() {
+    on_core_in(
+        &[Put::File("file", &[7; 100])],
+        |handle, folder| async move {
+            let file = File::open(folder.join("file")).await.expect("it is there");
+            settled().await;
+            let before = done(&handle);
+            let other = spawn(async {});
+            let mut read = pin!(file.read_at([0; 100], 0));
+            assert!(poll_once(read.as_mut()).await.is_pending());
+            let (read, buf) = read.await;
+            let count = read.expect("no error");
+            assert_eq!(buf[..count], [7; 100][..count]);
+            other.await.expect("no panic");
+            assert_eq!(done(&handle).reads, before.reads);
+        },
+    );
+}
+
+/// It would wait for the disk.
+#[test]
+fn a_direct_read_goes_by_the_ring() {
+    on_core_in(
+        &[Put::File("file", &[7; 8192])],
+        |handle, folder| async move {
+            let mut options = OpenOptions::new();
+            options = options.read(true).custom_flags(libc::O_DIRECT);
+            let Ok(file) = options.open(folder.join("file")).await else {
+                println!(
+                    "left out: files of {} cannot be read directly",
+                    folder.display()
+                );
+                return;
+            };
+            settled().await;
+            let before = done(&handle);
+            let buf = vec![0; 8192];
+            let begin = buf.as_ptr().align_offset(4096);
+            let (read, _) = file.read_at(buf.slice(begin..begin + 4096), 0).await;
+            assert!(read.is_ok_and(|count| count > 0));
+            assert_eq!(done(&handle).reads, before.reads);
+            assert!(done(&handle).submitted > before.submitted);
+        },
+    );
+}
+
+/// It would wait for as long as the file system is frozen.
+#[test]
+fn a_write_to_a_file_goes_by_the_ring() {
+    on_core_in(&[], |handle, folder| async move {
+        let file = File::create(folder.join("file")).await.expect("a new one");
+        settled().await;
+        let before = done(&handle);
+        file.write_all_at("word", 0).await.0.expect("room");
+        op::write(file.fd(), "more").await.0.expect("room");
+        assert_eq!(done(&handle).writes, before.writes);
+        assert!(done(&handle).submitted > before.submitted);
+    });
+}
+
+/// At its own position another process may be about to read, for as long as it likes.
+#[test]
+fn a_read_at_a_files_own_position_goes_by_the_ring() {
+    on_core_in(
+        &[Put::File("file", &[7; 100])],
+        |handle, folder| async move {
+            let file = File::open(folder.join("file")).await.expect("it is there");
+            settled().await;
+            let before = done(&handle);
+            let (read, _) = op::read(file.fd(), [0; 10]).await;
+            assert!(read.is_ok_and(|count| count > 0));
+            assert_eq!(done(&handle).reads, before.reads);
+        },
+    );
+}
+
+#[test]
+fn errors_of_reads_are_those_of_the_ring() {
+    on_core_in(&[Put::Folder("folder")], |_, folder| async move {
+        let written = File::create(folder.join("file")).await.expect("a new one");
+        let error = written.read_at([0; 10], 0).await.0;
+        let error = error.expect_err("it is open for writing only");
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        let below = File::open(folder.join("folder"))
+            .await
+            .expect("it is there");
+        let error = below.read_at([0; 10], 0).await.0;
+        let error = error.expect_err("it is a folder");
+        assert_eq!(error.raw_os_error(), Some(libc::EISDIR));
+    });
+}
+
+#[test]
+fn a_cancelled_scope_reads_nothing() {
+    on_core_in(
+        &[Put::File("file", &[7; 100])],
+        |handle, folder| async move {
+            let file = File::open(folder.join("file")).await.expect("it is there");
+            settled().await;
+            let before = done(&handle);
+            let scope = Scope::new();
+            scope.cancel();
+            let ended = scope.run(async {
+                let (read, buf) = file.read_at([0; 10], 0).await;
+                assert_eq!(buf, [0; 10]);
+                assert!(
+                    read.as_ref()
+                        .is_err_and(|error| error.cancelled().is_some())
+                );
+                read
+            });
+            assert!(ended.await.expect("its own cancel").is_none());
+            assert_eq!(done(&handle).reads, before.reads);
+        },
+    );
+}
+
+#[test]
+fn a_closed_file_is_not_read() {
+    on_core_in(&[Put::File("file", &[7; 100])], |_, folder| async move {
+        let file = File::open(folder.join("file")).await.expect("it is there");
+        file.read_at([0; 10], 0).await.0.expect("no error");
+        let other = file.clone();
+        file.close().await.expect("no error");
+        let error = other.read_at([0; 10], 0).await.0;
+        let error = error.expect_err("it is closed for all");
+        assert!(
+            error
+                .get_ref()
+                .is_some_and(|inner| inner.is::<quoit::Closed>())
+        );
+    });
+}
+
+// --- pipes and devices ---
+
+fn pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = op::pipe().expect("a pipe");
+    (
+        PipeReader::new(reader),
+        PipeWriter::new(writer).expect("signals can be blocked"),
+    )
+}
+
+#[test]
+fn a_write_that_a_pipe_takes_goes_past_the_ring() {
+    on_core(|handle| async move {
+        let (reader, writer) = pipe();
+        settled().await;
+        let before = done(&handle);
+        writer.write_all("word").await.0.expect("there is room");
+        if Kernel::here() != Kernel::Unruly {
+            let writes = before.writes + 1;
+            assert_eq!(done(&handle), Done { writes, ..before });
+        }
+        let came = reader.receive().await.expect("no error");
+        assert_eq!(came.as_deref(), Some(&b"word"[..]));
+    });
+}
+
+/// What a pipe has no room for waits in the kernel, and comes behind what it took at once.
+#[test]
+fn a_write_that_a_pipe_takes_in_part_goes_on_by_the_ring() {
+    on_core(|handle| async move {
+        let (reader, writer) = pipe();
+        settled().await;
+        let before = done(&handle);
+        let much = bytes(200_000, 1);
+        let sent = much.clone();
+        let writing = spawn(async move { writer.write_all(sent).await.0 });
+        let mut came = Vec::new();
+        while let Some(chunk) = reader.receive().await.expect("no error") {
+            came.extend_from_slice(&chunk);
+        }
+        assert!(came == much, "other bytes came");
+        writing.await.expect("no panic").expect("somebody reads");
+        assert!(done(&handle).submitted > before.submitted);
+    });
+}
+
+#[test]
+fn a_write_to_a_full_pipe_waits_for_room() {
+    on_core(|_| async {
+        let (reader, writer) = pipe();
+        let mut full = 0;
+        loop {
+            let mut write = pin!(writer.write([7; 4096]));
+            if poll_once(write.as_mut()).await.is_pending() {
+                // Either it is full, or the ring was asked for another reason.
+                let readable = reader.receive().await.expect("no error");
+                full -= readable.expect("it is written to").len() as i64;
+                full += write.await.0.expect("somebody reads") as i64;
+                break;
+            }
+            full += 4096;
+        }
+        drop(writer);
+        while let Some(chunk) = reader.receive().await.expect("no error") {
+            full -= chunk.len() as i64;
+        }
+        assert_eq!(full, 0);
+    });
+}
+
+#[test]
+fn a_write_to_a_pipe_that_nobody_reads_fails_once() {
+    on_core(|_| async {
+        let (reader, writer) = pipe();
+        drop(reader);
+        for _ in 0..3 {
+            let error = writer.write("lost").await.0.expect_err("nobody reads");
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+    });
+}
+
+// --- on the ring alone: the simulated kernel has no devices ---
+
+#[test]
+fn a_device_that_need_not_wait_is_written_to_past_the_ring() {
+    on_ring(|handle| async move {
+        let null = fs::File::create("/dev/null").expect("it is there");
+        let null = SharedFd::from(OwnedFd::from(null));
+        settled().await;
+        let before = done(&handle);
+        let (written, _) = op::write(&null, [7; 100]).await;
+        assert_eq!(written.expect("it takes all"), 100);
+        let writes = before.writes + 1;
+        assert_eq!(done(&handle), Done { writes, ..before });
+    });
+}
+
+#[test]
+fn a_device_that_may_wait_is_written_to_by_the_ring() {
+    on_ring(|handle| async move {
+        // A terminal is one.
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let terminal = rustix::pty::openpt(flags).expect("a terminal");
+        let terminal = SharedFd::from(terminal);
+        settled().await;
+        let before = done(&handle);
+        for _ in 0..2 {
+            let (written, _) = op::write(&terminal, "word").await;
+            assert_eq!(written.expect("there is room"), 4);
+        }
+        assert_eq!(done(&handle).writes, before.writes);
+        assert!(done(&handle).submitted > before.submitted);
+    });
+}
