@@ -13,13 +13,13 @@ use super::{each, on_one};
 pub fn create_and_cancel(count: u32) -> f64 {
     on_one(async {
         let mut cx = Context::from_waker(Waker::noop());
-        let mut sleeps = Vec::with_capacity(count as usize);
         let begin = Instant::now();
-        for number in 0..count {
-            let after = Duration::from_secs(100) + Duration::from_nanos(u64::from(number));
-            sleeps.push(sleep(after));
-        }
-        let mut sleeps: Vec<_> = sleeps.into_iter().map(Box::pin).collect();
+        let mut sleeps: Vec<_> = (0..count)
+            .map(|number| {
+                let after = Duration::from_secs(100) + Duration::from_nanos(u64::from(number));
+                Box::pin(sleep(after))
+            })
+            .collect();
         for sleep in &mut sleeps {
             assert!(sleep.as_mut().poll(&mut cx).is_pending());
         }
