@@ -164,6 +164,9 @@ pub fn close(fd: SharedFd) -> impl Future<Output = io::Result<()>> {
 ///
 /// Receiving goes through the core's provided buffers: a stream that waits owns no memory. One task
 /// at a time may receive. Sends of several tasks go out one after the other, each as a whole.
+///
+/// Of a task that has the core for itself, with nothing else to be submitted, what the socket takes at once is sent past
+/// the ring, once in each of its polls; the counter `direct_sends` says how often.
 pub struct Stream {
     received: Multishot<ops::Received>,
     /// Bytes that were put back: what is left of a chunk that was read in part.
@@ -352,9 +355,6 @@ impl Stream {
     }
 
     /// Sends all of a buffer.
-    ///
-    /// By a task that has the core for itself, with nothing else to be submitted, what the socket takes at once is sent
-    /// past the ring, once in each of its polls; the counter `direct_sends` says how often.
     ///
     /// # Errors
     ///

@@ -22,8 +22,8 @@ use quoit_net::tcp::TcpOptions;
 use quoit_net::{ShardedListener, TcpListener, TcpStream};
 use socket2::{Domain, Type};
 use tests::{
-    Kernel, allow_descriptors, both_ends, both_ends_with, bytes, gauges, on_both, on_core, on_ring,
-    poll_once, receive_all, receive_exactly, refusing_address, reset_from_afar,
+    Kernel, allow_descriptors, both_ends, both_ends_with, both_streams, bytes, gauges, on_both,
+    on_core, on_ring, poll_once, receive_all, receive_exactly, refusing_address, reset_from_afar,
 };
 
 const LOCALHOST: &str = "127.0.0.1:0";
@@ -1046,6 +1046,37 @@ fn a_send_that_would_be_submitted_alone_goes_past_the_ring() {
         assert_eq!(sends_and_requests(&handle), (before.0 + 1, before.1));
         assert_eq!(latencies(&handle), measured + 1);
         assert_eq!(receive_exactly(&theirs, 5).await, b"hello");
+    });
+}
+
+/// Whichever way it is asked for.
+#[test]
+fn a_send_of_some_and_one_that_is_looked_at_later_go_past_the_ring() {
+    on_ring(|handle| async move {
+        let (ours, theirs) = both_streams().await;
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle);
+        let mut sent = pin!(ours.send("some"));
+        assert!(matches!(
+            poll_once(sent.as_mut()).await,
+            Poll::Ready((Ok(4), "some"))
+        ));
+        assert_eq!(sends_and_requests(&handle), (before.0 + 1, before.1));
+        // In a poll of its own.
+        op::nop().await.expect("nobody cancels");
+        let before = sends_and_requests(&handle);
+        let mut sent = pin!(ours.start_send(b"more".to_vec()));
+        assert!(matches!(
+            poll_once(sent.as_mut()).await,
+            Poll::Ready((Ok(4), _))
+        ));
+        assert_eq!(sends_and_requests(&handle), (before.0 + 1, before.1));
+        let mut came = Vec::new();
+        while came.len() < 8 {
+            let chunk = theirs.receive().await.expect("no error");
+            came.extend_from_slice(&chunk.expect("eight bytes were sent"));
+        }
+        assert_eq!(came, b"somemore");
     });
 }
 

@@ -249,10 +249,13 @@ impl Outgoing {
         let buf = std::mem::take(&mut self.gathered);
         self.sending_bytes = buf.len();
         self.sending = Some(self.stream.start_send(buf));
-        if self.poll_send(cx).is_pending()
-            && self.sending_bytes <= SMALL
-            && let Some(sending) = &mut self.sending
-        {
+        let has_ended = self.poll_send(cx).is_ready();
+        if self.sending_bytes > SMALL {
+            if has_ended {
+                // Who waits for the end of a large one is told of it, as the kernel would.
+                cx.waker().wake_by_ref();
+            }
+        } else if let Some(sending) = &mut self.sending {
             sending.mute(self.sending_bytes);
         }
         self.check()

@@ -29,7 +29,7 @@ pub(crate) enum AtOnce {
 }
 
 /// Makes a system call in place of an op; `None` if the ring is to do it.
-pub(crate) fn call(
+fn call(
     core: &Core,
     kind: OpKind,
     call: impl FnOnce() -> Option<io::Result<usize>>,
@@ -44,20 +44,45 @@ pub(crate) fn call(
 
 /// Returns whether a call that has failed so is the ring's to do: it cannot be done at once, or a filter of system
 /// calls refuses it. `seccomp(2)`.
-pub(crate) fn is_for_the_ring(error: &io::Error) -> bool {
+fn is_for_the_ring(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::EINTR | libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP)
     )
 }
 
-/// Reads what lies in the page cache, and writes what a pipe or a device takes.
+/// Does an op past the ring, if it may be and it can be.
 #[inline]
-pub(crate) fn on_file<O: Operation>(
+pub(crate) fn attempt<O: Operation>(
     core: &Core,
     fd: &SharedFd,
     operation: &mut O,
 ) -> Option<Outcome> {
+    match O::KIND {
+        OpKind::Read | OpKind::Write => on_file(core, fd, operation),
+        OpKind::Send if core.is_alone() => match operation.request(fd.as_raw_fd()) {
+            Request::Send { from, .. } => send(core, fd, from).map(outcome),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Sends what a socket takes.
+pub(crate) fn send(core: &Core, fd: &SharedFd, from: Region) -> Option<io::Result<usize>> {
+    let sent = call(core, OpKind::Send, || {
+        match sys::send_at_once(fd.as_raw_fd(), from) {
+            Err(error) if is_for_the_ring(&error) => None,
+            sent => Some(sent),
+        }
+    });
+    core.counters().direct_sends.add(u64::from(sent.is_some()));
+    sent
+}
+
+/// Reads what lies in the page cache, and writes what a pipe or a device takes.
+#[inline]
+fn on_file<O: Operation>(core: &Core, fd: &SharedFd, operation: &mut O) -> Option<Outcome> {
     let may = match fd.at_once() {
         AtOnce::Unknown => look(fd),
         AtOnce::Nothing => return None,

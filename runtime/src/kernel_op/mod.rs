@@ -38,7 +38,6 @@ use crate::core_state::Core;
 use crate::scope::park::{self, Park};
 use crate::task::current;
 use fd::{Closed, SharedFd};
-use kind::OpKind;
 use payload::{Operation, Outcome};
 use slab::{Notify, OpId};
 use state::Asker;
@@ -263,9 +262,8 @@ impl<O: Operation> Future for KernelOp<O> {
                         if fd.as_ref().is_some_and(SharedFd::is_closed) {
                             return Poll::Ready(operation.finish(Outcome::Failed(Closed.into())));
                         }
-                        if matches!(O::KIND, OpKind::Read | OpKind::Write)
-                            && let Some(fd) = &fd
-                            && let Some(outcome) = at_once::on_file(core, fd, &mut operation)
+                        if let Some(fd) = &fd
+                            && let Some(outcome) = at_once::attempt(core, fd, &mut operation)
                         {
                             return Poll::Ready(operation.finish(outcome));
                         }

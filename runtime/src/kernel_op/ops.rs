@@ -158,15 +158,7 @@ impl<B: IoBuf> Send<B> {
     /// Sends what the socket takes at once, past the ring; `None` if the ring is to do it. `send(2)`.
     #[inline(never)]
     pub(crate) fn at_once(&self, core: &Core, fd: &SharedFd) -> Option<io::Result<usize>> {
-        let region = region_behind(&self.buf, self.skipped());
-        let sent = at_once::call(core, Self::KIND, || {
-            match sys::send_at_once(fd.as_raw_fd(), region) {
-                Err(error) if at_once::is_for_the_ring(&error) => None,
-                sent => Some(sent),
-            }
-        });
-        core.counters().direct_sends.add(u64::from(sent.is_some()));
-        sent
+        at_once::send(core, fd, region_behind(&self.buf, self.skipped()))
     }
 }
 
