@@ -593,10 +593,11 @@ fn c160_cancel_request_that_finds_the_queue_full_is_sent_later() {
         let after = gauges(&handle).await;
         // One for each of them, and for those of the last ones that were in the queue.
         let asked = after.cancel_requests - before.cancel_requests;
-        assert!(
-            (READS..=READS + 8).contains(&asked),
-            "{asked} cancel requests"
-        );
+        assert!(asked <= READS + 8, "{asked} cancel requests");
+        if Kernel::here().counts_exactly() {
+            // None of them was interrupted, and so out of the kernel when the cancel came.
+            assert!(asked >= READS, "{asked} cancel requests");
+        }
         assert!(u64::from(polls.get()) <= 2 * READS);
         assert_eq!((after.op_slots, after.in_flight), (0, 0));
     });
@@ -643,7 +644,12 @@ fn c161_cancelled_op_is_asked_once() {
         }
         let after = gauges(&handle).await;
         assert_eq!(after.aborts - before.aborts, 100);
-        assert_eq!(after.cancel_requests - before.cancel_requests, 100);
+        let asked = after.cancel_requests - before.cancel_requests;
+        assert!(asked <= 100, "{asked} cancel requests");
+        if Kernel::here().counts_exactly() {
+            // None of them was interrupted, and so out of the kernel when the cancel came.
+            assert_eq!(asked, 100);
+        }
         assert_eq!(after.op_slots, 0);
     });
 }
