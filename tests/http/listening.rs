@@ -30,6 +30,16 @@ async fn whose(request: Request<Incoming>) -> Result<Text, std::convert::Infalli
     text(format!("{} {pid:?}", peer.address))
 }
 
+/// Says whose the request is, and whether nobody was here before; keeps the peer, and leaves something behind.
+async fn whose_alone(mut request: Request<Incoming>) -> Result<Text, std::convert::Infallible> {
+    #[derive(Clone)]
+    struct Seen;
+    let extensions = request.extensions_mut();
+    let peer: Peer = extensions.remove().expect("of each request");
+    let is_first = extensions.insert(Seen).is_none();
+    text(format!("{} {is_first}", peer.address))
+}
+
 /// Asks once on a connection of its own, and returns all that comes.
 fn asked_at(path: &Path) -> String {
     let mut stream = UnixStream::connect(path).expect("it listens");
@@ -46,6 +56,18 @@ fn on_unix(address: UnixAddress) -> Builder<UnixAddress> {
         .cores(Cores::Count(1))
         .head_timeout(LONG)
         .stall_timeout(LONG)
+}
+
+/// Also one that asks for an upgrade, with which hyper has put something there.
+#[test]
+fn each_request_of_a_connection_says_whose_it_is() {
+    let server = one_core().serve_boxed(whose_alone).expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    let address = client.socket().local_addr().expect("it is connected");
+    for fields in ["", "", "connection: upgrade\r\nupgrade: echo\r\n", ""] {
+        let told = client.get_with("/", fields);
+        assert_eq!(told.text(), format!("{address} true"), "{fields:?}");
+    }
 }
 
 #[test]

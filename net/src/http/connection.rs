@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::{HeaderValue, Request, Response};
+use http::{Extensions, HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -248,11 +248,14 @@ where
     let line = Rc::new(Line::new(Rc::clone(&site)));
     let switch: Offered = (protocol == Protocol::Http1).then(Rc::default);
     let dates = Dates::of(protocol);
+    let mut extensions = Extensions::new();
+    extensions.insert(Peer::clone(&peer));
     let common = Rc::new(Common {
         protocol,
         group,
         site: Rc::clone(&site),
         peer,
+        extensions,
         activity: Rc::clone(&activity),
         line: Rc::clone(&line),
         switch: switch.clone(),

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, response};
+use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, response};
 use http_body::Body;
 use hyper::body;
 use quoit::{Cancelled, Group};
@@ -39,6 +39,8 @@ pub(super) struct Common<H, B: 'static> {
     pub(super) group: Group<Cancelled>,
     pub(super) site: Rc<Site<H>>,
     pub(super) peer: Peer,
+    /// Those of each request: the peer. To copy them costs less than to begin anew.
+    pub(super) extensions: Extensions,
     pub(super) activity: Rc<Activity>,
     pub(super) line: Rc<Line<H, B>>,
     pub(super) switch: Offered,
@@ -163,7 +165,11 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             (None, Ok(fate)) => {
                 let until = expiry.as_ref().map(|expiry| expiry.at);
                 let until = request::deadline(&site.limits, until);
-                request.extensions_mut().insert(Peer::clone(peer));
+                let extensions = request.extensions_mut();
+                match extensions.is_empty() {
+                    true => extensions.clone_from(&common.extensions),
+                    false => extensions.extend(common.extensions.clone()),
+                }
                 if asked == Asked::HeadAndBody {
                     let reading = activity.reading();
                     let incoming = request.body_mut();
