@@ -94,17 +94,17 @@ pub(crate) fn write_at_once(fd: RawFd, from: Region) -> io::Result<usize> {
     usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
-/// Returns what of a descriptor may be done past the ring. `fstat(2)`, `fcntl(2)`.
+/// Returns what of a descriptor may be done past the ring. `statx(2)`, `fcntl(2)`.
 pub(crate) fn at_once(fd: RawFd) -> AtOnce {
     // As above.
     #[cfg(feature = "sim")]
     if let Some(world) = crate::sim::world() {
         return world.at_once(fd);
     }
-    let Ok(status) = file_status(fd) else {
+    let Ok(status) = known_status(fd, libc::STATX_TYPE) else {
         return AtOnce::Nothing;
     };
-    match status.st_mode & libc::S_IFMT {
+    match u32::from(status.stx_mode) & libc::S_IFMT {
         libc::S_IFREG => {
             // SAFETY: takes no pointer.
             let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
@@ -119,18 +119,10 @@ pub(crate) fn at_once(fd: RawFd) -> AtOnce {
     }
 }
 
-/// Returns how long a file is. `fstat(2)`.
+/// Returns how long a file is, as far as this machine knows. `statx(2)`.
 pub(crate) fn size(fd: RawFd) -> io::Result<u64> {
     simulated!(fd, |world| world.status(fd).map(|status| status.stx_size));
-    file_status(fd).map(|status| status.st_size as u64)
-}
-
-fn file_status(fd: RawFd) -> io::Result<libc::stat> {
-    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the kernel writes to a local of the right type.
-    check(unsafe { libc::fstat(fd, status.as_mut_ptr()) })?;
-    // SAFETY: the call has succeeded, and so has filled it.
-    Ok(unsafe { status.assume_init() })
+    known_status(fd, libc::STATX_SIZE).map(|status| status.stx_size)
 }
 
 /// Takes over a descriptor that a call here has just made.
@@ -271,11 +263,19 @@ pub(crate) fn empty_status() -> libc::statx {
 /// Describes an open file. `statx(2)`.
 pub(crate) fn status(fd: RawFd) -> io::Result<libc::statx> {
     simulated!(fd, |world| world.status(fd));
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+    status_with(fd, 0, mask)
+}
+
+/// Describes an open file without asking whoever serves its file system, which may be another machine, or a program
+/// that waits for this core (`fuse(4)`).
+fn known_status(fd: RawFd, mask: u32) -> io::Result<libc::statx> {
+    status_with(fd, libc::AT_STATX_DONT_SYNC, mask)
+}
+
+fn status_with(fd: RawFd, flags: i32, mask: u32) -> io::Result<libc::statx> {
     let mut status = empty_status();
-    let (mask, flags) = (
-        libc::STATX_BASIC_STATS | libc::STATX_BTIME,
-        libc::AT_EMPTY_PATH,
-    );
+    let flags = flags | libc::AT_EMPTY_PATH;
     // SAFETY: the path is a static string that ends with NUL, and the result goes to a local of the
     // right type.
     check(unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut status) })?;
