@@ -101,19 +101,18 @@ fn the_end_of_a_file_is_read_past_the_ring() {
         |handle, folder| async move {
             let path = folder.join("file");
             let file = File::open(&path).await.expect("it is there");
-            settled().await;
-            let before = done(&handle);
             for (offset, left) in [(0, 100), (90, 10), (100, 0), (200, 0)] {
+                // Each in a turn of its own: a machine that is busy may make one last for long.
+                settled().await;
+                let before = done(&handle);
                 let (read, buf) = file.read_at(vec![0; 1_000], offset).await;
                 let count = read.expect("no error");
                 assert_eq!(buf[..count], vec![7; count]);
                 if reads_at_once(&path) {
                     assert_eq!(count, left);
+                    let reads = before.reads + 1;
+                    assert_eq!(done(&handle), Done { reads, ..before });
                 }
-            }
-            if reads_at_once(&path) {
-                let reads = before.reads + 4;
-                assert_eq!(done(&handle), Done { reads, ..before });
             }
         },
     );
@@ -150,22 +149,30 @@ fn a_poll_has_some_reads_past_the_ring_and_no_more() {
         |handle, folder| async move {
             let path = folder.join("file");
             let file = File::open(&path).await.expect("it is there");
-            settled().await;
-            let before = done(&handle);
-            let mut reads = 0;
-            loop {
-                let mut read = pin!(file.read_at([0; 10], 0));
-                if poll_once(read.as_mut()).await.is_pending() {
-                    read.await.0.expect("no error");
+            let mut most = 0;
+            // A machine that is busy may make a turn last for long: that poll has fewer.
+            for _ in 0..1_000 {
+                settled().await;
+                let before = done(&handle);
+                let mut reads = 0;
+                loop {
+                    let mut read = pin!(file.read_at([0; 10], 0));
+                    if poll_once(read.as_mut()).await.is_pending() {
+                        read.await.0.expect("no error");
+                        break;
+                    }
+                    reads += 1;
+                    assert!(reads <= 16, "it goes on and on");
+                }
+                assert_eq!(done(&handle).reads, before.reads + reads);
+                assert!(done(&handle).submitted > before.submitted);
+                most = most.max(reads);
+                if most == 16 {
                     break;
                 }
-                reads += 1;
-                assert!(reads <= 16, "it goes on and on");
             }
-            assert_eq!(done(&handle).reads, before.reads + reads);
-            assert!(done(&handle).submitted > before.submitted);
             if reads_at_once(&path) {
-                assert_eq!(reads, 16);
+                assert_eq!(most, 16);
                 // The next poll has as many again.
                 let mut read = pin!(file.read_at([0; 10], 0));
                 assert!(poll_once(read.as_mut()).await.is_ready());
