@@ -4,16 +4,20 @@ use std::fs;
 use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::thread;
+use std::time::Duration;
 
 use quoit::buf::SliceExt;
 use quoit::fs::{File, OpenOptions};
 use quoit::op::{self, PipeReader, PipeWriter, SharedFd};
-use quoit::{CarriesCancelled, Handle, Scope, spawn};
+use quoit::{CarriesCancelled, Handle, Scope, spawn, yield_now};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{ReadWriteFlags, preadv2};
-use tests::{Kernel, Put, bytes, on_core, on_core_in, on_ring, poll_once};
+use tests::{Dice, Kernel, Put, bytes, on_core, on_core_in, on_ring, poll_once};
+
+use crate::sends::{Way, on_and_on};
 
 /// What a core has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,6 +320,149 @@ fn a_closed_file_is_not_read() {
     });
 }
 
+// --- at random ---
+
+/// How long the file is that random readers read, while nobody changes it.
+const LENGTH: usize = 30_000;
+
+/// Reads somewhere, into a buffer of some kind; checks that what came is what lies there.
+async fn read_somewhere(file: File, mut dice: Dice, changes: bool) -> io::Result<()> {
+    let content = bytes(LENGTH, 1);
+    let offset = match dice.below(8) {
+        0 => LENGTH - 1 + dice.below(3),
+        1 => i64::MAX as usize - dice.below(2),
+        _ => dice.below(LENGTH),
+    };
+    let most = dice.one_of(&[0, 1, 100, 5_000, 2 * LENGTH]);
+    let asked = dice.below(most + 1);
+    let (read, came, asked) = match dice.below(4) {
+        0 => {
+            let (read, buf) = file.read_at([0; 64], offset as u64).await;
+            (read, buf.to_vec(), 64)
+        }
+        1 => {
+            let buf = vec![0; asked].into_boxed_slice();
+            let (read, buf) = file.read_at(buf, offset as u64).await;
+            (read, buf.into_vec(), asked)
+        }
+        2 => {
+            let buf = vec![7; asked + 20];
+            let (read, buf) = file.read_at(buf.slice(10..10 + asked), offset as u64).await;
+            let buf = buf.into_inner();
+            assert_eq!(buf[..10], [7; 10]);
+            (read, buf[10..].to_vec(), asked)
+        }
+        _ => {
+            let buf = Vec::with_capacity(asked);
+            let asked = buf.capacity();
+            let (read, buf) = file.read_at(buf, offset as u64).await;
+            if let Ok(count) = read {
+                assert_eq!(buf.len(), count);
+            }
+            (read, buf, asked)
+        }
+    };
+    let there = content.get(offset..).unwrap_or(&[]);
+    let count = match read {
+        // So far from the beginning there is not even an end (`lseek(2)`).
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            assert!(offset > LENGTH && asked > 0, "{asked} at {offset}: {error}");
+            return Ok(());
+        }
+        read => read?,
+    };
+    assert_eq!(
+        came[..count],
+        there[..count],
+        "{count} of {asked} at {offset}"
+    );
+    let most = asked.min(there.len());
+    if !changes && Kernel::here().counts_exactly() {
+        assert_eq!(count, most, "{asked} at {offset}");
+    }
+    // Nothing at all is the end.
+    assert!(changes || count > 0 || most == 0, "{asked} at {offset}");
+    Ok(())
+}
+
+async fn read_now_and_then(file: File, mut dice: Dice, changes: bool) {
+    for _ in 0..30 {
+        let mut read = pin!(read_somewhere(
+            file.clone(),
+            Dice::new(dice.seed()),
+            changes
+        ));
+        match dice.below(5) {
+            0 => drop(poll_once(read.as_mut()).await),
+            1 => {
+                let scope = Scope::new();
+                let handle = scope.handle();
+                if dice.flip() {
+                    drop(spawn(async move { handle.cancel() }));
+                } else {
+                    handle.cancel();
+                }
+                scope.run(read).await.expect("its own cancel");
+            }
+            _ => read.await.expect("nobody cancels"),
+        }
+        match dice.below(4) {
+            0 => settled().await,
+            1 => yield_now().await.expect("nobody cancels"),
+            _ => {}
+        }
+    }
+}
+
+/// Empties the file, and puts the same into it again.
+async fn change(path: PathBuf, mut dice: Dice) {
+    let content = bytes(LENGTH, 1);
+    for _ in 0..5 {
+        let file = File::create(&path).await.expect("it is there");
+        let mut written = 0;
+        while written < LENGTH {
+            let part = (1 + dice.below(10_000)).min(LENGTH - written);
+            let part = content[written..written + part].to_vec();
+            let length = part.len();
+            let (outcome, _) = file.write_all_at(part, written as u64).await;
+            outcome.expect("room");
+            written += length;
+        }
+    }
+}
+
+/// Some readers alone, who go past the ring, and some beside others, of a file that stays as it is or does not.
+#[test]
+fn random_reads_give_what_the_file_holds() {
+    let content = bytes(LENGTH, 1);
+    for seed in 0..10 {
+        on_core_in(
+            &[Put::File("file", &content)],
+            move |handle, folder| async move {
+                let mut dice = Dice::new(seed);
+                let path = folder.join("file");
+                let file = File::open(&path).await.expect("it is there");
+                let changes = dice.one_in(3);
+                let mut tasks = Vec::new();
+                if changes {
+                    tasks.push(spawn(change(path.clone(), Dice::new(dice.seed()))));
+                }
+                for _ in 0..dice.below(3) {
+                    let dice = Dice::new(dice.seed());
+                    tasks.push(spawn(read_now_and_then(file.clone(), dice, changes)));
+                }
+                read_now_and_then(file.clone(), Dice::new(dice.seed()), changes).await;
+                for task in tasks {
+                    task.await.expect("no panic");
+                }
+                read_now_and_then(file.clone(), dice, false).await;
+                assert!(!reads_at_once(&path) || done(&handle).reads > 0);
+                file.close().await.expect("no error");
+            },
+        );
+    }
+}
+
 // --- pipes and devices ---
 
 fn pipe() -> (PipeReader, PipeWriter) {
@@ -430,4 +577,75 @@ fn a_device_that_may_wait_is_written_to_by_the_ring() {
         assert_eq!(done(&handle).writes, before.writes);
         assert!(done(&handle).submitted > before.submitted);
     });
+}
+
+// --- on and on ---
+
+/// What is done again and again without the ring.
+#[derive(Debug, Clone, Copy)]
+enum Past {
+    Reads,
+    Writes,
+}
+
+impl Past {
+    const ALL: [Self; 2] = [Self::Reads, Self::Writes];
+
+    /// Opens what it is done on: something that is always there.
+    fn open(self) -> SharedFd {
+        let file = match self {
+            Self::Reads => fs::File::open(std::env::current_exe().expect("it has a name")),
+            Self::Writes => fs::File::create("/dev/null"),
+        };
+        SharedFd::from(OwnedFd::from(file.expect("it is there")))
+    }
+
+    async fn once(self, fd: SharedFd) -> io::Result<()> {
+        match self {
+            Self::Reads => op::read_at(&fd, [0; 64], 0).await.0.map(drop),
+            Self::Writes => op::write(&fd, "word").await.0.map(drop),
+        }
+    }
+}
+
+#[test]
+fn a_deadline_reaches_whoever_goes_past_the_ring_on_and_on() {
+    for (past, way) in Past::ALL
+        .into_iter()
+        .flat_map(|past| Way::ALL.map(|way| (past, way)))
+    {
+        on_ring(move |_| async move {
+            let fd = past.open();
+            let scope = Scope::new().timeout(Duration::from_millis(3));
+            let ended = scope.run(on_and_on(way, || past.once(fd.clone()))).await;
+            assert!(matches!(ended, Ok(None)), "{past:?} {way:?}: {ended:?}");
+        });
+    }
+}
+
+#[test]
+fn a_cancel_from_another_thread_reaches_whoever_goes_past_the_ring_on_and_on() {
+    for (past, way) in Past::ALL
+        .into_iter()
+        .flat_map(|past| Way::ALL.map(|way| (past, way)))
+    {
+        on_ring(move |handle| async move {
+            let fd = past.open();
+            let scope = Scope::new();
+            let cancel = scope.handle();
+            let all = move || {
+                let done = done(&handle);
+                done.reads + done.writes + done.submitted
+            };
+            let before = all();
+            let other = thread::spawn(move || {
+                // It is in the midst of it.
+                while all() < before + 20 {}
+                cancel.cancel();
+            });
+            let ended = scope.run(on_and_on(way, || past.once(fd.clone()))).await;
+            assert!(matches!(ended, Ok(None)), "{past:?} {way:?}: {ended:?}");
+            other.join().expect("no panic");
+        });
+    }
 }

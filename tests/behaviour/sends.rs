@@ -1,7 +1,8 @@
-//! Random writers on few connections, who wait, give up and are cancelled: what arrives is what they sent, one after the
+//! Random writers on few connections and pipes, who wait, give up and are cancelled: what arrives is what they sent, one after the
 //! other, each from its beginning.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
@@ -10,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use quoit::buf::{Interrupted, SliceExt};
+use quoit::op::{self, PipeReader, PipeWriter};
 use quoit::time::{Instant, sleep};
-use quoit::{GroupError, Scope, group, op, spawn, yield_now};
+use quoit::{GroupError, Scope, group, spawn, yield_now};
 use quoit_net::TcpStream;
 use quoit_net::tcp::TcpOptions;
 use tests::{Dice, both_ends_with, connected, on_core, on_ring, poll_once};
@@ -89,31 +91,62 @@ async fn pause(dice: &mut Dice) {
     }
 }
 
-async fn send(stream: &TcpStream, log: &Log, kind: usize, length: usize) -> io::Result<usize> {
-    let message = log.begin(length);
-    let bytes = content(message, length);
-    let outcome = match kind {
-        0 => stream.write(bytes).await.0,
-        1 => {
-            let middle = length / 2;
-            let parts = vec![bytes[..middle].to_vec(), bytes[middle..].to_vec()];
-            let sent = stream.write_all_vectored(parts).await.0;
-            sent.map(|()| length)
+/// Where the messages go in.
+enum Sink {
+    Connection(TcpStream),
+    Pipe(PipeWriter),
+}
+
+/// Where they come out.
+enum Source {
+    Connection(TcpStream),
+    Pipe(PipeReader),
+}
+
+impl Sink {
+    /// Sends in this way: all of it, but for 0 and 2.
+    async fn send(&self, kind: usize, bytes: Vec<u8>) -> io::Result<usize> {
+        let length = bytes.len();
+        match (kind, self) {
+            (0, Self::Connection(stream)) => stream.write(bytes).await.0,
+            (0 | 2, Self::Pipe(writer)) => writer.write(bytes).await.0,
+            (1, Self::Connection(stream)) => {
+                let middle = length / 2;
+                let parts = vec![bytes[..middle].to_vec(), bytes[middle..].to_vec()];
+                let sent = stream.write_all_vectored(parts).await.0;
+                sent.map(|()| length)
+            }
+            (2, Self::Connection(stream)) => stream.write_zero_copy(bytes).await.0,
+            (3, Self::Connection(stream)) => {
+                stream.write_all(bytes.slice(..)).await.0.map(|()| length)
+            }
+            (3, Self::Pipe(writer)) => writer.write_all(bytes.slice(..)).await.0.map(|()| length),
+            (_, Self::Connection(stream)) => stream.write_all(bytes).await.0.map(|()| length),
+            (_, Self::Pipe(writer)) => writer.write_all(bytes).await.0.map(|()| length),
         }
-        2 => stream.write_zero_copy(bytes).await.0,
-        3 => stream.write_all(bytes.slice(..)).await.0.map(|()| length),
-        _ => stream.write_all(bytes).await.0.map(|()| length),
-    };
+    }
+
+    /// Says that no more follows.
+    fn end(&self) {
+        if let Self::Connection(stream) = self {
+            stream.shutdown(Shutdown::Write).expect("connected");
+        }
+    }
+}
+
+async fn send(sink: &Sink, log: &Log, kind: usize, length: usize) -> io::Result<usize> {
+    let message = log.begin(length);
+    let outcome = sink.send(kind, content(message, length)).await;
     log.end(message, outcome.as_ref());
     outcome
 }
 
-async fn write(stream: Rc<TcpStream>, log: Rc<Log>, mut dice: Dice) {
+async fn write(sink: Rc<Sink>, log: Rc<Log>, mut dice: Dice) {
     for _ in 0..20 {
         let most = dice.one_of(&[8, 200, 5_000, 60_000]);
         let length = 1 + dice.below(most);
         let kind = dice.below(10);
-        let mut sent = pin!(send(&stream, &log, kind, length));
+        let mut sent = pin!(send(&sink, &log, kind, length));
         match dice.below(6) {
             0 if kind != 2 => {
                 // Given up after a few looks.
@@ -135,52 +168,80 @@ async fn write(stream: Rc<TcpStream>, log: Rc<Log>, mut dice: Dice) {
     }
 }
 
-async fn read(stream: TcpStream, mut dice: Dice) -> Vec<u8> {
+async fn read(source: Source, mut dice: Dice) -> Vec<u8> {
     let mut all = Vec::new();
-    while let Some(chunk) = stream.recv().await.expect("no error") {
+    loop {
+        let chunk = match &source {
+            Source::Connection(stream) => stream.recv().await,
+            Source::Pipe(reader) => reader.receive().await,
+        };
+        let Some(chunk) = chunk.expect("no error") else {
+            return all;
+        };
         all.extend_from_slice(&chunk);
         drop(chunk);
         pause(&mut dice).await;
     }
-    all
+}
+
+/// Lets random writers have few of these, each with a reader.
+async fn everything_arrives<M: Future<Output = (Sink, Source)>>(seed: u64, new: impl Fn() -> M) {
+    let mut dice = Dice::new(seed);
+    let mut ways = Vec::new();
+    for _ in 0..1 + seed % 2 {
+        let (sink, source) = new().await;
+        let (sink, log) = (Rc::new(sink), Rc::new(Log::default()));
+        let reader = spawn(read(source, Dice::new(dice.seed())));
+        let writers: Vec<_> = (0..1 + dice.below(3))
+            .map(|_| {
+                let (sink, log) = (Rc::clone(&sink), Rc::clone(&log));
+                spawn(write(sink, log, Dice::new(dice.seed())))
+            })
+            .collect();
+        ways.push((sink, log, reader, writers));
+    }
+    for (sink, log, reader, writers) in ways {
+        for writer in writers {
+            writer.await.expect("no panic");
+        }
+        sink.end();
+        drop(sink);
+        let bytes = reader.await.expect("no panic");
+        check(&bytes, &log.0.borrow());
+    }
 }
 
 #[test]
 fn what_arrives_is_what_was_sent_one_after_the_other() {
     for seed in 0..12 {
-        on_core(move |_| async move {
-            let mut dice = Dice::new(seed);
-            let options = TcpOptions::new().send_buffer(8_000).receive_buffer(4_000);
-            let mut connections = Vec::new();
-            for _ in 0..1 + seed % 2 {
+        on_core(move |_| {
+            everything_arrives(seed, async || {
+                let options = TcpOptions::new().send_buffer(8_000).receive_buffer(4_000);
                 let (ours, theirs) = both_ends_with(&options).await;
-                let (ours, log) = (Rc::new(ours), Rc::new(Log::default()));
-                let reader = spawn(read(theirs, Dice::new(dice.seed())));
-                let writers: Vec<_> = (0..1 + dice.below(3))
-                    .map(|_| {
-                        let (ours, log) = (Rc::clone(&ours), Rc::clone(&log));
-                        spawn(write(ours, log, Dice::new(dice.seed())))
-                    })
-                    .collect();
-                connections.push((ours, log, reader, writers));
-            }
-            for (ours, log, reader, writers) in connections {
-                for writer in writers {
-                    writer.await.expect("no panic");
-                }
-                ours.shutdown(Shutdown::Write).expect("connected");
-                let bytes = reader.await.expect("no panic");
-                check(&bytes, &log.0.borrow());
-            }
+                (Sink::Connection(ours), Source::Connection(theirs))
+            })
+        });
+    }
+}
+
+#[test]
+fn what_comes_out_of_a_pipe_is_what_was_written_one_after_the_other() {
+    for seed in 0..12 {
+        on_core(move |_| {
+            everything_arrives(seed, async || {
+                let (reader, writer) = op::pipe().expect("a pipe");
+                let writer = PipeWriter::new(writer).expect("signals can be blocked");
+                (Sink::Pipe(writer), Source::Pipe(PipeReader::new(reader)))
+            })
         });
     }
 }
 
 // --- past the ring, with a real peer ---
 
-/// Ways to send again and again.
+/// Ways to do something again and again.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+pub(crate) enum Way {
     Bare,
     Yielding,
     Children,
@@ -188,33 +249,43 @@ enum Way {
     Scopes,
 }
 
-async fn send_on_and_on(stream: &Rc<TcpStream>, way: Way) -> io::Result<()> {
-    let send = || {
-        let stream = Rc::clone(stream);
-        async move { stream.write_all("x").await.0 }
-    };
+impl Way {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Bare,
+        Self::Yielding,
+        Self::Children,
+        Self::EagerChildren,
+        Self::Scopes,
+    ];
+}
+
+/// Does this again and again, until somebody ends it.
+pub(crate) async fn on_and_on<M>(way: Way, what: impl Fn() -> M) -> io::Result<()>
+where
+    M: Future<Output = io::Result<()>> + 'static,
+{
     // A bound, in case that nobody ends it.
     for _ in 0..3_000_000 {
         match way {
-            Way::Bare => send().await?,
+            Way::Bare => what().await?,
             Way::Yielding => {
-                send().await?;
+                what().await?;
                 yield_now().await?;
             }
             Way::Children | Way::EagerChildren => {
-                let sent = group(async |g| {
+                let done = group(async |g| {
                     let child = match way {
-                        Way::EagerChildren => g.spawn_eager(send()),
-                        _ => g.spawn(send()),
+                        Way::EagerChildren => g.spawn_eager(what()),
+                        _ => g.spawn(what()),
                     };
                     child.await.map_err(|_| io::ErrorKind::Other.into())
                 });
-                let _: Result<Option<()>, GroupError<io::Error>> = sent.await;
+                let _: Result<Option<()>, GroupError<io::Error>> = done.await;
                 quoit::check()?;
             }
             Way::Scopes => {
                 let scope = Scope::new().timeout(Duration::from_secs(100));
-                scope.run(send()).await?;
+                scope.run(what()).await?;
             }
         }
     }
@@ -223,20 +294,17 @@ async fn send_on_and_on(stream: &Rc<TcpStream>, way: Way) -> io::Result<()> {
 
 #[test]
 fn a_deadline_reaches_whoever_sends_on_and_on() {
-    let ways = [
-        Way::Bare,
-        Way::Yielding,
-        Way::Children,
-        Way::EagerChildren,
-        Way::Scopes,
-    ];
-    for way in ways {
+    for way in Way::ALL {
         on_ring(move |_| async move {
             let (ours, mut theirs) = connected().await;
             let drain = thread::spawn(move || io::copy(&mut theirs, &mut io::sink()));
             let ours = Rc::new(ours);
             let scope = Scope::new().timeout(Duration::from_millis(3));
-            let ended = scope.run(send_on_and_on(&ours, way)).await;
+            let send = || {
+                let ours = Rc::clone(&ours);
+                async move { ours.write_all("x").await.0 }
+            };
+            let ended = scope.run(on_and_on(way, send)).await;
             assert!(matches!(ended, Ok(None)), "{way:?}: {ended:?}");
             ours.shutdown(Shutdown::Both).expect("connected");
             let drained = drain.join().expect("no panic");
