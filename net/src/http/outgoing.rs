@@ -247,10 +247,11 @@ impl Outgoing {
         // Whoever has an answer finds it in the figures.
         self.activity.measure();
         let buf = std::mem::take(&mut self.gathered);
+        let is_small = buf.len() <= SMALL;
         self.sending_bytes = buf.len();
         self.sending = Some(self.stream.start_send(buf));
         let has_ended = self.poll_send(cx).is_ready();
-        if self.sending_bytes > SMALL {
+        if !is_small {
             if has_ended {
                 // Who waits for the end of a large one is told of it, as the kernel would.
                 cx.waker().wake_by_ref();
