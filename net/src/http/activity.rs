@@ -293,6 +293,11 @@ impl Activity {
         }
     }
 
+    /// Returns where what is to be measured is recorded.
+    pub(super) fn figures(&self) -> &Figures {
+        self.figures.get().expect("a server has the connection")
+    }
+
     /// Lets what is to be measured be recorded there, the first byte that is sent from when the connection was
     /// accepted.
     pub(super) fn record_in(&self, figures: Rc<Figures>, accepted: Instant) {

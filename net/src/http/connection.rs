@@ -23,7 +23,7 @@ use quoit::time::{Instant, sleep};
 use quoit::{Cancelled, CarriesCancelled, CoreId, Group, Scope, isolating_group};
 
 use super::activity::Activity;
-use super::answer::Audit;
+use super::course::{Audit, Spare};
 use super::exchange::{Common, Dates, Exchange};
 use super::figures::Figures;
 use super::line::Line;
@@ -105,6 +105,7 @@ pub(super) struct Site<H> {
     pub(super) listener: Listener,
     pub(super) draining: Draining,
     pub(super) figures: Rc<Figures>,
+    pub(super) spare: Rc<Spare>,
     pub(super) page: Option<PageSite>,
     pub(super) audit: Option<Audit>,
 }

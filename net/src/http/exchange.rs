@@ -20,12 +20,12 @@ use http_body::Body;
 use hyper::body;
 use quoit::{Cancelled, Group};
 
-use super::activity::{Activity, Asked, Handling};
-use super::answer::{Content, Counted, Course};
+use super::activity::{Activity, Asked};
+use super::answer::{Content, Counted};
 use super::connection::{Limits, Protocol, Site};
+use super::course::Course;
 use super::incoming::Fate;
 use super::line::Line;
-use super::lookout::Expiry;
 use super::request::{self, Outcome, Pending};
 use super::strict::KnownHost;
 use super::trouble::Trouble;
@@ -71,13 +71,8 @@ impl Dates {
 pub(super) struct Exchange<H, B: 'static> {
     common: Rc<Common<H, B>>,
     work: Work<H, B>,
-    /// The connection counts a handler for as long as hyper waits for it.
-    handling: Option<Handling>,
     /// Until there is an answer, which takes it.
     course: Option<Course>,
-    expiry: Option<Rc<Expiry>>,
-    asked: Asked,
-    method: Kind,
     malformed: bool,
 }
 
@@ -99,7 +94,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn of(method: &Method) -> Self {
+    pub(super) fn of(method: &Method) -> Self {
         match *method {
             Method::HEAD => Self::Head,
             Method::CONNECT => Self::Connect,
@@ -133,14 +128,12 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             true => Asked::Head,
             false => Asked::HeadAndBody,
         };
-        let handling = activity.handling(asked);
-        let expiry = Expiry::of(&site.limits);
+        let course = Course::begin(site, activity, peer, request, asked);
+        let expiry = course.expiry();
         match protocol {
-            Protocol::Http1 => activity.expire(expiry.clone()),
-            Protocol::Http2 => line.begin(expiry.clone()),
+            Protocol::Http1 => activity.expire(expiry.cloned()),
+            Protocol::Http2 => line.begin(expiry.cloned()),
         }
-        let course = Course::begin(&site.figures, site.audit.as_ref(), peer, request);
-        let method = Kind::of(request.method());
         let checked = match protocol {
             Protocol::Http2 if http2::is_malformed(request) => Err(StatusCode::BAD_REQUEST),
             _ => strict::check(request, asked, site.limits.strictness, known),
@@ -163,7 +156,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
                 Work::Nobody(status)
             }
             (None, Ok(fate)) => {
-                let until = expiry.as_ref().map(|expiry| expiry.at);
+                let until = expiry.map(|expiry| expiry.at);
                 let until = request::deadline(&site.limits, until);
                 let extensions = request.extensions_mut();
                 match extensions.is_empty() {
@@ -187,11 +180,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         Self {
             common: Rc::clone(common),
             work,
-            handling: Some(handling),
             course: Some(course),
-            expiry,
-            asked,
-            method,
             malformed: checked.is_err(),
         }
     }
@@ -218,7 +207,6 @@ impl<H, B: Body + 'static> Future for Exchange<H, B> {
             Work::Page(page) => Outcome::Own(ready!(page.as_mut().poll(cx))),
             Work::Nobody(status) => Outcome::Refused(*status),
         };
-        this.handling = None;
         Poll::Ready(this.answer(outcome))
     }
 }
@@ -233,6 +221,8 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             line,
             ..
         } = &*self.common;
+        let mut course = self.course.take().expect("a request is answered once");
+        course.note_handled();
         let tally = &site.figures.tally;
         let (mut head, mut content) = match outcome {
             Outcome::Answered => {
@@ -254,7 +244,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             }
             Outcome::Late => {
                 tally.late.add_one();
-                if let Some(expiry) = &self.expiry {
+                if let Some(expiry) = course.expiry() {
                     expiry.note_over();
                 }
                 refusal(StatusCode::SERVICE_UNAVAILABLE)
@@ -265,21 +255,17 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             }
             Outcome::Nobody(error) => return Err(error),
         };
-        if let Some(expiry) = self.expiry.take() {
-            expiry.note_answer();
-        }
         strict::complete(&mut head, &mut content);
         if self.common.dates == Dates::Own || site.draining.date.is_set_back() {
             let date = head.headers.entry(DATE);
             date.or_insert_with(|| site.draining.date.now());
         }
         let status = head.status;
-        let mut course = self.course.take().expect("a request is answered once");
         course.answer(&head, &content);
         if let Some(switch) = &self.common.switch {
-            switch.answered(self.method, status);
+            switch.answered(course.method(), status);
         }
-        let unread = matches!(content, Content::Nothing) && self.asked == Asked::HeadAndBody;
+        let unread = matches!(content, Content::Nothing) && course.asked() == Asked::HeadAndBody;
         let goes_on = status == StatusCode::SWITCHING_PROTOCOLS;
         let last = !goes_on && (site.draining.is_set() || unread || self.malformed);
         if *protocol == Protocol::Http1 && last {
@@ -288,12 +274,11 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             let close = HeaderValue::from_static("close");
             head.headers.insert(CONNECTION, close);
         }
-        let is_head = self.method == Kind::Head;
+        let is_head = course.method() == Kind::Head;
         if is_head && *protocol == Protocol::Http2 {
             http2::leave_head(&mut head, &mut content);
         }
-        let (activity, asked, group) = (&self.common.activity, self.asked, self.common.group);
-        let body = Counted::new(content, activity, asked, course, is_head, group);
+        let body = Counted::new(content, course, is_head, self.common.group);
         Ok(Response::from_parts(head, body))
     }
 }

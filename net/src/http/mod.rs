@@ -11,6 +11,7 @@ mod answer;
 pub mod body;
 mod connection;
 mod core;
+mod course;
 mod exchange;
 mod executor;
 mod figures;
@@ -37,8 +38,8 @@ mod upgrade;
 
 use std::error::Error;
 
-pub use answer::Answered;
 pub use connection::Peer;
+pub use course::Answered;
 pub use executor::Executor;
 pub use handle::{ConnectionCounts, ServerHandle};
 pub use incoming::Incoming;

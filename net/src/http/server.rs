@@ -20,9 +20,9 @@ use http_body::Body;
 use quoit::metrics::Snapshot;
 use quoit::{CoreId, CoreMetrics, Cores, RemoteHandle, Runtime};
 
-use super::answer::{Answered, Audit};
 use super::connection::{self, Draining, Limits, Site};
 use super::core::Plan;
+use super::course::{Answered, Audit};
 use super::handle::{ServerHandle, Shared};
 use super::listen::{Named, Options, Port};
 use super::page::{Page, PageSite};
@@ -514,6 +514,7 @@ impl<A: Listen> Builder<A> {
                             listener: trouble,
                             draining: Draining::default(),
                             figures: Rc::new(figures),
+                            spare: Rc::default(),
                             page: page.map(|page| PageSite::new(page, Arc::clone(&shared))),
                             audit,
                         };
