@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quoit::blocking::{self, JobError};
 use quoit::buf::IoBuf;
+use quoit::fs::File;
 use quoit::sim::{self, Fault, Faults, Sim, for_seeds};
 use quoit::time::{sleep, wall_clock};
 use quoit::{BuildError, Cores, Runtime, Scope, SpawnError, block_on, op, spawn};
@@ -175,6 +176,29 @@ fn each_forced_short_write_is_made_up_for() {
                 Ok::<_, io::Error>(IoBuf::len(&bytes))
             });
         assert_eq!(outcome.value.expect("it works"), 200_000);
+    }
+}
+
+/// What could be read past the ring is read as the fault has it: what was forced has not come to nothing.
+#[test]
+fn a_fault_that_is_forced_befalls_a_read_of_a_task_alone() {
+    for fault in [Fault::ShortRead, Fault::ReadFails] {
+        let sim = Sim::with_seed(1).file("/file", [7; 100]);
+        let outcome = sim.force_at("reads", fault).block_on(async {
+            let file = File::open("/file").await?;
+            op::nop().await?;
+            sim::point("reads");
+            let (read, buf) = file.read_at([0; 100], 0).await;
+            let count = read?;
+            assert_eq!(buf[..count], [7; 100][..count]);
+            Ok::<_, io::Error>(count)
+        });
+        assert_eq!(outcome.came(fault), 1, "{fault}");
+        match (fault, outcome.value) {
+            (Fault::ShortRead, Ok(1..100)) => {}
+            (Fault::ReadFails, Err(error)) => assert_eq!(error.raw_os_error(), Some(libc::EIO)),
+            (_, read) => panic!("{fault}: {read:?}"),
+        }
     }
 }
 

@@ -309,6 +309,14 @@ impl FaultState {
         comes
     }
 
+    /// Takes back that one has come: it comes at its next occasion.
+    pub(crate) fn put_back(&mut self, fault: Fault) {
+        let kind = &mut self.kinds[fault as usize];
+        kind.occasions -= 1;
+        kind.fired -= 1;
+        kind.due += 1;
+    }
+
     /// Draws a number for a fault that has come.
     pub(crate) fn draw(&mut self, fault: Fault, below: u64) -> u64 {
         self.kinds[fault as usize].stream.below(below)
@@ -362,6 +370,18 @@ mod tests {
         state.pass("after the greeting");
         assert!(state.comes(Fault::PeerReset));
         assert!(!state.comes(Fault::PeerReset));
+    }
+
+    #[test]
+    fn a_fault_that_is_put_back_comes_at_the_next_occasion_and_counts_once() {
+        let forced = [(Fault::ShortRead, Forced::Nth(1))];
+        let mut state = FaultState::new(1, &Faults::none(), &forced);
+        assert!(!state.comes(Fault::ShortRead));
+        assert!(state.comes(Fault::ShortRead));
+        state.put_back(Fault::ShortRead);
+        assert!(state.comes(Fault::ShortRead));
+        assert!(!state.comes(Fault::ShortRead));
+        assert!(state.counts().contains(&(Fault::ShortRead, 1, 3)));
     }
 
     #[test]

@@ -548,14 +548,23 @@ impl Kernel {
             // It does not.
             return Err(libc::EAGAIN);
         }
-        let most = into.length as usize;
-        let cached = self.drawn(Fault::ShortRead, most as u64 + 1);
-        let cached = cached.map_or(most, |drawn| drawn as usize);
-        if cached == 0 && most > 0 {
+        let mut cached = into.length as usize;
+        let is_cut = self.faults.comes(Fault::ShortRead);
+        if is_cut {
+            // Some of it does. It is the ring's read that gives less.
+            cached = self.faults.draw(Fault::ShortRead, cached as u64 + 1) as usize;
+            self.faults.put_back(Fault::ShortRead);
+        }
+        let read = self.call_file(Some(object), FileCall::read(cached, offset));
+        if read == Err(libc::EIO) {
+            // It is the ring's that fails.
+            self.faults.put_back(Fault::ReadFails);
+        }
+        let count = read?;
+        door::write(into, &std::mem::take(&mut self.files.last_read));
+        if is_cut {
             return Err(libc::EAGAIN);
         }
-        let count = self.call_file(Some(object), FileCall::read(cached, offset))?;
-        door::write(into, &std::mem::take(&mut self.files.last_read));
         Ok(count as usize)
     }
 
