@@ -83,18 +83,26 @@ pub(crate) fn send(core: &Core, fd: &SharedFd, from: Region) -> Option<io::Resul
 /// Reads what lies in the page cache, and writes what a pipe or a device takes.
 #[inline]
 fn on_file<O: Operation>(core: &Core, fd: &SharedFd, operation: &mut O) -> Option<Outcome> {
-    let may = match fd.at_once() {
-        AtOnce::Unknown => look(fd),
-        AtOnce::Nothing => return None,
-        known => known,
+    let known = fd.at_once();
+    if known == AtOnce::Nothing {
+        return None;
+    }
+    let request = operation.request(fd.as_raw_fd());
+    let asks = match request {
+        Request::Read { offset, .. } if offset != CURRENT_POSITION => AtOnce::Reads,
+        Request::Write { offset, .. } if offset == CURRENT_POSITION => AtOnce::Writes,
+        _ => return None,
     };
-    match (may, operation.request(fd.as_raw_fd())) {
-        (AtOnce::Reads, Request::Read { into, offset, .. }) if offset != CURRENT_POSITION => {
-            read(core, fd, into, offset)
-        }
-        (AtOnce::Writes, Request::Write { from, offset, .. }) if offset == CURRENT_POSITION => {
-            write(core, fd, from)
-        }
+    if known != asks && known != AtOnce::Unknown || !core.is_alone_on_a_file() {
+        return None;
+    }
+    // What is not asked of it need not be known.
+    if known == AtOnce::Unknown && look(fd) != asks {
+        return None;
+    }
+    match request {
+        Request::Read { into, offset, .. } => read(core, fd, into, offset),
+        Request::Write { from, .. } => write(core, fd, from),
         _ => None,
     }
 }
@@ -107,9 +115,6 @@ fn look(fd: &SharedFd) -> AtOnce {
 }
 
 fn read(core: &Core, fd: &SharedFd, into: RegionMut, offset: u64) -> Option<Outcome> {
-    if !core.is_alone_on_a_file() {
-        return None;
-    }
     let read = call(core, OpKind::Read, || {
         let read = or_never_again(fd, sys::read_at_once(fd.as_raw_fd(), into, offset)).ok()?;
         // Of what is there in part, the ring reads all; at the end of the file there is no more.
@@ -123,9 +128,6 @@ fn read(core: &Core, fd: &SharedFd, into: RegionMut, offset: u64) -> Option<Outc
 }
 
 fn write(core: &Core, fd: &SharedFd, from: Region) -> Option<Outcome> {
-    if !core.is_alone_on_a_file() {
-        return None;
-    }
     let written = call(core, OpKind::Write, || {
         match or_never_again(fd, sys::write_at_once(fd.as_raw_fd(), from)) {
             Err(error) if is_for_the_ring(&error) => None,
@@ -153,4 +155,31 @@ fn or_never_again(fd: &SharedFd, result: io::Result<usize>) -> io::Result<usize>
         fd.set_at_once(AtOnce::Nothing);
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::op;
+
+    #[test]
+    fn a_descriptor_is_looked_at_once_something_may_be_done_on_it_past_the_ring() {
+        crate::block_on(async {
+            let program = std::env::current_exe().expect("it has a name");
+            let file = File::open(program).expect("it is there");
+            let file = SharedFd::from(OwnedFd::from(file));
+            // Not at its own position, nor beside another task.
+            op::read(&file, [0; 4]).await.0.expect("no error");
+            let other = crate::spawn(async {});
+            op::read_at(&file, [0; 4], 0).await.0.expect("no error");
+            assert_eq!(file.at_once(), AtOnce::Unknown);
+            other.await.expect("no panic");
+            op::read_at(&file, [0; 4], 0).await.0.expect("no error");
+            assert_ne!(file.at_once(), AtOnce::Unknown);
+        })
+        .expect("tests need io_uring");
+    }
 }
