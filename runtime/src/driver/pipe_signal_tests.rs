@@ -39,7 +39,13 @@ fn write_that_nobody_reads_ends_no_program() {
         }
         let (reader, writer) = op::pipe()?;
         drop(reader);
-        PipeWriter::new(writer)?.write_all("lost").await.0
+        let writer = PipeWriter::new(writer)?;
+        let error = writer.write_all("lost").await.0;
+        let error = error.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        // Beside another task: the second is submitted.
+        drop(crate::spawn(async {}));
+        writer.write_all("lost").await.0
     });
     let error = written
         .expect("tests need io_uring")
