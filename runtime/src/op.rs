@@ -62,8 +62,8 @@ pub async fn read<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
 /// Reads at an offset. `pread(2)`.
 ///
 /// For a task that has the core for itself, with nothing else to be submitted, what lies in the page cache is read past
-/// the ring, up to 16 times in each of its polls; the counter `direct_reads` says how often. Not from a file that was
-/// opened with `O_DIRECT` by the time of its first read.
+/// the ring, up to 16 times in each of its polls; the counter `direct_reads` says how often. Not from a file that had
+/// `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for the disk.
 ///
 /// # Errors
 ///
