@@ -126,6 +126,55 @@ fn whoever_sends_as_much_as_was_said_is_left_to_end() {
     assert_eq!(snapshot.merged("request").count(), 1);
 }
 
+/// Requests of a core follow each other in one place.
+#[test]
+fn what_is_told_of_a_request_is_its_own_whatever_came_before() {
+    let (log, logged) = mpsc::channel();
+    let server = one_core()
+        .on_trouble(|_| {})
+        .on_answer(move |answered| {
+            let status = answered.status.map_or(0, |status| status.as_u16());
+            let has_referer = answered.referer.is_some();
+            let entry = log.send((status, answered.sent, answered.whole, has_referer));
+            entry.expect("a test listens");
+        })
+        .serve_boxed(|request: Request<Incoming>| async move {
+            let breaks = request.uri().path() == "/breaks";
+            Ok::<_, io::Error>(Response::new(body::stream(async move |sender: Sender| {
+                sender.send("hello").await?;
+                match breaks {
+                    true => Err(io::Error::other("as it was told to")),
+                    false => Ok(()),
+                }
+            })))
+        })
+        .expect("a server");
+    let told = || logged.recv().expect("told");
+    let connected = || Client::connect(server.local_addr());
+    for _ in 0..2 {
+        let mut breaks = connected();
+        breaks.ask("GET", "/breaks", "referer: there\r\n");
+        breaks.until_cut();
+        assert_eq!(told(), (200, 5, false, true));
+        let mut goes_on = connected();
+        assert_eq!(goes_on.get("/").text(), "hello");
+        assert_eq!(told(), (200, 5, true, false));
+        goes_on.ask("HEAD", "/", "");
+        goes_on.head();
+        assert_eq!(told(), (200, 0, true, false));
+        assert_eq!(goes_on.get("/").text(), "hello");
+        assert_eq!(told(), (200, 5, true, false));
+        goes_on.send("GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(goes_on.answer().status(), 400);
+        assert_eq!(told(), (400, 0, true, false));
+    }
+    let snapshot = server.snapshot();
+    let count = |name| snapshot.cores[0].count(name, None);
+    assert_eq!(count("failed"), Some(2));
+    assert_eq!(count("refused"), Some(2));
+    assert_eq!(count("given_up"), Some(0));
+}
+
 #[test]
 fn a_body_that_fails_is_a_request_that_failed() {
     let server = one_core()
