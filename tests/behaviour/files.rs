@@ -1,7 +1,7 @@
 //! Reads and writes of a task that has the core for itself: past the ring, where they need not wait.
 
 use std::fs;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use quoit::buf::SliceExt;
 use quoit::fs::{File, OpenOptions};
 use quoit::op::{self, PipeReader, PipeWriter, SharedFd};
 use quoit::{CarriesCancelled, Handle, Scope, spawn, yield_now};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, CWD, Mode, fadvise, mkfifoat};
 use rustix::io::{ReadWriteFlags, preadv2};
 use tests::{Dice, Kernel, Put, bytes, on_core, on_core_in, on_ring, poll_once};
 
@@ -648,4 +648,25 @@ fn a_cancel_from_another_thread_reaches_whoever_goes_past_the_ring_on_and_on() {
             other.join().expect("no panic");
         });
     }
+}
+
+/// It has no offsets, and may wait.
+#[test]
+fn a_fifo_that_was_opened_as_a_file_is_read_by_the_ring() {
+    on_ring(|handle| async move {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("fifo");
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).expect("room");
+        // Who has both ends waits for nobody.
+        let mut both = fs::OpenOptions::new().read(true).write(true).open(&path);
+        let both = both.as_mut().expect("it is there");
+        let fifo = File::open(&path).await.expect("it is there");
+        let before = done(&handle);
+        for word in [b"one", b"two"] {
+            both.write_all(word).expect("there is room");
+            let (read, buf) = fifo.read_at([0; 3], 7).await;
+            assert_eq!((read.expect("no error"), &buf), (3, word));
+        }
+        assert_eq!(done(&handle).reads, before.reads);
+    });
 }

@@ -20,6 +20,7 @@ pub use metadata::Metadata;
 use crate::buf::{BufResult, Interrupted, IoBuf, IoBufMut, SliceExt};
 use crate::driver::sys;
 use crate::kernel_op::KernelOp;
+use crate::kernel_op::at_once::AtOnce;
 use crate::kernel_op::ops;
 use crate::op::{self, SharedFd};
 
@@ -130,9 +131,16 @@ impl OpenOptions {
             path: c_path(path)?,
             how,
         };
-        KernelOp::new(operation, folder.cloned())
-            .await
-            .map(|fd| File { fd })
+        let fd = KernelOp::new(operation, folder.cloned()).await?;
+        if self.only_reads_through_the_cache() {
+            // Who reads it once need not be asked first what it is.
+            fd.set_at_once(AtOnce::Reads);
+        }
+        Ok(File { fd })
+    }
+
+    fn only_reads_through_the_cache(&self) -> bool {
+        self.read && !self.write && !self.append && self.extra & libc::O_DIRECT == 0
     }
 
     fn flags(&self) -> io::Result<i32> {

@@ -22,7 +22,7 @@ pub(crate) enum AtOnce {
     /// Nobody has looked yet.
     Unknown,
     Nothing,
-    /// Reads at an offset: a file, through the page cache.
+    /// Reads at an offset: of a file, through the page cache.
     Reads,
     /// Writes at its own position: a pipe, or a device.
     Writes,
@@ -147,10 +147,11 @@ fn outcome(result: io::Result<usize>) -> Outcome {
     }
 }
 
-/// Remembers where nothing can be done without waiting, whatever there is.
+/// Remembers where nothing can be done without waiting, whatever there is: also where there are no offsets, of which
+/// the ring makes nothing.
 fn or_never_again(fd: &SharedFd, result: io::Result<usize>) -> io::Result<usize> {
     if let Err(error) = &result
-        && error.raw_os_error() == Some(libc::EOPNOTSUPP)
+        && let Some(libc::EOPNOTSUPP | libc::ESPIPE) = error.raw_os_error()
     {
         fd.set_at_once(AtOnce::Nothing);
     }
@@ -163,6 +164,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use super::*;
+    use crate::fs::OpenOptions;
     use crate::op;
 
     #[test]
@@ -179,6 +181,24 @@ mod tests {
             other.await.expect("no panic");
             op::read_at(&file, [0; 4], 0).await.0.expect("no error");
             assert_ne!(file.at_once(), AtOnce::Unknown);
+        })
+        .expect("tests need io_uring");
+    }
+
+    /// It was said when it was opened.
+    #[test]
+    fn a_file_that_was_opened_for_reading_alone_is_not_looked_at() {
+        crate::block_on(async {
+            let program = std::env::current_exe().expect("it has a name");
+            let opened = async |options: OpenOptions| {
+                let opened = options.open(&program).await;
+                opened.map(|file| file.fd().at_once()).ok()
+            };
+            let reads = OpenOptions::new().read(true);
+            assert_eq!(opened(reads.clone()).await, Some(AtOnce::Reads));
+            // Not every file system has direct reads.
+            let direct = opened(reads.custom_flags(libc::O_DIRECT)).await;
+            assert_ne!(direct, Some(AtOnce::Reads));
         })
         .expect("tests need io_uring");
     }
