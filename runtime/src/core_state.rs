@@ -108,8 +108,10 @@ impl Scopes {
     }
 }
 
-/// Ops on files in one poll, at most, that go past the ring: then who goes on lets others have their turn.
+/// Ops on files in one poll, at most, that go past the ring: then who goes on lets others have their turn. One of more
+/// than a piece counts as so many more.
 const PAST_THE_RING: u8 = 16;
+const PIECE: u32 = 16 * 1024;
 
 /// How much of what cancels want done is done in one turn: the rest is for those to come, so that
 /// others have theirs.
@@ -143,7 +145,7 @@ pub(crate) struct Core {
     pub(crate) running: Cell<Option<TaskId>>,
     /// It was asked since its poll began whether it has the core for itself; those whom it polls at once share the poll.
     pub(crate) was_alone: Cell<bool>,
-    /// Ops on files that were done past the ring since then.
+    /// Ops on files that were done past the ring since then, and pieces of long ones.
     pub(crate) past_the_ring: Cell<u8>,
     /// Somebody has found that this turn has lasted for long.
     pub(crate) turn_is_long: Cell<bool>,
@@ -913,13 +915,15 @@ impl Core {
         !self.was_alone.replace(true) && self.has_nothing_else()
     }
 
-    /// As [`Core::is_alone`], for what neither waits nor sends: a few times in each poll, while the turn is short.
-    pub(crate) fn is_alone_on_a_file(&self) -> bool {
+    /// As [`Core::is_alone`], for what copies so many bytes and neither waits nor sends: some times in each poll, fewer
+    /// where there is much to copy.
+    pub(crate) fn is_alone_on_a_file(&self, bytes: u32) -> bool {
         let before = self.past_the_ring.get();
-        if before >= PAST_THE_RING || self.turn_is_long.get() || !self.has_nothing_else() {
+        if before >= PAST_THE_RING || !self.has_nothing_else() {
             return false;
         }
-        self.past_the_ring.set(before + 1);
+        let pieces = (bytes / PIECE).min(u32::from(PAST_THE_RING)) as u8;
+        self.past_the_ring.set(before + 1 + pieces);
         true
     }
 

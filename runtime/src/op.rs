@@ -62,8 +62,8 @@ pub async fn read<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
 /// Reads at an offset. `pread(2)`.
 ///
 /// For a task that has the core for itself, with nothing else to be submitted, what lies in the page cache is read past
-/// the ring, up to 16 times in each of its polls; the counter `direct_reads` says how often. Not from a file that had
-/// `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for the disk.
+/// the ring, up to 16 times or 256 KiB in each of its polls; the counter `direct_reads` says how often. Not from a file
+/// that had `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for the disk.
 ///
 /// # Errors
 ///
@@ -79,7 +79,8 @@ pub async fn read_at<B: IoBufMut>(fd: &SharedFd, buf: B, offset: u64) -> BufResu
 /// Writes to a descriptor at its own position. `write(2)`.
 ///
 /// For a task that has the core for itself, with nothing else to be submitted, what a pipe or a device takes without
-/// waiting is written past the ring, up to 16 times in each of its polls; the counter `direct_writes` says how often.
+/// waiting is written past the ring, up to 16 times or 256 KiB in each of its polls; the counter `direct_writes` says
+/// how often.
 ///
 /// # Errors
 ///

@@ -88,12 +88,16 @@ fn on_file<O: Operation>(core: &Core, fd: &SharedFd, operation: &mut O) -> Optio
         return None;
     }
     let request = operation.request(fd.as_raw_fd());
-    let asks = match request {
-        Request::Read { offset, .. } if offset != CURRENT_POSITION => AtOnce::Reads,
-        Request::Write { offset, .. } if offset == CURRENT_POSITION => AtOnce::Writes,
+    let (asks, bytes) = match request {
+        Request::Read { offset, into, .. } if offset != CURRENT_POSITION => {
+            (AtOnce::Reads, into.length)
+        }
+        Request::Write { offset, from, .. } if offset == CURRENT_POSITION => {
+            (AtOnce::Writes, from.length)
+        }
         _ => return None,
     };
-    if known != asks && known != AtOnce::Unknown || !core.is_alone_on_a_file() {
+    if known != asks && known != AtOnce::Unknown || !core.is_alone_on_a_file(bytes) {
         return None;
     }
     // What is not asked of it need not be known.
