@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Response;
 use quoit::Cores;
 use quoit::sim::for_seeds;
-use quoit::time::sleep;
+use quoit::time::{Instant, sleep};
 use quoit_net::TcpStream;
 use quoit_net::http::Server;
 
@@ -67,8 +67,8 @@ async fn ping(pause: Duration) -> (u64, Option<u8>) {
     (MANY, None)
 }
 
-/// Runs a client that pings with this pause in between.
-fn run(pause: Duration, check: fn((u64, Option<u8>))) {
+/// Runs a client that pings with this pause in between; how that ended, and how long it took, is checked.
+fn run(pause: Duration, check: fn((u64, Option<u8>), Duration)) {
     for_seeds(0..3, |sim| {
         World::Kind.of(sim).run(|| {
             let server = Server::bind(address())
@@ -77,7 +77,11 @@ fn run(pause: Duration, check: fn((u64, Option<u8>))) {
                 .serve(|_| async { Ok::<_, std::io::Error>(Response::new(String::new())) });
             let server = server.expect("a kind world");
             let mut clients = Clients::on(1);
-            clients.start(move || async move { check(ping(pause).await) });
+            clients.start(move || async move {
+                let begun = Instant::now();
+                let ended = ping(pause).await;
+                check(ended, begun.elapsed());
+            });
             clients.end();
             drop(server);
         });
@@ -86,14 +90,20 @@ fn run(pause: Duration, check: fn((u64, Option<u8>))) {
 
 #[test]
 fn ten_pings_a_second_are_answered_for_ever() {
-    run(Duration::from_millis(100), |(answered, end)| {
+    run(Duration::from_millis(100), |(answered, end), _| {
         assert_eq!((answered, end), (MANY, None));
     });
 }
 
 #[test]
 fn a_thousand_pings_a_second_are_answered_for_a_second() {
-    run(Duration::from_millis(1), |(answered, end)| {
+    run(Duration::from_millis(1), |(answered, end), took| {
+        if end.is_none() {
+            // Faults have slowed it down to what time gives back: 1 024 frames, and 64 in each second.
+            assert_eq!(answered, MANY);
+            assert!(took > Duration::from_secs(14), "after {took:?}");
+            return;
+        }
         assert_eq!(end, Some(ENHANCE_YOUR_CALM));
         assert!((900..MANY).contains(&answered), "{answered} were answered");
     });
