@@ -33,7 +33,7 @@ pub const PARTS: [Part; 20] = [
     part("timer_create_cancel", 4_096, 1, timers::create_and_cancel),
     part("op_nop", 1_000, 1, ops::nop),
     part("op_write_null", 1_000, 1, |times| ops::write_null(times, 0)),
-    part("op_write_null_10k_timers", 5_000, 1, |times| {
+    part("op_write_null_10k_timers", 60_000, 1, |times| {
         ops::write_null(times, 10_000)
     }),
     part("read_4k_cached_qd1", 1_000, 1, |times| {
