@@ -1,4 +1,5 @@
-//! Ops of the kernel: round trips by the ring, a write in a row, beside armed timers, and reads of cached pages, by how many are under way.
+//! Ops of the kernel: round trips by the ring, a write in a row, beside armed timers, and reads of cached pages, by how
+//! many are under way.
 
 mod shared;
 

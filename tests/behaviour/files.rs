@@ -61,6 +61,13 @@ fn reads_at_once(path: &Path) -> bool {
     }
 }
 
+/// Opens a file, and lets the core have nothing left to submit.
+async fn opened(path: &Path) -> File {
+    let file = File::open(path).await.expect("it is there");
+    settled().await;
+    file
+}
+
 /// Lets out what opening has asked for.
 async fn settled() {
     op::nop().await.expect("not cancelled");
@@ -74,8 +81,7 @@ fn a_read_of_what_is_cached_goes_past_the_ring() {
         |handle, folder| async move {
             let content = bytes(10_000, 1);
             let path = folder.join("file");
-            let file = File::open(&path).await.expect("it is there");
-            settled().await;
+            let file = opened(&path).await;
             let (before, timed) = (done(&handle), timed(&handle));
             let (read, buf) = file.read_at(vec![0; 4_000], 100).await;
             let count = read.expect("no error");
@@ -186,8 +192,7 @@ fn a_read_beside_another_ready_task_goes_by_the_ring() {
     on_core_in(
         &[Put::File("file", &[7; 100])],
         |handle, folder| async move {
-            let file = File::open(folder.join("file")).await.expect("it is there");
-            settled().await;
+            let file = opened(&folder.join("file")).await;
             let before = done(&handle);
             let other = spawn(async {});
             let mut read = pin!(file.read_at([0; 100], 0));
@@ -248,8 +253,7 @@ fn a_read_at_a_files_own_position_goes_by_the_ring() {
     on_core_in(
         &[Put::File("file", &[7; 100])],
         |handle, folder| async move {
-            let file = File::open(folder.join("file")).await.expect("it is there");
-            settled().await;
+            let file = opened(&folder.join("file")).await;
             let before = done(&handle);
             let (read, _) = op::read(file.fd(), [0; 10]).await;
             assert!(read.is_ok_and(|count| count > 0));
@@ -279,8 +283,7 @@ fn a_cancelled_scope_reads_nothing() {
     on_core_in(
         &[Put::File("file", &[7; 100])],
         |handle, folder| async move {
-            let file = File::open(folder.join("file")).await.expect("it is there");
-            settled().await;
+            let file = opened(&folder.join("file")).await;
             let before = done(&handle);
             let scope = Scope::new();
             scope.cancel();

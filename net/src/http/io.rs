@@ -377,7 +377,8 @@ impl hyper::rt::Write for Io {
 
     fn is_write_vectored(&self) -> bool {
         // Small answers would cost hyper less if it copied bodies behind their heads (550 instructions of 7 600), but
-        // large ones were copied twice, and its buffer keeps the size of the largest for as long as the connection is.
+        // large ones would be copied twice, and its buffer keep the size of the largest for as long as the connection
+        // is there.
         true
     }
 
