@@ -671,7 +671,10 @@ impl Core {
             return self.yield_to_others(waker);
         };
         self.note_refusals(task);
-        let pause = self.patience.borrow_mut().pause(task.slot(), waker);
+        // Copied where no borrow is held: it is foreign code.
+        let is_known = self.patience.borrow().will_wake(task.slot(), waker);
+        let mut copy = (!is_known).then(|| waker.clone());
+        let pause = self.patience.borrow_mut().pause(task.slot(), &mut copy);
         if let Some(pause) = pause {
             self.counters().pauses.add(1);
             let at = Instant::now() + pause;

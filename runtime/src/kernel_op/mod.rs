@@ -138,10 +138,11 @@ impl Started {
         cx: &Context<'_>,
     ) -> Option<(i32, Option<Asker>)> {
         let id = self.id(core);
-        let completed = core.ops.borrow_mut().completed(id);
+        let mut completed = core.ops.borrow_mut().completed(id);
         if completed.is_none() {
-            let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
-            drop(stale);
+            completed = note_waker(core, id, cx.waker());
+        }
+        if completed.is_none() {
             self.park.follow(core, cx.waker());
             if O::MULTISHOT {
                 let early = core.ops.borrow_mut().early::<O>(id);
@@ -327,6 +328,23 @@ fn start<O: Operation>(
 #[inline(never)]
 fn put<O: Operation>(core: &Core, waker: &Waker, operation: O, fd: Option<SharedFd>) -> OpId {
     core.start(operation, fd, Notify::Waker(waker.clone()))
+}
+
+/// Lets an op wake who polls it. Returns its end, if that has come meanwhile: to copy a waker is foreign code.
+#[inline]
+fn note_waker(core: &Core, id: OpId, waker: &Waker) -> Option<(i32, Option<Asker>)> {
+    if core.ops.borrow_mut().will_wake(id, waker) {
+        return None;
+    }
+    let waker = waker.clone();
+    let mut ops = core.ops.borrow_mut();
+    let completed = ops.completed(id);
+    if completed.is_none() {
+        let stale = ops.notify(id, Notify::Waker(waker));
+        drop(ops);
+        drop(stale);
+    }
+    completed
 }
 
 /// Names a final completion: a result is a result, whoever asked for the end; an op that ended

@@ -190,12 +190,11 @@ impl<Q: Queue> Multishot<Q> {
                 };
                 let told = core.ops.borrow_mut().cancel(id, Asker::Pause);
                 core.tell(told);
-                if core.ops.borrow_mut().completed(id).is_some() {
-                    return Poll::Ready(self.disarm(core));
+                let completed = core.ops.borrow_mut().completed(id);
+                match completed.or_else(|| super::note_waker(core, id, cx.waker())) {
+                    Some(_) => Poll::Ready(self.disarm(core)),
+                    None => Poll::Pending,
                 }
-                let stale = core.ops.borrow_mut().notify_waker(id, cx.waker());
-                drop(stale);
-                Poll::Pending
             })
         })
         .await

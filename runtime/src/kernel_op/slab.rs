@@ -557,15 +557,10 @@ impl OpSlab {
         };
     }
 
-    /// Notes the waker of a poll; returns an older one, to be dropped outside the borrow.
-    pub(crate) fn notify_waker(&mut self, id: OpId, waker: &Waker) -> Notify {
+    /// Returns whether an op's progress wakes whoever this waker does.
+    pub(crate) fn will_wake(&mut self, id: OpId, waker: &Waker) -> bool {
         let slot = self.find(id).expect("a ticket's op lives");
-        if let Notify::Waker(known) = &slot.notify
-            && known.will_wake(waker)
-        {
-            return Notify::Nobody;
-        }
-        std::mem::replace(&mut slot.notify, Notify::Waker(waker.clone()))
+        matches!(&slot.notify, Notify::Waker(known) if known.will_wake(waker))
     }
 
     /// Returns whether the slot of an op still keeps what its request named: the memory and the

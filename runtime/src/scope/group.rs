@@ -29,7 +29,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use super::running::Running;
+use super::running::{Running, poll_end};
 use super::tree::{Kind, NodeId, Shield};
 use super::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason, Scope, TimedOut};
 use crate::core_state::Core;
@@ -588,9 +588,7 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         poll_fn(|cx| {
             current::with(|core| {
                 core.cancel(daemons, Cancelled::new(Reason::Finished), None);
-                let (done, stale) = core.tree.borrow_mut().is_done(daemons, cx.waker());
-                drop(stale);
-                if done { Poll::Ready(()) } else { Poll::Pending }
+                poll_end(core, daemons, cx.waker())
             })
         })
         .await;

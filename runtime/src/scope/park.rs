@@ -102,12 +102,7 @@ fn register_op(core: &Core, user_data: u64) -> ParkId {
 /// Looks at a wait in memory, and follows the active scope.
 pub(crate) fn look_at(core: &Core, id: ParkId, waker: &Waker) -> Look {
     core.see_remote_cancels();
-    let active = core.active();
-    let polled = core.tree.borrow_mut().poll_park(id, active, waker);
-    drop(polled.stale);
-    // If it has moved under a cancelled scope, somebody may have to be told.
-    core.carry_out();
-    match polled.parked {
+    match poll(core, id, waker) {
         Parked::Waiting => Look::Waiting,
         Parked::Ready => Look::Ready,
         Parked::Aborted(cause) => {
@@ -115,6 +110,24 @@ pub(crate) fn look_at(core: &Core, id: ParkId, waker: &Waker) -> Look {
             Look::Aborted(cause)
         }
     }
+}
+
+/// Notes who polls a wait, and lets that follow the active scope.
+fn poll(core: &Core, id: ParkId, waker: &Waker) -> Parked {
+    let mut copy = None;
+    let polled = loop {
+        let active = core.active();
+        let mut tree = core.tree.borrow_mut();
+        if let Some(polled) = tree.poll_park(id, active, waker, &mut copy) {
+            break polled;
+        }
+        drop(tree);
+        copy = Some(waker.clone());
+    };
+    drop(polled.stale);
+    // If it has moved under a cancelled scope, somebody may have to be told.
+    core.carry_out();
+    polled.parked
 }
 
 /// Takes a wait out of the tree, if it still is there.
@@ -234,10 +247,7 @@ impl Park {
     /// Lets a kernel op follow the active scope.
     pub(crate) fn follow(&mut self, core: &Core, waker: &Waker) {
         let Some(id) = self.id(core) else { return };
-        let active = core.active();
-        let polled = core.tree.borrow_mut().poll_park(id, active, waker);
-        drop(polled.stale);
-        core.carry_out();
+        poll(core, id, waker);
     }
 
     /// Returns why this op was aborted.

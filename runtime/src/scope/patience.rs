@@ -104,13 +104,17 @@ impl Patience {
         forgotten
     }
 
-    /// Lets an op of a task wait for the end of a pause; returns how long it is to be, if a timer
-    /// has to be armed for it.
-    pub(crate) fn pause(&mut self, task: u32, waker: &Waker) -> Option<Duration> {
+    /// Returns whether the end of a task's pause wakes whoever this waker does.
+    pub(crate) fn will_wake(&self, task: u32, waker: &Waker) -> bool {
+        let known = self.swallowers.get(&task);
+        known.is_some_and(|known| known.waiting.iter().any(|other| other.will_wake(waker)))
+    }
+
+    /// Lets an op of a task wait for the end of a pause, with a waker if that is not known; it is left where it cannot.
+    /// Returns how long the pause is to be, if a timer has to be armed for it.
+    pub(crate) fn pause(&mut self, task: u32, waker: &mut Option<Waker>) -> Option<Duration> {
         let known = self.swallowers.get_mut(&task)?;
-        if !known.waiting.iter().any(|other| other.will_wake(waker)) {
-            known.waiting.push(waker.clone());
-        }
+        known.waiting.extend(waker.take());
         known.timer.is_none().then(|| {
             let pause = known.next_pause;
             known.next_pause = (pause * 2).min(LONGEST_PAUSE);
@@ -266,6 +270,10 @@ mod tests {
         (node(), node())
     }
 
+    fn waker() -> Option<Waker> {
+        Some(Waker::noop().clone())
+    }
+
     fn timer() -> TimerId {
         TimerStore::default().insert(Instant::from_nanos(1), ())
     }
@@ -285,13 +293,9 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..7 {
             assert_eq!(patience.allowance(3), 0);
-            pauses.extend(patience.pause(3, Waker::noop()));
+            pauses.extend(patience.pause(3, &mut waker()));
             patience.paused(3, timer());
-            assert_eq!(
-                patience.pause(3, Waker::noop()),
-                None,
-                "one timer is enough"
-            );
+            assert_eq!(patience.pause(3, &mut waker()), None, "one timer is enough");
             assert!(!patience.pause_over(3).is_empty());
             assert_eq!(patience.allowance(3), 1);
             patience.note(3, scope, 1, 0);
@@ -332,7 +336,7 @@ mod tests {
         let mut patience = Patience::default();
         patience.note(1, scope, 5000, 0);
         patience.note(2, other, 5000, 0);
-        patience.pause(1, Waker::noop());
+        patience.pause(1, &mut waker());
         patience.paused(1, timer());
         patience.still_waits(scope);
         patience.wake_armed(scope, timer());

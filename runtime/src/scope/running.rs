@@ -193,9 +193,7 @@ impl Active {
         if !self.is_at(core) {
             return Poll::Ready(());
         }
-        let (done, stale) = core.tree.borrow_mut().is_done(self.node(), waker);
-        drop(stale);
-        if done { Poll::Ready(()) } else { Poll::Pending }
+        poll_end(core, self.node(), waker)
     }
 
     /// Returns whether this scope takes a cancellation that its body has ended with.
@@ -246,6 +244,23 @@ impl Active {
             scope.entered.set(None);
             body.set(None);
         }
+    }
+}
+
+/// Waits until nothing is left that the end of a node has to wait for.
+pub(super) fn poll_end(core: &Core, node: NodeId, waker: &Waker) -> Poll<()> {
+    let is_done = || core.tree.borrow_mut().is_done(node);
+    if is_done() {
+        return Poll::Ready(());
+    }
+    // Copied outside of the borrow: it is foreign code, which may end what is waited for.
+    let waker = waker.clone();
+    let stale = core.tree.borrow_mut().await_end(node, waker);
+    drop(stale);
+    if is_done() {
+        Poll::Ready(())
+    } else {
+        Poll::Pending
     }
 }
 

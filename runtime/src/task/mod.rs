@@ -10,6 +10,8 @@
 #![expect(unsafe_code, reason = "one of the four folders that may")]
 
 pub(crate) mod cell;
+#[cfg(all(test, not(loom)))]
+mod copies_tests;
 pub(crate) mod current;
 pub(crate) mod join;
 pub(crate) mod memory;

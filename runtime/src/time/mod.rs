@@ -289,16 +289,21 @@ impl Future for Alarm {
             self.disarm();
             return Poll::Ready(());
         }
-        current::with(|core| {
+        // Copied where no borrow is held: it is foreign code.
+        let waker = cx.waker().clone();
+        let stale = current::with(|core| {
+            let mut timers = core.timers.borrow_mut();
             let armed = self.armed.filter(|(_, home)| *home == core.identity());
-            let known =
-                armed.and_then(|(timer, _)| core.timers.borrow_mut().retarget(timer, cx.waker()));
-            if known.is_none() {
-                let target = TimerTarget::Alarm(cx.waker().clone());
-                let timer = core.timers.borrow_mut().insert(self.deadline, target);
-                self.armed = Some((timer, core.identity()));
+            match armed.and_then(|(timer, _)| timers.target_mut(timer)) {
+                Some(TimerTarget::Alarm(known)) => Some(std::mem::replace(known, waker)),
+                _ => {
+                    let timer = timers.insert(self.deadline, TimerTarget::Alarm(waker));
+                    self.armed = Some((timer, core.identity()));
+                    None
+                }
             }
         });
+        drop(stale);
         Poll::Pending
     }
 }
@@ -306,16 +311,5 @@ impl Future for Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         self.disarm();
-    }
-}
-
-impl store::TimerStore<TimerTarget> {
-    /// Gives an alarm another waker; the old one comes back, to be dropped outside the borrow.
-    /// `None` if the alarm has fired.
-    fn retarget(&mut self, timer: TimerId, waker: &Waker) -> Option<Waker> {
-        match self.target_mut(timer) {
-            Some(TimerTarget::Alarm(known)) => Some(std::mem::replace(known, waker.clone())),
-            _ => None,
-        }
     }
 }

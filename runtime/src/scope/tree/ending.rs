@@ -246,24 +246,24 @@ impl Tree {
         self.tell_quiet(node.0.link());
     }
 
-    /// Returns whether nothing is left that the end of this node has to wait for: kernel ops that
-    /// were started below and dropped there, and tasks. If something is, `waker` is woken once it is
-    /// gone. An older waker comes back, to be dropped outside the borrow.
-    pub(crate) fn is_done(&mut self, node: NodeId, waker: &Waker) -> (bool, Option<Waker>) {
-        let Some(found) = self.nodes.get_mut(node.0) else {
-            return (true, None);
-        };
-        found.ending = true;
-        if found.is_quiet() {
-            return (true, None);
-        }
-        (false, self.await_end(node.0.link(), waker))
+    /// Notes that somebody waits for the end of this node. Returns whether nothing is left that this has to wait for:
+    /// kernel ops that were started below and dropped there, and tasks.
+    pub(crate) fn is_done(&mut self, node: NodeId) -> bool {
+        self.nodes.get_mut(node.0).is_none_or(|found| {
+            found.ending = true;
+            found.is_quiet()
+        })
     }
 
+    /// Lets `waker` be woken once nothing is left that the end of this node has to wait for. An older waker comes back,
+    /// or this one if nothing is, to be dropped outside the borrow.
     #[cold]
-    fn await_end(&mut self, node: Link, waker: &Waker) -> Option<Waker> {
-        let extra = self.ensure_extra(node);
-        extra.end_waiter.replace(waker.clone())
+    pub(crate) fn await_end(&mut self, node: NodeId, waker: Waker) -> Option<Waker> {
+        if self.has_ended_below(node) {
+            return Some(waker);
+        }
+        let extra = self.ensure_extra(node.0.link());
+        extra.end_waiter.replace(waker)
     }
 
     /// Returns whether nothing is left that the end of this node has to wait for.

@@ -218,13 +218,21 @@ impl Tree {
 
     /// Looks at a park again: notes the waker of this poll, and follows the active scope if the op
     /// is polled under another one than before. Moving under a cancelled scope aborts.
-    pub(crate) fn poll_park(&mut self, id: ParkId, active: NodeId, waker: &Waker) -> Polled {
+    ///
+    /// `None` if the waker is new and `copy` is not there: it is copied outside of the borrow, being foreign code.
+    pub(crate) fn poll_park(
+        &mut self,
+        id: ParkId,
+        active: NodeId,
+        waker: &Waker,
+        copy: &mut Option<Waker>,
+    ) -> Option<Polled> {
         let mut stale = None;
         let Some(park) = self.parks.get_mut(id.0) else {
-            return Polled {
+            return Some(Polled {
                 parked: Parked::Ready,
                 stale,
-            };
+            });
         };
         match &mut park.state {
             ParkState::Aborted(..) | ParkState::Due(..) | ParkState::Waiting(Wait::Kernel(_)) => {}
@@ -235,7 +243,7 @@ impl Tree {
                 | Wait::Relayed { waker: known, .. },
             ) => {
                 if !known.will_wake(waker) {
-                    stale = Some(std::mem::replace(known, waker.clone()));
+                    stale = Some(std::mem::replace(known, copy.take()?));
                 }
             }
         }
@@ -252,7 +260,7 @@ impl Tree {
             }
             None => Parked::Waiting,
         };
-        Polled { parked, stale }
+        Some(Polled { parked, stale })
     }
 
     /// Forgets a wait in memory that has its outcome, and returns that; `None` if it goes on.

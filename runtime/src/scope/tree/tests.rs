@@ -43,6 +43,21 @@ fn cancel_root(tree: &mut Tree) -> Vec<Effect> {
     cancel(tree, tree.root(), cause())
 }
 
+/// Looks at a park as its owner does, who has this waker.
+fn poll(tree: &mut Tree, park: ParkId, active: NodeId, waker: &Waker) -> Parked {
+    let polled = tree.poll_park(park, active, waker, &mut Some(waker.clone()));
+    polled.expect("a copy is there").parked
+}
+
+fn look(tree: &mut Tree, park: ParkId, active: NodeId) -> Parked {
+    poll(tree, park, active, Waker::noop())
+}
+
+/// Asks whether the end of a node is reached, and waits for it if not.
+fn is_done(tree: &mut Tree, node: NodeId) -> bool {
+    tree.is_done(node) || tree.await_end(node, Waker::noop().clone()).is_some()
+}
+
 fn move_to_root(tree: &mut Tree, node: NodeId) {
     tree.move_under(node, tree.root());
     assert!(effects(tree).is_empty());
@@ -88,10 +103,7 @@ fn completed_park_is_not_aborted() {
     let park = tree.park(scope, waiting());
     assert!(tree.complete(park).is_some());
     assert!(cancel(&mut tree, scope, cause()).is_empty());
-    assert_eq!(
-        tree.poll_park(park, scope, Waker::noop()).parked,
-        Parked::Ready
-    );
+    assert_eq!(look(&mut tree, park, scope), Parked::Ready);
 }
 
 #[test]
@@ -101,10 +113,7 @@ fn aborted_park_is_skipped_by_who_would_complete_it() {
     let park = tree.park(scope, waiting());
     assert_eq!(cancel(&mut tree, scope, cause()).len(), 1);
     assert!(tree.complete(park).is_none());
-    assert_eq!(
-        tree.poll_park(park, scope, Waker::noop()).parked,
-        Parked::Aborted(cause())
-    );
+    assert_eq!(look(&mut tree, park, scope), Parked::Aborted(cause()));
 }
 
 #[test]
@@ -113,10 +122,7 @@ fn a_park_follows_the_scope_it_is_polled_under() {
     let before = open_below_root(&mut tree, false);
     let now = open_below_root(&mut tree, false);
     let park = tree.park(before, waiting());
-    assert_eq!(
-        tree.poll_park(park, now, Waker::noop()).parked,
-        Parked::Waiting
-    );
+    assert_eq!(look(&mut tree, park, now), Parked::Waiting);
     assert!(cancel(&mut tree, before, cause()).is_empty());
     assert_eq!(cancel(&mut tree, now, cause()).len(), 1);
 }
@@ -158,13 +164,13 @@ fn a_closed_scope_stays_until_its_orphans_have_ended() {
     let account = tree.orphan_started(inner);
     tree.close(inner);
     assert_eq!(tree.node_count(), 3);
-    assert!(!tree.is_done(outer, Waker::noop()).0);
+    assert!(!is_done(&mut tree, outer));
     tree.orphan_ended(account);
     assert!(
         matches!(effects(&mut tree)[..], [Effect::End(_)]),
         "the outer scope's end is woken"
     );
-    assert!(tree.is_done(outer, Waker::noop()).0);
+    assert!(is_done(&mut tree, outer));
     assert_eq!(tree.node_count(), 2);
 }
 
@@ -177,10 +183,10 @@ fn a_closed_scope_that_waits_for_its_orphans_is_moved_nowhere() {
     let account = tree.orphan_started(inner);
     tree.close(inner);
     tree.move_under(inner, elsewhere);
-    assert!(tree.is_done(elsewhere, Waker::noop()).0);
-    assert!(!tree.is_done(outer, Waker::noop()).0);
+    assert!(is_done(&mut tree, elsewhere));
+    assert!(!is_done(&mut tree, outer));
     tree.orphan_ended(account);
-    assert!(tree.is_done(outer, Waker::noop()).0);
+    assert!(is_done(&mut tree, outer));
     assert_eq!(tree.node_count(), 3);
 }
 
@@ -193,7 +199,7 @@ fn a_dropped_scope_hands_its_orphans_outward() {
     let account = tree.orphan_started(inner);
     tree.close(inner);
     tree.close(middle);
-    assert!(!tree.is_done(outer, Waker::noop()).0);
+    assert!(!is_done(&mut tree, outer));
     tree.orphan_ended(account);
     assert!(matches!(effects(&mut tree)[..], [Effect::End(_)]));
     assert_eq!(tree.node_count(), 2);
@@ -292,10 +298,7 @@ fn a_wait_that_refuses_is_told_nothing_and_a_relayed_one_once() {
     assert!(matches!(told[..], [Effect::Relay(..)]), "{told:?}");
     assert!(cancel_root(&mut tree).is_empty());
     for park in [deaf, relayed] {
-        assert_eq!(
-            tree.poll_park(park, scope, Waker::noop()).parked,
-            Parked::Waiting
-        );
+        assert_eq!(look(&mut tree, park, scope), Parked::Waiting);
         assert!(tree.complete(park).is_some());
         assert!(tree.is_ready(park));
         tree.unpark(park);
@@ -368,7 +371,7 @@ fn a_group_ends_after_its_last_task() {
     let group = tree.open(tree.root(), Kind::Group, Shield::None);
     let (first, second) = (task(&mut tree, group), task(&mut tree, group));
     tree.promise(group);
-    assert!(!tree.is_done(group, Waker::noop()).0);
+    assert!(!is_done(&mut tree, group));
     tree.close(first);
     tree.unpromise(group);
     tree.unpromise(group);
@@ -392,7 +395,7 @@ fn tasks_of_a_dropped_group_are_waited_for_further_out() {
     assert!(tree.is_cancelled(child), "it stays so");
     assert!(!tree.is_cancelled(outer));
     effects(&mut tree);
-    assert!(!tree.is_done(outer, Waker::noop()).0);
+    assert!(!is_done(&mut tree, outer));
     tree.close(child);
     assert!(matches!(effects(&mut tree)[..], [Effect::End(_)]));
     assert_eq!(tree.node_count(), 2);
@@ -641,8 +644,8 @@ fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
                 0 => drop(tree.unpark(park)),
                 1 => assert_eq!(tree.outcome(park, &looks), Some(Err(cause()))),
                 _ => {
-                    let polled = tree.poll_park(park, scope, &looks);
-                    assert_eq!(polled.parked, Parked::Aborted(cause()));
+                    let polled = poll(&mut tree, park, scope, &looks);
+                    assert_eq!(polled, Parked::Aborted(cause()));
                     drop(tree.unpark(park));
                 }
             }
@@ -681,8 +684,8 @@ fn who_waits_is_woken_for_a_cancel_though_another_has_looked_or_dropped_the_wait
             }
             1 => assert_eq!(tree.outcome(park, another), Some(Err(cause()))),
             _ => {
-                let polled = tree.poll_park(park, scope, another);
-                assert_eq!(polled.parked, Parked::Aborted(cause()));
+                let polled = poll(&mut tree, park, scope, another);
+                assert_eq!(polled, Parked::Aborted(cause()));
             }
         }
         for effect in effects(&mut tree) {
