@@ -175,6 +175,7 @@ pub struct Stream {
 }
 
 /// Tasks that wait keep their streams, so each byte of one counts.
+#[cfg(not(random_layout))]
 const _: () = assert!(size_of::<Stream>() <= 56);
 
 impl fmt::Debug for Stream {
