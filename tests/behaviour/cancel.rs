@@ -14,8 +14,8 @@ use quoit::op::{self, SharedFd};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
 use quoit::{
-    CancelHandle, Cancelled, CarriesCancelled, GroupError, Reason, Scope, check, group, spawn,
-    yield_now, yield_uncancellable,
+    CancelHandle, Cancelled, CarriesCancelled, Delivery, GroupError, Reason, Scope, check, group,
+    spawn, yield_now, yield_uncancellable,
 };
 use quoit_net::{TcpListener, TcpStream};
 use tests::{
@@ -383,6 +383,118 @@ fn a_cancelled_send_says_how_much_went_out() {
 }
 
 // --- nesting ---
+
+/// What a handle was told lies with its core until somebody looks.
+#[test]
+fn what_a_handle_was_told_comes_before_what_the_scope_is_told_later() {
+    const FIRST: Reason = Reason::User(1);
+    on_core(|_| async move {
+        let scope = Scope::new();
+        let handle = scope.handle();
+        let sent = handle.cancel_with(FIRST, Duration::ZERO);
+        assert_eq!(sent, Delivery::Delivered);
+        assert_eq!(scope.cancelled().map(Cancelled::reason), Some(FIRST));
+
+        let scope = Scope::new();
+        scope.handle().cancel_with(FIRST, Duration::ZERO);
+        assert_eq!(scope.cancel(), Delivery::AlreadyCancelled);
+        assert_eq!(scope.cancelled().map(Cancelled::reason), Some(FIRST));
+
+        let scope = Scope::new();
+        let handle = scope.handle();
+        let ended = scope.run(async {
+            handle.cancel_with(FIRST, Duration::ZERO);
+            Ok::<_, Cancelled>(())
+        });
+        assert_eq!(ended.await, Ok(Some(())));
+        assert_eq!(scope.cancelled().map(Cancelled::reason), Some(FIRST));
+
+        let scope = Scope::new();
+        let handle = scope.handle();
+        let slept = scope.run(async {
+            handle.set_deadline(Instant::now() + SHORT);
+            scope.set_deadline(None);
+            sleep(2 * SHORT).await
+        });
+        assert_eq!(slept.await, Ok(Some(())));
+    });
+}
+
+/// A cancellation that somebody has kept.
+fn kept() -> Cancelled {
+    let scope = Scope::new();
+    scope.cancel();
+    scope.cancelled().expect("just now")
+}
+
+#[test]
+fn a_scope_takes_what_its_handle_was_told_as_the_last_act_of_its_body() {
+    on_core(|_| async {
+        let opened_before = Scope::new();
+        let handle = opened_before.handle();
+        let ended = opened_before.run(async {
+            handle.cancel();
+            Err::<(), _>(kept())
+        });
+        assert_eq!(ended.await, Ok(None));
+        for waits in [false, true] {
+            let scope = Scope::new();
+            let ended = scope.run(async {
+                if waits {
+                    yield_now().await?;
+                }
+                scope.handle().cancel();
+                Err::<(), _>(kept())
+            });
+            assert_eq!(ended.await, Ok(None), "{waits}");
+        }
+        let ended = group(async |g| {
+            g.handle().expect("it has not ended").cancel();
+            Err::<(), _>(kept())
+        });
+        assert!(matches!(ended.await, Ok(None)));
+        let ended = group(async |g| {
+            let child = g.spawn(async move {
+                yield_now().await?;
+                g.handle().expect("it has not ended").cancel();
+                Err::<(), _>(kept())
+            });
+            drop(child);
+            Ok(())
+        });
+        assert!(ended.await.is_ok());
+    });
+}
+
+#[test]
+fn what_the_handle_of_a_group_was_told_comes_before_what_the_group_is_told_later() {
+    const FIRST: Reason = Reason::User(1);
+    on_core(|_| async move {
+        let ended = group(async |g| {
+            let handle = g.handle().expect("it has not ended");
+            handle.cancel_with(FIRST, Duration::ZERO);
+            let seen = g.cancelled().map(Cancelled::reason);
+            assert_eq!(seen, Some(FIRST));
+            assert_eq!(g.cancel(), Delivery::AlreadyCancelled);
+            check()
+        });
+        let ended = ended.await.expect("the group takes its own");
+        assert_eq!(ended, None);
+    });
+}
+
+#[test]
+fn what_the_handle_of_a_task_was_told_comes_before_what_the_task_is_told_later() {
+    const FIRST: Reason = Reason::User(1);
+    on_core(|_| async move {
+        let task = spawn(sleep(LONG));
+        let handle = task.cancel_handle().expect("it has not ended");
+        handle.cancel_with(FIRST, Duration::ZERO);
+        task.cancel();
+        let slept = task.await.expect("it ends by itself");
+        assert_eq!(slept.map_err(Cancelled::reason), Err(FIRST));
+    });
+}
 
 #[test]
 fn each_scope_takes_its_own_cancel() {

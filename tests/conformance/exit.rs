@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, CarriesCancelled, Group, JoinError, Misuse, Reason, Scope, check, group, op, spawn,
-    yield_now,
+    Cancelled, CarriesCancelled, Delivery, Group, JoinError, Misuse, Reason, Scope, check, group,
+    op, spawn, yield_now,
 };
 use tests::{Drops, conform, gauges, on_both, one_core, poll_once};
 
@@ -42,11 +42,11 @@ fn c096_run_that_outlives_the_scope_around_goes_on_outside() {
                 let ended = outer
                     .run(async {
                         assert!(poll_once(run.as_mut()).await.is_pending());
-                        cancel.cancel();
                         Ok::<_, Cancelled>(())
                     })
                     .await;
                 assert_eq!(ended, Ok(Some(())));
+                assert_eq!(cancel.cancel(), Delivery::Gone);
                 assert!(check().is_ok(), "the scope around is active");
                 let late = run.await;
                 assert_eq!(inner.cancelled(), None);
@@ -55,6 +55,32 @@ fn c096_run_that_outlives_the_scope_around_goes_on_outside() {
             .await;
         assert_eq!(outcome, Ok(None), "it was cancelled from around");
         assert_eq!(gauges(&handle).await.scopes, 2);
+    });
+}
+
+/// As before, of an outer scope that was cancelled before it ended: so was what stood in it, and says so outside.
+#[test]
+fn c096_run_that_outlives_the_scope_around_keeps_its_cancellation() {
+    conform(|_| async {
+        for by_handle in [false, true] {
+            let (outer, inner) = (Scope::new(), Scope::new());
+            let handle = outer.handle();
+            let mut run = Box::pin(inner.run(sleep(LONG)));
+            let ended = outer.run(async {
+                assert!(poll_once(run.as_mut()).await.is_pending());
+                let told = match by_handle {
+                    true => handle.cancel(),
+                    false => outer.cancel(),
+                };
+                assert_eq!(told, Delivery::Delivered);
+                Ok::<_, Cancelled>(())
+            });
+            assert_eq!(ended.await, Ok(Some(())));
+            assert!(check().is_ok(), "nothing around is cancelled");
+            let late = run.await.map_err(Cancelled::reason);
+            assert_eq!(late, Err(Reason::Requested), "{by_handle}");
+            assert_eq!(inner.cancelled(), None);
+        }
     });
 }
 

@@ -285,6 +285,8 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     /// Cancels body and children for this reason, such as a [`Reason::User`].
     pub fn cancel_for(self, reason: Reason) -> Delivery {
         self.with(|core, state| {
+            // What a handle was told came first.
+            core.see_remote_cancels();
             if core.cancel(state.node, Cancelled::new(reason), None) {
                 Delivery::Delivered
             } else {
@@ -296,8 +298,11 @@ impl<E: CarriesCancelled + 'static> Group<E> {
 
     /// Returns why the group was cancelled, if it was itself.
     pub fn cancelled(self) -> Option<Cancelled> {
-        self.with(|core, state| core.tree.borrow().own_cause(state.node))
-            .flatten()
+        self.with(|core, state| {
+            core.see_remote_cancels();
+            core.tree.borrow().own_cause(state.node)
+        })
+        .flatten()
     }
 
     /// Makes the group deaf to cancellation from outside, or no longer: see
@@ -305,6 +310,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     pub fn set_shielded(self, shielded: bool) {
         let shield = if shielded { Shield::Full } else { Shield::None };
         self.with(|core, state| {
+            core.see_remote_cancels();
             core.tree.borrow_mut().set_shield(state.node, shield);
             core.carry_out();
         });
@@ -486,6 +492,7 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
             return self.child_failed(error);
         };
         let (refused, own) = current::with(|core| {
+            core.see_remote_cancels();
             let tree = core.tree.borrow();
             // One without a node is refused what the group is, and was not cancelled itself.
             let task = core.active.opened();
@@ -616,7 +623,10 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
                 failures: errors.len(),
             }));
         }
-        let absorbs = current::with(|core| core.tree.borrow().absorbs(self.node));
+        let absorbs = current::with(|core| {
+            core.see_remote_cancels();
+            core.tree.borrow().absorbs(self.node)
+        });
         let passed_on = self.passed_on.get().filter(|_| !absorbs);
         if errors.is_empty() && passed_on.is_none() {
             return Ok(value);

@@ -321,7 +321,11 @@ impl Scope {
     fn on_core<R>(&self, f: impl FnOnce(&Core, NodeId) -> R) -> Option<R> {
         current::try_with(|core| {
             let entered = self.entered()?;
-            (entered.home == core.identity()).then(|| f(core, entered.node))
+            (entered.home == core.identity()).then(|| {
+                // What a handle was told came first.
+                core.see_remote_cancels();
+                f(core, entered.node)
+            })
         })
         .flatten()
     }

@@ -190,6 +190,7 @@ where
         return Outcome::Ended(Err(error));
     }
     let (refused, own) = current::with(|core| {
+        core.see_remote_cancels();
         let tree = core.tree.borrow();
         let task = core.active.opened();
         (tree.is_cancelled(task), tree.own_cause(task).is_some())

@@ -121,6 +121,7 @@ impl Active {
         if let Err(error) = &output
             && let Some(node) = core.node_of_first_poll()
         {
+            core.see_remote_cancels();
             let found = error.cancelled().filter(|found| !found.is_misuse());
             *absorbs = found.is_some() && core.tree.borrow().absorbs(node);
         }
@@ -198,7 +199,11 @@ impl Active {
 
     /// Returns whether this scope takes a cancellation that its body has ended with.
     fn absorbs(&self, core: &Core, cancelled: Cancelled) -> bool {
-        !cancelled.is_misuse() && self.is_at(core) && core.tree.borrow().absorbs(self.node())
+        if cancelled.is_misuse() || !self.is_at(core) {
+            return false;
+        }
+        core.see_remote_cancels();
+        core.tree.borrow().absorbs(self.node())
     }
 
     /// Ends a scope of which nobody has a handle and in which nothing was left, as most are; false if it
@@ -221,6 +226,8 @@ impl Active {
         if let Some(node) = self.node.take()
             && self.is_at(core)
         {
+            // Whoever cancelled it by a handle was told that it was delivered.
+            core.see_remote_cancels();
             scope.cause.set(core.tree.borrow().own_cause(node));
             core.close_node(node);
         }

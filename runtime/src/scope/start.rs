@@ -357,7 +357,10 @@ impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
 /// for.
 fn is_on_its_way_out<E: CarriesCancelled>(error: &E) -> bool {
     error.cancelled().is_some_and(|cause| !cause.is_misuse())
-        && current::with(|core| core.tree.borrow().is_cancelled(core.active.opened()))
+        && current::with(|core| {
+            core.see_remote_cancels();
+            core.tree.borrow().is_cancelled(core.active.opened())
+        })
 }
 
 /// A report, whatever the errors of the group are.
