@@ -493,11 +493,7 @@ impl Core {
             }
             Effect::End(waker) => self.wake(waker),
             Effect::Drop(waker) => self.contain(|| drop(waker)),
-            Effect::Foreign(node, waker) => {
-                self.counters().foreign_wakes.add(1);
-                self.patience.borrow_mut().woken(node);
-                self.wake(waker);
-            }
+            Effect::Foreign(node) => self.wake_foreign(node),
             Effect::ForeignTask(node, slot) => {
                 let runs = self.running.get().is_some_and(|task| task.slot() == slot);
                 if !runs && self.tasks.borrow_mut().wake_slot(slot) {
@@ -506,6 +502,22 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Wakes a body that waits in something foreign, unless it has been polled since it was to be woken.
+    #[cold]
+    fn wake_foreign(&self, node: NodeId) {
+        let waker = self.tree.borrow_mut().take_foreign(node);
+        let Some(waker) = waker else { return };
+        self.counters().foreign_wakes.add(1);
+        self.patience.borrow_mut().woken(node);
+        // Copied where no borrow is held: it is foreign code, which may end the body.
+        self.contain(|| {
+            let again = waker.clone();
+            let unwanted = self.tree.borrow_mut().return_foreign(node, again);
+            drop(unwanted);
+        });
+        self.wake(waker);
     }
 
     /// Cancels a scope; `grace` as the scope has it, unless said otherwise. False if it was cancelled
@@ -729,15 +741,13 @@ impl Core {
             }
             return false;
         }
-        let cancelled = self.tree.borrow().is_cancelled(node);
         if let Some(waker) = waker {
-            let before = self
-                .tree
-                .borrow_mut()
-                .set_foreign(node, Some(waker.clone()));
+            // Copied where no borrow is held: it is foreign code.
+            let waker = waker.clone();
+            let before = self.tree.borrow_mut().set_foreign(node, Some(waker));
             drop(before);
         }
-        if cancelled {
+        if self.tree.borrow().is_cancelled(node) {
             let gap = self.patience.borrow_mut().still_waits(node);
             if let Some(gap) = gap {
                 let at = Instant::now() + gap;

@@ -201,9 +201,10 @@ impl BufferPool {
 
     /// Notes who wants to be woken when a buffer comes back.
     pub(crate) fn wake_when_provided(&self, waker: &Waker) {
-        let mut starved = self.starved.borrow_mut();
-        if !starved.iter().any(|known| known.will_wake(waker)) {
-            starved.push(waker.clone());
+        let is_known = |known: &Waker| known.will_wake(waker);
+        if !self.starved.borrow().iter().any(is_known) {
+            let own = waker.clone();
+            self.starved.borrow_mut().push(own);
         }
     }
 

@@ -3,7 +3,7 @@
 //! Here, since no safe waker runs code of its own then.
 
 use std::cell::Cell;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::ptr;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::current;
 use crate::op::{self, Listener, Socket};
 use crate::time::{Alarm, Instant, sleep};
-use crate::{Cancelled, Scope, block_on, group, leave_behind, spawn, yield_now};
+use crate::{Cancelled, Scope, block_on, check, group, leave_behind, spawn, yield_now};
 
 const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(1000);
@@ -173,15 +173,13 @@ fn of_a_task_that_has_to_pause() {
 }
 
 #[test]
-fn of_who_gives_up() {
-    with_copies(1, async || {
-        let mut waits = Box::pin(async { pending::<()>().await });
+fn of_a_body_that_waits_in_something_foreign() {
+    let ended = with_copies(3, async || {
         let scope = Scope::new().timeout(SHORT);
-        let ended = scope.run(async {
-            sleep(LONG).await?;
-            waits.as_mut().await;
-            Ok::<_, Cancelled>(())
-        });
-        assert_eq!(ended.await, Ok(None));
+        let waits = scope.run(poll_fn(|_| {
+            check().map_or_else(|cause| Poll::Ready(Err::<(), _>(cause)), |()| Poll::Pending)
+        }));
+        waits.await
     });
+    assert_eq!(ended, Ok(None));
 }

@@ -97,7 +97,7 @@ pub(crate) enum Effect {
     /// Let go of somebody who waits no more.
     Drop(Waker),
     /// Wake a body that waits in nothing the runtime knows.
-    Foreign(NodeId, Waker),
+    Foreign(NodeId),
     /// The same, of a task's own body.
     ForeignTask(NodeId, u32),
 }
@@ -579,14 +579,28 @@ impl Tree {
         std::mem::replace(&mut extra.foreign, waker)
     }
 
-    /// Returns whom to wake of a body that waits in something foreign.
+    /// Takes whom to wake of a body that waits in something foreign, to be given back by [`Tree::return_foreign`].
+    pub(crate) fn take_foreign(&mut self, node: NodeId) -> Option<Waker> {
+        self.nodes.get(node.0)?;
+        self.extra_mut(node.0.link())?.foreign.take()
+    }
+
+    /// Gives back who is to be woken again; he comes back if another has taken his place.
+    pub(crate) fn return_foreign(&mut self, node: NodeId, waker: Waker) -> Option<Waker> {
+        match self.nodes.get(node.0).and_then(|found| self.extra(found)) {
+            Some(extra) if extra.foreign.is_none() => self.set_foreign(node, Some(waker)),
+            _ => Some(waker),
+        }
+    }
+
+    /// Returns what wakes a body that waits in something foreign.
     pub(crate) fn foreign_wake(&self, node: NodeId) -> Option<Effect> {
         let found = self.nodes.get(node.0).filter(|found| found.is_bare())?;
         if let Kind::Task(slot) = found.kind() {
             return Some(Effect::ForeignTask(node, slot));
         }
-        let waker = self.extra(found)?.foreign.clone()?;
-        Some(Effect::Foreign(node, waker))
+        self.extra(found)?.foreign.as_ref()?;
+        Some(Effect::Foreign(node))
     }
 
     fn disarm(&mut self, timer: Option<TimerId>) {

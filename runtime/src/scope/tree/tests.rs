@@ -359,7 +359,7 @@ fn a_body_that_waits_in_nothing_known_is_woken_by_its_cancel() {
     let child = task(&mut tree, root);
     let woken = cancel_root(&mut tree);
     assert!(
-        matches!(woken[..], [Effect::ForeignTask(node, 7), Effect::Foreign(other, _)]
+        matches!(woken[..], [Effect::ForeignTask(node, 7), Effect::Foreign(other)]
             if node == child && other == alone),
         "{woken:?}; {busy:?} is being polled"
     );
