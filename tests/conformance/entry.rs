@@ -12,7 +12,7 @@ use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
 use quoit::{
     CancelHandle, Cancelled, CarriesCancelled, Delivery, Group, Misuse, Reason, Scope, check,
-    group, spawn, yield_now, yield_uncancellable,
+    group, isolating_group, spawn, yield_now, yield_uncancellable,
 };
 use quoit_net::{TcpListener, TcpStream};
 use tests::{Kernel, both_ends, conform, conform_in, gauges, quietly, receive_all};
@@ -424,6 +424,55 @@ fn c011_cancelled_that_was_kept_from_elsewhere_is_a_failure() {
         );
         assert!(error.cancelled().is_none());
         assert!(handle.metrics()[0].aborts - before <= 1);
+    });
+}
+
+/// As a scope does, a group decides whose it is when its body ends: what it cancels for that is not its reason.
+#[test]
+fn c011_cancelled_that_was_kept_goes_on_out_of_a_group_whose_body_ends_with_it() {
+    /// Ends with one of another scope.
+    async fn stray(cancels: bool, g: Group<Cancelled>) -> Result<(), Cancelled> {
+        let elsewhere = Scope::new();
+        elsewhere.cancel();
+        drop(g.spawn(sleep(LONG)));
+        yield_now().await?;
+        if cancels {
+            g.cancel();
+        }
+        Err(elsewhere.cancelled().expect("just now"))
+    }
+    conform(|_| async {
+        for cancels in [false, true] {
+            let outcomes = [
+                group(async |g| stray(cancels, g).await).await,
+                isolating_group(async |g| stray(cancels, g).await).await,
+            ];
+            for outcome in outcomes {
+                if cancels {
+                    assert_eq!(outcome.expect("it takes what came of its own cancel"), None);
+                    continue;
+                }
+                let error = outcome.expect_err("nothing was cancelled");
+                assert!(error.errors().is_empty());
+                assert_eq!(
+                    error.cancelled().map(Cancelled::reason),
+                    Some(Reason::Requested)
+                );
+            }
+        }
+        // The task around has failed.
+        let around = group(async |outer| {
+            outer.spawn(async {
+                let inner = group(async |g| stray(false, g).await).await;
+                inner
+                    .map(drop)
+                    .map_err(|error| error.cancelled().expect("on its way"))
+            });
+            Ok::<_, Cancelled>(())
+        });
+        let error = around.await.expect_err("its child failed");
+        let reasons: Vec<_> = error.errors().iter().map(|error| error.reason()).collect();
+        assert_eq!(reasons, [Reason::Misuse(Misuse::Stray)]);
     });
 }
 

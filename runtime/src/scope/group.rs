@@ -67,7 +67,8 @@ use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
 /// lets other tasks run once.
 ///
 /// `Ok(Some(value))`: what the body returned. `Ok(None)`: the group was cancelled, nothing failed,
-/// and the body ended with the [`Cancelled`], which the group took.
+/// and the body ended with the [`Cancelled`], which the group took. One that the body ends with while
+/// nothing is cancelled is not the group's: it cancels the children, as a failure does, and goes on.
 ///
 /// Dropping the returned future cancels the children and hands them to the scope around, whose end
 /// waits for them.
@@ -392,6 +393,7 @@ impl<E: CarriesCancelled + 'static> Open<E> {
                 errors: RefCell::default(),
                 panics: RefCell::default(),
                 passed_on: Cell::new(None),
+                stray: Cell::new(None),
                 daemons: Cell::new(None),
             });
             let erased: Rc<dyn Any> = Rc::<GroupState<E>>::clone(&state);
@@ -450,6 +452,8 @@ pub(crate) struct GroupState<E> {
     panics: RefCell<Vec<Box<dyn Any + Send>>>,
     /// A cancellation that somebody ended with, and that may not be the group's to take.
     passed_on: Cell<Option<Cancelled>>,
+    /// One that the body ended with where nothing was cancelled: it is nobody's here.
+    stray: Cell<Option<Cancelled>>,
     /// The node that daemons run under.
     daemons: Cell<Option<NodeId>>,
 }
@@ -551,7 +555,16 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
     fn body_failed(&self, error: E) {
         let cancelled = error.cancelled().filter(|cause| !cause.is_misuse());
         if let Some(cancelled) = cancelled {
-            self.passed_on.set(Some(cancelled));
+            let refused = current::with(|core| {
+                core.see_remote_cancels();
+                core.tree.borrow().is_cancelled(self.node)
+            });
+            let place = if refused {
+                &self.passed_on
+            } else {
+                &self.stray
+            };
+            place.set(Some(cancelled));
         }
         let failure = match cancelled {
             Some(_) => error.rest().ok(),
@@ -628,6 +641,7 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
             core.tree.borrow().absorbs(self.node)
         });
         let passed_on = self.passed_on.get().filter(|_| !absorbs);
+        let passed_on = self.stray.get().or(passed_on);
         if errors.is_empty() && passed_on.is_none() {
             return Ok(value);
         }
