@@ -14,8 +14,8 @@ use quoit::op::{self, SharedFd};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
 use quoit::{
-    CancelHandle, Cancelled, CarriesCancelled, Delivery, GroupError, Reason, Scope, check, group,
-    spawn, yield_now, yield_uncancellable,
+    CancelHandle, Cancelled, CarriesCancelled, Delivery, GroupError, JoinHandle, Reason, Scope,
+    check, group, run_until_cancelled, spawn, yield_now, yield_uncancellable,
 };
 use quoit_net::{TcpListener, TcpStream};
 use tests::{
@@ -463,6 +463,45 @@ fn a_scope_takes_what_its_handle_was_told_as_the_last_act_of_its_body() {
             Ok(())
         });
         assert!(ended.await.is_ok());
+    });
+}
+
+/// In the very poll in which it begins to wait: whoever is cancelled there has looked already.
+#[test]
+fn a_foreign_wait_that_cancels_its_own_scope_ends() {
+    on_core(|_| async {
+        for way in 0..4 {
+            let scope = Scope::new();
+            let handle = scope.handle();
+            let waits = run_until_cancelled(poll_fn(|_| {
+                match way {
+                    0 => drop(scope.cancel()),
+                    1 => drop(handle.cancel()),
+                    2 => scope.set_deadline(Some(Instant::now())),
+                    _ => drop(handle.set_deadline(Instant::now())),
+                }
+                Poll::<()>::Pending
+            }));
+            assert_eq!(scope.run(waits).await, Ok(None), "{way}");
+        }
+        let ended = group(async |g| {
+            let child = g.spawn(run_until_cancelled(poll_fn(move |_| {
+                g.cancel();
+                Poll::<()>::Pending
+            })));
+            drop(child.await);
+            check()
+        });
+        assert_eq!(ended.await.expect("the group takes its own"), None);
+        let own: Rc<RefCell<Option<JoinHandle<_>>>> = Rc::default();
+        let task = Rc::clone(&own);
+        own.replace(Some(spawn(run_until_cancelled(poll_fn(move |_| {
+            task.borrow().as_ref().expect("put there").cancel();
+            Poll::<()>::Pending
+        })))));
+        yield_now().await.expect("nobody cancels");
+        let task = own.take().expect("put there");
+        assert!(task.await.expect("it ends by itself").is_err());
     });
 }
 

@@ -185,7 +185,7 @@ pub(crate) struct Polled {
 }
 
 impl Tree {
-    /// Registers an op under `node`.
+    /// Registers an op under `node`; under one that is cancelled, that aborts it.
     #[cfg(test)]
     pub(crate) fn park(&mut self, node: NodeId, wait: Wait) -> ParkId {
         self.park_with(node, || wait)
@@ -211,10 +211,21 @@ impl Tree {
         let blank = std::mem::replace(&mut park.state, ParkState::Waiting(wait()));
         std::mem::forget(blank);
         found.first_park = Some(key.link());
+        let refused = found.refused;
         if let Some(next) = next {
             self.parks.linked_mut(next).previous = Some(key.link());
         }
+        if refused {
+            self.abort_late(key.link(), under.link());
+        }
         ParkId(key)
+    }
+
+    /// Tells a park that came when its node was cancelled already: foreign code has done that since the op looked.
+    #[cold]
+    fn abort_late(&mut self, park: Link, node: Link) {
+        let cause = self.cause_from(node, false);
+        self.abort(park, cause);
     }
 
     /// Looks at a park again: notes the waker of this poll, and follows the active scope if the op

@@ -350,6 +350,33 @@ fn a_body_whose_wait_was_relayed_waits_in_nothing_foreign() {
 }
 
 #[test]
+fn what_parks_where_all_is_cancelled_is_told_at_once() {
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    let inner = open(&mut tree, scope, false);
+    cancel(&mut tree, scope, cause());
+    let deaf = Wait::Deaf {
+        waker: Waker::noop().clone(),
+        purpose: Purpose::Join,
+    };
+    let parks = [waiting(), Wait::Kernel(7), relayed(), deaf].map(|wait| tree.park(inner, wait));
+    let told = effects(&mut tree);
+    assert!(
+        matches!(
+            told[..],
+            [Effect::Kernel(7), Effect::Relay(..), Effect::Wake(_)]
+        ),
+        "{told:?}"
+    );
+    let aborted = parks.map(|park| tree.aborted(park));
+    assert_eq!(aborted, [Some(cause()), Some(cause()), None, None]);
+    for park in parks {
+        tree.unpark(park);
+    }
+    assert!(tree.waits_in_foreign(inner) && tree.park_count() == 0);
+}
+
+#[test]
 fn a_body_that_waits_in_nothing_known_is_woken_by_its_cancel() {
     let mut tree = Tree::new(0);
     let alone = open_below_root(&mut tree, false);
