@@ -148,7 +148,7 @@ type Known = (
 const LARGE: &[&str] = &["echo-16k"];
 
 #[rustfmt::skip]
-const KNOWN: [Known; 20] = [
+const KNOWN: [Known; 22] = [
     (Echo, "quoit", Ours, "echo", &[], All),
     (Echo, "bare ring", Limit, "echo-bare", &[], AllBut(LARGE)),
     (Echo, "bare ring", Limit, "echo-bare", &["--incremental"], Only(LARGE)),
@@ -164,6 +164,8 @@ const KNOWN: [Known; 20] = [
     // It knows no HTTP/2.
     (Http, "bare ring", Limit, "http-bare", &[], AllBut(&["http2"])),
     (Http, "hyper on tokio", Peer, "http-tokio", &[], All),
+    (Http, "hyper on monoio", Peer, "http-monoio", &[], All),
+    (Http, "hyper on compio", Peer, "http-compio", &[], All),
     // Without a server around it, whose checks and deadlines, and whose task for each request, peers have none of.
     (Http, "hyper on quoit", Alike, "hyper", &[], All),
     (Micro, "quoit", Ours, "micro", &[], All),

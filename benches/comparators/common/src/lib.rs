@@ -5,6 +5,7 @@
 pub mod asleep;
 pub mod echo;
 pub mod micro;
+pub mod place;
 pub mod scenarios;
 
 /// Keeps the calling thread on one processor.

@@ -35,7 +35,7 @@ pub(crate) fn run<C: Connection>() -> io::Result<()> {
         incremental,
     } = Arguments::parse();
     let connections = descriptors()?;
-    shared.serve(move |listener| {
+    shared.place.serve(move |listener| {
         let buffers = match incremental {
             true => Buffers::incremental(32, 128 << 10),
             false => Buffers::whole(1024, 4 << 10),

@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
         multi,
     } = All::parse();
     let buffer = shared.buffer;
-    shared.serve(move |listener| {
+    shared.place.serve(move |listener| {
         let ring = if as_shipped {
             ProactorBuilder::new()
         } else {

@@ -14,7 +14,9 @@ use common::echo::Arguments;
 fn main() -> io::Result<()> {
     let arguments = Arguments::parse();
     let buffer = arguments.buffer;
-    arguments.serve(move |listener| serve(&listener, buffer))
+    arguments
+        .place
+        .serve(move |listener| serve(&listener, buffer))
 }
 
 /// One connection, and what its peer has not taken yet.

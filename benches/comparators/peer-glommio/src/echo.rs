@@ -16,7 +16,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 fn main() -> io::Result<()> {
     let arguments = Arguments::parse();
     let buffer = arguments.buffer;
-    arguments.serve(move |listener| {
+    arguments.place.serve(move |listener| {
         // The thread is pinned already.
         let executor = LocalExecutorBuilder::new(Placement::Unbound).make()?;
         executor.run(accept(listener, buffer))

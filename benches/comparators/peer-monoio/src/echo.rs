@@ -22,7 +22,7 @@ struct All {
 fn main() -> io::Result<()> {
     let All { shared, as_shipped } = All::parse();
     let buffer = shared.buffer;
-    shared.serve(move |listener| {
+    shared.place.serve(move |listener| {
         let ring = if as_shipped {
             io_uring::IoUring::builder()
         } else {

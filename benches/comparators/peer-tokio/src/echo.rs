@@ -7,7 +7,8 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
-use common::echo::{Arguments, say};
+use common::echo::Arguments;
+use common::place::{Place, say};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
@@ -31,20 +32,20 @@ fn main() -> io::Result<()> {
         return on_all(shared);
     }
     let buffer = shared.buffer;
-    shared.serve(move |listener| {
+    shared.place.serve(move |listener| {
         let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
         runtime.block_on(accept(listener, buffer))
     })
 }
 
 fn on_all(arguments: Arguments) -> io::Result<()> {
-    let one = Arguments {
+    let Place { listen, cores } = arguments.place;
+    let one = Place {
+        listen,
         cores: vec![0],
-        ..arguments.clone()
     };
     let mut listeners = one.listeners()?;
     say(&listeners)?;
-    let cores = arguments.cores;
     let started = AtomicUsize::new(0);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(cores.len())
