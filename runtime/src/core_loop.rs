@@ -977,6 +977,8 @@ impl Core {
             self.contain(|| drop(unwanted));
         }
         if let Some(park) = after.joiner {
+            // A joiner who was cancelled before the end is told of that.
+            self.see_remote_cancels();
             self.complete(park);
         }
     }

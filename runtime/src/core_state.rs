@@ -521,8 +521,15 @@ impl Core {
     }
 
     /// Cancels a scope; `grace` as the scope has it, unless said otherwise. False if it was cancelled
-    /// before, or has gone.
+    /// before, or has gone: by what its handles were told, or by its deadline.
     pub(crate) fn cancel(&self, node: NodeId, cause: Cancelled, grace: Option<Duration>) -> bool {
+        self.see_remote_cancels();
+        self.notice_deadline_of(node);
+        self.cancel_first(node, cause, grace)
+    }
+
+    /// As [`Core::cancel`], of what came before all that nobody has seen yet.
+    fn cancel_first(&self, node: NodeId, cause: Cancelled, grace: Option<Duration>) -> bool {
         let grace = grace.unwrap_or_else(|| self.tree.borrow().grace_period(node));
         let has_grace = grace > Duration::ZERO;
         self.read_clock();
@@ -550,9 +557,9 @@ impl Core {
         let armed = match deadline {
             Some(at) if at <= now => {
                 // Those that were due before it come first.
-                self.fire_timers(at);
+                self.fire_due(at);
                 self.counters().deadlines.add(1);
-                self.cancel(node, Cancelled::deadline(), None);
+                self.cancel_first(node, Cancelled::deadline(), None);
                 return;
             }
             Some(at) if at != Instant::NEVER => {
@@ -843,7 +850,7 @@ impl Core {
                 self.set_deadline(node, Some(deadline), Instant::now());
             }
             if let Some(cancel) = message.cancel
-                && self.cancel(node, Cancelled::new(cancel.reason()), cancel.grace)
+                && self.cancel_first(node, Cancelled::new(cancel.reason()), cancel.grace)
             {
                 self.counters().remote_cancels.add(1);
             }
@@ -859,8 +866,24 @@ impl Core {
         }
     }
 
-    /// Fires every timer that is due.
+    /// Notices that the deadline of this scope has passed, if it has.
+    pub(crate) fn notice_deadline_of(&self, node: NodeId) {
+        let deadline = self.tree.borrow().deadline(node);
+        if let Some(deadline) = deadline {
+            let now = Instant::now();
+            if deadline <= now {
+                self.fire_due(now);
+            }
+        }
+    }
+
+    /// Fires every timer that is due, once what handles were told is seen.
     pub(crate) fn fire_timers(&self, now: Instant) {
+        self.see_remote_cancels();
+        self.fire_due(now);
+    }
+
+    fn fire_due(&self, now: Instant) {
         // Those of scopes whose first poll goes on are armed before.
         self.active();
         loop {
@@ -876,7 +899,7 @@ impl Core {
                     self.armed_scopes.set(self.armed_scopes.get() - 1);
                     self.tree.borrow_mut().deadline_fired(node);
                     self.counters().deadlines.add(1);
-                    self.cancel(node, Cancelled::deadline(), None);
+                    self.cancel_first(node, Cancelled::deadline(), None);
                 }
                 TimerTarget::Grace(node) => {
                     let mut tree = self.tree.borrow_mut();

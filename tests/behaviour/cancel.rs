@@ -19,7 +19,7 @@ use quoit::{
 };
 use quoit_net::{TcpListener, TcpStream};
 use tests::{
-    Kernel, both_ends, both_streams, bytes, gauges, on_core, poll_once, receive_all,
+    Kernel, both_ends, both_streams, bytes, gauges, on_core, on_ring, poll_once, receive_all,
     receive_exactly,
 };
 
@@ -532,6 +532,155 @@ fn what_the_handle_of_a_task_was_told_comes_before_what_the_task_is_told_later()
         task.cancel();
         let slept = task.await.expect("it ends by itself");
         assert_eq!(slept.map_err(Cancelled::reason), Err(FIRST));
+    });
+}
+
+/// Computes until `deadline` has passed. For the real ring: a simulated clock stands still meanwhile.
+fn compute_past(deadline: Instant) {
+    while Instant::now() <= deadline {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn what_a_handle_was_told_comes_before_a_deadline_that_passes_later() {
+    const FIRST: Reason = Reason::User(1);
+    on_ring(|_| async {
+        let deadline = Instant::now() + SHORT;
+        let scope = Scope::new().deadline(deadline);
+        let handle = scope.handle();
+        let ended = scope.run(async {
+            handle.cancel_with(FIRST, Duration::ZERO);
+            compute_past(deadline);
+            yield_now().await
+        });
+        assert_eq!(ended.await, Ok(None));
+        assert_eq!(scope.cancelled().map(Cancelled::reason), Some(FIRST));
+    });
+}
+
+#[test]
+fn a_deadline_that_a_handle_has_moved_does_not_pass_where_it_was() {
+    on_ring(|_| async {
+        let deadline = Instant::now() + SHORT;
+        let scope = Scope::new().deadline(deadline);
+        let handle = scope.handle();
+        let ended = scope.run(async {
+            handle.set_deadline(Instant::NEVER);
+            compute_past(deadline);
+            sleep(Duration::ZERO).await?;
+            yield_now().await
+        });
+        assert_eq!(ended.await, Ok(Some(())));
+        assert_eq!(scope.cancelled(), None);
+    });
+}
+
+#[test]
+fn what_the_handle_of_a_group_was_told_comes_before_the_failure_of_a_child() {
+    const FIRST: Reason = Reason::User(1);
+    on_core(|_| async {
+        let ended: Result<Option<()>, GroupError<io::Error>> = group(async |g| {
+            let handle = g.handle().expect("it has not ended");
+            drop(g.spawn(async move {
+                handle.cancel_with(FIRST, Duration::ZERO);
+                Err::<(), _>(io::Error::other("broken"))
+            }));
+            let slept = sleep(LONG).await;
+            assert_eq!(slept.map_err(Cancelled::reason), Err(FIRST));
+            assert_eq!(g.cancelled().map(Cancelled::reason), Some(FIRST));
+            Ok(())
+        })
+        .await;
+        assert_eq!(ended.expect_err("the child's").errors().len(), 1);
+    });
+}
+
+#[test]
+fn what_the_handle_of_a_group_was_told_comes_before_the_drop_of_the_group() {
+    const FIRST: Reason = Reason::User(1);
+    on_core(|_| async {
+        let seen = Rc::new(Cell::new(None));
+        let place = Rc::new(Cell::new(None));
+        let (told, kept) = (Rc::clone(&seen), Rc::clone(&place));
+        let scope = Scope::new();
+        let ended = scope.run(async {
+            let mut dropped = Box::pin(group(async move |g| {
+                kept.set(g.handle());
+                drop(g.spawn(async move {
+                    let slept = sleep(LONG).await;
+                    told.set(slept.err().map(Cancelled::reason));
+                    slept
+                }));
+                sleep(LONG).await
+            }));
+            assert!(poll_once(dropped.as_mut()).await.is_pending());
+            yield_now().await?;
+            let handle = place.take().expect("it has begun");
+            handle.cancel_with(FIRST, Duration::ZERO);
+            drop(dropped);
+            Ok::<_, Cancelled>(())
+        });
+        assert_eq!(ended.await, Ok(Some(())));
+        assert_eq!(seen.get(), Some(FIRST));
+    });
+}
+
+#[test]
+fn a_deadline_after_a_cancel_by_the_same_handle_changes_nothing() {
+    const FIRST: Reason = Reason::User(1);
+    on_core(|_| async {
+        let scope = Scope::new();
+        let handle = scope.handle();
+        let ended = scope.run(async {
+            handle.cancel_with(FIRST, Duration::ZERO);
+            handle.set_deadline(Instant::now());
+            yield_now().await
+        });
+        assert_eq!(ended.await, Ok(None));
+        assert_eq!(scope.cancelled().map(Cancelled::reason), Some(FIRST));
+    });
+}
+
+#[test]
+fn a_group_whose_deadline_has_passed_is_cancelled_whether_or_not_it_was_noticed() {
+    on_ring(|_| async {
+        let ended = group(async |g| {
+            let deadline = Instant::now() + SHORT;
+            let handle = g.handle().expect("it has not ended");
+            handle.set_deadline(deadline);
+            check()?;
+            compute_past(deadline + SHORT);
+            assert_eq!(g.cancel(), Delivery::AlreadyCancelled);
+            let why = g.cancelled().map(Cancelled::reason);
+            assert_eq!(why, Some(Reason::Deadline));
+            check()
+        });
+        assert_eq!(ended.await.expect("nothing failed"), None);
+    });
+}
+
+#[test]
+fn a_join_that_a_handle_has_cancelled_before_the_task_ends_is_cancelled() {
+    on_core(|_| async {
+        for by_handle in [false, true] {
+            let scope = Rc::new(Scope::new());
+            let own = Rc::clone(&scope);
+            let handle = scope.handle();
+            let task = spawn(async move {
+                yield_uncancellable().await;
+                match by_handle {
+                    false => own.cancel(),
+                    true => handle.cancel(),
+                };
+            });
+            let ended = scope.run(async {
+                let joined = task.await;
+                assert!(joined.is_err(), "by handle: {by_handle}");
+                Ok::<_, Cancelled>(())
+            });
+            assert_eq!(ended.await, Ok(Some(())));
+        }
     });
 }
 

@@ -441,8 +441,13 @@ impl CancelCell {
 
     /// Leaves a deadline; the last one counts.
     fn set_deadline(&self, generation: u64, deadline: Instant) -> Sent {
-        if self.state.load(Ordering::Acquire) >> GENERATION_SHIFT != generation {
+        let state = self.state.load(Ordering::Acquire);
+        if state >> GENERATION_SHIFT != generation {
             return Sent::Gone;
+        }
+        if state & CANCELLED != 0 {
+            // It is read before a cancel, and came after this one.
+            return Sent::Already;
         }
         // In units of 1024 ns, rounded up: no deadline is early.
         let units = deadline.as_nanos().div_ceil(DEADLINE_UNIT);

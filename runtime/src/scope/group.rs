@@ -286,8 +286,6 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     /// Cancels body and children for this reason, such as a [`Reason::User`].
     pub fn cancel_for(self, reason: Reason) -> Delivery {
         self.with(|core, state| {
-            // What a handle was told came first.
-            core.see_remote_cancels();
             if core.cancel(state.node, Cancelled::new(reason), None) {
                 Delivery::Delivered
             } else {
@@ -301,6 +299,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     pub fn cancelled(self) -> Option<Cancelled> {
         self.with(|core, state| {
             core.see_remote_cancels();
+            core.notice_deadline_of(state.node);
             core.tree.borrow().own_cause(state.node)
         })
         .flatten()

@@ -270,8 +270,6 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     /// As [`JoinHandle::cancel`], for this reason.
     pub fn cancel_for(&self, reason: Reason) {
         current::with(|core| {
-            // What a handle was told came first.
-            core.see_remote_cancels();
             if let Some(node) = self.node(core) {
                 core.cancel(node, Cancelled::new(reason), None);
             }
