@@ -627,6 +627,61 @@ fn what_the_handle_of_a_group_was_told_comes_before_the_drop_of_the_group() {
 }
 
 #[test]
+fn a_scope_is_made_up_also_after_its_handle() {
+    on_core(|_| async {
+        let outer = Scope::new();
+        let ended = outer.run(async {
+            let shielded = Scope::new();
+            shielded.handle();
+            let shielded = shielded.shielded();
+            outer.cancel();
+            assert_eq!(shielded.run(yield_now()).await, Ok(Some(())));
+            let with_grace = Scope::new();
+            let handle = with_grace.handle();
+            let with_grace = with_grace.grace(LONG).shielded();
+            let ended = with_grace.run(async {
+                handle.cancel();
+                let inside = Scope::new().grace_shielded();
+                inside.run(yield_now()).await
+            });
+            assert_eq!(ended.await, Ok(Some(Some(()))));
+            yield_now().await
+        });
+        assert_eq!(ended.await, Ok(None));
+    });
+}
+
+#[test]
+fn a_deadline_from_a_handle_counts_as_one_of_the_scope_does_before_the_run() {
+    on_core(|_| async {
+        for seen_before in [false, true] {
+            // The earlier of this and the timeout counts.
+            let scope = Scope::new().timeout(LONG);
+            scope.handle().set_deadline(Instant::now() + SHORT);
+            if seen_before {
+                yield_now().await.expect("nobody cancels");
+            }
+            assert_eq!(scope.run(sleep(2 * LONG)).await, Ok(None));
+            let scope = Scope::new().timeout(SHORT);
+            scope.handle().set_deadline(Instant::now() + LONG);
+            if seen_before {
+                yield_now().await.expect("nobody cancels");
+            }
+            assert_eq!(scope.run(sleep(LONG / 2)).await, Ok(None));
+            // It moves the one that the scope had, and takes it away.
+            for deadline in [Instant::now() + 2 * LONG, Instant::NEVER] {
+                let scope = Scope::new().deadline(Instant::now() + SHORT);
+                scope.handle().set_deadline(deadline);
+                if seen_before {
+                    yield_now().await.expect("nobody cancels");
+                }
+                assert_eq!(scope.run(sleep(2 * SHORT)).await, Ok(Some(())));
+            }
+        }
+    });
+}
+
+#[test]
 fn a_deadline_after_a_cancel_by_the_same_handle_changes_nothing() {
     const FIRST: Reason = Reason::User(1);
     on_core(|_| async {

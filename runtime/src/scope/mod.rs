@@ -119,7 +119,7 @@ impl Scope {
     /// that has passed.
     #[must_use]
     pub fn deadline(self, deadline: Instant) -> Self {
-        self.deadline.set(Some(deadline));
+        self.put_deadline(Some(deadline));
         self
     }
 
@@ -127,7 +127,7 @@ impl Scope {
     /// Give it a timeout of its own, so that it cannot outstay the caller's patience.
     #[must_use]
     pub fn shielded(self) -> Self {
-        self.shield.set(Shield::Full);
+        self.put_shield(Shield::Full);
         self
     }
 
@@ -136,7 +136,7 @@ impl Scope {
     /// without grace reaches it at once.
     #[must_use]
     pub fn grace_shielded(self) -> Self {
-        self.shield.set(Shield::Grace);
+        self.put_shield(Shield::Grace);
         self
     }
 
@@ -145,6 +145,7 @@ impl Scope {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self.on_core(|core, node| core.tree.borrow_mut().set_grace_period(node, grace));
         self
     }
 
@@ -169,7 +170,10 @@ impl Scope {
                         "a scope's handle is asked for before its run ends"
                     );
                     let root = core.tree.borrow().root();
-                    Entered::put(core, self, root, Kind::Scope)
+                    let node = Entered::put(core, self, root, Kind::Scope);
+                    // A handle moves it, or takes it away.
+                    core.set_deadline(node, self.deadline.get(), Instant::now());
+                    node
                 }
             };
             CancelHandle::new(core, node)
@@ -224,6 +228,10 @@ impl Scope {
     /// Sets or clears the shield, at any time. What is aborted already stays so.
     pub fn set_shielded(&self, shielded: bool) {
         let shield = if shielded { Shield::Full } else { Shield::None };
+        self.put_shield(shield);
+    }
+
+    fn put_shield(&self, shield: Shield) {
         self.shield.set(shield);
         self.on_core(|core, node| {
             core.tree.borrow_mut().set_shield(node, shield);
@@ -235,6 +243,10 @@ impl Scope {
     /// run has begun. A scope that is cancelled stays so.
     pub fn set_deadline(&self, deadline: Option<Instant>) {
         self.notice_deadline();
+        self.put_deadline(deadline);
+    }
+
+    fn put_deadline(&self, deadline: Option<Instant>) {
         self.deadline.set(deadline);
         self.on_core(|core, node| core.set_deadline(node, deadline, Instant::now()));
     }
@@ -257,16 +269,7 @@ impl Scope {
         if self.ended.get() {
             return;
         }
-        // A node that waits for its run knows of no deadline yet.
-        let before = self.deadline.get().filter(|_| !self.used.get());
-        let entered = self.on_core(|core, node| {
-            let deadline = core.tree.borrow().deadline(node);
-            if deadline.is_some_and(passed) {
-                core.fire_timers(Instant::now());
-            } else if before.is_some_and(passed) {
-                core.set_deadline(node, before, Instant::now());
-            }
-        });
+        let entered = self.on_core(Core::notice_deadline_of);
         if entered.is_none()
             && self.deadline.get().is_some_and(passed)
             && self.cause.get().is_none()
@@ -358,7 +361,11 @@ impl Scope {
 
     /// Returns the deadline that a run has which begins at the moment that comes with it.
     fn first_deadline(&self) -> Option<(Instant, Instant)> {
-        let absolute = self.deadline.get();
+        self.first_after(self.deadline.get())
+    }
+
+    /// The same, where this is the deadline that it was given before.
+    fn first_after(&self, absolute: Option<Instant>) -> Option<(Instant, Instant)> {
         if absolute.is_none() && self.timeout.is_none() {
             return None;
         }

@@ -44,17 +44,22 @@ impl Active {
             return Err(Cancelled::misuse(Misuse::OtherRuntime));
         }
         let outside = core.active();
-        let node = match early {
+        let (node, deadline) = match early {
             // A handle was made before, so the node is elsewhere; what the handle did holds.
             Some(Entered { node, .. }) => {
+                scope.notice_deadline();
                 core.tree.borrow_mut().move_under(node, outside);
                 core.carry_out();
-                node
+                let told = core.tree.borrow().deadline(node);
+                (node, scope.first_after(told))
             }
-            None => Entered::put(core, scope, outside, kind),
+            None => {
+                let node = Entered::put(core, scope, outside, kind);
+                (node, scope.first_deadline())
+            }
         };
         scope.used.set(true);
-        if let Some((deadline, now)) = scope.first_deadline() {
+        if let Some((deadline, now)) = deadline {
             core.set_deadline(node, Some(deadline), now);
         }
         self.node.set(Some(node));
