@@ -21,6 +21,8 @@ pub(super) struct Book {
     pub(super) panics: Vec<u32>,
     /// Somebody ended with a cancellation that may not be the group's.
     pub(super) passed_on: Truth,
+    /// The body ended with one where nothing was cancelled.
+    pub(super) stray: Truth,
     /// Something about it could not be decided.
     pub(super) open_question: bool,
 }
@@ -36,6 +38,7 @@ impl Book {
             errors: Vec::new(),
             panics: Vec::new(),
             passed_on: Truth::No,
+            stray: Truth::No,
             open_question: false,
         }
     }
@@ -56,7 +59,7 @@ impl Book {
             (Ok(_), Some(_)) => return Some("a panic was lost"),
             (Ok(run), None) => run,
         };
-        let passes = self.passed_on.and(absorbs.not());
+        let passes = self.passed_on.and(absorbs.not().or(self.stray));
         let value = match &self.body {
             Some(Ok(Ok(value))) => Some(*value),
             _ => None,

@@ -133,7 +133,7 @@ async fn scope_of(
     let has_handle = dice.roll(2) == 0;
     if has_handle {
         let handle = scope.handle();
-        plan.with(|model| model.scopes.scopes[node].has_node = true);
+        plan.with(|model| model.handle_made(node));
         plan.offer(handle, node);
         match dice.roll(6) {
             0 => plan.cancel_by(handle, node, dice, Some(at.here.index())),

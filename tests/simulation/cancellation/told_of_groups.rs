@@ -193,6 +193,7 @@ impl Model {
 
     /// The body of a group has ended.
     pub(super) fn group_body_ends(&mut self, group: Node, outcome: Result<Outcome, u32>) {
+        let refused = self.scopes.refused(group);
         let book = self.groups.get_mut(&group).expect("it is open");
         let failed = !matches!(outcome, Ok(Ok(_)));
         match &outcome {
@@ -201,6 +202,7 @@ impl Model {
                 let parts = failure.parts();
                 if parts.cancelled.is_some() {
                     book.passed_on = Truth::Yes;
+                    book.stray = refused.not();
                 }
                 book.errors.extend(parts.failure);
             }

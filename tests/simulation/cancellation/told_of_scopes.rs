@@ -123,6 +123,14 @@ impl Model {
         }
     }
 
+    /// A scope that has not begun is asked for a handle: from now on its deadline passes by itself.
+    pub(super) fn handle_made(&mut self, node: Node) {
+        let scope = &mut self.scopes.scopes[node];
+        scope.has_node = true;
+        let deadline = scope.deadline;
+        self.set_deadline(node, deadline);
+    }
+
     /// A scope is run, in this one.
     pub(super) fn scope_begins(&mut self, node: Node, parent: Node, timeout: Option<Duration>) {
         let due = timeout.map(|timeout| self.scopes.now + timeout.as_nanos() as Time);
