@@ -25,4 +25,5 @@ mod site;
 mod steps;
 mod support;
 mod upgrades;
+mod ways;
 mod workload;
