@@ -172,6 +172,59 @@ fn every_request_of_http_2_is_counted_once_by_what_became_of_it() {
     assert_eq!(told, [text, text, none, failed, failed, late, large]);
 }
 
+/// No interim status ends a request. Told that the server has failed, the client goes on.
+#[test]
+fn a_handler_that_answers_with_an_interim_status_has_failed() {
+    const INTERIM: [&str; 4] = ["/100", "/101", "/103", "/199"];
+    let (said, heard) = mpsc::channel();
+    let server = one_core()
+        .on_trouble(|_| {})
+        .on_answer(move |answered| {
+            let status = answered.status.map_or(0, |status| status.as_u16());
+            said.send((status, answered.whole)).expect("a test listens");
+        })
+        .serve_boxed(|request: Request<Incoming>| async move {
+            let mut answer = text("hello").expect("a text");
+            *answer.status_mut() = request.uri().path()[1..].parse().expect("a status");
+            Ok::<_, io::Error>(answer)
+        })
+        .expect("a server");
+    let address = server.local_addr();
+    let mut client = Client::connect(address);
+    for path in INTERIM {
+        assert_eq!(client.get(path).status(), 500, "{path}");
+        assert_eq!(client.get("/200").text(), "hello", "after {path}");
+    }
+    drop(client);
+    on_ring(move |_| async move {
+        let (mut sender, connection) = peers::http2(address).await;
+        for path in INTERIM {
+            for (path, status) in [(path, 500), ("/200", 200)] {
+                let none = Full::new(Bytes::new());
+                let answer = sender.send_request(peers::request(address, path, none));
+                let answer = answer.await.expect("an answer");
+                assert_eq!(answer.status(), status, "{path}");
+                peers::whole(answer).await;
+            }
+        }
+        drop(sender);
+        let _ = connection.await;
+    });
+    let figures = when_all_have_gone(&server.handle());
+    for (name, label, expected) in [
+        ("connections_accepted", None, 2),
+        ("answers", Some("1xx"), 0),
+        ("answers", Some("2xx"), 8),
+        ("answers", Some("5xx"), 8),
+        ("failed", None, 8),
+        ("given_up", None, 0),
+    ] {
+        assert_eq!(count(&figures, name, label), expected, "{name} {label:?}");
+    }
+    let told: Vec<_> = heard.try_iter().collect();
+    assert_eq!(told, [(500, true), (200, true)].repeat(8));
+}
+
 #[test]
 fn a_request_whose_client_goes_away_is_given_up() {
     let (said, heard) = mpsc::channel();

@@ -83,5 +83,5 @@ cases! {
 
     "RFC 9110, 15.6.1" a_handler_that_fails: get("/fails") => status(&[500]).body("").and_more();
     "RFC 9110, 15" a_status_that_nobody_knows: get("/status/299") => status(&[299]).and_more();
-    "RFC 9110, 15.2" an_interim_status_ends_nothing: get("/status/103") => status(&[500]).and_more().closing_or_not();
+    "RFC 9110, 15.2" an_interim_status_ends_nothing: get("/status/103") => status(&[500]).body("").and_more();
 }

@@ -224,24 +224,28 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         let mut course = self.course.take().expect("a request is answered once");
         course.note_handled();
         let tally = &site.figures.tally;
+        let fail = |error: &BoxError| {
+            tally.failed.add_one();
+            let peer = &peer.address;
+            site.listener.tell(&Trouble::Request { peer, error });
+            refusal(StatusCode::INTERNAL_SERVER_ERROR)
+        };
         let (mut head, mut content) = match outcome {
             Outcome::Answered => {
                 let Some(Ok(answer)) = line.answer() else {
                     unreachable!("it was seen there");
                 };
                 let (head, body) = answer.into_parts();
-                (head, Content::Body { body })
+                match self.is_final(head.status) {
+                    true => (head, Content::Body { body }),
+                    false => fail(&format!("{} is no final answer", head.status).into()),
+                }
             }
             Outcome::Own(answer) => {
                 let (head, bytes) = answer.into_parts();
                 (head, Content::Own { bytes })
             }
-            Outcome::Failed(error) => {
-                tally.failed.add_one();
-                let (peer, error) = (&peer.address, &error);
-                site.listener.tell(&Trouble::Request { peer, error });
-                refusal(StatusCode::INTERNAL_SERVER_ERROR)
-            }
+            Outcome::Failed(error) => fail(&error),
             Outcome::Late => {
                 tally.late.add_one();
                 if let Some(expiry) = course.expiry() {
@@ -280,6 +284,16 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         }
         let body = Counted::new(content, course, is_head, self.common.group);
         Ok(Response::from_parts(head, body))
+    }
+
+    /// Returns whether a status ends the exchange. hyper would cut a connection at an interim one, and in HTTP/2 send
+    /// it as the last.
+    fn is_final(&self, status: StatusCode) -> bool {
+        let goes_on = || {
+            let switch = self.common.switch.as_ref();
+            status == StatusCode::SWITCHING_PROTOCOLS && switch.is_some_and(|it| it.is_offered())
+        };
+        !status.is_informational() || goes_on()
     }
 }
 

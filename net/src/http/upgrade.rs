@@ -118,6 +118,11 @@ impl Switch {
         drop(old);
     }
 
+    /// Returns whether the handler has said what the connection is to go on with.
+    pub(super) fn is_offered(&self) -> bool {
+        self.then.borrow().is_some()
+    }
+
     /// Notes what the request was answered with.
     pub(super) fn answered(&self, asked: Kind, status: StatusCode) {
         let agrees = status == StatusCode::SWITCHING_PROTOCOLS
