@@ -260,11 +260,17 @@ impl Receiver {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut state = self.pipe.state.borrow_mut();
-        let Some((frame, permit)) = state.pieces.pop_front() else {
-            return match std::mem::replace(&mut state.end, End::Ended) {
-                End::Failed(error) => {
-                    state.end = End::Failed(error);
+        let mut copy = None;
+        loop {
+            let mut state = self.pipe.state.borrow_mut();
+            if let Some((frame, permit)) = state.pieces.pop_front() {
+                drop(state);
+                // There is room for another.
+                drop(permit);
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            match state.end {
+                End::Failed(_) => {
                     drop(state);
                     // hyper gives up at once what it has not handed over, but flushes while it waits for
                     // us. The kernel takes what it was handed together with the first of these, and
@@ -274,22 +280,22 @@ impl Receiver {
                         nop().await
                     };
                     self.parting.get_or_insert_with(|| Box::pin(twice));
-                    self.poll_parting(cx)
+                    return self.poll_parting(cx);
                 }
-                End::Ended | End::Gone => Poll::Ready(None),
-                End::Open => {
-                    state.end = End::Open;
-                    let old = state.reader.replace(cx.waker().clone());
-                    drop(state);
-                    drop(old);
-                    Poll::Pending
-                }
+                End::Ended | End::Gone => return Poll::Ready(None),
+                End::Open => {}
+            }
+            let Some(waker) = copy.take() else {
+                drop(state);
+                // Copied where nothing is borrowed: it is foreign code, which may send.
+                copy = Some(cx.waker().clone());
+                continue;
             };
-        };
-        drop(state);
-        // There is room for another.
-        drop(permit);
-        Poll::Ready(Some(Ok(frame)))
+            let old = state.reader.replace(waker);
+            drop(state);
+            drop(old);
+            return Poll::Pending;
+        }
     }
 
     /// Tells why there is no more, once the kernel was there.
