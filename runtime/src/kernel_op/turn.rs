@@ -9,7 +9,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::fd::SharedFd;
 use crate::scope::Cancelled;
@@ -56,17 +56,14 @@ impl Future for Take<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if !this.place.is_in_line() {
-            ready!(this.place.entry(cx))?;
-            if let Some(turn) = SendTurn::try_take(this.fd) {
-                return Poll::Ready(Ok(turn));
-            }
-        }
+        let mut taken = None;
+        let try_take = || {
+            taken = SendTurn::try_take(this.fd);
+            taken.is_some()
+        };
+        let polled = this.fd.senders().poll(&mut this.place, cx, try_take);
         // Woken, it is ours: the turn was left taken for us.
-        this.fd
-            .senders()
-            .poll(&mut this.place, cx)
-            .map_ok(|()| SendTurn(this.fd.clone()))
+        polled.map_ok(|()| taken.unwrap_or_else(|| SendTurn(this.fd.clone())))
     }
 }
 

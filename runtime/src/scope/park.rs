@@ -181,10 +181,20 @@ impl Park {
         self.note(core, register(core, waker, purpose));
     }
 
-    /// Registers a wait in memory that no cancel ends, nor tells.
+    /// Registers a wait in memory under the active scope, with a waker that was copied for it.
     #[inline(never)]
+    pub(crate) fn register_copy(&mut self, core: &Core, waker: Waker, purpose: Purpose) {
+        self.register(core, || Wait::Memory { waker, purpose });
+    }
+
+    /// Registers a wait in memory that no cancel ends, nor tells.
     pub(crate) fn register_deaf(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
-        let waker = waker.clone();
+        self.register_deaf_copy(core, waker.clone(), purpose);
+    }
+
+    /// As [`Park::register_deaf`], with a waker that was copied for it.
+    #[inline(never)]
+    pub(crate) fn register_deaf_copy(&mut self, core: &Core, waker: Waker, purpose: Purpose) {
         self.register(core, || Wait::Deaf { waker, purpose });
     }
 

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::TryRecvError;
 use super::wait_list::{self, Place, WaitList};
@@ -370,13 +370,9 @@ impl<T> Future for Wait<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if !this.place.is_in_line() {
-            ready!(this.place.entry(cx))?;
-            if this.receiver.is_over() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        this.receiver.shared.waiting.poll(&mut this.place, cx)
+        let is_there = || this.receiver.is_over();
+        let waiting = &this.receiver.shared.waiting;
+        waiting.poll(&mut this.place, cx, is_there)
     }
 }
 

@@ -29,7 +29,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::TryRecvError;
-use super::wait_list::{self, Line, Place, Standing};
+use super::wait_list::{self, Heeds, Line, Place, Standing};
 use crate::scope::Cancelled;
 use crate::scope::park::Look;
 
@@ -537,23 +537,28 @@ impl<T> Future for Sending<'_, T> {
         let this = &mut *self;
         let state = &this.channel.state;
         if !this.place.is_in_line() {
-            let entered = ready!(this.place.entry(cx));
-            let item = this.item.take().expect("polled after it had ended");
-            if let Err(cancelled) = entered {
-                return Poll::Ready(Err(SendError::Cancelled(item, cancelled)));
-            }
-            let offered = this.channel.send_now(item);
-            let item = match offered {
-                Ok(()) => return Poll::Ready(Ok(())),
-                Err(TrySendError::Closed(item)) => {
-                    return Poll::Ready(Err(SendError::Closed(item)));
+            let mut copy = None;
+            loop {
+                let entered = ready!(this.place.entry(cx));
+                let item = this.item.take().expect("polled after it had ended");
+                if let Err(cancelled) = entered {
+                    return Poll::Ready(Err(SendError::Cancelled(item, cancelled)));
                 }
-                Err(TrySendError::Full(item)) => item,
-            };
-            this.place.register(cx);
-            let mut state = state.borrow_mut();
-            state.sending.push(&mut this.place, Some(item));
-            return Poll::Pending;
+                let offered = this.channel.send_now(item);
+                let item = match offered {
+                    Ok(()) => return Poll::Ready(Ok(())),
+                    Err(TrySendError::Closed(item)) => {
+                        return Poll::Ready(Err(SendError::Closed(item)));
+                    }
+                    Err(TrySendError::Full(item)) => item,
+                };
+                if this.place.try_register(Heeds::Cancels, cx, &mut copy) {
+                    let mut state = state.borrow_mut();
+                    state.sending.push(&mut this.place, Some(item));
+                    return Poll::Pending;
+                }
+                this.item = Some(item);
+            }
         }
         let outcome = match this.place.look(cx) {
             Look::Waiting => return Poll::Pending,
@@ -596,15 +601,19 @@ impl<T> Future for Receiving<'_, T> {
         let this = &mut *self;
         let state = &this.channel.state;
         if !this.place.is_in_line() {
-            ready!(this.place.entry(cx))?;
-            match this.channel.recv_now() {
-                Ok(item) => return Poll::Ready(Ok(Some(item))),
-                Err(TryRecvError::Closed) => return Poll::Ready(Ok(None)),
-                Err(_) => {}
+            let mut copy = None;
+            loop {
+                ready!(this.place.entry(cx))?;
+                match this.channel.recv_now() {
+                    Ok(item) => return Poll::Ready(Ok(Some(item))),
+                    Err(TryRecvError::Closed) => return Poll::Ready(Ok(None)),
+                    Err(_) => {}
+                }
+                if this.place.try_register(Heeds::Cancels, cx, &mut copy) {
+                    state.borrow_mut().receiving.push(&mut this.place, false);
+                    return Poll::Pending;
+                }
             }
-            this.place.register(cx);
-            state.borrow_mut().receiving.push(&mut this.place, false);
-            return Poll::Pending;
         }
         let was_chosen = state.borrow().receiving.has_chosen(&this.place);
         let outcome = if was_chosen {

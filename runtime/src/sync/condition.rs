@@ -12,7 +12,7 @@ use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::mutex::MutexGuard;
-use super::wait_list::{self, Line, Place};
+use super::wait_list::{self, Heeds, Line, Place};
 use crate::scope::Cancelled;
 use crate::scope::park::Look;
 
@@ -176,7 +176,7 @@ impl Notification<'_> {
         let waiting = &self.condition.waiting;
         if !self.place.is_in_line() {
             ready!(self.place.entry(cx))?;
-            self.place.register(cx);
+            ready!(self.place.register(Heeds::Cancels, cx, || None::<()>))?;
             waiting.borrow_mut().push(&mut self.place, Told::Nothing);
             // In line first: whoever gets the lock now may notify at once.
             drop(held.take());

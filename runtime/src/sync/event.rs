@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::wait_list::{Place, WaitList};
 use crate::scope::Cancelled;
@@ -71,12 +71,8 @@ impl Future for Wait<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let arrives = !this.place.is_in_line();
-        ready!(this.place.entry(cx))?;
-        if arrives && this.event.is_set() {
-            return Poll::Ready(Ok(()));
-        }
-        this.event.waiters.poll(&mut this.place, cx)
+        let is_there = || this.event.is_set();
+        this.event.waiters.poll(&mut this.place, cx, is_there)
     }
 }
 

@@ -15,7 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::wait_list::{self, Line, Place, Standing};
+use super::wait_list::{self, Heeds, Line, Place, Standing};
 use crate::scope::Cancelled;
 use crate::scope::park::Look;
 
@@ -194,13 +194,19 @@ impl<'a, T> Future for Ask<'a, T> {
         let cell = this.cell;
         if !this.place.is_in_line() {
             ready!(this.place.entry(cx))?;
-            if let Some(value) = cell.value.get() {
-                return Poll::Ready(Ok(Answer::Value(value)));
+            let look = || match cell.value.get() {
+                Some(value) => Some(Answer::Value(value)),
+                None => {
+                    let is_free = !std::mem::replace(&mut cell.state.borrow_mut().making, true);
+                    is_free.then(|| Answer::Turn(Turn(cell)))
+                }
+            };
+            if let Some(answer) = look() {
+                return Poll::Ready(Ok(answer));
             }
-            if !std::mem::replace(&mut cell.state.borrow_mut().making, true) {
-                return Poll::Ready(Ok(Answer::Turn(Turn(cell))));
+            if let Some(answer) = ready!(this.place.register(Heeds::Cancels, cx, look))? {
+                return Poll::Ready(Ok(answer));
             }
-            this.place.register(cx);
             cell.state.borrow_mut().waiting.push(&mut this.place, ());
             return Poll::Pending;
         }

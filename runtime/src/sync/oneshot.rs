@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::TryRecvError;
-use super::wait_list::{self, Place, Seat};
+use super::wait_list::{self, Heeds, Place, Seat};
 use crate::scope::park::Look;
 use crate::scope::{Cancelled, CarriesCancelled};
 
@@ -274,10 +274,11 @@ impl<T> Future for Wait<'_, T> {
         let this = &mut *self;
         if !this.waits {
             ready!(this.place.entry(cx))?;
-            if this.shared.borrow().is_over(this.wait) {
+            let look = || this.shared.borrow().is_over(this.wait).then_some(());
+            if look().is_some() || ready!(this.place.register(Heeds::Cancels, cx, look))?.is_some()
+            {
                 return Poll::Ready(Ok(()));
             }
-            this.place.register(cx);
             *this.shared.borrow_mut().seat(this.wait) = this.place.seat();
             this.waits = true;
             return Poll::Pending;

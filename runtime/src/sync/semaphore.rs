@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::WouldBlock;
-use super::wait_list::{self, Line, Place, Standing};
+use super::wait_list::{self, Heeds, Line, Place, Standing};
 use crate::scope::Cancelled;
 use crate::scope::park::Look;
 
@@ -280,13 +280,6 @@ impl Drop for OwnedPermit {
     }
 }
 
-/// What a wait for permits ends by, but for the permits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heeds {
-    Cancels,
-    Nothing,
-}
-
 struct Acquire<'a> {
     semaphore: &'a Semaphore,
     count: usize,
@@ -304,12 +297,10 @@ impl<'a> Future for Acquire<'a> {
             if this.heeds == Heeds::Cancels {
                 ready!(this.place.entry(cx))?;
             }
-            if state.borrow_mut().take(this.count) {
-                return Poll::Ready(Ok(this.semaphore.permit(this.count)));
-            }
-            match this.heeds {
-                Heeds::Cancels => this.place.register(cx),
-                Heeds::Nothing => this.place.register_deaf(cx),
+            let count = this.count;
+            let take = || state.borrow_mut().take(count).then_some(());
+            if take().is_some() || ready!(this.place.register(this.heeds, cx, take))?.is_some() {
+                return Poll::Ready(Ok(this.semaphore.permit(count)));
             }
             state.borrow_mut().waiting.push(&mut this.place, this.count);
             return Poll::Pending;

@@ -19,7 +19,7 @@
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::slots::{Index, Slots};
 use crate::core_state::Core;
@@ -27,6 +27,7 @@ use crate::scope::Cancelled;
 use crate::scope::park::{self, Look, Park};
 use crate::scope::tree::{ParkId, Purpose};
 use crate::task::current;
+use crate::task::waker::task_of;
 
 /// A line of waiting tasks, with something of each.
 #[derive(Debug)]
@@ -208,6 +209,13 @@ impl<T> Line<T> {
     }
 }
 
+/// What a wait ends by, but for what is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heeds {
+    Cancels,
+    Nothing,
+}
+
 /// One place in a line. It is taken out of the line before it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
@@ -229,14 +237,55 @@ impl Place {
         current::with(|core| park::entry(core, cx.waker()))
     }
 
-    /// Registers a wait that a cancel ends.
-    pub(crate) fn register(&mut self, cx: &Context<'_>) {
-        current::with(|core| self.park.register_memory(core, cx.waker(), Purpose::Turn));
+    /// Registers a wait, which is to be put in line at once. If a foreign waker has to be copied for it, that may
+    /// bring about what is waited for, or a cancel: both are looked for once more, the former by `again`.
+    #[inline]
+    pub(crate) fn register<R>(
+        &mut self,
+        heeds: Heeds,
+        cx: &Context<'_>,
+        again: impl FnOnce() -> Option<R>,
+    ) -> Poll<Result<Option<R>, Cancelled>> {
+        let mut copy = None;
+        if !self.try_register(heeds, cx, &mut copy) {
+            if heeds == Heeds::Cancels {
+                ready!(self.entry(cx))?;
+            }
+            if let Some(found) = again() {
+                return Poll::Ready(Ok(Some(found)));
+            }
+            self.try_register(heeds, cx, &mut copy);
+        }
+        Poll::Ready(Ok(None))
     }
 
-    /// Registers a wait that no cancel ends.
-    pub(crate) fn register_deaf(&mut self, cx: &Context<'_>) {
-        current::with(|core| self.park.register_deaf(core, cx.waker(), Purpose::Turn));
+    /// The same, unless a foreign waker has to be copied first: then false, and the caller looks again for what it has
+    /// looked for before, and comes back with the copy.
+    pub(crate) fn try_register(
+        &mut self,
+        heeds: Heeds,
+        cx: &Context<'_>,
+        copy: &mut Option<Waker>,
+    ) -> bool {
+        current::with(|core| {
+            let (waker, purpose) = (cx.waker(), Purpose::Turn);
+            if task_of(waker, core.number()).is_some() {
+                match heeds {
+                    Heeds::Cancels => self.park.register_memory(core, waker, purpose),
+                    Heeds::Nothing => self.park.register_deaf(core, waker, purpose),
+                }
+                return true;
+            }
+            let Some(waker) = copy.take() else {
+                *copy = Some(waker.clone());
+                return false;
+            };
+            match heeds {
+                Heeds::Cancels => self.park.register_copy(core, waker, purpose),
+                Heeds::Nothing => self.park.register_deaf_copy(core, waker, purpose),
+            }
+            true
+        })
     }
 
     /// Returns how the wait stands. One that has its outcome has left the scope tree.
@@ -309,11 +358,22 @@ pub(crate) fn see_cancels() {
 pub(crate) struct WaitList(RefCell<Line<()>>);
 
 impl WaitList {
-    /// Waits in line until woken. The caller has found that there is nothing to be had yet; it
-    /// looks again when this is ready.
-    pub(crate) fn poll(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
+    /// Waits in line until woken, or for nothing if there is something to be had already.
+    pub(crate) fn poll(
+        &self,
+        place: &mut Place,
+        cx: &Context<'_>,
+        mut is_there: impl FnMut() -> bool,
+    ) -> Poll<Result<(), Cancelled>> {
         if !place.is_in_line() {
-            place.register(cx);
+            ready!(place.entry(cx))?;
+            if is_there() {
+                return Poll::Ready(Ok(()));
+            }
+            let again = || is_there().then_some(());
+            if ready!(place.register(Heeds::Cancels, cx, again))?.is_some() {
+                return Poll::Ready(Ok(()));
+            }
             self.0.borrow_mut().push(place, ());
             return Poll::Pending;
         }
@@ -368,7 +428,8 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         let place = |value| {
             let mut place = Place::default();
-            place.register(&cx);
+            let registered = place.register(Heeds::Cancels, &cx, || None::<()>);
+            assert_eq!(registered, Poll::Ready(Ok(None)));
             line.push(&mut place, value);
             place
         };
@@ -448,13 +509,14 @@ mod tests {
             let list = WaitList::default();
             let cx = Context::from_waker(Waker::noop());
             let (mut first, mut second) = (Place::default(), Place::default());
-            assert!(list.poll(&mut first, &cx).is_pending());
-            assert!(list.poll(&mut second, &cx).is_pending());
+            let poll = |place: &mut Place| list.poll(place, &cx, || false);
+            assert!(poll(&mut first).is_pending());
+            assert!(poll(&mut second).is_pending());
             assert!(list.wake_first());
-            assert!(list.poll(&mut second, &cx).is_pending());
+            assert!(poll(&mut second).is_pending());
             assert!(list.leave(&mut first), "woken, and not looked");
             list.wake_all();
-            assert_eq!(list.poll(&mut second, &cx), Poll::Ready(Ok(())));
+            assert_eq!(poll(&mut second), Poll::Ready(Ok(())));
             assert!(!list.leave(&mut second) && !list.wake_first());
         })
         .expect("a core");

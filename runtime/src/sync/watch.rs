@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::wait_list::{self, Place, WaitList};
 use crate::scope::Cancelled;
@@ -185,13 +185,9 @@ impl<T> Future for Wait<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if !this.place.is_in_line() {
-            ready!(this.place.entry(cx))?;
-            if this.receiver.has_changed() || this.receiver.is_closed() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        this.receiver.shared.waiting.poll(&mut this.place, cx)
+        let is_there = || this.receiver.has_changed() || this.receiver.is_closed();
+        let waiting = &this.receiver.shared.waiting;
+        waiting.poll(&mut this.place, cx, is_there)
     }
 }
 

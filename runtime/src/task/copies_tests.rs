@@ -3,15 +3,17 @@
 //! Here, since no safe waker runs code of its own then.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::ptr;
+use std::rc::Rc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 
 use super::current;
 use crate::op::{self, Listener, Socket};
+use crate::sync::{Event, OnceCell, Semaphore, broadcast, channel, oneshot, watch};
 use crate::time::{Alarm, Instant, sleep};
 use crate::{Cancelled, Scope, block_on, check, group, leave_behind, spawn, yield_now};
 
@@ -21,6 +23,8 @@ const LONG: Duration = Duration::from_secs(1000);
 thread_local! {
     /// How often one has been copied.
     static COPIES: Cell<u32> = const { Cell::new(0) };
+    /// What the next copy does besides.
+    static ALSO: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
 /// Two wakers in turn, so that each poll is somebody else's.
@@ -35,6 +39,9 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(copy, |_| {}, |_| {}, |_| {}
 /// Uses all that a core keeps.
 fn copy(number: *const ()) -> RawWaker {
     COPIES.set(COPIES.get() + 1);
+    if let Some(also) = ALSO.take() {
+        also();
+    }
     let mut nobody = Context::from_waker(Waker::noop());
     let scope = Scope::new();
     scope.cancel();
@@ -182,4 +189,108 @@ fn of_a_body_that_waits_in_something_foreign() {
         waits.await
     });
     assert_eq!(ended, Ok(None));
+}
+
+/// Polls a future once, with a waker that does this when it is copied.
+fn polled_with<F: Future>(future: F, also: impl FnOnce() + 'static) -> Poll<F::Output> {
+    ALSO.set(Some(Box::new(also)));
+    let waker = next_waker();
+    let polled = pin!(future).poll(&mut Context::from_waker(&waker));
+    assert!(ALSO.take().is_none(), "the waker was not copied");
+    polled
+}
+
+#[test]
+fn what_a_copy_brings_about_is_not_waited_for() {
+    block_on(async {
+        let permits = Rc::new(Semaphore::new(1));
+        let permit = Rc::clone(&permits).acquire_owned().await.expect("free");
+        let polled = polled_with(permits.acquire(), || drop(permit));
+        assert!(polled.is_ready(), "a permit");
+
+        let (sender, receiver) = channel::bounded(1);
+        let (sender, receiver) = (Rc::new(sender), Rc::new(receiver));
+        let sends = Rc::clone(&sender);
+        let polled = polled_with(receiver.recv(), move || sends.try_send(1).expect("room"));
+        assert_eq!(polled, Poll::Ready(Ok(Some(1))));
+        sender.try_send(2).expect("room");
+        let receives = Rc::clone(&receiver);
+        let polled = polled_with(sender.send(3), move || {
+            assert_eq!(receives.try_recv(), Ok(2));
+        });
+        assert_eq!(polled, Poll::Ready(Ok(())));
+        assert_eq!(receiver.try_recv(), Ok(3));
+        let receives = Rc::clone(&receiver);
+        sender.try_send(4).expect("room");
+        let polled = polled_with(sender.send(5), move || receives.close());
+        assert_eq!(polled, Poll::Ready(Err(channel::SendError::Closed(5))));
+
+        let (sender, mut receiver) = oneshot::channel();
+        let polled = polled_with(receiver.recv(), || sender.send(6).expect("it is there"));
+        assert_eq!(polled, Poll::Ready(Ok(6)));
+
+        let event = Rc::new(Event::new());
+        let sets = Rc::clone(&event);
+        assert_eq!(
+            polled_with(event.wait(), move || sets.set()),
+            Poll::Ready(Ok(()))
+        );
+
+        let (sender, mut receiver) = watch::channel(0);
+        let polled = polled_with(receiver.changed(), move || drop(sender.send(7)));
+        assert_eq!(polled, Poll::Ready(Ok(Some(Rc::new(7)))));
+
+        let (sender, mut receiver) = broadcast::bounded(1);
+        let polled = polled_with(receiver.recv(), move || assert_eq!(sender.send(8), Ok(1)));
+        assert_eq!(polled, Poll::Ready(Ok(Some(8))));
+
+        let cell = Rc::new(OnceCell::new());
+        let mut makes = Box::pin({
+            let cell = Rc::clone(&cell);
+            async move { cell.get_or_init(pending::<u32>).await.copied() }
+        });
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(makes.as_mut().poll(&mut nobody).is_pending());
+        let polled = polled_with(cell.get_or_init(async || 9), move || drop(makes));
+        assert_eq!(polled, Poll::Ready(Ok(&9)));
+    })
+    .expect("a core");
+}
+
+#[test]
+fn who_is_cancelled_by_a_copy_does_not_wait() {
+    let refused = |wait: &dyn Fn(Box<dyn FnOnce()>) -> bool| {
+        let ended = block_on(async {
+            let scope = Scope::new();
+            let handle = scope.handle();
+            let body = poll_fn(|_| {
+                let is_refused = wait(Box::new(move || {
+                    handle.cancel();
+                    assert!(check().is_err());
+                }));
+                Poll::Ready(Ok::<_, Cancelled>(is_refused))
+            });
+            scope.run(body).await
+        });
+        ended.expect("a core").expect("nobody else cancels") == Some(true)
+    };
+    let permits = Semaphore::new(0);
+    assert!(refused(&|cancels| matches!(
+        polled_with(permits.acquire(), cancels),
+        Poll::Ready(Err(_))
+    )));
+    let event = Event::new();
+    assert!(refused(&|cancels| matches!(
+        polled_with(event.wait(), cancels),
+        Poll::Ready(Err(_))
+    )));
+    let (sender, receiver) = channel::bounded(0);
+    assert!(refused(&|cancels| matches!(
+        polled_with(sender.send(1), cancels),
+        Poll::Ready(Err(channel::SendError::Cancelled(1, _)))
+    )));
+    assert!(refused(&|cancels| matches!(
+        polled_with(receiver.recv(), cancels),
+        Poll::Ready(Err(_))
+    )));
 }
