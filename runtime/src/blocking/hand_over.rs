@@ -84,14 +84,17 @@ impl<T> HandOver<T> {
     }
 
     /// Takes the result, or leaves word whom to wake when it is there. For the taker, until it has
-    /// the result or leaves.
-    pub(super) fn poll(&self, waker: &Waker) -> Poll<T> {
+    /// the result or leaves; `has_left` says whether it did so while the waker was copied.
+    pub(super) fn poll(&self, waker: &Waker, has_left: impl FnOnce() -> bool) -> Poll<T> {
         // Acquire: pairs with the giver's release.
         if self.word.load(Ordering::Acquire) & DONE != 0 {
             return Poll::Ready(self.take());
         }
         // Foreign code, run before anything is held.
         let fresh = waker.clone();
+        if has_left() {
+            return Poll::Pending;
+        }
         if self.word.fetch_or(STORING, Ordering::AcqRel) & DONE != 0 {
             return Poll::Ready(self.take());
         }
@@ -138,21 +141,21 @@ mod tests {
     fn result_given_before_the_first_look_is_taken() {
         let place = HandOver::new();
         assert!(matches!(place.give(7), Given::Taken(None)));
-        assert_eq!(place.poll(Waker::noop()), Poll::Ready(7));
+        assert_eq!(place.poll(Waker::noop(), || false), Poll::Ready(7));
     }
 
     #[test]
     fn waker_of_the_last_look_comes_back_with_the_result() {
         let place = HandOver::new();
-        assert!(place.poll(Waker::noop()).is_pending());
+        assert!(place.poll(Waker::noop(), || false).is_pending());
         assert!(matches!(place.give(7), Given::Taken(Some(_))));
-        assert_eq!(place.poll(Waker::noop()), Poll::Ready(7));
+        assert_eq!(place.poll(Waker::noop(), || false), Poll::Ready(7));
     }
 
     #[test]
     fn result_that_nobody_wants_comes_back_to_its_giver() {
         let place = HandOver::new();
-        assert!(place.poll(Waker::noop()).is_pending());
+        assert!(place.poll(Waker::noop(), || false).is_pending());
         assert!(matches!(place.leave(), Left::Early(Some(_))));
         assert!(matches!(place.give(7), Given::Unwanted(7)));
     }
@@ -211,16 +214,16 @@ mod loom_tests {
             let place = Arc::new(HandOver::new());
             let (first, second) = (bell(), bell());
             let giver = giver(&place);
-            let mut found = place.poll(&first.1).is_ready();
+            let mut found = place.poll(&first.1, || false).is_ready();
             if !found {
-                found = place.poll(&second.1).is_ready();
+                found = place.poll(&second.1, || false).is_ready();
             }
             assert!(giver.join().unwrap());
             let rung = |bell: &(StdArc<Bell>, Waker)| bell.0.0.load(Ordering::Relaxed);
             assert!(rung(&first) + rung(&second) <= 1);
             if !found {
                 assert_eq!(rung(&second), 1, "slept over a result");
-                assert_eq!(place.poll(&second.1), Poll::Ready(7));
+                assert_eq!(place.poll(&second.1, || false), Poll::Ready(7));
             }
         });
     }
@@ -232,7 +235,7 @@ mod loom_tests {
             let place = Arc::new(HandOver::new());
             let (_, waker) = bell();
             let giver = giver(&place);
-            let taken = match place.poll(&waker) {
+            let taken = match place.poll(&waker, || false) {
                 Poll::Ready(_) => true,
                 Poll::Pending => matches!(place.leave(), Left::Result(7)),
             };

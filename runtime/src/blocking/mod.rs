@@ -396,13 +396,18 @@ impl<T: Send + 'static> Inner<T> {
         let telling = &self.telling;
         telling.shared.context.host_is(core.active());
         self.park.look(core, waker);
-        if telling.given_up.get() {
-            let outcome = telling.result.take();
-            return Poll::Ready(outcome.unwrap_or(Outcome::Unrun));
+        let given_up = || telling.given_up.get();
+        if !given_up()
+            && let Poll::Ready(outcome) = telling.shared.place.poll(waker, given_up)
+        {
+            telling.over.set(true);
+            return Poll::Ready(outcome);
         }
-        let outcome = ready!(telling.shared.place.poll(waker));
-        telling.over.set(true);
-        Poll::Ready(outcome)
+        if !given_up() {
+            return Poll::Pending;
+        }
+        let outcome = telling.result.take();
+        Poll::Ready(outcome.unwrap_or(Outcome::Unrun))
     }
 }
 

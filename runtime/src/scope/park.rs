@@ -213,6 +213,8 @@ impl Park {
             purpose,
             relay,
         });
+        // The copy was foreign code, and may have cancelled what was not cancelled when this op began.
+        core.carry_out();
     }
 
     /// Makes the park of a kernel op, which is registered under the active scope.

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::ptr;
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 
 use super::current;
+use crate::blocking::{self, JobError};
 use crate::op::{self, Listener, Socket};
-use crate::sync::{Event, OnceCell, Semaphore, broadcast, channel, oneshot, watch};
+use crate::sync::{Event, OnceCell, Semaphore, broadcast, channel, oneshot, shared, watch};
 use crate::time::{Alarm, Instant, sleep};
 use crate::{Cancelled, Scope, block_on, check, group, leave_behind, spawn, yield_now};
 
@@ -23,6 +25,8 @@ const LONG: Duration = Duration::from_secs(1000);
 thread_local! {
     /// How often one has been copied.
     static COPIES: Cell<u32> = const { Cell::new(0) };
+    /// How often one has been woken.
+    static WAKES: Cell<u32> = const { Cell::new(0) };
     /// What the next copy does besides.
     static ALSO: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
@@ -34,7 +38,11 @@ fn next_waker() -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(ptr::without_provenance(number), &VTABLE)) }
 }
 
-static VTABLE: RawWakerVTable = RawWakerVTable::new(copy, |_| {}, |_| {}, |_| {});
+static VTABLE: RawWakerVTable = RawWakerVTable::new(copy, note_wake, note_wake, |_| {});
+
+fn note_wake(_: *const ()) {
+    WAKES.set(WAKES.get() + 1);
+}
 
 /// Uses all that a core keeps.
 fn copy(number: *const ()) -> RawWaker {
@@ -293,4 +301,83 @@ fn who_is_cancelled_by_a_copy_does_not_wait() {
         polled_with(receiver.recv(), cancels),
         Poll::Ready(Err(_))
     )));
+}
+
+/// The same in lines that several cores share, and of a job.
+#[test]
+fn who_is_cancelled_by_a_copy_waits_on_no_other_core_and_for_no_job() {
+    /// Polls a wait with a waker of which a copy cancels the scope, and once more if it is woken.
+    fn refused<F: Future>(
+        at_copy: u32,
+        first: Option<mpsc::Receiver<()>>,
+        wait: impl FnOnce() -> F,
+    ) -> Option<F::Output> {
+        let mut first = Some(first);
+        let mut wait = pin!(Some(wait()));
+        let ended = block_on(async {
+            let scope = Scope::new();
+            let handle = scope.handle();
+            let body = poll_fn(|cx| {
+                fn at(copy: u32, cancels: impl FnOnce() + 'static) {
+                    ALSO.set(Some(Box::new(move || match copy {
+                        1 => cancels(),
+                        _ => at(copy - 1, cancels),
+                    })));
+                }
+                let first = first.take().expect("it is polled once");
+                at(at_copy, move || {
+                    if let Some(first) = first {
+                        first.recv().expect("it begins");
+                    }
+                    handle.cancel();
+                    assert!(check().is_err());
+                });
+                let mut wait = wait.as_mut().as_pin_mut().expect("it waits");
+                let waker = next_waker();
+                WAKES.set(0);
+                let mut polled = wait.as_mut().poll(&mut Context::from_waker(&waker));
+                assert!(ALSO.take().is_none(), "{at_copy} copies");
+                if polled.is_pending() && WAKES.take() > 0 {
+                    polled = wait.poll(cx);
+                }
+                Poll::Ready(Ok::<_, Cancelled>(polled))
+            });
+            let polled = scope.run(body).await.expect("nobody else cancels");
+            wait.set(None);
+            polled
+        });
+        match ended.expect("a core")? {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    let permits = shared::Semaphore::new(0);
+    let (sender, receiver) = shared::channel::bounded(0);
+    for at_copy in 1..=3 {
+        let refused_permit = refused(at_copy, None, || permits.acquire());
+        assert!(matches!(refused_permit, Some(Err(_))), "{at_copy}");
+        let unsent = refused(at_copy, None, || sender.send(1)).expect("it is refused");
+        assert!(unsent.is_err_and(|error| error.cancelled().is_some()));
+        let received = refused(at_copy, None, || receiver.recv());
+        assert!(matches!(received, Some(Err(_))), "{at_copy}");
+        assert_eq!((sender.waiting(), receiver.waiting()), (0, 0));
+    }
+    for at_copy in 1..=2 {
+        let (begins, begun) = mpsc::channel();
+        let (ends, runs) = mpsc::channel::<()>();
+        // At the first copy there is no job yet; at the next it runs.
+        let first = (at_copy > 1).then_some(begun);
+        let job = refused(at_copy, first, || {
+            blocking::run_abandonable(move |_| {
+                let _ = begins.send(());
+                runs.recv().is_err()
+            })
+        });
+        assert!(
+            matches!(job, Some(Err(JobError::Cancelled(_)))),
+            "{at_copy}"
+        );
+        drop(ends);
+    }
 }
