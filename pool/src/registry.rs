@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
@@ -114,9 +115,14 @@ impl<S: Sessions> Registry<S> {
             }
         }
         drop(inside);
-        drop(discarded);
         stopped.iter().for_each(|line| line.stop());
-        wakers.into_iter().for_each(Waker::wake);
+        // Each is somebody's code, and a panic of one keeps nothing from the others.
+        for waker in wakers {
+            contained(|| waker.wake());
+        }
+        for error in discarded {
+            contained(|| drop(error));
+        }
         result
     }
 
@@ -181,6 +187,15 @@ impl<S: Sessions> Registry<S> {
     pub(crate) fn metrics(&self) -> PoolMetrics {
         let inside = self.lock();
         inside.state.metrics()
+    }
+}
+
+/// Runs somebody's code, whose panic is nobody's. What it panics with may panic as well, and is kept then.
+fn contained(job: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(job))
+        && let Err(next) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
+    {
+        std::mem::forget(next);
     }
 }
 

@@ -1,12 +1,14 @@
 //! Openings: waited for together, given up by the last, reported after the clean-up.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
-use quoit::{Cancelled, Scope, group, spawn};
+use quoit::{Cancelled, CarriesCancelled, Scope, group, spawn};
 use quoit_pool::{Key, LeaseError, SessionPool, Sessions};
 use tests::conform;
 
@@ -205,5 +207,75 @@ fn a_server_that_failed_twice_is_left_alone_for_a_while() {
         assert!(failed.elapsed() >= long / 2 - Duration::from_millis(1));
         assert_eq!(seen.cleaned(), 3);
         pool.close_all().await.expect("nobody cancels");
+    });
+}
+
+/// Opens nothing, and fails with an error that panics when it is dropped, if it is the first.
+struct Brittle {
+    failed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Splinter {
+    is_sharp: bool,
+}
+
+impl Drop for Splinter {
+    fn drop(&mut self) {
+        if self.is_sharp {
+            resume_unwind(Box::new("the error falls apart"));
+        }
+    }
+}
+
+impl fmt::Display for Splinter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server fell apart")
+    }
+}
+
+impl std::error::Error for Splinter {}
+
+impl From<Cancelled> for Splinter {
+    fn from(_: Cancelled) -> Self {
+        Self { is_sharp: false }
+    }
+}
+
+impl CarriesCancelled for Splinter {
+    fn cancelled(&self) -> Option<Cancelled> {
+        None
+    }
+}
+
+impl Sessions for Brittle {
+    type Session = ();
+    type Error = Splinter;
+
+    async fn open(&self, _: &Key) -> Result<(), Splinter> {
+        let is_sharp = !self.failed.swap(true, Ordering::Relaxed);
+        Err(Splinter { is_sharp })
+    }
+}
+
+/// The pool forgets the first error as the second comes.
+#[test]
+fn callers_are_told_though_an_error_panics_as_it_is_dropped() {
+    conform(|_| async {
+        let brittle = Brittle {
+            failed: AtomicBool::new(false),
+        };
+        let pool = SessionPool::builder(brittle)
+            .backoff(Duration::ZERO, Duration::ZERO)
+            .build()
+            .expect("set up right");
+        for _ in 0..3 {
+            let (pool, key) = (pool.clone(), Key::new("any", "one"));
+            let mut caller = spawn(async move { pool.lease(&key).await });
+            settle().await;
+            let told = caller.try_join().expect("it is told at once");
+            assert!(matches!(told, Ok(Err(LeaseError::Open(_)))), "{told:?}");
+        }
+        assert_eq!(pool.metrics().failures, 3);
     });
 }
