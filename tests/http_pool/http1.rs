@@ -394,6 +394,58 @@ fn p055_an_answer_that_upgrades_nothing_leaves_the_connection_to_the_pool() {
     });
 }
 
+/// Whatever the peer says before its answer is none, though it comes in the same piece, or before a 101.
+#[test]
+fn interim_answers_are_passed_over() {
+    const INTERIM: &str =
+        "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n";
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            let ends = [
+                "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone",
+                "HTTP/1.1 204 No Content\r\n\r\n",
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+            ];
+            for (turn, end) in ends.iter().enumerate() {
+                peer.head().await.expect("a request");
+                match turn {
+                    0 => {
+                        peer.say(INTERIM).await;
+                        peer.say(end).await;
+                    }
+                    _ => drop(peer.say(format!("{INTERIM}{end}")).await),
+                }
+            }
+            let said = peer.exactly(4).await.expect("what the client says");
+            peer.say(said).await;
+            peer.end().await;
+        });
+        let client = patient().build().expect("a client");
+        let answer = client.get(&url).send().await.expect("an answer");
+        assert_eq!(
+            (answer.status(), answer.headers().len()),
+            (StatusCode::OK, 1)
+        );
+        assert_eq!(answer.text().await.expect("all of it"), "done");
+        let answer = client.get(&url).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        drop(answer);
+        let request = client.get(&url).header("connection", "upgrade");
+        let answer = request.header("upgrade", "echo").send().await;
+        let stream = answer.expect("an answer").upgrade().await;
+        let stream = stream.expect("a stream");
+        assert_eq!(client.pool().counts().connects, 1);
+        close(client).await;
+        stream.write_all(b"ping").await.expect("connected");
+        let came = stream.recv().await.expect("connected").expect("no end");
+        assert_eq!(came, b"ping"[..]);
+        drop(stream);
+        end_of(serving).await;
+    });
+}
+
 #[test]
 fn bodies_are_sent_whole_or_in_pieces() {
     conform(|_| async {

@@ -11,7 +11,9 @@ use quoit_net::http::body;
 use quoit_pool::http::{Client, Error};
 use tests::{bytes, conform, gauges};
 
-use crate::frames::{CANCEL, DATA, ENHANCE_YOUR_CALM, Frames, HEADERS, REFUSED_STREAM, RST_STREAM};
+use crate::frames::{
+    CANCEL, DATA, END_HEADERS, ENHANCE_YOUR_CALM, Frames, HEADERS, REFUSED_STREAM, RST_STREAM,
+};
 use crate::peer::{Host, end_of, trusting};
 use crate::{close, patient, text, until};
 
@@ -73,6 +75,36 @@ fn p041_a_hundred_requests_at_once_share_one_connection_within_its_limit() {
         let counts = client.pool().counts();
         assert_eq!((counts.connects, counts.reuses), (1, 99), "{counts:?}");
         assert_eq!(most.get(), 10);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// Each request is told what comes last on its stream.
+#[test]
+fn interim_answers_are_passed_over() {
+    /// `:status: 103`, by its name's place in the static table.
+    const EARLY_HINTS: &[u8] = b"\x08\x03103";
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let mut frames = Frames::greet(peer, 10).await.expect("a preface");
+            let first = frames.request().await.expect("a request");
+            let second = frames.request().await.expect("another");
+            for stream in [first, second, second] {
+                frames.send(HEADERS, END_HEADERS, stream, EARLY_HINTS).await;
+            }
+            frames.answer(second, "done").await;
+            frames.answer(first, "done").await;
+            frames.end().await;
+        });
+        let client = prior();
+        for asking in ask(&client, &url, 2) {
+            let text = asking.await.expect("no panic").expect("an answer");
+            assert_eq!(text, "done");
+        }
+        assert_eq!(client.pool().counts().connects, 1);
         close(client).await;
         end_of(serving).await;
     });
