@@ -9,19 +9,22 @@
 //! While nobody waits, sends and receives take no lock (`channel_state.rs`); who sends or receives
 //! many items at a time pays for the way once.
 //!
+//! Large items lie in boxes of their own (`kept.rs`).
+//!
 //! The end of a channel comes to those who wait a few at a time. In between it is closed already to
 //! whoever comes.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::channel_state::{Channel, Offered, Taken};
 use super::errors::TryRecvError;
 pub use super::errors::{SendError, TrySendError};
+use super::kept::{Either, Kept, Way, either};
 use super::place::{self, Place, thread_waker};
 use super::seat::Wait;
 use crate::scope::Cancelled;
@@ -56,17 +59,14 @@ use crate::scope::park::Look;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let channel = Arc::new(Channel::new(capacity));
-    let sender = Sender {
-        channel: Arc::clone(&channel),
-    };
-    (sender, Receiver { channel })
+    let way = Way::new(capacity);
+    (Sender { way: way.clone() }, Receiver { way })
 }
 
 /// The side that sends. Clone it for more senders; with the last of them the channel is closed, and
 /// receivers still get what is in it.
 pub struct Sender<T> {
-    channel: Arc<Channel<T>>,
+    way: Way<T>,
 }
 
 impl<T> Sender<T> {
@@ -78,10 +78,9 @@ impl<T> Sender<T> {
     /// [`SendError`], with the item: closed, if the last receiver is gone; cancelled, if a scope around
     /// is cancelled first. Then the item was never in the channel.
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> {
-        Sending {
-            channel: &self.channel,
-            item: Some(item),
-            place: Place::default(),
+        match &self.way {
+            Way::Plain(channel) => Either::Plain(Sending::new(channel, Some(item))),
+            Way::Boxed(channel) => Either::Boxed(Sending::new(channel, Some(item))),
         }
     }
 
@@ -98,13 +97,9 @@ impl<T> Sender<T> {
     /// [`SendError`]: closed, if the last receiver is gone; cancelled, if a scope around is cancelled
     /// first.
     pub async fn send_many(&self, items: &mut VecDeque<T>) -> Result<(), SendError<()>> {
-        SendingMany {
-            sending: Sending {
-                channel: &self.channel,
-                item: None,
-                place: Place::default(),
-            },
-            rest: items,
+        match &self.way {
+            Way::Plain(channel) => Either::Plain(SendingMany::new(channel, items)),
+            Way::Boxed(channel) => Either::Boxed(SendingMany::new(channel, items)),
         }
         .await
     }
@@ -116,7 +111,13 @@ impl<T> Sender<T> {
     /// [`TrySendError`], with the item: full, if [`Sender::send`] would have to wait; closed, if the
     /// last receiver is gone.
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
-        self.channel.try_send(item)
+        either!(&self.way, channel => {
+            let sent = channel.try_send(Kept::keep(item));
+            sent.map_err(|error| match error {
+                TrySendError::Full(item) => TrySendError::Full(item.given()),
+                TrySendError::Closed(item) => TrySendError::Closed(item.given()),
+            })
+        })
     }
 
     /// As [`Sender::send`], and blocks the calling thread meanwhile. It stands in the same line as the
@@ -131,31 +132,17 @@ impl<T> Sender<T> {
     /// On a core, which it would block.
     pub fn send_blocking(&self, item: T) -> Result<(), SendError<T>> {
         let waker = thread_waker();
-        let mut sending = Sending {
-            channel: &self.channel,
-            item: Some(item),
-            place: Place::default(),
-        };
-        if let Poll::Ready(sent) = sending.begin(|| waker) {
-            return sent;
-        }
-        sending
-            .place
-            .block(|number| self.channel.has_sent(number, &mut None));
-        match sending.collect() {
-            None => Ok(()),
-            Some(item) => Err(SendError::Closed(item)),
-        }
+        either!(&self.way, channel => Sending::new(channel, Some(item)).block(waker))
     }
 
     /// Returns whether a send would find the channel closed.
     pub fn is_closed(&self) -> bool {
-        self.channel.refuses()
+        either!(&self.way, channel => channel.refuses())
     }
 
     /// Returns how many items are in the channel.
     pub fn len(&self) -> usize {
-        self.channel.len()
+        either!(&self.way, channel => channel.len())
     }
 
     /// Returns whether no item is in the channel.
@@ -165,35 +152,35 @@ impl<T> Sender<T> {
 
     /// Returns how many stand in line to send. It counts them.
     pub fn waiting(&self) -> usize {
-        self.channel.sending()
+        either!(&self.way, channel => channel.sending())
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        self.channel.add_sender();
+        either!(&self.way, channel => channel.add_sender());
         Self {
-            channel: Arc::clone(&self.channel),
+            way: self.way.clone(),
         }
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.channel.drop_sender();
+        either!(&self.way, channel => channel.drop_sender());
     }
 }
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.channel.describe("Sender", f)
+        either!(&self.way, channel => channel.describe("Sender", f))
     }
 }
 
 /// The side that receives. Clone it for more receivers, which share the items; with the last of them
 /// the channel is closed, and what is in it is dropped.
 pub struct Receiver<T> {
-    channel: Arc<Channel<T>>,
+    way: Way<T>,
 }
 
 impl<T> Receiver<T> {
@@ -206,9 +193,9 @@ impl<T> Receiver<T> {
     ///
     /// [`Cancelled`], if a scope around is cancelled before there was an item for this call.
     pub fn recv(&self) -> impl Future<Output = Result<Option<T>, Cancelled>> {
-        Receiving {
-            channel: &self.channel,
-            place: Place::default(),
+        match &self.way {
+            Way::Plain(channel) => Either::Plain(Receiving::new(channel)),
+            Way::Boxed(channel) => Either::Boxed(Receiving::new(channel)),
         }
     }
 
@@ -237,13 +224,9 @@ impl<T> Receiver<T> {
     ///
     /// [`Cancelled`], if a scope around is cancelled before there was an item for this call.
     pub async fn recv_many(&self, buffer: &mut Vec<T>, limit: usize) -> Result<usize, Cancelled> {
-        ReceivingMany {
-            receiving: Receiving {
-                channel: &self.channel,
-                place: Place::default(),
-            },
-            buffer,
-            limit,
+        match &self.way {
+            Way::Plain(channel) => Either::Plain(ReceivingMany::new(channel, buffer, limit)),
+            Way::Boxed(channel) => Either::Boxed(ReceivingMany::new(channel, buffer, limit)),
         }
         .await
     }
@@ -255,7 +238,7 @@ impl<T> Receiver<T> {
     /// [`TryRecvError::Empty`], if [`Receiver::recv`] would have to wait; [`TryRecvError::Closed`], if
     /// the channel is closed and empty.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        self.channel.try_recv()
+        either!(&self.way, channel => channel.try_recv().map(Kept::given))
     }
 
     /// As [`Receiver::recv`], and blocks the calling thread meanwhile. It stands in the same line as
@@ -266,33 +249,23 @@ impl<T> Receiver<T> {
     /// On a core, which it would block.
     pub fn recv_blocking(&self) -> Option<T> {
         let waker = thread_waker();
-        let mut receiving = Receiving {
-            channel: &self.channel,
-            place: Place::default(),
-        };
-        if let Poll::Ready(received) = receiving.begin(|| waker) {
-            return received;
-        }
-        receiving
-            .place
-            .block(|number| self.channel.may_receive(number, &mut None));
-        receiving.collect()
+        either!(&self.way, channel => Receiving::new(channel).block(waker))
     }
 
     /// Closes the channel: sends fail from here on, also those that wait. What is in it can be
     /// received.
     pub fn close(&self) {
-        self.channel.close();
+        either!(&self.way, channel => channel.close());
     }
 
     /// Returns whether nothing will come but what is in the channel.
     pub fn is_closed(&self) -> bool {
-        self.channel.has_ended()
+        either!(&self.way, channel => channel.has_ended())
     }
 
     /// Returns how many items are in the channel.
     pub fn len(&self) -> usize {
-        self.channel.len()
+        either!(&self.way, channel => channel.len())
     }
 
     /// Returns whether no item is in the channel.
@@ -302,43 +275,69 @@ impl<T> Receiver<T> {
 
     /// Returns how many stand in line to receive. It counts them.
     pub fn waiting(&self) -> usize {
-        self.channel.receiving()
+        either!(&self.way, channel => channel.receiving())
     }
 }
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        self.channel.add_receiver();
+        either!(&self.way, channel => channel.add_receiver());
         Self {
-            channel: Arc::clone(&self.channel),
+            way: self.way.clone(),
         }
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        let unread = self.channel.drop_receiver();
-        drop(unread);
+        either!(&self.way, channel => {
+            let unread = channel.drop_receiver();
+            drop(unread);
+        });
     }
 }
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.channel.describe("Receiver", f)
+        either!(&self.way, channel => channel.describe("Receiver", f))
     }
 }
 
-struct Sending<'a, T> {
-    channel: &'a Channel<T>,
+struct Sending<'a, T, I: Kept<T>> {
+    channel: &'a Channel<I>,
     /// Until it stands in line.
-    item: Option<T>,
+    item: Option<I>,
     place: Place,
+    of: PhantomData<T>,
 }
 
 /// The item is moved in and out; nothing points to it.
-impl<T> Unpin for Sending<'_, T> {}
+impl<T, I: Kept<T>> Unpin for Sending<'_, T, I> {}
 
-impl<T> Sending<'_, T> {
+impl<'a, T, I: Kept<T>> Sending<'a, T, I> {
+    fn new(channel: &'a Channel<I>, item: Option<T>) -> Self {
+        Self {
+            channel,
+            item: item.map(I::keep),
+            place: Place::default(),
+            of: PhantomData,
+        }
+    }
+
+    /// Sends, and blocks this thread until that is done.
+    fn block(mut self, waker: Waker) -> Result<(), SendError<T>> {
+        if let Poll::Ready(sent) = self.begin(|| waker) {
+            return sent;
+        }
+        let channel = self.channel;
+        self.place
+            .block(|number| channel.has_sent(number, &mut None));
+        match self.collect() {
+            None => Ok(()),
+            Some(item) => Err(SendError::Closed(item.given())),
+        }
+    }
+
     /// Sends, or stands in line from now on.
     fn begin(&mut self, waker: impl FnOnce() -> Waker) -> Poll<Result<(), SendError<T>>> {
         let item = self.item.take().expect("polled after it had ended");
@@ -354,7 +353,7 @@ impl<T> Sending<'_, T> {
             .send_or_stand(item, || wait_of(&mut waker, &mut made));
         match offered {
             Offered::Sent => Poll::Ready(Ok(())),
-            Offered::Closed(item) => Poll::Ready(Err(SendError::Closed(item))),
+            Offered::Closed(item) => Poll::Ready(Err(SendError::Closed(item.given()))),
             Offered::Stands(number) => {
                 self.place.stand(made.expect("made just now"), number);
                 Poll::Pending
@@ -363,12 +362,12 @@ impl<T> Sending<'_, T> {
     }
 
     /// Leaves the line after a wait that has ended; with the item, unless it was sent.
-    fn collect(&mut self) -> Option<T> {
+    fn collect(&mut self) -> Option<I> {
         self.place.end(|number| self.channel.end_send(number))?
     }
 }
 
-impl<T> Future for Sending<'_, T> {
+impl<T, I: Kept<T>> Future for Sending<'_, T, I> {
     type Output = Result<(), SendError<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -376,7 +375,7 @@ impl<T> Future for Sending<'_, T> {
         if !this.place.is_in_line() {
             if let Err(cancelled) = ready!(this.place.entry(cx)) {
                 let item = this.item.take().expect("polled after it had ended");
-                return Poll::Ready(Err(SendError::Cancelled(item, cancelled)));
+                return Poll::Ready(Err(SendError::Cancelled(item.given(), cancelled)));
             }
             let begun = this.begin(|| cx.waker().clone());
             if begun.is_pending() {
@@ -396,34 +395,41 @@ impl<T> Future for Sending<'_, T> {
         let item = this.collect();
         Poll::Ready(match (outcome, item) {
             (Ok(()), None) => Ok(()),
-            (Ok(()), Some(item)) => Err(SendError::Closed(item)),
-            (Err(cancelled), Some(item)) => Err(SendError::Cancelled(item, cancelled)),
+            (Ok(()), Some(item)) => Err(SendError::Closed(item.given())),
+            (Err(cancelled), Some(item)) => Err(SendError::Cancelled(item.given(), cancelled)),
             (Err(_), None) => unreachable!("who gave up first keeps the item"),
         })
     }
 }
 
-impl<T> Drop for Sending<'_, T> {
+impl<T, I: Kept<T>> Drop for Sending<'_, T, I> {
     fn drop(&mut self) {
         let unsent = self.collect();
         drop(unsent);
     }
 }
 
-struct SendingMany<'a, T> {
-    sending: Sending<'a, T>,
+struct SendingMany<'a, T, I: Kept<T>> {
+    sending: Sending<'a, T, I>,
     /// What is not on its way yet.
     rest: &'a mut VecDeque<T>,
 }
 
-impl<T> SendingMany<'_, T> {
+impl<'a, T, I: Kept<T>> SendingMany<'a, T, I> {
+    fn new(channel: &'a Channel<I>, items: &'a mut VecDeque<T>) -> Self {
+        Self {
+            sending: Sending::new(channel, None),
+            rest: items,
+        }
+    }
+
     /// Puts an item back that was on its way.
     fn keep(&mut self, item: T) {
         self.rest.push_front(item);
     }
 }
 
-impl<T> Future for SendingMany<'_, T> {
+impl<T, I: Kept<T>> Future for SendingMany<'_, T, I> {
     type Output = Result<(), SendError<()>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -437,7 +443,7 @@ impl<T> Future for SendingMany<'_, T> {
                 let Some(next) = this.rest.pop_front() else {
                     return Poll::Ready(Ok(()));
                 };
-                this.sending.item = Some(next);
+                this.sending.item = Some(I::keep(next));
             }
             match ready!(Pin::new(&mut this.sending).poll(cx)) {
                 Ok(()) => {}
@@ -454,25 +460,48 @@ impl<T> Future for SendingMany<'_, T> {
     }
 }
 
-impl<T> Drop for SendingMany<'_, T> {
+impl<T, I: Kept<T>> Drop for SendingMany<'_, T, I> {
     fn drop(&mut self) {
         let unsent = self.sending.item.take();
         if let Some(item) = unsent.or_else(|| self.sending.collect()) {
-            self.keep(item);
+            self.keep(item.given());
         }
     }
 }
 
-struct Receiving<'a, T> {
-    channel: &'a Channel<T>,
+struct Receiving<'a, T, I: Kept<T>> {
+    channel: &'a Channel<I>,
     place: Place,
+    of: PhantomData<T>,
 }
 
-impl<T> Receiving<'_, T> {
+/// Nothing of an item is here.
+impl<T, I: Kept<T>> Unpin for Receiving<'_, T, I> {}
+
+impl<'a, T, I: Kept<T>> Receiving<'a, T, I> {
+    fn new(channel: &'a Channel<I>) -> Self {
+        Self {
+            channel,
+            place: Place::default(),
+            of: PhantomData,
+        }
+    }
+
+    /// Receives, and blocks this thread until that is done.
+    fn block(mut self, waker: Waker) -> Option<T> {
+        if let Poll::Ready(received) = self.begin(|| waker) {
+            return received;
+        }
+        let channel = self.channel;
+        self.place
+            .block(|number| channel.may_receive(number, &mut None));
+        self.collect()
+    }
+
     /// Receives, or stands in line from now on.
     fn begin(&mut self, waker: impl FnOnce() -> Waker) -> Poll<Option<T>> {
         if let Some(item) = self.channel.recv_past() {
-            return Poll::Ready(Some(item));
+            return Poll::Ready(Some(item.given()));
         }
         // Made for those who stand in line, and dropped outside of the lock.
         let mut waker = Some(waker());
@@ -481,7 +510,7 @@ impl<T> Receiving<'_, T> {
             .channel
             .recv_or_stand(|| wait_of(&mut waker, &mut made))
         {
-            Taken::Received(item) => Poll::Ready(Some(item)),
+            Taken::Received(item) => Poll::Ready(Some(item.given())),
             Taken::Closed => Poll::Ready(None),
             Taken::Stands(number) => {
                 self.place.stand(made.expect("made just now"), number);
@@ -496,16 +525,17 @@ impl<T> Receiving<'_, T> {
         // It looks for cancels on its way, of which one may be for this wait.
         let item = self.place.looking(|| self.channel.try_end_recv(number))?;
         self.place.end(drop);
-        Some(item)
+        Some(item.given())
     }
 
     /// Leaves the line after a wait that has ended; with the item, if it was promised one.
     fn collect(&mut self) -> Option<T> {
-        self.place.end(|number| self.channel.end_recv(number))?
+        let item = self.place.end(|number| self.channel.end_recv(number))?;
+        item.map(I::given)
     }
 }
 
-impl<T> Future for Receiving<'_, T> {
+impl<T, I: Kept<T>> Future for Receiving<'_, T, I> {
     type Output = Result<Option<T>, Cancelled>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -535,19 +565,29 @@ impl<T> Future for Receiving<'_, T> {
     }
 }
 
-impl<T> Drop for Receiving<'_, T> {
+impl<T, I: Kept<T>> Drop for Receiving<'_, T, I> {
     fn drop(&mut self) {
         self.place.end(|number| self.channel.abandon_recv(number));
     }
 }
 
-struct ReceivingMany<'a, T> {
-    receiving: Receiving<'a, T>,
+struct ReceivingMany<'a, T, I: Kept<T>> {
+    receiving: Receiving<'a, T, I>,
     buffer: &'a mut Vec<T>,
     limit: usize,
 }
 
-impl<T> Future for ReceivingMany<'_, T> {
+impl<'a, T, I: Kept<T>> ReceivingMany<'a, T, I> {
+    fn new(channel: &'a Channel<I>, buffer: &'a mut Vec<T>, limit: usize) -> Self {
+        Self {
+            receiving: Receiving::new(channel),
+            buffer,
+            limit,
+        }
+    }
+}
+
+impl<T, I: Kept<T>> Future for ReceivingMany<'_, T, I> {
     type Output = Result<usize, Cancelled>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -32,6 +32,7 @@ use std::task::Waker;
 
 use super::errors::{TryRecvError, TrySendError};
 use super::gate::Gate;
+use super::kept::Kept;
 use super::line::{self, Chosen, Line};
 use super::lock::Lock;
 use super::near::NearQueue;
@@ -143,7 +144,10 @@ impl<T> Channel<T> {
     }
 
     /// Sends from the front of `items` as many as there is room for at once, and no more than lie there now.
-    pub(super) fn try_send_many(&self, items: &mut VecDeque<T>) {
+    pub(super) fn try_send_many<O>(&self, items: &mut VecDeque<O>)
+    where
+        T: Kept<O>,
+    {
         if items.is_empty() {
             return;
         }
@@ -154,15 +158,15 @@ impl<T> Channel<T> {
                     let Some(item) = items.pop_front() else {
                         return;
                     };
-                    if let Err(unsent) = state.offer(&self.open, item, chosen) {
-                        return items.push_front(unsent.into_inner());
+                    if let Err(unsent) = state.offer(&self.open, T::keep(item), chosen) {
+                        return items.push_front(unsent.into_inner().given());
                     }
                 }
             });
         }
         while let Some(item) = items.pop_front() {
-            if let Err(unsent) = self.open.ring.push(item) {
-                items.push_front(unsent);
+            if let Err(unsent) = self.open.ring.push(T::keep(item)) {
+                items.push_front(unsent.given());
                 break;
             }
         }
@@ -193,7 +197,10 @@ impl<T> Channel<T> {
     }
 
     /// Receives what is there, up to `limit` items, and appends it to `buffer`. Returns how many.
-    pub(super) fn try_recv_many(&self, buffer: &mut Vec<T>, limit: usize) -> usize {
+    pub(super) fn try_recv_many<O>(&self, buffer: &mut Vec<O>, limit: usize) -> usize
+    where
+        T: Kept<O>,
+    {
         if limit == 0 {
             return 0;
         }
@@ -205,7 +212,7 @@ impl<T> Channel<T> {
             while buffer.len() - before < limit
                 && let Some(item) = self.open.ring.pop()
             {
-                buffer.push(item);
+                buffer.push(item.given());
             }
             if self.open.receives.leave() {
                 self.hand_on();
@@ -216,7 +223,7 @@ impl<T> Channel<T> {
                     && !chosen.is_full()
                     && let Ok(item) = state.take(&self.open, chosen)
                 {
-                    buffer.push(item);
+                    buffer.push(item.given());
                 }
             });
         }

@@ -38,12 +38,13 @@
 //!
 //! In reading order: `seat` is one wait, `line` the order of those who wait, `place` the owner's side;
 //! `lock` what they lie under, `near` what lies in place there. `channel_state` is what a channel's sides share: a
-//! `ring` of items, with a `gate` to either of its ends.
+//! `ring` of items, with a `gate` to either of its ends; `kept` says how an item lies there.
 
 pub mod channel;
 mod channel_state;
 mod errors;
 mod gate;
+mod kept;
 mod line;
 mod lock;
 mod mutex;
