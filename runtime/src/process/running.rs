@@ -26,6 +26,8 @@ pub(super) struct Process {
     group: Group,
     watch: Option<Watch>,
     status: Option<ExitStatus>,
+    /// Something else has reaped it: its number may be another's.
+    is_taken: bool,
 }
 
 /// How long a thread waits for a process that it has killed. The kernel takes a moment; more only for one
@@ -39,6 +41,7 @@ impl Process {
             group,
             watch: None,
             status: None,
+            is_taken: false,
         }
     }
 
@@ -98,6 +101,7 @@ impl Process {
     pub(super) fn reap(&mut self, pidfd: RawFd) -> io::Result<Option<ExitStatus>> {
         if self.status.is_none() && calls::has_ended(pidfd)? {
             if !calls::is_ours(pidfd) {
+                self.is_taken = true;
                 return Err(taken());
             }
             self.kill_group();
@@ -121,7 +125,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.status.is_none() && self.end_here().is_err() && calls::number_is_ours(self.id()) {
+        if self.status.is_some() || self.is_taken {
+            return;
+        }
+        if self.end_here().is_err() && calls::number_is_ours(self.id()) {
             // Without a descriptor to wait with; there may be too few.
             self.kill_group();
             let _ = self.child.kill();
@@ -177,11 +184,49 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    /// Whether it is still ours is told by its descriptor alone.
+    fn drop(&mut self) {
+        let _ = self.reap();
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::os::unix::process::CommandExt;
 
+    use super::*;
     use crate::process::{Command, Stdio};
+
+    /// The number of a child that the host has reaped is that of its next one.
+    #[test]
+    fn child_that_got_the_number_of_another_is_left_alone() {
+        let cat = || {
+            let mut cat = process::Command::new("cat");
+            cat.stdin(process::Stdio::piped()).process_group(0);
+            cat.spawn().expect("it starts")
+        };
+        let (mut before, stranger) = (cat(), cat());
+        let pidfd = calls::open(before.id()).expect("it is there");
+        drop(before.stdin.take());
+        before.wait().expect("it ends");
+        let id = stranger.id();
+        let mut process = Process::new(stranger, Group::Own);
+        let input = process.child.stdin.take();
+        drop(Running::new(process, pidfd.into()));
+        let pidfd = calls::open(id).expect("it lives");
+        assert!(calls::is_ours(pidfd.as_raw_fd()), "nobody has reaped it");
+        assert!(!calls::has_ended(pidfd.as_raw_fd()).expect("it can be asked"));
+        drop(input);
+        let ended = calls::ended_within(pidfd.as_fd(), LAST_WAIT);
+        assert!(ended.expect("it can be asked"), "its input has ended");
+        let pid = i32::try_from(id).ok();
+        let pid = pid.and_then(rustix::process::Pid::from_raw);
+        let options = rustix::process::WaitOptions::empty();
+        let status = rustix::process::waitpid(pid, options).expect("it is ours");
+        let (_, status) = status.expect("it has ended");
+        assert_eq!(status.exit_status(), Some(0));
+    }
 
     #[test]
     fn child_that_somebody_else_has_reaped_is_left_alone() {
