@@ -170,8 +170,13 @@ impl<T: Default> Default for Mutex<T> {
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mutex")
-            .field("value", &&self.value)
+        let mut shown = f.debug_struct("Mutex");
+        // Under the lock: whoever comes meanwhile finds it taken.
+        match self.try_lock() {
+            Ok(value) => shown.field("value", &value),
+            Err(WouldBlock) => shown.field("value", &format_args!("<locked>")),
+        };
+        shown
             .field("waiting", &self.waiting())
             .field("poisoned", &self.is_poisoned())
             .finish()
@@ -331,6 +336,8 @@ impl<G> From<Poisoned<G>> for std::io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::{Rc, Weak};
+
     use super::*;
 
     #[test]
@@ -359,5 +366,26 @@ mod tests {
                 .is_none()
         );
         assert!(!mutex.is_locked());
+    }
+
+    /// A value that asks for its own lock while it is shown.
+    struct Asks(Weak<Mutex<Self>>);
+
+    impl fmt::Debug for Asks {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let mutex = self.0.upgrade().expect("it is being shown");
+            write!(f, "free: {}", mutex.try_lock().is_ok())
+        }
+    }
+
+    #[test]
+    fn a_mutex_is_locked_while_its_value_is_shown() {
+        let mutex = Rc::new_cyclic(|mutex| Mutex::new(Asks(Weak::clone(mutex))));
+        let shown = format!("{mutex:?}");
+        assert!(shown.contains("value: free: false"), "{shown}");
+        let guard = mutex.try_lock().expect("free again");
+        let shown = format!("{mutex:?}");
+        assert!(shown.contains("value: <locked>"), "{shown}");
+        drop(guard);
     }
 }

@@ -136,10 +136,13 @@ impl<T: Default> Default for Mutex<T> {
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mutex")
-            .field("value", &&self.value)
-            .field("waiting", &self.waiting())
-            .finish()
+        let mut shown = f.debug_struct("Mutex");
+        // Under the lock: whoever comes meanwhile finds it taken.
+        match self.try_lock() {
+            Ok(value) => shown.field("value", &value),
+            Err(WouldBlock) => shown.field("value", &format_args!("<locked>")),
+        };
+        shown.field("waiting", &self.waiting()).finish()
     }
 }
 
@@ -178,5 +181,33 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::{Arc, Weak};
+
+    use super::*;
+
+    /// A value that asks for its own lock while it is shown, as another thread may.
+    struct Asks(Weak<Mutex<Self>>);
+
+    impl fmt::Debug for Asks {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let mutex = self.0.upgrade().expect("it is being shown");
+            write!(f, "free: {}", mutex.try_lock().is_ok())
+        }
+    }
+
+    #[test]
+    fn a_mutex_is_locked_while_its_value_is_shown() {
+        let mutex = Arc::new_cyclic(|mutex| Mutex::new(Asks(Weak::clone(mutex))));
+        let shown = format!("{mutex:?}");
+        assert!(shown.contains("value: free: false"), "{shown}");
+        let guard = mutex.try_lock().expect("free again");
+        let shown = format!("{mutex:?}");
+        assert!(shown.contains("value: <locked>"), "{shown}");
+        drop(guard);
     }
 }
