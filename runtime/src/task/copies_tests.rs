@@ -191,8 +191,13 @@ fn of_a_task_that_has_to_pause() {
 fn of_a_body_that_waits_in_something_foreign() {
     let ended = with_copies(3, async || {
         let scope = Scope::new().timeout(SHORT);
-        let waits = scope.run(poll_fn(|_| {
-            check().map_or_else(|cause| Poll::Ready(Err::<(), _>(cause)), |()| Poll::Pending)
+        let mut polls = 0;
+        let waits = scope.run(poll_fn(move |_| {
+            polls += 1;
+            match check() {
+                Err(cause) if polls > 3 => Poll::Ready(Err::<(), _>(cause)),
+                _ => Poll::Pending,
+            }
         }));
         waits.await
     });
