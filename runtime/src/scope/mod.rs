@@ -321,7 +321,12 @@ impl Scope {
     }
 
     /// Calls `f` with the node, if there is one here.
+    #[inline]
     fn on_core<R>(&self, f: impl FnOnce(&Core, NodeId) -> R) -> Option<R> {
+        // As most are while they are made up.
+        if self.entered.get().is_none() && !self.used.get() {
+            return None;
+        }
         current::try_with(|core| {
             let entered = self.entered()?;
             (entered.home == core.identity()).then(|| {
