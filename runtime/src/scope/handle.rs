@@ -30,8 +30,11 @@ pub struct CancelHandle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// The scope's core will see it: at the next op of the scope, or by its next turn.
+    ///
+    /// Nothing comes of it where the scope has been cancelled otherwise, by itself or by its deadline: a handle does
+    /// not look for that.
     Delivered,
-    /// The scope was cancelled before.
+    /// The scope was cancelled before: by a handle, or, where the scope itself is told, in whatever way.
     AlreadyCancelled,
     /// The scope, or its whole runtime, has ended.
     Gone,
