@@ -862,9 +862,6 @@ impl Core {
     #[cold]
     fn publish_while_busy(&self) {
         self.publish_gauges();
-        if self.task_memory.has_excess() {
-            self.task_memory.trim_while_busy();
-        }
     }
 
     // --- the end ---

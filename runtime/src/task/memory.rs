@@ -7,8 +7,7 @@
 //! Invariants:
 //! - A block in a list is in no use, has that list's size, and is in no other.
 //! - A core that parks holds no more than [`KEPT`] bytes in a list: what is beyond has gone back to the allocator. While
-//!   it has something to do it keeps what its tasks leave, for those that come next, and gives back a little of what is
-//!   beyond every so many turns.
+//!   it has something to do it keeps what its tasks leave, for those that come next.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -38,9 +37,6 @@ const KEPT: usize = 1024 * 1024;
 
 /// Blocks that go back to the allocator between two looks at what there is to do.
 const SLICE: usize = 1024;
-
-/// Blocks that go back at a time while there is something to do: few of those that a busy core takes meanwhile.
-const BUSY_SLICE: usize = 256;
 
 /// A task in its place, which it leaves when it is dropped.
 pub(crate) struct TaskBox(NonNull<dyn TaskObject>);
@@ -243,16 +239,7 @@ impl TaskMemory {
     /// Gives a slice of that back.
     #[cold]
     pub(crate) fn trim(&self) {
-        self.give_back(SLICE);
-    }
-
-    /// Gives a little of that back: a core that always has something to do does not keep its peak for ever.
-    #[cold]
-    pub(crate) fn trim_while_busy(&self) {
-        self.give_back(BUSY_SLICE);
-    }
-
-    fn give_back(&self, mut left: usize) {
+        let mut left = SLICE;
         for (place, list) in self.lists.iter().enumerate() {
             while list.is_long(place) {
                 if left == 0 {
@@ -358,29 +345,6 @@ mod tests {
             }
             let most = most_kept();
             assert!((KEPT - 1024..=KEPT).contains(&most), "{most}");
-        })
-        .expect("a core");
-    }
-
-    #[test]
-    fn a_core_that_never_parks_gives_back_too() {
-        crate::block_on(async {
-            let many = 3 * BUSY_SLICE + KEPT / 900;
-            let tasks: Vec<_> = (0..many).map(|_| task::<900>()).collect();
-            drop(tasks);
-            let kept = || current::with(|core| (core.counters().parks.get(), most_kept()));
-            let (parks, before) = kept();
-            let (mut least, mut steps) = (before, 0);
-            // A turn is 256 polls at most.
-            for _ in 0..5 * 64 * 256 {
-                crate::yield_now().await.expect("nobody cancels");
-                let (parks_now, now) = kept();
-                assert_eq!(parks_now, parks);
-                steps += u32::from(now < least);
-                least = least.min(now);
-            }
-            assert!((KEPT - 1024..=KEPT).contains(&least), "{least} of {before}");
-            assert_eq!(steps, 4, "it takes little at a time");
         })
         .expect("a core");
     }
