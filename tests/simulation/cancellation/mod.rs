@@ -138,8 +138,8 @@ async fn core_main(core: CoreId, plan: Arc<Plan>, runtime: Handle) -> io::Result
     while plan.acting.load(Ordering::Relaxed) > 0 {
         sleep(Duration::from_millis(20)).await?;
     }
-    // What was left to nobody ends by itself.
-    sleep(Duration::from_secs(1)).await?;
+    // What was left to nobody ends by itself; who swallows its cancels is made to pause each time.
+    sleep(Duration::from_secs(20)).await?;
     here.end_all();
     let after = gauges(&runtime, core).await?;
     sleep(Duration::from_secs(60)).await?;
