@@ -136,6 +136,23 @@ fn of_a_listener_that_pauses() {
     });
 }
 
+/// Of two who come for a buffer, one while the other's waker is copied, both are woken.
+#[test]
+fn of_who_waits_for_a_buffer() {
+    let woken = block_on(async {
+        ALSO.set(Some(Box::new(|| {
+            current::with(|core| core.buffers.wake_when_provided(Waker::noop()));
+        })));
+        let waker = next_waker();
+        current::with(|core| {
+            core.buffers.wake_when_provided(&waker);
+            core.buffers.wakes().len()
+        })
+    });
+    assert_eq!(woken.expect("a core"), 2);
+    assert!(ALSO.take().is_none(), "the waker was copied");
+}
+
 #[test]
 fn of_who_waits_for_what_a_scope_left_behind() {
     let ended = with_copies(3, async || {
