@@ -49,16 +49,28 @@ pub(super) enum Way<T> {
 
 impl<T> Way<T> {
     pub(super) fn new(capacity: usize) -> Self {
-        if const { size_of::<T>() > LARGE } {
-            Self::Boxed(Arc::new(Channel::new(capacity)))
-        } else {
-            Self::plain(capacity)
+        match Self::is_boxed() {
+            true => Self::Boxed(Arc::new(Channel::new(capacity))),
+            false => Self::plain(capacity),
         }
     }
 
     /// Apart, so that its stack is needed for small items alone.
+    #[inline(never)]
     fn plain(capacity: usize) -> Self {
         Self::Plain(Arc::new(Channel::new(capacity)))
+    }
+
+    #[inline(always)]
+    const fn is_boxed() -> bool {
+        const { size_of::<T>() > LARGE }
+    }
+
+    /// The same of a channel at hand. It is known to the compiler, which leaves out what is done for the other kind of
+    /// items, and its stack.
+    #[inline(always)]
+    pub(super) fn has_boxes(&self) -> bool {
+        Self::is_boxed()
     }
 }
 
@@ -75,8 +87,9 @@ impl<T> Clone for Way<T> {
 macro_rules! either {
     ($way:expr, $channel:ident => $body:expr) => {
         match $way {
-            Way::Plain($channel) => $body,
-            Way::Boxed($channel) => $body,
+            Way::Plain($channel) if !$way.has_boxes() => $body,
+            Way::Boxed($channel) if $way.has_boxes() => $body,
+            _ => unreachable!("its items have one size"),
         }
     };
 }
