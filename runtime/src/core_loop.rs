@@ -849,12 +849,7 @@ impl Core {
             .scopes
             .set(tree.node_count() as u64 + u64::from(without_node));
         counters.parked.set(tree.park_count() as u64);
-        let patience = self.patience.borrow();
-        let (swallowing, unresponsive) = if patience.is_empty() {
-            (0, 0)
-        } else {
-            patience.listed()
-        };
+        let (swallowing, unresponsive) = self.patience.borrow().listed();
         counters.swallowing.set(swallowing as u64);
         counters.unresponsive.set(unresponsive as u64);
     }

@@ -8,7 +8,7 @@
 //! Nothing here is done on loop turns: each step is asked for by a poll or by a timer that the last
 //! step armed, both have an end, and both go when the scope or the task goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -34,7 +34,11 @@ const FIRST_GAP: Duration = Duration::from_millis(1);
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     swallowers: BTreeMap<u32, Swallower>,
+    /// The same by the scope that refuses: very many may be refused once by one, and end each in its time.
+    by_source: BTreeSet<(NodeId, u32)>,
     foreign: BTreeMap<NodeId, Foreign>,
+    /// How many of them have to pause, and how many are left alone.
+    listed: (usize, usize),
 }
 
 #[derive(Debug)]
@@ -55,6 +59,18 @@ struct Swallower {
 struct Foreign {
     wakes: u32,
     timer: Option<TimerId>,
+}
+
+impl Swallower {
+    fn has_to_pause(&self) -> bool {
+        self.refused >= self.free
+    }
+}
+
+impl Foreign {
+    fn is_left_alone(&self) -> bool {
+        self.wakes >= FOREIGN_WAKES && self.timer.is_none()
+    }
 }
 
 /// What is left of something that is forgotten: timers to disarm, and wakers, which want to be woken
@@ -99,8 +115,12 @@ impl Patience {
             permit: false,
             waiting: Vec::new(),
         });
+        let before = usize::from(known.has_to_pause());
         known.refused += u64::from(refused);
         known.free += FREE_PER_OP * u64::from(aborted);
+        self.listed.0 += usize::from(known.has_to_pause());
+        self.listed.0 -= before;
+        self.by_source.insert((source, task));
         forgotten
     }
 
@@ -143,38 +163,51 @@ impl Patience {
 
     /// Notes that a body which waits in something foreign is woken.
     pub(crate) fn woken(&mut self, node: NodeId) {
-        self.foreign.entry(node).or_default().wakes += 1;
+        self.change_foreign(node, |known| known.wakes += 1);
     }
 
     /// A cancelled body was polled and waits in something foreign, still: returns after which gap
     /// to wake it once more, if a timer has to be armed for that.
     pub(crate) fn still_waits(&mut self, node: NodeId) -> Option<Duration> {
+        self.change_foreign(node, |known| {
+            if known.timer.is_some() || known.wakes >= FOREIGN_WAKES {
+                return None;
+            }
+            // One that cancelled itself and then began to wait was polled in vain already.
+            known.wakes = known.wakes.max(1);
+            Some(FIRST_GAP * (1 << (known.wakes - 1)))
+        })
+    }
+
+    fn change_foreign<R>(&mut self, node: NodeId, change: impl FnOnce(&mut Foreign) -> R) -> R {
         let known = self.foreign.entry(node).or_default();
-        if known.timer.is_some() || known.wakes >= FOREIGN_WAKES {
-            return None;
-        }
-        // One that cancelled itself and then began to wait was polled in vain already.
-        known.wakes = known.wakes.max(1);
-        Some(FIRST_GAP * (1 << (known.wakes - 1)))
+        let before = usize::from(known.is_left_alone());
+        let changed = change(known);
+        self.listed.1 += usize::from(known.is_left_alone());
+        self.listed.1 -= before;
+        changed
     }
 
     /// Notes the timer of a wake.
     pub(crate) fn wake_armed(&mut self, node: NodeId, timer: TimerId) {
-        if let Some(known) = self.foreign.get_mut(&node) {
-            known.timer = Some(timer);
+        if self.knows(node) {
+            self.change_foreign(node, |known| known.timer = Some(timer));
         }
     }
 
     /// The timer of a wake has fired.
     pub(crate) fn wake_due(&mut self, node: NodeId) {
-        if let Some(known) = self.foreign.get_mut(&node) {
-            known.timer = None;
+        if self.knows(node) {
+            self.change_foreign(node, |known| known.timer = None);
         }
     }
 
     /// A body that waited in something foreign waits there no more.
     pub(crate) fn moved(&mut self, node: NodeId) -> Forgotten {
         let known = self.foreign.remove(&node);
+        if known.as_ref().is_some_and(Foreign::is_left_alone) {
+            self.listed.1 -= 1;
+        }
         Forgotten {
             timers: known.and_then(|known| known.timer).into_iter().collect(),
             wakers: Vec::new(),
@@ -189,13 +222,9 @@ impl Patience {
     /// Forgets a scope that has ended.
     pub(crate) fn forget_node(&mut self, node: NodeId) -> Forgotten {
         let mut forgotten = self.moved(node);
-        let ended: Vec<u32> = self
-            .swallowers
-            .iter()
-            .filter(|(_, known)| known.source == node)
-            .map(|(&task, _)| task)
-            .collect();
-        for task in ended {
+        let refused = self.by_source.range((node, 0)..=(node, u32::MAX));
+        let refused: Vec<u32> = refused.map(|&(_, task)| task).collect();
+        for task in refused {
             let more = self.forget_task(task);
             forgotten.timers.extend(more.timers);
             forgotten.wakers.extend(more.wakers);
@@ -206,10 +235,14 @@ impl Patience {
     /// Forgets a task that has ended.
     pub(crate) fn forget_task(&mut self, task: u32) -> Forgotten {
         match self.swallowers.remove(&task) {
-            Some(known) => Forgotten {
-                timers: known.timer.into_iter().collect(),
-                wakers: known.waiting,
-            },
+            Some(known) => {
+                self.by_source.remove(&(known.source, task));
+                self.listed.0 -= usize::from(known.has_to_pause());
+                Forgotten {
+                    timers: known.timer.into_iter().collect(),
+                    wakers: known.waiting,
+                }
+            }
             None => Forgotten::default(),
         }
     }
@@ -222,7 +255,7 @@ impl Patience {
     pub(crate) fn is_swallowing(&self, task: u32) -> bool {
         self.swallowers
             .get(&task)
-            .is_some_and(|known| known.refused >= known.free)
+            .is_some_and(Swallower::has_to_pause)
     }
 
     /// Returns how often a task has been refused by the scope that refuses it, if that was counted,
@@ -235,22 +268,14 @@ impl Patience {
 
     /// Returns how often a body was woken in vain, and whether it is left alone now.
     pub(crate) fn attempts(&self, node: NodeId) -> (u32, bool) {
-        self.foreign.get(&node).map_or((0, false), |known| {
-            (
-                known.wakes,
-                known.wakes >= FOREIGN_WAKES && known.timer.is_none(),
-            )
-        })
+        self.foreign
+            .get(&node)
+            .map_or((0, false), |known| (known.wakes, known.is_left_alone()))
     }
 
     /// Returns how many tasks have to pause, and how many bodies are left alone.
     pub(crate) fn listed(&self) -> (usize, usize) {
-        let swallowing = self.swallowers.keys();
-        let foreign = self.foreign.keys();
-        (
-            swallowing.filter(|&&task| self.is_swallowing(task)).count(),
-            foreign.filter(|&&node| self.attempts(node).1).count(),
-        )
+        self.listed
     }
 }
 
@@ -327,6 +352,7 @@ mod tests {
         assert_eq!(patience.attempts(scope), (FOREIGN_WAKES, true));
         assert_eq!(patience.listed(), (0, 1));
         patience.moved(scope);
+        assert_eq!(patience.listed(), (0, 0));
         assert!(patience.is_empty());
     }
 
@@ -343,7 +369,22 @@ mod tests {
         let forgotten = patience.forget_node(scope);
         assert_eq!((forgotten.timers.len(), forgotten.wakers.len()), (2, 1));
         assert!(patience.is_swallowing(2));
+        assert_eq!(patience.listed(), (1, 0));
         patience.forget_task(2);
+        assert_eq!(patience.listed(), (0, 0));
+        assert!(patience.is_empty());
+    }
+
+    #[test]
+    fn a_task_that_another_scope_refuses_goes_with_that_one() {
+        let (before, scope) = nodes();
+        let mut patience = Patience::default();
+        patience.note(1, before, 1, 0);
+        patience.note(1, scope, 1, 0);
+        patience.note(2, before, 1, 0);
+        patience.forget_node(before);
+        assert_eq!((patience.refusals(1).0, patience.refusals(2).0), (1, 0));
+        patience.forget_node(scope);
         assert!(patience.is_empty());
     }
 }
