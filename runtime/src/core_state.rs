@@ -406,7 +406,10 @@ impl Core {
 
     #[cold]
     fn wake_stranger(&self, waker: Waker) {
+        // No scope is active in a waker.
+        let outside = self.activate(self.root);
         self.contain(|| waker.wake());
+        self.activate_again(outside);
     }
 
     /// Runs somebody else's code; a panic in it does not take the core down.

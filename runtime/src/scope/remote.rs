@@ -30,6 +30,7 @@ use crate::panics::{guarded, text_of};
 use crate::runtime::CoreId;
 use crate::task::current;
 
+use crate::task::waker::wake_from_anywhere;
 /// Why a child on another core gave no outcome of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -293,7 +294,7 @@ impl<T, E> Far<T, E> {
         let waiter = answer.waiter.take();
         drop(answer);
         if let Some(waiter) = waiter {
-            waiter.wake();
+            wake_from_anywhere(waiter);
         }
     }
 }

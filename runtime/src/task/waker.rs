@@ -14,6 +14,7 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 use super::current;
 use super::table::TaskId;
 use crate::mailbox;
+use crate::panics::contained;
 
 // Bits 0..28 generation, 28..52 slot, 52..64 core.
 const GENERATION_BITS: u32 = 28;
@@ -60,6 +61,18 @@ pub(crate) fn task_of(waker: &Waker, core: u32) -> Option<TaskId> {
 #[inline]
 fn slot_of(word: u64) -> u32 {
     (word >> GENERATION_BITS) as u32 & (MAX_TASKS - 1)
+}
+
+/// Wakes somebody from whatever thread. In foreign code no scope is active, and a panic of it is nobody's.
+pub(crate) fn wake_from_anywhere(waker: Waker) {
+    if ptr::eq(waker.vtable(), &VTABLE) {
+        return waker.wake();
+    }
+    let mut left = Some(waker);
+    current::try_with(|core| left.take().map(|waker| core.wake(waker)));
+    if let Some(waker) = left {
+        contained(|| waker.wake());
+    }
 }
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, drop);

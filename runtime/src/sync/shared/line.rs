@@ -15,9 +15,9 @@ use super::lock::{Guard, Lock};
 use super::near::NearSlots;
 use super::seat::Wait;
 use crate::core_state::Core;
-use crate::panics::contained;
 use crate::sync::slots::Index;
 use crate::task::current;
+use crate::task::waker::wake_from_anywhere;
 
 /// The waits in their order, each with a `D` that the two sides pass to each other.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ impl Chosen {
     fn wake(&mut self) {
         for waker in self.wakers.iter_mut().take(self.count) {
             if let Some(waker) = waker.take() {
-                wake(waker);
+                wake_from_anywhere(waker);
             }
         }
         self.count = 0;
@@ -247,11 +247,6 @@ fn change_held<'a, S, R>(
         }
         state = lock.lock();
     }
-}
-
-/// Wakes the owner of a wait. A panic of its waker is nobody's.
-pub(super) fn wake(waker: Waker) {
-    contained(|| waker.wake());
 }
 
 /// Sees the cancels that were asked for on this core so far: who was cancelled before is not handed

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use super::line;
 use super::seat::Wait;
 use crate::core_state::Core;
 use crate::scope::Cancelled;
@@ -19,6 +18,7 @@ use crate::scope::park::{self, Look, Park};
 use crate::scope::tree::{Purpose, Relay};
 use crate::sync::slots::Index;
 use crate::task::current;
+use crate::task::waker::wake_from_anywhere;
 
 /// One place in a line, if it stands there.
 #[derive(Debug, Default)]
@@ -189,7 +189,7 @@ impl Relay for Link {
         if !self.is_looking.get()
             && let Some(waker) = self.waker.take()
         {
-            line::wake(waker);
+            wake_from_anywhere(waker);
         }
     }
 }
