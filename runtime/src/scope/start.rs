@@ -370,11 +370,15 @@ trait Report<V> {
 
 impl<V, E: CarriesCancelled + 'static> Report<V> for Shared<V, E> {
     fn report(&self, value: V) -> Result<(), AlreadyStarted<V>> {
-        if matches!(self.stage.get(), Stage::Moved | Stage::Ignored) {
+        let is_second = match self.stage.get() {
+            Stage::Moved | Stage::Ignored => true,
+            // Nobody takes the value of the first one.
+            Stage::Starting | Stage::Unwanted => self.value.borrow().is_some(),
+        };
+        if is_second {
             return Err(AlreadyStarted(value));
         }
-        let unwanted = self.value.replace(Some(value));
-        drop(unwanted);
+        self.value.replace(Some(value));
         let child = self.child.get().expect("a child runs after it was made");
         let stays = self.stage.get() == Stage::Unwanted
             || current::with(|core| {
