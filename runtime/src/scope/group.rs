@@ -93,10 +93,9 @@ where
 
 /// As [`group`], but a child that fails or panics does not cancel the others.
 ///
-/// The failure is told by the child's [`JoinHandle`], which keeps it from the moment the child ends:
-/// dropped after that, also after the group's end, it takes the failure with it. If it was dropped
-/// before, the group tells the failure at its end. A failing body cancels the children, as in any
-/// group. Also called a supervisor.
+/// The failure is told by the child's [`JoinHandle`], or by the group at its end, if the handle is
+/// dropped before that and has not told it. A handle that is dropped later takes the failure with it.
+/// A failing body cancels the children, as in any group. Also called a supervisor.
 ///
 /// # Errors
 ///
