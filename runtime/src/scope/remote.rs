@@ -22,6 +22,7 @@ use std::task::{Poll, Waker, ready};
 
 use super::far::Meeting;
 use super::park::{self, Look, Park};
+use super::running::poll_end;
 use super::tree::{NodeId, Purpose, Relay};
 use super::{CancelHandle, Cancelled, CarriesCancelled, Misuse, Reason};
 use crate::core_state::Core;
@@ -29,8 +30,8 @@ use crate::mailbox::closures::{ClosureQueue, Refused};
 use crate::panics::{guarded, text_of};
 use crate::runtime::CoreId;
 use crate::task::current;
-
 use crate::task::waker::wake_from_anywhere;
+
 /// Why a child on another core gave no outcome of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -64,8 +65,8 @@ impl From<Remote> for io::Error {
 /// Runs a child on a core of this process, and waits for it.
 ///
 /// `make` is called there; the future it makes need not be `Send`. The child is under the caller's
-/// scope as if it ran here: a cancel is passed on, once, and the call ends when the child has; what
-/// it returns, fails with or panics with comes back.
+/// scope as if it ran here: a cancel is passed on, once; the call ends when the child has, and what it left to its
+/// scope; what it returns, fails with or panics with comes back.
 ///
 /// ```
 /// use quoit::{CoreId, Handle, on};
@@ -166,8 +167,10 @@ where
         let call = Arc::clone(&far.call);
         let mut far = far;
         let (task, node) = core.spawn_under(root, async move {
-            let outcome = guarded(async move { make().await }).await;
-            far.answer(named(outcome));
+            let outcome = named(guarded(async move { make().await }).await);
+            // As a scope would: what was started inside has ended before the call has.
+            poll_fn(|cx| current::with(|core| poll_end(core, core.active(), cx.waker()))).await;
+            far.answer(Outcome::Ended(outcome));
         });
         let output = core.tasks.borrow_mut().detach(task);
         drop(output);
@@ -176,19 +179,20 @@ where
 }
 
 /// Says in terms of the caller what the child came to.
-fn named<T, E>(outcome: Result<Result<T, E>, Box<dyn Any + Send>>) -> Outcome<T, E>
+fn named<T, E>(outcome: Result<Result<T, E>, Box<dyn Any + Send>>) -> Result<T, E>
 where
     E: From<Remote> + CarriesCancelled,
 {
     let error = match outcome {
-        Ok(Ok(value)) => return Outcome::Ended(Ok(value)),
-        Ok(Err(error)) => error,
-        Err(payload) => {
-            return Outcome::Ended(Err(Remote::Panicked(text_of(&*payload)).into()));
+        Ok(Ok(_)) if has_leaked_a_group() => {
+            return Err(Cancelled::misuse(Misuse::AbandonedGroup).into());
         }
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(payload) => return Err(Remote::Panicked(text_of(&*payload)).into()),
     };
     if error.cancelled().is_none_or(Cancelled::is_misuse) {
-        return Outcome::Ended(Err(error));
+        return Err(error);
     }
     let (refused, own) = current::with(|core| {
         core.see_remote_cancels();
@@ -196,12 +200,18 @@ where
         let task = core.active.opened();
         (tree.is_cancelled(task), tree.own_cause(task).is_some())
     });
-    match error.rest() {
-        Ok(failure) => Outcome::Ended(Err(failure)),
-        Err(_) if own => Outcome::Cancelled,
-        Err(_) if refused => Outcome::Ended(Err(Remote::ShuttingDown.into())),
-        Err(_) => Outcome::Ended(Err(Cancelled::misuse(Misuse::Stray).into())),
+    if own {
+        // On its way to the caller's scope, with all else that the error says.
+        return Err(error);
     }
+    Err(error.rest().unwrap_or_else(|_| match refused {
+        true => Remote::ShuttingDown.into(),
+        false => Cancelled::misuse(Misuse::Stray).into(),
+    }))
+}
+
+fn has_leaked_a_group() -> bool {
+    current::with(|core| core.tree.borrow().has_group_below(core.active()))
 }
 
 /// A scope on another core, to be cancelled from here, there or not.
@@ -244,8 +254,6 @@ struct Answer<T, E> {
 
 enum Outcome<T, E> {
     Ended(Result<T, E>),
-    /// It was cancelled by its caller, and ended with that.
-    Cancelled,
     /// Its core ended first.
     Gone,
 }
@@ -355,8 +363,8 @@ where
         let cause = self.relay.take().and_then(|relay| relay.cause.get());
         match (outcome, cause) {
             (Outcome::Ended(result), _) => result,
-            (Outcome::Cancelled | Outcome::Gone, Some(cause)) => Err(cause.into()),
-            (Outcome::Cancelled | Outcome::Gone, None) => Err(Remote::Gone.into()),
+            (Outcome::Gone, Some(cause)) => Err(cause.into()),
+            (Outcome::Gone, None) => Err(Remote::Gone.into()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use quoit::{Misuse, Reason, Remote};
 
 use super::books::{Book, Stage, Told};
-use super::failure::{Failure, Outcome, Parts};
+use super::failure::{Failure, Outcome};
 use super::model::{Model, task_number};
 use super::reference::{Kind, Node, Seen};
 use super::truth::Truth;
@@ -283,17 +283,13 @@ impl Model {
         let right = match outcome {
             Ok(Ok(value)) => *told == Ok(*value),
             Err(_) => matches!(told, Err(Failure::Remote(Remote::Panicked(_)))),
-            Ok(Err(failure)) => match failure.parts() {
-                Parts {
-                    failure: Some(rest),
-                    ..
-                } => *told == Err(rest),
-                Parts { failure: None, .. } => match told {
-                    Err(Failure::Cancelled(_)) => cancelled.allows(true),
-                    Err(Failure::Misuse(Misuse::Stray)) => cancelled.allows(false),
-                    _ => false,
-                },
-            },
+            Ok(Err(failure)) => {
+                let left = failure.parts().failure;
+                let left = left.unwrap_or(Failure::Misuse(Misuse::Stray));
+                // Cancelled by its caller, it comes as it is.
+                let whole = cancelled.allows(true) && told.as_ref() == Err(failure);
+                whole || cancelled.allows(false) && *told == Err(left)
+            }
         };
         if !right {
             let text = format!("a call told {told:?}, and there it was {outcome:?}, {cancelled:?}");
