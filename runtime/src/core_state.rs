@@ -490,10 +490,12 @@ impl Core {
                 self.counters().aborts.add(1);
                 self.abort_op(op);
             }
-            Effect::Relay(relay, cause) => {
+            Effect::Relay(relay, cause, node) => {
                 self.counters().aborts.add(1);
-                self.contain(|| relay.relay(cause));
+                let grace_end = self.tree.borrow().grace_end(node);
+                self.contain(|| relay.relay(cause, grace_end));
             }
+            Effect::EndGrace(node, end) => self.end_grace_at(node, end),
             Effect::End(waker) => self.wake(waker),
             Effect::Drop(waker) => self.contain(|| drop(waker)),
             Effect::Foreign(node) => self.wake_foreign(node),
@@ -548,7 +550,7 @@ impl Core {
     fn end_grace_at(&self, node: NodeId, end: Instant) {
         let target = TimerTarget::Grace(node);
         let timer = self.timers.borrow_mut().insert(end, target);
-        self.tree.borrow_mut().set_grace_timer(node, timer);
+        self.tree.borrow_mut().set_grace_end(node, (end, timer));
         self.carry_out();
     }
 

@@ -798,7 +798,7 @@ impl<T> RemoteHandle<T> {
     /// sees fit, and can still be waited for. Only the first call counts; a handle of
     /// [`RemoteHandle::channel`] has no task.
     pub fn cancel(&self) {
-        self.scope.cancel(Reason::Requested);
+        self.scope.cancel(Reason::Requested, None);
     }
 
     /// Blocks the calling thread until the task has ended.

@@ -44,6 +44,7 @@ use crate::scope::park::{self, Park};
 use crate::scope::tree::{Purpose, Relay};
 use crate::scope::{Cancelled, CarriesCancelled, Reason};
 use crate::task::current;
+use crate::time::Instant;
 use hand_over::{Given, HandOver, Left};
 use threads::{Pool, Ticket, Work};
 
@@ -332,7 +333,7 @@ struct Telling<T> {
 }
 
 impl<T> Relay for Telling<T> {
-    fn relay(&self, cause: Cancelled) {
+    fn relay(&self, cause: Cancelled, _: Option<Instant>) {
         if self.over.get() {
             return;
         }

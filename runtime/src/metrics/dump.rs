@@ -329,9 +329,6 @@ impl Core {
 
     fn dump_node(&self, now: Instant, view: &View, is_task_idle: bool) -> NodeDump {
         let (wakes, unresponsive) = self.patience.borrow().attempts(view.node);
-        let grace = view
-            .grace
-            .and_then(|timer| self.timers.borrow().deadline(timer));
         NodeDump {
             depth: view.depth,
             parent: None,
@@ -340,7 +337,7 @@ impl Core {
             cancelled: view.cause.map(|(cause, at)| (cause, now - at)),
             refused: view.refused,
             shield: view.shield,
-            grace_left: grace.map(|end| end - now),
+            grace_left: view.grace.map(|end| end - now),
             deadline_in: view.deadline.map(|at| at - now),
             tasks: view.tasks - view.promises,
             starting: view.promises,

@@ -24,7 +24,8 @@ const HERE: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Meeting {
     state: AtomicU32,
-    why: AtomicU64,
+    /// The reason, and until when there is grace.
+    why: [AtomicU64; 2],
     place: [AtomicU64; 2],
 }
 
@@ -32,33 +33,41 @@ impl Meeting {
     pub(crate) fn new() -> Self {
         Self {
             state: AtomicU32::new(0),
-            why: AtomicU64::new(0),
+            why: [AtomicU64::new(0), AtomicU64::new(0)],
             place: [AtomicU64::new(0), AtomicU64::new(0)],
         }
     }
 
     /// Asks for a cancel. If the scope is there, and nobody has asked before, says where: then the
     /// caller has to send it.
-    pub(crate) fn ask(&self, why: u64) -> Option<[u64; 2]> {
+    pub(crate) fn ask(&self, why: [u64; 2]) -> Option<[u64; 2]> {
         if self.state.fetch_or(CLAIMED, Ordering::Relaxed) & CLAIMED != 0 {
             return None;
         }
-        self.why.store(why, Ordering::Relaxed);
+        write(&self.why, why);
         // AcqRel: releases why to the other side, and acquires where.
         let before = self.state.fetch_or(ASKED, Ordering::AcqRel);
-        (before & HERE != 0).then(|| [0, 1].map(|at| self.place[at].load(Ordering::Relaxed)))
+        (before & HERE != 0).then(|| read(&self.place))
     }
 
     /// Says where the scope is; once. If it was asked for before, says why: then the caller has to
     /// send the cancel.
-    pub(crate) fn arrive(&self, place: [u64; 2]) -> Option<u64> {
-        for (word, value) in self.place.iter().zip(place) {
-            word.store(value, Ordering::Relaxed);
-        }
+    pub(crate) fn arrive(&self, place: [u64; 2]) -> Option<[u64; 2]> {
+        write(&self.place, place);
         // AcqRel: releases where to the other side, and acquires why.
         let before = self.state.fetch_or(HERE, Ordering::AcqRel);
-        (before & ASKED != 0).then(|| self.why.load(Ordering::Relaxed))
+        (before & ASKED != 0).then(|| read(&self.why))
     }
+}
+
+fn write(words: &[AtomicU64; 2], values: [u64; 2]) {
+    for (word, value) in words.iter().zip(values) {
+        word.store(value, Ordering::Relaxed);
+    }
+}
+
+fn read(words: &[AtomicU64; 2]) -> [u64; 2] {
+    [0, 1].map(|at| words[at].load(Ordering::Relaxed))
 }
 
 #[cfg(all(test, loom))]
@@ -77,14 +86,14 @@ mod loom_tests {
                 .map(|why| {
                     let meeting = meeting.clone();
                     loom::thread::spawn(move || {
-                        let place = meeting.ask(why);
+                        let place = meeting.ask([why, why + 2]);
                         assert!(place.is_none() || place == Some([3, 4]));
                         usize::from(place.is_some())
                     })
                 })
                 .collect();
             let why = meeting.arrive([3, 4]);
-            assert!(matches!(why, None | Some(7 | 8)));
+            assert!(matches!(why, None | Some([7, 9] | [8, 10])));
             let sent = askers.into_iter().map(|asker| asker.join().unwrap());
             assert_eq!(sent.sum::<usize>() + usize::from(why.is_some()), 1);
         });

@@ -426,11 +426,7 @@ impl<E: CarriesCancelled + 'static> Drop for Open<E> {
             drop(tree);
             if left > 0 {
                 core.counters().adopted_groups.add(1);
-                let cause = Cancelled::new(Reason::Dropped);
-                if let Some(daemons) = daemons {
-                    core.cancel(daemons, cause, None);
-                }
-                core.cancel(self.state.node, cause, None);
+                core.cancel(self.state.node, Cancelled::new(Reason::Dropped), None);
             }
             if let Some(daemons) = daemons {
                 core.close_node(daemons);

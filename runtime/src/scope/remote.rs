@@ -31,6 +31,7 @@ use crate::panics::{guarded, text_of};
 use crate::runtime::CoreId;
 use crate::task::current;
 use crate::task::waker::wake_from_anywhere;
+use crate::time::Instant;
 
 /// Why a child on another core gave no outcome of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,8 +66,8 @@ impl From<Remote> for io::Error {
 /// Runs a child on a core of this process, and waits for it.
 ///
 /// `make` is called there; the future it makes need not be `Send`. The child is under the caller's
-/// scope as if it ran here: a cancel is passed on, once; the call ends when the child has, and what it left to its
-/// scope; what it returns, fails with or panics with comes back.
+/// scope as if it ran here: a cancel is passed on, once, with the grace that it has; the call ends when
+/// the child has, and what it left to its scope; what it returns, fails with or panics with comes back.
 ///
 /// ```
 /// use quoit::{CoreId, Handle, on};
@@ -223,12 +224,13 @@ impl FarScope {
         Self(Meeting::new())
     }
 
-    /// Cancels it, now or when it begins. Only the first call counts.
-    pub(crate) fn cancel(&self, reason: Reason) {
-        if let Some(place) = self.0.ask(reason.to_word())
+    /// Cancels it, now or when it begins, with grace until `grace_end`. Only the first call counts.
+    pub(crate) fn cancel(&self, reason: Reason, grace_end: Option<Instant>) {
+        let why = [reason.to_word(), grace_end.map_or(0, Instant::as_nanos)];
+        if let Some(place) = self.0.ask(why)
             && let Some(handle) = CancelHandle::unpack(place)
         {
-            handle.cancel_for(reason);
+            send_cancel(handle, why);
         }
     }
 
@@ -236,9 +238,17 @@ impl FarScope {
     pub(crate) fn arrive(&self, core: &Core, node: NodeId) {
         let handle = CancelHandle::new(core, node);
         if let Some(why) = self.0.arrive(handle.pack()) {
-            handle.cancel_for(Reason::from_word(why));
+            send_cancel(handle, why);
         }
     }
+}
+
+fn send_cancel(handle: CancelHandle, [reason, grace_end]: [u64; 2]) {
+    let reason = Reason::from_word(reason);
+    match grace_end {
+        0 => handle.cancel_for(reason),
+        end => handle.cancel_with(reason, Instant::from_nanos(end) - Instant::now()),
+    };
 }
 
 /// What the two sides share.
@@ -331,9 +341,9 @@ struct Passing<T, E> {
 }
 
 impl<T, E> Relay for Passing<T, E> {
-    fn relay(&self, cause: Cancelled) {
+    fn relay(&self, cause: Cancelled, grace_end: Option<Instant>) {
         self.cause.set(Some(cause));
-        self.call.scope.cancel(cause.reason());
+        self.call.scope.cancel(cause.reason(), grace_end);
     }
 }
 
@@ -374,7 +384,7 @@ impl<T: Send + 'static, E: Send + 'static> Drop for Calling<T, E> {
         if self.done {
             return;
         }
-        self.call.scope.cancel(Reason::Dropped);
+        self.call.scope.cancel(Reason::Dropped, None);
         current::try_with(|core| {
             if !self.park.is_at(core) {
                 return;

@@ -95,11 +95,6 @@ impl<T> TimerStore<T> {
         self.timers.get_mut(id.0).map(|timer| &mut timer.target)
     }
 
-    /// Returns when an armed timer is due.
-    pub(crate) fn deadline(&self, id: TimerId) -> Option<Instant> {
-        self.timers.get(id.0).map(|timer| timer.deadline)
-    }
-
     /// Returns the earliest deadline.
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         self.drop_dead_first();

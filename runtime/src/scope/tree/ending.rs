@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use super::{Cancelled, Effect, Extra, Kind, Node, NodeId, Own, Reason, Shield, Tree};
+use super::{Cancelled, Effect, Kind, Node, NodeId, Own, Reason, Shield, Tree};
 use crate::slab::Link;
 use crate::time::Instant;
 use crate::time::store::TimerId;
@@ -111,7 +111,8 @@ impl Tree {
         }
         let closing = self.node(link);
         let is_task = closing.is_task();
-        let cause = self.extra(closing).and_then(Extra::why);
+        let extra = self.extra(closing);
+        let cause = extra.and_then(|extra| Some((extra.why()?, extra.grace_end())));
         let mut child = self.node(link).first_child;
         while let Some(at) = child {
             let below = self.node(at);
@@ -178,7 +179,7 @@ impl Tree {
         if let Some((_, timer)) = extra.deadline {
             self.idle_timers.push(timer);
         }
-        if let Some(timer) = extra.grace {
+        if let Some((_, timer)) = extra.grace {
             self.idle_timers.push(timer);
         }
         if let Some(waker) = extra.foreign.take() {
@@ -191,12 +192,20 @@ impl Tree {
         self.node_mut(node).tasks -= promises;
     }
 
-    /// Gives a task that leaves a cancelled group the group's cause for its own.
-    fn keep_cancelled(&mut self, task: Link, cause: Cancelled) {
+    /// Gives a task that leaves a cancelled group the group's cause for its own, with what is left of its grace.
+    fn keep_cancelled(&mut self, task: Link, cause: (Cancelled, Option<Instant>)) {
         if self.node(task).own == Own::None {
             let now = self.now;
+            let (cause, grace_end) = cause;
             self.ensure_extra(task).cause = Some((cause, now));
-            self.node_mut(task).own = Own::Hard;
+            self.node_mut(task).own = match grace_end {
+                None => Own::Hard,
+                Some(end) => {
+                    let task = NodeId(self.nodes.key(task));
+                    self.effects.push_back(Effect::EndGrace(task, end));
+                    Own::WithGrace
+                }
+            };
         }
     }
 

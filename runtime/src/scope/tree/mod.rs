@@ -90,8 +90,10 @@ pub(crate) enum Effect {
     Wake(Waker),
     /// Ask the kernel to end this op.
     Kernel(u64),
-    /// Tell the other side of a wait.
-    Relay(Rc<dyn Relay>, Cancelled),
+    /// Tell the other side of a wait, which stood under this node.
+    Relay(Rc<dyn Relay>, Cancelled, NodeId),
+    /// End the grace of a cancel, at this moment.
+    EndGrace(NodeId, Instant),
     /// Wake whoever waits for the end of a scope: nothing holds it any more.
     End(Waker),
     /// Let go of somebody who waits no more.
@@ -380,8 +382,8 @@ impl Tree {
         {
             found.own = Own::Hard;
             let link = node.0.link();
-            let timer = self.extra_mut(link).and_then(|extra| extra.grace.take());
-            self.disarm(timer);
+            let grace = self.extra_mut(link).and_then(|extra| extra.grace.take());
+            self.disarm(grace.map(|(_, timer)| timer));
             self.refresh(link);
         }
     }
@@ -431,13 +433,28 @@ impl Tree {
         }
     }
 
-    /// Notes the timer that ends a node's grace.
-    pub(crate) fn set_grace_timer(&mut self, node: NodeId, timer: TimerId) {
+    /// Notes when a node's grace ends, and the timer that ends it.
+    pub(crate) fn set_grace_end(&mut self, node: NodeId, grace: (Instant, TimerId)) {
         let before = match self.nodes.get(node.0) {
-            Some(_) => self.ensure_extra(node.0.link()).grace.replace(timer),
-            None => Some(timer),
+            Some(_) => self.ensure_extra(node.0.link()).grace.replace(grace),
+            None => Some(grace),
         };
-        self.disarm(before);
+        self.disarm(before.map(|(_, timer)| timer));
+    }
+
+    /// Returns when the grace ends of what cancels this node; `None` if it has none, or none left.
+    pub(crate) fn grace_end(&self, node: NodeId) -> Option<Instant> {
+        let found = self.nodes.get(node.0)?;
+        let mut earliest: Option<Instant> = None;
+        let mut at = (!found.hard).then_some(found);
+        while let Some(node) = at {
+            let own = self.extra(node).and_then(Extra::grace_end);
+            earliest = earliest.into_iter().chain(own).min();
+            // A grace shield as well hides what has some left.
+            let parent = node.parent.filter(|_| node.shield == Shield::None);
+            at = parent.map(|parent| self.node(parent));
+        }
+        earliest
     }
 
     /// Forgets the timer that ends a node's grace, which has fired.
@@ -455,15 +472,20 @@ impl Tree {
         extra.deadline.map(|(at, _)| at)
     }
 
-    /// Returns the earliest deadline that an op under this node can see.
+    /// Returns the earliest deadline that an op under this node can see: from behind a grace shield, with the grace
+    /// that it has.
     pub(crate) fn effective_deadline(&self, node: NodeId) -> Option<Instant> {
         let mut earliest: Option<Instant> = None;
+        let mut has_grace = false;
         let mut at = self.nodes.get(node.0);
         while let Some(node) = at {
-            let own = self.extra(node).and_then(|extra| extra.deadline);
-            if let Some((deadline, _)) = own {
-                earliest = Some(earliest.map_or(deadline, |known| known.min(deadline)));
-            }
+            let own = self.extra(node).and_then(|extra| match extra.deadline {
+                Some((deadline, _)) if has_grace => Some(deadline + extra.grace_period),
+                Some((deadline, _)) => Some(deadline),
+                None => extra.grace_end().filter(|_| has_grace),
+            });
+            earliest = earliest.into_iter().chain(own).min();
+            has_grace |= node.shield == Shield::Grace;
             let parent = node.parent.filter(|_| node.shield != Shield::Full);
             at = parent.map(|parent| self.node(parent));
         }

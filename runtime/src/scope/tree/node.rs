@@ -103,7 +103,7 @@ pub(super) struct Extra {
     pub(super) cause: Option<(Cancelled, Instant)>,
     pub(super) deadline: Option<(Instant, TimerId)>,
     /// When the grace period ends.
-    pub(super) grace: Option<TimerId>,
+    pub(super) grace: Option<(Instant, TimerId)>,
     /// The grace that a cancel has which says nothing of it.
     pub(super) grace_period: Duration,
     /// Of the tasks below, how many are promised only.
@@ -248,6 +248,11 @@ impl Extra {
             return None;
         };
         *deadline
+    }
+
+    /// Returns when the grace of the own cancel ends.
+    pub(super) fn grace_end(&self) -> Option<Instant> {
+        self.grace.map(|(end, _)| end)
     }
 
     /// Returns the cause of the own cancel.

@@ -27,7 +27,8 @@ pub(crate) enum Wait {
 
 /// Tells the other side of a wait that its scope is cancelled.
 pub(crate) trait Relay {
-    fn relay(&self, cause: Cancelled);
+    /// The cause, and when its grace ends, if it has one.
+    fn relay(&self, cause: Cancelled, grace_end: Option<Instant>);
 }
 
 impl std::fmt::Debug for dyn Relay {
@@ -437,7 +438,7 @@ impl Tree {
                 relay,
             }) => (
                 ParkState::Asked(waker, purpose),
-                Effect::Relay(relay, cause),
+                Effect::Relay(relay, cause, NodeId(found.node)),
             ),
             ParkState::Waiting(Wait::Memory { .. } | Wait::Deaf { .. })
             | ParkState::Asked(..)

@@ -275,7 +275,7 @@ fn a_shield_that_is_cleared_lets_the_cancel_in_once() {
 struct Nobody;
 
 impl Relay for Nobody {
-    fn relay(&self, _: Cancelled) {}
+    fn relay(&self, _: Cancelled, _: Option<Instant>) {}
 }
 
 fn relayed() -> Wait {

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cancelled, Kind, NodeId, Park, Purpose, Shield, Tree, Wait};
+use super::{Cancelled, Extra, Kind, NodeId, Park, Purpose, Shield, Tree, Wait};
 use crate::time::Instant;
-use crate::time::store::TimerId;
 
 /// A node.
 #[derive(Debug)]
@@ -16,8 +15,8 @@ pub(crate) struct View {
     pub(crate) cause: Option<(Cancelled, Instant)>,
     pub(crate) refused: bool,
     pub(crate) shield: Shield,
-    /// What ends the grace of its cancel.
-    pub(crate) grace: Option<TimerId>,
+    /// When the grace of its cancel ends.
+    pub(crate) grace: Option<Instant>,
     pub(crate) ghost: bool,
     /// Tasks directly below, and of these such as are promised only.
     pub(crate) tasks: u32,
@@ -82,7 +81,7 @@ impl Tree {
                 cause: extra.and_then(|extra| extra.cause),
                 refused: node.refused,
                 shield: node.shield,
-                grace: extra.and_then(|extra| extra.grace),
+                grace: extra.and_then(Extra::grace_end),
                 ghost: node.ghost,
                 tasks: node.tasks,
                 promises: extra.map_or(0, |extra| extra.promises),

@@ -19,6 +19,7 @@ use crate::scope::tree::{Purpose, Relay};
 use crate::sync::slots::Index;
 use crate::task::current;
 use crate::task::waker::wake_from_anywhere;
+use crate::time::Instant;
 
 /// One place in a line, if it stands there.
 #[derive(Debug, Default)]
@@ -183,7 +184,7 @@ impl fmt::Debug for Link {
 }
 
 impl Relay for Link {
-    fn relay(&self, cause: Cancelled) {
+    fn relay(&self, cause: Cancelled, _: Option<Instant>) {
         self.wait.give_up();
         self.cause.set(Some(cause));
         if !self.is_looking.get()
