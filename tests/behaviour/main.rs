@@ -17,6 +17,7 @@ mod lives;
 mod pipes;
 mod processes;
 mod requests;
+mod rules;
 mod runtime;
 mod sends;
 mod sockets;

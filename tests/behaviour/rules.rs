@@ -1,0 +1,387 @@
+//! The rules of cancellation where two of them meet, and no scenario says so.
+
+use std::cell::Cell;
+use std::fs;
+use std::future::{Future, pending};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use quoit::buf::Interrupted;
+use quoit::sync::{Event, Semaphore, channel, shared};
+use quoit::time::{Instant, sleep};
+use quoit::{
+    AlreadyStarted, Cancelled, CarriesCancelled, CoreId, Misuse, Reason, Scope, Started,
+    effective_deadline, group, is_cancelled, isolating_group, on, yield_now,
+};
+use tests::{Kernel, both_streams, conform, conform_on, on_ring, poll_once};
+
+const LONG: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_millis(5);
+
+/// Checks that so much time has passed since `began`, and in simulated time no more.
+#[track_caller]
+fn after_exactly(duration: Duration, began: Instant) {
+    let elapsed = began.elapsed();
+    assert!(elapsed >= duration, "{elapsed:?} is less than {duration:?}");
+    if Kernel::here() == Kernel::Simulated {
+        assert_eq!(elapsed, duration);
+    }
+}
+
+// --- a child on another core is under its caller's scope as if it ran there ---
+
+/// Runs `body` here, and on the other core.
+async fn here_and_there<T, F>(
+    there: CoreId,
+    is_there: bool,
+    body: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>> + 'static,
+    T: Send + 'static,
+{
+    match is_there {
+        true => on(there, body).await,
+        false => body().await,
+    }
+}
+
+#[test]
+fn a_child_elsewhere_has_the_grace_of_the_cancel() {
+    conform_on(2, |handle| async move {
+        for is_there in [false, true] {
+            for (takes, saved) in [(SHORT * 2, Some("saved")), (LONG, None)] {
+                let began = Instant::now();
+                let scope = Scope::new().timeout(SHORT).grace(SHORT * 3);
+                let work = move || async move {
+                    let shield = Scope::new().grace_shielded();
+                    let saved = shield.run(async {
+                        sleep(takes).await?;
+                        Ok::<_, io::Error>("saved")
+                    });
+                    Ok(saved.await?.expect("nobody cancels the shield itself"))
+                };
+                let call = here_and_there(handle.cores()[1], is_there, work);
+                assert_eq!(scope.run(call).await.expect("no failure"), saved);
+                after_exactly(takes.min(SHORT * 4), began);
+            }
+        }
+    });
+}
+
+/// As a scope does, a call ends after what was dropped in it.
+#[test]
+fn a_call_ends_after_the_groups_that_its_child_dropped() {
+    conform_on(2, |handle| async move {
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&has_ended);
+        let called = on(handle.cores()[1], move || async move {
+            let mut left = Box::pin(group(async |g| {
+                g.spawn(async move {
+                    let refused = sleep(LONG).await;
+                    let shield = Scope::new().shielded();
+                    shield.run(sleep(SHORT)).await?;
+                    noted.store(true, Ordering::Release);
+                    refused
+                });
+                sleep(LONG).await
+            }));
+            assert!(poll_once(left.as_mut()).await.is_pending());
+            yield_now().await?;
+            drop(left);
+            io::Result::Ok(())
+        });
+        called.await.expect("it ends well");
+        assert!(has_ended.load(Ordering::Acquire), "a task of it runs still");
+    });
+}
+
+#[test]
+fn a_child_elsewhere_that_leaks_a_group_has_failed() {
+    conform_on(2, |handle| async move {
+        let called = on(handle.cores()[1], || async {
+            let mut left = Box::pin(group(async |g| {
+                g.spawn(sleep(LONG));
+                pending::<Result<(), Cancelled>>().await
+            }));
+            assert!(poll_once(left.as_mut()).await.is_pending());
+            std::mem::forget(left);
+            Ok::<_, io::Error>(())
+        });
+        let failed = called.await.expect_err("it left a group behind");
+        let reason = failed.cancelled().map(Cancelled::reason);
+        assert_eq!(reason, Some(Reason::Misuse(Misuse::AbandonedGroup)));
+    });
+}
+
+#[test]
+fn a_transfer_elsewhere_that_is_cancelled_says_how_far_it_came() {
+    conform_on(2, |handle| async move {
+        for is_there in [false, true] {
+            let scope = Scope::new().timeout(SHORT);
+            let transferred = Cell::new(None);
+            let worked = scope.run(async {
+                let read = here_and_there(handle.cores()[1], is_there, || async {
+                    let (ours, theirs) = both_streams().await;
+                    theirs.send_all(vec![1; 40]).await.0?;
+                    ours.read_exact(vec![0; 100]).await.0
+                });
+                let read = read.await;
+                if let Err(error) = &read
+                    && let Some(told) = error.get_ref()
+                {
+                    let told = told.downcast_ref::<Interrupted>();
+                    transferred.set(told.map(|told| told.transferred));
+                }
+                read
+            });
+            assert!(matches!(worked.await, Ok(None)), "the scope takes it");
+            assert_eq!(transferred.get(), Some(40), "there: {is_there}");
+        }
+    });
+}
+
+#[test]
+fn failures_elsewhere_come_with_the_cancellation_that_they_came_with() {
+    conform_on(2, |handle| async move {
+        for is_there in [false, true] {
+            let scope = Scope::new().timeout(SHORT);
+            let work = here_and_there(handle.cores()[1], is_there, || async {
+                let failing = group(async |g| {
+                    g.spawn(async {
+                        sleep(LONG).await.expect_err("cancelled");
+                        Err::<(), _>(io::Error::other("while it cleaned up"))
+                    });
+                    Ok::<_, io::Error>(sleep(LONG).await?)
+                });
+                Ok(failing.await.map(drop)?)
+            });
+            let failed = scope.run(work).await.expect_err("it failed");
+            assert_eq!(failed.to_string(), "while it cleaned up");
+            assert!(scope.absorbed(), "there: {is_there}");
+        }
+    });
+}
+
+// --- in a waker no scope is active ---
+
+/// A waker that looks at its scope.
+#[derive(Debug, Default)]
+struct Looks {
+    found: Mutex<Vec<bool>>,
+}
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let mut found = self.found.lock().expect("nobody panics with it");
+        found.push(is_cancelled());
+    }
+}
+
+/// Lets `wait` begin, ends it by `deed` in a cancelled scope, and returns what its waker saw there.
+async fn seen_by_the_waker(wait: impl Future, deed: impl FnOnce()) -> Vec<bool> {
+    let looks = Arc::new(Looks::default());
+    let mut wait = pin!(wait);
+    let waker = Waker::from(Arc::clone(&looks));
+    let polled = wait.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let scope = Scope::new();
+    let done = scope.run(async {
+        scope.cancel();
+        assert!(is_cancelled());
+        deed();
+        assert!(is_cancelled(), "the waker has left it as it was");
+        Ok::<_, Cancelled>(())
+    });
+    assert_eq!(done.await, Ok(Some(())));
+    let found = looks.found.lock().expect("nobody panics with it");
+    found.clone()
+}
+
+#[test]
+fn a_waker_does_not_see_the_scope_of_whoever_wakes() {
+    conform(|_| async {
+        let once = vec![false];
+        let event = Event::new();
+        assert_eq!(seen_by_the_waker(event.wait(), || event.set()).await, once);
+        let (sender, receiver) = channel::bounded(1);
+        let send = || sender.try_send(1).expect("there is room");
+        assert_eq!(seen_by_the_waker(receiver.recv(), send).await, once);
+        let permits = Semaphore::new(1);
+        let permit = permits.acquire().await.expect("it is free");
+        let release = || drop(permit);
+        assert_eq!(seen_by_the_waker(permits.acquire(), release).await, once);
+        let lock = shared::Mutex::new(());
+        let guard = lock.lock().await.expect("it is free");
+        assert_eq!(seen_by_the_waker(lock.lock(), || drop(guard)).await, once);
+        let (sender, receiver) = shared::channel::bounded(1);
+        let send = || sender.try_send(1).expect("there is room");
+        assert_eq!(seen_by_the_waker(receiver.recv(), send).await, once);
+        let other = Scope::new();
+        other.handle();
+        let wait = other.run(sleep(LONG));
+        let cancel = || assert_eq!(other.cancel(), quoit::Delivery::Delivered);
+        assert_eq!(seen_by_the_waker(wait, cancel).await, once);
+    });
+}
+
+// --- grace ---
+
+#[test]
+fn a_deadline_is_seen_from_behind_a_grace_shield_with_its_grace() {
+    conform(|_| async {
+        let at = Instant::now() + SHORT;
+        let end = at + SHORT * 4;
+        let scope = Scope::new().deadline(at).grace(SHORT * 4);
+        let worked = scope.run(async {
+            assert_eq!(effective_deadline(), Some(at));
+            let shield = Scope::new().grace_shielded();
+            let worked = shield.run(async {
+                assert_eq!(effective_deadline(), Some(end));
+                sleep(SHORT * 2).await?;
+                let left = effective_deadline().expect("the scope is cancelled");
+                assert!(left >= end, "the grace has begun");
+                if Kernel::here() == Kernel::Simulated {
+                    assert_eq!(left, end);
+                }
+                let inner = Scope::new().shielded();
+                let hidden = inner.run(async { Ok::<_, Cancelled>(effective_deadline()) });
+                assert_eq!(hidden.await, Ok(Some(None)));
+                sleep(LONG).await
+            });
+            worked.await
+        });
+        assert_eq!(worked.await, Ok(None));
+    });
+}
+
+#[test]
+fn children_of_a_group_that_is_dropped_keep_the_grace_of_its_cancel() {
+    conform(|_| async {
+        for (takes, is_daemon) in [(SHORT * 2, false), (SHORT * 2, true), (LONG, false)] {
+            let began = Instant::now();
+            let saved = Rc::new(Cell::new(false));
+            let noted = Rc::clone(&saved);
+            let around = Scope::new();
+            let dropped = around.run(async {
+                let mut left = Box::pin(group(async |g| {
+                    let child = async move {
+                        let shield = Scope::new().grace_shielded();
+                        shield.run(sleep(takes)).await?;
+                        noted.set(true);
+                        Ok(())
+                    };
+                    match is_daemon {
+                        true => drop(g.spawn_daemon(child)),
+                        false => drop(g.spawn(child)),
+                    }
+                    yield_now().await?;
+                    let cancel = g.handle().expect("it is open");
+                    cancel.cancel_with(Reason::User(1), SHORT * 4);
+                    Scope::new().shielded().run(sleep(LONG)).await
+                }));
+                for _ in 0..3 {
+                    assert!(poll_once(left.as_mut()).await.is_pending());
+                    yield_now().await?;
+                }
+                drop(left);
+                Ok::<_, Cancelled>(())
+            });
+            assert_eq!(dropped.await, Ok(Some(())));
+            assert_eq!(saved.get(), takes < LONG, "a daemon: {is_daemon}");
+            after_exactly(takes.min(SHORT * 4), began);
+        }
+    });
+}
+
+// --- starts, and failures that nobody asked for ---
+
+#[test]
+fn a_second_report_is_told_so_also_if_nobody_waits_for_the_first() {
+    conform(|_| async {
+        let ended = group(async |g| {
+            let mut start = Box::pin(g.start(async |started: Started<u32>| {
+                let refused = sleep(LONG).await;
+                assert_eq!(started.report(1), Ok(()));
+                assert_eq!(started.report(2), Err(AlreadyStarted(2)));
+                refused
+            }));
+            assert!(poll_once(start.as_mut()).await.is_pending());
+            yield_now().await?;
+            drop(start);
+            Ok(())
+        });
+        assert_eq!(ended.await.expect("nothing failed"), Some(()));
+    });
+}
+
+#[test]
+fn a_failure_in_an_isolating_group_is_told_by_the_group_if_its_handle_is_dropped_unasked() {
+    conform(|_| async {
+        let ended = isolating_group(async |g| {
+            let fails = g.spawn(async { Err::<(), _>(io::Error::other("unheard")) });
+            while !fails.is_finished() {
+                yield_now().await?;
+            }
+            drop(fails);
+            Ok(())
+        });
+        let failed = ended.await.expect_err("one failed");
+        assert_eq!(failed.to_string(), "unheard");
+    });
+}
+
+// --- very many ---
+
+/// Returns how long this thread has run so far.
+fn time_on_the_processor() -> u64 {
+    let told = fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel counts it");
+    let first = told.split(' ').next();
+    first
+        .and_then(|nanos| nanos.parse().ok())
+        .expect("a number")
+}
+
+/// Cancels so many children, each of which asks once more and then cleans up behind a shield; returns what that cost.
+async fn clean_ups(count: usize) -> u64 {
+    let began = time_on_the_processor();
+    let ended = group(async |g| {
+        for _ in 0..count {
+            g.spawn(async {
+                sleep(LONG).await.expect_err("cancelled");
+                let refused = sleep(LONG).await;
+                Scope::new().shielded().run(sleep(SHORT)).await?;
+                refused
+            });
+        }
+        yield_now().await?;
+        g.cancel();
+        Ok::<_, Cancelled>(())
+    });
+    assert_eq!(ended.await.expect("nothing failed"), Some(()));
+    time_on_the_processor() - began
+}
+
+// On the real ring: it is about the time that the core takes.
+#[test]
+fn clean_ups_of_very_many_cost_as_much_each_as_those_of_few() {
+    on_ring(|_| async {
+        clean_ups(100).await;
+        let mut told = Vec::new();
+        // A machine with other things to do may make some dearer: of several attempts, one has to be right.
+        for _ in 0..3 {
+            let few = clean_ups(500).await / 500;
+            let many = clean_ups(10_000).await / 10_000;
+            if many < few * 5 {
+                return;
+            }
+            told.push((few, many));
+        }
+        panic!("nanoseconds each, of few and of many: {told:?}");
+    });
+}
