@@ -7,6 +7,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use quoit::buf::SliceExt;
 use quoit::fs::{EntryKind, File, Folder, OpenOptions};
@@ -636,6 +637,25 @@ fn a_cancelled_request_gives_its_buffer_back() {
             })
             .await;
         assert_eq!(outcome.expect("no error"), Some(vec![5; 32]));
+    });
+}
+
+/// The kernel interrupts the thread that waits in the open, whose answer is none of those that a call gives. On the real
+/// ring, which has FIFOs.
+#[test]
+fn an_open_that_waits_for_the_other_end_is_cancelled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("every machine has it").success());
+    on_ring(move |_| async move {
+        // What may create a file goes to a thread of the kernel's at once, and waits there for a reader.
+        let options = OpenOptions::new().write(true).create(true);
+        let opened = Scope::new()
+            .timeout(Duration::from_millis(20))
+            .run(options.open(path))
+            .await;
+        assert!(matches!(opened, Ok(None)), "{opened:?}");
     });
 }
 

@@ -278,7 +278,7 @@ impl<O: Operation> Future for KernelOp<O> {
                             return Poll::Pending;
                         };
                         let mut collected = core.ops.borrow_mut().collect::<O>(started.id);
-                        let result = collected.operation.result(result);
+                        let result = plain(collected.operation.result(result));
                         let outcome = match started.end::<O>(core, result, asked) {
                             Ok(outcome) => outcome,
                             Err(entry) => {
@@ -347,6 +347,15 @@ fn note_waker(core: &Core, id: OpId, waker: &Waker) -> Option<(i32, Option<Asker
     completed
 }
 
+/// Says `EINTR` for what the kernel calls an interrupted call within itself, and tells of in the completion of an open
+/// (`ERESTARTSYS` and its like, `linux/errno.h`).
+fn plain(result: i32) -> i32 {
+    match result {
+        -514..=-512 | -516 => -libc::EINTR,
+        result => result,
+    }
+}
+
 /// Names a final completion: a result is a result, whoever asked for the end; an op that ended
 /// because its scope asked was cancelled, or because of a close was closed; anything else is what the
 /// kernel says.
@@ -386,6 +395,16 @@ mod tests {
         assert_eq!(is_cancelled(-libc::EINTR, None), Some(false));
         assert_eq!(is_cancelled(-libc::EPIPE, Some(Asker::Scope)), Some(false));
         assert_eq!(is_cancelled(7, Some(Asker::Scope)), None);
+    }
+
+    #[test]
+    fn an_interruption_has_one_number() {
+        for interrupted in [libc::EINTR, 512, 513, 514, 516] {
+            assert_eq!(plain(-interrupted), -libc::EINTR);
+        }
+        for other in [-libc::ECANCELED, -511, -515, -517, 0, 7, 512, 516] {
+            assert_eq!(plain(other), other);
+        }
     }
 
     #[test]
