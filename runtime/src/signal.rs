@@ -115,26 +115,19 @@ pub struct SignalStream {
 }
 
 impl SignalStream {
-    /// Waits for the next signal.
+    /// Waits for the next signal. Cancelled or dropped, it takes none.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](crate::Cancelled), and those of `read(2)`.
+    /// [`Cancelled`](crate::Cancelled), and those of `signalfd(2)`.
     pub async fn next(&self) -> io::Result<Signal> {
         loop {
-            // Waiting and taking are two steps, so that a cancelled wait takes nothing.
+            // Waiting and taking are two steps, and the second takes no time: a wait that is given up takes nothing.
             op::poll(&self.fd, libc::POLLIN as u32).await?;
-            let (count, record) = op::read(&self.fd, [0_u8; RECORD]).await;
-            if count? == RECORD
-                && let Some(signal) = Signal::of(i32::from_ne_bytes([
-                    record[0], record[1], record[2], record[3],
-                ]))
-            {
+            let taken = sys::take_signal(self.fd.open_number()?)?;
+            if let Some(signal) = taken.and_then(Signal::of) {
                 return Ok(signal);
             }
         }
     }
 }
-
-/// The size of a `signalfd_siginfo`, which begins with the signal's number.
-const RECORD: usize = size_of::<libc::signalfd_siginfo>();

@@ -1,11 +1,13 @@
 //! Every request to the kernel: what it does, and how it says no.
 
+use std::future::{Future, poll_fn};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::pin;
 use std::process::Command;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -616,6 +618,28 @@ fn signals_arrive_as_messages() {
             if taken.is_none() {
                 assert_eq!(stream.next().await.expect("it waits"), Signal::User1);
             }
+            // Nor does one that is given up, however far it has come.
+            let mut next = Box::pin(stream.next());
+            assert!(poll_once(next.as_mut()).await.is_pending());
+            thread::spawn(move || send("-USR2")).join().expect("sent");
+            let mut polls = 0;
+            let mut taken = poll_fn(|cx| {
+                polls += 1;
+                match next.as_mut().poll(cx) {
+                    Poll::Ready(taken) => Poll::Ready(Some(taken)),
+                    Poll::Pending if polls == 1 => Poll::Pending,
+                    Poll::Pending => Poll::Ready(None),
+                }
+            })
+            .await;
+            drop(next);
+            if taken.is_none() {
+                let again = Scope::new().timeout(Duration::from_secs(5));
+                let left = again.run(async { Ok::<_, Cancelled>(stream.next().await) });
+                taken = left.await.expect("nobody else cancels");
+            }
+            let taken = taken.expect("it waits").expect("it was sent");
+            assert_eq!(taken, Signal::User2);
         });
     });
 }

@@ -326,11 +326,27 @@ pub(crate) fn wait_for_signal(signals: &[i32]) -> io::Result<i32> {
     }
 }
 
-/// Makes a descriptor that signals are read from. `signalfd(2)`.
+/// Makes a descriptor that signals are taken from. `signalfd(2)`.
 pub(crate) fn signal_descriptor(signals: &[i32]) -> io::Result<RawFd> {
     let set = signal_set(signals);
     // SAFETY: the set is a local; -1 makes a new descriptor.
-    check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) })
+    check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })
+}
+
+/// Takes a signal, if one has come in. `signalfd(2)`.
+pub(crate) fn take_signal(fd: RawFd) -> io::Result<Option<i32>> {
+    let mut record = std::mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
+    let length = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: the kernel writes at most `length` bytes to a local of that size. It does not wait.
+    if unsafe { libc::read(fd, record.as_mut_ptr().cast(), length) } == length as isize {
+        // SAFETY: the kernel says that it has filled it.
+        let record = unsafe { record.assume_init() };
+        return Ok(i32::try_from(record.ssi_signo).ok());
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        error => Err(error),
+    }
 }
 
 /// Returns how many bytes the peer of a TCP socket has acknowledged so far. `tcp(7)`, `TCP_INFO`.
