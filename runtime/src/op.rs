@@ -86,14 +86,7 @@ pub async fn read_at<B: IoBufMut>(fd: &SharedFd, buf: B, offset: u64) -> BufResu
 ///
 /// Those of `write(2)`.
 pub async fn write<B: IoBuf>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
-    KernelOp::new(
-        ops::Write {
-            buf,
-            offset: CURRENT_POSITION,
-        },
-        Some(fd.clone()),
-    )
-    .await
+    KernelOp::new(ops::Write::new(buf, CURRENT_POSITION), Some(fd.clone())).await
 }
 
 /// Writes at an offset. `pwrite(2)`.
@@ -105,7 +98,7 @@ pub async fn write_at<B: IoBuf>(fd: &SharedFd, buf: B, offset: u64) -> BufResult
     if let Err(error) = check_offset(offset) {
         return (Err(error), buf);
     }
-    KernelOp::new(ops::Write { buf, offset }, Some(fd.clone())).await
+    KernelOp::new(ops::Write::new(buf, offset), Some(fd.clone())).await
 }
 
 /// Files have signed sizes; the largest number stands for the file's own position.

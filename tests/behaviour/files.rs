@@ -1,21 +1,22 @@
 //! Reads and writes of a task that has the core for itself: past the ring, where they need not wait.
 
 use std::fs;
-use std::io::{self, IoSliceMut, Write};
+use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use quoit::buf::SliceExt;
+use quoit::buf::{Interrupted, SliceExt};
 use quoit::fs::{File, OpenOptions};
 use quoit::op::{self, PipeReader, PipeWriter, SharedFd};
-use quoit::{CarriesCancelled, Handle, Scope, spawn, yield_now};
-use rustix::fs::{Advice, CWD, Mode, fadvise, mkfifoat};
+use quoit::{Cancelled, CarriesCancelled, Handle, Scope, spawn, yield_now};
+use rustix::fs::{Advice, CWD, Mode, OFlags, fadvise, mkfifoat};
 use rustix::io::{ReadWriteFlags, preadv2};
-use tests::{Dice, Kernel, Put, bytes, on_core, on_core_in, on_ring, poll_once};
+use tests::{Child, Dice, Kernel, Put, bytes, on_core, on_core_in, on_ring, poll_once};
 
 use crate::sends::{Way, on_and_on};
 
@@ -576,6 +577,72 @@ fn a_device_that_may_wait_is_written_to_by_the_ring() {
         assert_eq!(done(&handle).writes, before.writes);
         assert!(done(&handle).submitted > before.submitted);
     });
+}
+
+/// The ring asks a terminal whether there is room, and then writes all where it is submitted.
+#[test]
+fn a_full_terminal_keeps_none_waiting_but_its_writer() {
+    const LENGTH: usize = 256 * 1024;
+    on_ring(|_| async {
+        let (screen, terminal) = terminal();
+        let (tell, told) = mpsc::channel();
+        let reading = thread::spawn(move || {
+            // Read in the end all the same: a core that waits for it goes on then.
+            let core_goes_on = told.recv_timeout(Duration::from_secs(10)).is_ok();
+            let mut all = vec![0; LENGTH];
+            let read = fs::File::from(screen).read_exact(&mut all);
+            read.map(|()| (core_goes_on, all))
+        });
+        let writer = PipeWriter::new(terminal).expect("a signal can be blocked");
+        let writing = spawn(async move { writer.write_all(vec![b'x'; LENGTH]).await.0 });
+        settled().await;
+        tell.send(()).expect("it listens");
+        writing.await.expect("no panic").expect("somebody reads");
+        let (core_goes_on, all) = reading.join().expect("no panic").expect("all of it");
+        assert!(core_goes_on);
+        assert!(all == [b'x'; LENGTH]);
+    });
+}
+
+#[test]
+fn a_cancelled_write_to_a_full_terminal_says_how_much_it_took() {
+    let test = "files::a_cancelled_write_to_a_full_terminal_says_how_much_it_took";
+    let program = || {
+        on_ring(|_| async {
+            let (screen, terminal) = terminal();
+            let writer = PipeWriter::new(terminal).expect("a signal can be blocked");
+            let scope = Scope::new().timeout(Duration::from_millis(20));
+            let written = scope.run(async {
+                let (written, _) = writer.write_all(vec![b'x'; 1 << 20]).await;
+                Ok::<_, Cancelled>(written.expect_err("nobody reads it"))
+            });
+            let error = written.await.expect("kept").expect("kept");
+            assert!(error.cancelled().is_some(), "{error:?}");
+            let interrupted = error.get_ref().and_then(|inner| inner.downcast_ref());
+            let Some(Interrupted { transferred, .. }) = interrupted else {
+                panic!("there was room for some: {error:?}");
+            };
+            drop(writer);
+            // The last reader finds that nobody writes any more, which a terminal calls an error.
+            let mut all = Vec::new();
+            let end = fs::File::from(screen).read_to_end(&mut all);
+            assert_eq!(end.expect_err("the end").raw_os_error(), Some(libc::EIO));
+            assert_eq!(all.len(), *transferred);
+        })
+    };
+    // A core that waits for a reader would wait for ever.
+    Child::new().under(["timeout", "60"]).run(test, program);
+}
+
+/// Makes a terminal: who sees what is written, and where it is written to.
+fn terminal() -> (OwnedFd, SharedFd) {
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let screen = rustix::pty::openpt(flags).expect("a terminal");
+    rustix::pty::unlockpt(&screen).expect("it is ours");
+    let name = rustix::pty::ptsname(&screen, Vec::new()).expect("it has a name");
+    let options = OFlags::RDWR | OFlags::NOCTTY;
+    let terminal = rustix::fs::open(name, options, Mode::empty()).expect("it is there");
+    (screen, SharedFd::from(terminal))
 }
 
 // --- on and on ---

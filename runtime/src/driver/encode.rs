@@ -64,10 +64,21 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT)
         }
-        Request::Write { fd, from, offset } => {
+        Request::Write {
+            fd,
+            from,
+            offset,
+            apart,
+        } => {
+            let flags = if apart {
+                squeue::Flags::ASYNC
+            } else {
+                squeue::Flags::empty()
+            };
             opcode::Write::new(types::Fd(fd), readable(from), from.length)
                 .offset(offset)
                 .build()
+                .flags(flags)
         }
         Request::Sync { fd, data_only } => {
             let flags = if data_only {

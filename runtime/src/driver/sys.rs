@@ -94,7 +94,7 @@ pub(crate) fn write_at_once(fd: RawFd, from: Region) -> io::Result<usize> {
     usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
-/// Returns what of a descriptor may be done past the ring. `statx(2)`, `fcntl(2)`.
+/// Returns what of a descriptor may be done past the ring. `statx(2)`, `fcntl(2)`, `isatty(3)`.
 pub(crate) fn at_once(fd: RawFd) -> AtOnce {
     // As above.
     #[cfg(feature = "sim")]
@@ -114,6 +114,8 @@ pub(crate) fn at_once(fd: RawFd) -> AtOnce {
                 AtOnce::Reads
             }
         }
+        // SAFETY: takes no pointer.
+        libc::S_IFCHR if unsafe { libc::isatty(fd) } == 1 => AtOnce::Terminal,
         libc::S_IFIFO | libc::S_IFCHR => AtOnce::Writes,
         _ => AtOnce::Nothing,
     }

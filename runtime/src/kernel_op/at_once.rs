@@ -26,6 +26,9 @@ pub(crate) enum AtOnce {
     Reads,
     /// Writes at its own position: a pipe, or a device.
     Writes,
+    /// Nothing of a terminal. The ring asks it whether there is any room, and then writes all, where it is submitted: on a
+    /// terminal that is held up (Ctrl-S), a core would wait until it goes on.
+    Terminal,
 }
 
 /// Makes a system call in place of an op; `None` if the ring is to do it.
@@ -97,6 +100,15 @@ fn on_file<O: Operation>(core: &Core, fd: &SharedFd, operation: &mut O) -> Optio
         }
         _ => return None,
     };
+    let known = match known {
+        // Also who is not alone has to know whether it is a terminal.
+        AtOnce::Unknown if asks == AtOnce::Writes => look(fd),
+        known => known,
+    };
+    if known == AtOnce::Terminal && asks == AtOnce::Writes {
+        operation.set_apart();
+        return None;
+    }
     if known != asks && known != AtOnce::Unknown || !core.is_alone_on_a_file(bytes) {
         return None;
     }

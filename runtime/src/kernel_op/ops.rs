@@ -326,8 +326,19 @@ impl<B: IoBufMut> Operation for Read<B> {
 /// `pwrite(2)`.
 #[derive(Debug)]
 pub(crate) struct Write<B> {
-    pub(crate) buf: B,
-    pub(crate) offset: u64,
+    buf: B,
+    offset: u64,
+    apart: bool,
+}
+
+impl<B> Write<B> {
+    pub(crate) fn new(buf: B, offset: u64) -> Self {
+        Self {
+            buf,
+            offset,
+            apart: false,
+        }
+    }
 }
 
 impl<B: IoBuf> Operation for Write<B> {
@@ -339,7 +350,12 @@ impl<B: IoBuf> Operation for Write<B> {
             fd,
             from: region(&self.buf),
             offset: self.offset,
+            apart: self.apart,
         }
+    }
+
+    fn set_apart(&mut self) {
+        self.apart = true;
     }
 
     fn finish(self, outcome: Outcome) -> Self::Output {

@@ -27,6 +27,9 @@ pub(crate) trait Operation: 'static {
     /// final completion.
     fn request(&mut self, fd: RawFd) -> Request;
 
+    /// Has it done where it may wait: submitted as it is, it would keep the core waiting.
+    fn set_apart(&mut self) {}
+
     /// Makes the output of the final completion.
     fn finish(self, outcome: Outcome) -> Self::Output;
 

@@ -72,8 +72,7 @@ pub(crate) struct IntoPipe<B> {
 
 impl<B> IntoPipe<B> {
     pub(crate) fn new(buf: B, turn: SendTurn) -> Self {
-        let offset = CURRENT_POSITION;
-        let write = Write { buf, offset };
+        let write = Write::new(buf, CURRENT_POSITION);
         Self { write, turn }
     }
 }
@@ -84,6 +83,10 @@ impl<B: IoBuf> Operation for IntoPipe<B> {
 
     fn request(&mut self, fd: RawFd) -> Request {
         self.write.request(fd)
+    }
+
+    fn set_apart(&mut self) {
+        self.write.set_apart();
     }
 
     fn finish(self, outcome: Outcome) -> Self::Output {

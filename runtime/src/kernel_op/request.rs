@@ -59,11 +59,13 @@ pub(crate) enum Request {
     /// Reads at the file's own position into a buffer of the group, as much as that holds. `read(2)`;
     /// `IOSQE_BUFFER_SELECT`, kernel 5.19.
     ReadProvided { fd: RawFd, group: u16 },
-    /// Writes at `offset`, or at the file's own position for [`CURRENT_POSITION`]. `pwrite(2)`.
+    /// Writes at `offset`, or at the file's own position for [`CURRENT_POSITION`]. `pwrite(2)`. With `apart` on a thread
+    /// of the kernel's own. `IOSQE_ASYNC`.
     Write {
         fd: RawFd,
         from: Region,
         offset: u64,
+        apart: bool,
     },
     /// Makes written data durable. `fsync(2)`, `fdatasync(2)`.
     Sync { fd: RawFd, data_only: bool },
