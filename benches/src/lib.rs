@@ -3,4 +3,5 @@
 pub mod gate;
 pub mod matrix;
 pub mod micro;
+pub mod outcome;
 pub mod process;

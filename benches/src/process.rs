@@ -27,6 +27,10 @@ impl Usage {
     ///
     /// Those of `/proc`: the process may be gone.
     pub fn of(process: u32) -> io::Result<Self> {
+        Self::of_threads(process).map_err(|error| of_process(process, &error))
+    }
+
+    fn of_threads(process: u32) -> io::Result<Self> {
         let mut usage = Self::default();
         let mut lives = false;
         for task in fs::read_dir(format!("/proc/{process}/task"))? {
@@ -78,8 +82,19 @@ impl Usage {
 ///
 /// Those of `/proc`: the process may be gone.
 pub fn resident(process: u32) -> io::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    Ok(number(&status, "VmRSS:")? * 1024)
+    let status = fs::read_to_string(format!("/proc/{process}/status"));
+    let kibi = status.and_then(|status| number(&status, "VmRSS:"));
+    Ok(kibi.map_err(|error| of_process(process, &error))? * 1024)
+}
+
+/// Says of which process something cannot be told, and whether it is gone.
+fn of_process(process: u32, error: &io::Error) -> io::Error {
+    let what = if error.kind() == io::ErrorKind::NotFound {
+        format!("process {process} is gone")
+    } else {
+        format!("of process {process}: {error}")
+    };
+    io::Error::new(error.kind(), what)
 }
 
 /// Whether a thread has ended between its listing and its reading: its files are gone, or nobody is behind them.
@@ -174,7 +189,8 @@ mod tests {
     #[test]
     fn a_process_that_is_gone_is_an_error() {
         // Beyond the largest number that Linux gives.
-        assert!(Usage::of(u32::MAX).is_err());
-        assert!(resident(u32::MAX).is_err());
+        let told = "process 4294967295 is gone";
+        assert_eq!(Usage::of(u32::MAX).expect_err("none").to_string(), told);
+        assert_eq!(resident(u32::MAX).expect_err("none").to_string(), told);
     }
 }

@@ -166,6 +166,8 @@ fn a_server_that_says_something_else_is_found_out() {
         (&line["errors"], &line["requests"]),
         (&Value::from(1), &Value::from(2))
     );
+    assert_eq!(said.status.code(), Some(1));
     let complaint = String::from_utf8_lossy(&said.stderr);
-    assert!(complaint.contains("at byte 128"), "{complaint}");
+    let told = "1 of 1 connections failed, the first of them: what came back at byte 128";
+    assert!(complaint.contains(told), "{complaint}");
 }

@@ -11,9 +11,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use benches::matrix::program::raise_descriptor_limit;
+use benches::outcome::ended;
 use benches::process::Usage;
 use clap::Parser;
 use hdrhistogram::Histogram;
@@ -31,6 +34,7 @@ struct Arguments {
     /// The processor that the only thread is pinned to.
     #[arg(long, default_value_t = 1)]
     core: usize,
+    /// How many connections there are.
     #[arg(long, default_value_t = 64)]
     connections: usize,
     /// Bytes of a message.
@@ -62,22 +66,37 @@ struct Arguments {
     server: Option<u32>,
 }
 
-fn main() -> io::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(wrong) = check(&arguments) {
-        eprintln!("{wrong}");
-        std::process::exit(2);
+        eprintln!("echo_load: {wrong}");
+        return ExitCode::from(2);
     }
+    ended("echo_load", run(arguments))
+}
+
+fn run(arguments: Arguments) -> io::Result<()> {
+    raise_descriptor_limit()?;
     let runtime = Runtime::builder()
         .cores(Cores::List(vec![arguments.core]))
         .spin_before_park(Duration::from_micros(arguments.spin))
         .build()?;
     let handle = runtime.handle();
+    let (connections, is_idle) = (arguments.connections, arguments.idle);
     let measured = handle.spawn(handle.cores()[0], move || measure(arguments));
     let said = measured.map_err(io::Error::other)?.wait();
     let said = said.map_err(|error| io::Error::other(error.to_string()))??;
-    println!("{said}");
+    writeln!(io::stdout(), "{said}")?;
     runtime.shutdown(Duration::from_secs(5));
+    if let Some(why) = said["error"].as_str() {
+        let failed = &said["errors"];
+        let what =
+            format!("{failed} of {connections} connections failed, the first of them: {why}");
+        return Err(io::Error::other(what));
+    }
+    if !is_idle && said["requests"] == 0 {
+        return Err(io::Error::other("no answer came in that time"));
+    }
     Ok(())
 }
 
@@ -92,6 +111,9 @@ fn check(arguments: &Arguments) -> Result<(), String> {
     if *connections == 0 || *size == 0 || *depth == 0 {
         return Err("--connections, --size and --depth are at least 1".to_owned());
     }
+    if *connections > MOST_CONNECTIONS {
+        return Err(format!("--connections is at most {MOST_CONNECTIONS}"));
+    }
     if depth.saturating_mul(*size) > LARGEST_FLIGHT {
         // Both sides would write, and none read, once the socket buffers are full.
         let flight = format!("{depth} messages of {size} bytes are too much at once");
@@ -99,16 +121,17 @@ fn check(arguments: &Arguments) -> Result<(), String> {
             "{flight}: --depth times --size is at most {LARGEST_FLIGHT}"
         ));
     }
-    if arguments
-        .rate
-        .is_some_and(|rate| !(rate.is_finite() && rate > 0.0))
-    {
-        return Err("--rate is messages a second, more than none".to_owned());
+    if arguments.rate.is_some_and(|rate| !RATES.contains(&rate)) {
+        let (least, most) = (RATES.start(), RATES.end());
+        return Err(format!(
+            "--rate is messages a second, between {least} and {most}"
+        ));
     }
-    for seconds in [arguments.seconds, arguments.warm_up] {
-        if !(0.0..=86_400.0).contains(&seconds) {
-            return Err("--seconds and --warm-up are between 0 and 86400".to_owned());
-        }
+    let (measured, before) = (arguments.seconds, arguments.warm_up);
+    if !(measured > 0.0 && measured <= LONGEST && (0.0..=LONGEST).contains(&before)) {
+        return Err(format!(
+            "--seconds is more than 0, --warm-up 0 or more, and both at most {LONGEST}"
+        ));
     }
     Ok(())
 }
@@ -146,8 +169,9 @@ async fn measure(arguments: Arguments) -> io::Result<Value> {
     let arguments = &load.arguments;
     let mut streams = Vec::new();
     if !arguments.churn {
-        for _ in 0..arguments.connections {
-            streams.push(TcpStream::connect(arguments.connect).await?);
+        for index in 0..arguments.connections {
+            let stream = TcpStream::connect(arguments.connect).await;
+            streams.push(stream.map_err(|error| not_connected(index, arguments, &error))?);
         }
     }
     if arguments.idle {
@@ -420,7 +444,10 @@ impl Pattern {
 /// What came back, and what did not.
 struct Tally {
     histogram: Histogram<u64>,
+    /// How many connections failed.
     errors: u64,
+    /// Why the first of them did: that is enough to know what is wrong.
+    error: Option<String>,
     last: Option<Instant>,
 }
 
@@ -431,6 +458,7 @@ impl Tally {
         Self {
             histogram: histogram.expect("the bounds are right"),
             errors: 0,
+            error: None,
             last: None,
         }
     }
@@ -441,10 +469,7 @@ impl Tally {
     }
 
     fn fail(&mut self, error: &io::Error) {
-        // One is enough to know what is wrong.
-        if self.errors == 0 {
-            eprintln!("{error}");
-        }
+        self.error.get_or_insert_with(|| error.to_string());
         self.errors += 1;
     }
 
@@ -458,7 +483,7 @@ impl Tally {
             .iter()
             .map(|&percent| [percent, at(percent)])
             .collect();
-        json!({
+        let mut said = json!({
             "requests": requests,
             "seconds": seconds,
             "rate": requests as f64 / seconds,
@@ -471,8 +496,22 @@ impl Tally {
                 "max": micros(self.histogram.max()),
             },
             "curve_us": curve,
-        })
+        });
+        if let Some(error) = &self.error {
+            said["error"] = json!(error);
+        }
+        said
     }
+}
+
+fn not_connected(index: usize, arguments: &Arguments, error: &io::Error) -> io::Error {
+    let (number, of) = (index + 1, arguments.connections);
+    let remedy = match error.raw_os_error() {
+        Some(TOO_MANY_FILES) => ": `ulimit -Hn` says how many there may be",
+        _ => "",
+    };
+    let what = format!("connection {number} of {of}: {error}{remedy}");
+    io::Error::new(error.kind(), what)
 }
 
 fn gone() -> io::Error {
@@ -488,6 +527,18 @@ fn too_much() -> io::Error {
 
 /// How many bytes of a connection are under way at most.
 const LARGEST_FLIGHT: usize = 128 * 1024;
+
+/// Ports that one address can connect from are fewer.
+const MOST_CONNECTIONS: usize = 1_000_000;
+
+/// Messages a second that can be told apart, and of which there is one some time.
+const RATES: std::ops::RangeInclusive<f64> = 0.01..=10_000_000.0;
+
+/// A day, in seconds.
+const LONGEST: f64 = 86_400.0;
+
+/// `EMFILE`.
+const TOO_MANY_FILES: i32 = 24;
 
 /// After how many bytes the pattern repeats.
 const PERIOD: usize = 251;
@@ -553,5 +604,33 @@ mod tests {
         let wrong = check(&Arguments::parse_from(told)).expect_err("too much");
         assert!(wrong.contains("at most 131072"), "{wrong}");
         assert!(check(&Arguments::parse_from(["echo_load"])).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused_with_what_can() {
+        for (option, values, told) in [
+            (
+                "--rate",
+                ["0", "1e-300", "1e18", "nan", "inf"],
+                "between 0.01 and 10000000",
+            ),
+            (
+                "--seconds",
+                ["0", "-1", "nan", "1e300", "inf"],
+                "--seconds is more than 0",
+            ),
+            (
+                "--connections",
+                ["0", "1000001", "0", "0", "0"],
+                "--connections",
+            ),
+        ] {
+            for value in values {
+                let option = format!("{option}={value}");
+                let wrong = check(&Arguments::parse_from(["echo_load", &option]));
+                let wrong = wrong.expect_err(&option);
+                assert!(wrong.contains(told), "{option}: {wrong}");
+            }
+        }
     }
 }
