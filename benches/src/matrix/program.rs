@@ -1,10 +1,13 @@
-//! Programs that are started, waited for with patience, and ended. Whatever way a measurement ends, none is left.
+//! Programs that are started, waited for with patience, and ended. Whatever way a measurement ends, none is left: those
+//! of one that is killed are ended by a `Guardian`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +18,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 #[derive(Debug)]
 pub struct Processors {
     all: CpuSet,
+    guardian: Arc<Guardian>,
 }
 
 impl Processors {
@@ -22,10 +26,11 @@ impl Processors {
     ///
     /// # Errors
     ///
-    /// Those of `sched_getaffinity(2)`.
+    /// Those of `sched_getaffinity(2)`, and of starting a shell.
     pub fn here() -> io::Result<Self> {
         Ok(Self {
             all: sched_getaffinity(None)?,
+            guardian: Arc::new(Guardian::start()?),
         })
     }
 
@@ -35,12 +40,15 @@ impl Processors {
         self.all.count() as usize
     }
 
+    /// Returns their numbers.
+    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+        (0..CpuSet::MAX_CPU).filter(|core| self.all.is_set(*core))
+    }
+
     /// Starts a program on one processor, which it may leave only if it says so itself.
     fn spawn_on(&self, core: usize, command: &mut Command) -> io::Result<Child> {
-        if !(core < CpuSet::MAX_CPU && self.all.is_set(core)) {
-            let missing = format!(
-                "there is no processor {core} here: name others with --server-core and --load-core"
-            );
+        if !self.numbers().any(|number| number == core) {
+            let missing = format!("there is no processor {core} here");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, missing));
         }
         let mut one = CpuSet::new();
@@ -62,7 +70,7 @@ impl Processors {
         let child = spawned.map_err(|error| {
             io::Error::new(error.kind(), format!("{program} cannot be run: {error}"))
         })?;
-        Running::watch(child)
+        Running::watch(child, &self.guardian)
     }
 
     /// Runs a program to its end and returns what it printed.
@@ -92,12 +100,8 @@ impl Processors {
         }
         let status = running.child.wait()?;
         if !status.success() {
-            let complaint = text(&mut complained)?;
-            let last = complaint.lines().rev().find(|line| !line.trim().is_empty());
-            return Err(io::Error::other(format!(
-                "{status}: {}",
-                last.unwrap_or("it does not say why")
-            )));
+            let why = complaint(&text(&mut complained)?);
+            return Err(io::Error::other(format!("{status}: {why}")));
         }
         text(&mut said)
     }
@@ -114,10 +118,11 @@ impl Processors {
             "--cores",
             &core.to_string(),
         ]);
+        let mut complained = tempfile::tempfile()?;
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(complained.try_clone()?);
         let mut running = self.spawn(Some(core), command)?;
         let mut said = BufReader::new(running.child.stdout.take().expect("it is piped"));
         if !is_ready(said.get_ref(), START)? {
@@ -127,7 +132,11 @@ impl Processors {
             ));
         }
         let mut line = String::new();
-        said.read_line(&mut line)?;
+        if said.read_line(&mut line)? == 0 {
+            let (status, why) = (running.child.wait()?, complaint(&text(&mut complained)?));
+            let what = format!("the server does not listen: {status}: {why}");
+            return Err(io::Error::other(what));
+        }
         let address = line
             .trim()
             .strip_prefix("listening on ")
@@ -138,6 +147,7 @@ impl Processors {
         Ok(Server {
             running,
             address,
+            complained,
             _said: said,
         })
     }
@@ -162,9 +172,8 @@ impl Processors {
         let mut said = BufReader::new(running.child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         if !is_ready(said.get_ref(), patience)? || said.read_line(&mut line)? == 0 {
-            let complaint = text(&mut complained)?;
-            let last = complaint.lines().last().unwrap_or("it does not say why");
-            return Err(io::Error::other(format!("the load did not begin: {last}")));
+            let why = complaint(&text(&mut complained)?);
+            return Err(io::Error::other(format!("the load did not begin: {why}")));
         }
         running.said = Some(said);
         Ok(running)
@@ -176,22 +185,28 @@ impl Processors {
 pub struct Running {
     child: Child,
     handle: OwnedFd,
+    guardian: Arc<Guardian>,
     /// Kept, so that it may say more.
     said: Option<BufReader<ChildStdout>>,
 }
 
 impl Running {
-    fn watch(mut child: Child) -> io::Result<Self> {
-        match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+    fn watch(mut child: Child, guardian: &Arc<Guardian>) -> io::Result<Self> {
+        let watched = guardian.tell("begun", child.id()).and_then(|()| {
+            let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+            handle.map_err(io::Error::from)
+        });
+        match watched {
             Ok(handle) => Ok(Self {
                 child,
                 handle,
+                guardian: Arc::clone(guardian),
                 said: None,
             }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -211,6 +226,59 @@ impl Drop for Running {
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             eprintln!("a program does not end: {error}");
         }
+        // Without a guardian there is nobody to be told.
+        let _ = self.guardian.tell("ended", self.child.id());
+    }
+}
+
+/// A shell that kills what is left when this program has ended, however it did: its input ends then. It is in a process
+/// group of its own, so that what ends this program from a terminal does not end it as well.
+#[derive(Debug)]
+struct Guardian {
+    shell: Child,
+    input: Option<ChildStdin>,
+}
+
+const GUARDIAN: &str = r#"
+left=
+while read -r word number; do
+    case $word in
+    begun) left="$left $number" ;;
+    ended)
+        others=
+        for one in $left; do [ "$one" = "$number" ] || others="$others $one"; done
+        left=$others
+        ;;
+    esac
+done
+[ -z "$left" ] || kill -KILL $left
+"#;
+
+impl Guardian {
+    fn start() -> io::Result<Self> {
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", GUARDIAN])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let input = shell.stdin.take();
+        Ok(Self { shell, input })
+    }
+
+    fn tell(&self, word: &str, process: u32) -> io::Result<()> {
+        let mut input = self.input.as_ref().expect("it is there until the end");
+        // In one write, which for so few bytes is whole.
+        input.write_all(format!("{word} {process}\n").as_bytes())
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        self.input = None;
+        // It has nothing left to do, and if it was killed, nothing is to be done about it.
+        let _ = self.shell.wait();
     }
 }
 
@@ -219,6 +287,7 @@ impl Drop for Running {
 pub struct Server {
     running: Running,
     address: SocketAddr,
+    complained: File,
     _said: BufReader<ChildStdout>,
 }
 
@@ -233,6 +302,19 @@ impl Server {
     #[must_use]
     pub fn process(&self) -> u32 {
         self.running.child.id()
+    }
+
+    /// Returns why a turn failed: if the server has ended meanwhile, that is why.
+    #[must_use]
+    pub fn failure(mut self, seen: io::Error) -> io::Error {
+        if !self.running.ends_within(Duration::ZERO).unwrap_or(false) {
+            return seen;
+        }
+        let (Ok(status), Ok(said)) = (self.running.child.wait(), text(&mut self.complained)) else {
+            return seen;
+        };
+        let why = complaint(&said);
+        io::Error::other(format!("the server has ended: {status}: {why} ({seen})"))
     }
 }
 
@@ -279,6 +361,17 @@ fn text(file: &mut File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Returns the line in which a program says what went wrong: its last, or what it panicked with.
+fn complaint(said: &str) -> String {
+    let mut lines = said
+        .lines()
+        .skip_while(|line| !line.contains("' panicked at ") && !line.contains(") panicked at "));
+    let panicked = lines.nth(1);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    let line = panicked.or(last).unwrap_or("it does not say why");
+    line.trim().to_owned()
+}
+
 /// How long a server may take until it listens.
 const START: Duration = Duration::from_secs(30);
 
@@ -297,9 +390,7 @@ mod tests {
     #[test]
     fn a_program_runs_on_the_processor_it_was_given() {
         let processors = Processors::here().expect("there are some");
-        let first = (0..CpuSet::MAX_CPU)
-            .find(|core| processors.all.is_set(*core))
-            .expect("one");
+        let first = processors.numbers().next().expect("one");
         let mut command = shell("grep Cpus_allowed_list /proc/self/status");
         let said = processors
             .output(Some(first), &mut command, PATIENCE)
@@ -331,6 +422,15 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_is_told_by_what_it_says() {
+        let said = "begun\n\nthread 'main' (7) panicked at src/x.rs:1:2:\nno ring\nstack backtrace:\n   0: one\n\
+                    note: Some details are omitted\n";
+        assert_eq!(complaint(said), "no ring");
+        assert_eq!(complaint("one\n two \n\n"), "two");
+        assert_eq!(complaint(""), "it does not say why");
+    }
+
+    #[test]
     fn a_program_without_an_end_is_killed() {
         let processors = Processors::here().expect("there are some");
         let hung = processors.output(
@@ -344,16 +444,43 @@ mod tests {
     #[test]
     fn a_server_that_says_something_else_is_no_server() {
         let processors = Processors::here().expect("there are some");
-        let first = (0..CpuSet::MAX_CPU)
-            .find(|core| processors.all.is_set(*core))
-            .expect("one");
+        let first = processors.numbers().next().expect("one");
         let server = processors.server(first, &mut shell("echo hello; exec sleep 1000"));
         let told = server.expect_err("it does not listen").to_string();
         assert!(told.contains("hello"), "{told}");
+        let server = processors.server(first, &mut shell("echo no ring >&2; exit 3"));
+        let told = server.expect_err("it does not listen").to_string();
+        assert!(told.contains("exit status: 3: no ring"), "{told}");
         let server = processors.server(
             first,
             &mut shell("echo listening on 127.0.0.1:7; exec sleep 1000"),
         );
         assert_eq!(server.expect("it says so").address().port(), 7);
+    }
+
+    #[test]
+    fn a_server_that_has_ended_is_why_a_turn_failed() {
+        let processors = Processors::here().expect("there are processors");
+        let first = processors.numbers().next().expect("one");
+        let line = "echo out of luck >&2; echo listening on 127.0.0.1:7; exec sleep 1000";
+        let seen = || io::Error::other("nobody answers");
+        let server = processors
+            .server(first, &mut shell(line))
+            .expect("it says so");
+        assert_eq!(server.failure(seen()).to_string(), "nobody answers");
+        let server = processors
+            .server(first, &mut shell(line))
+            .expect("it says so");
+        rustix::process::kill_process(
+            Pid::from_child(&server.running.child),
+            rustix::process::Signal::KILL,
+        )
+        .expect("it runs");
+        assert!(server.running.ends_within(PATIENCE).expect("it is watched"));
+        let told = server.failure(seen()).to_string();
+        assert!(
+            told.contains("signal: 9") && told.contains("out of luck (nobody answers)"),
+            "{told}"
+        );
     }
 }

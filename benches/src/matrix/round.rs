@@ -46,19 +46,25 @@ impl Rounds {
         let mut command = Command::new(&contender.program);
         command.args(contender.arguments);
         let server = self.processors.server(self.server_core, &mut command)?;
+        let taken = self.take(&server, load);
+        taken.map_err(|error| server.failure(error))
+    }
+
+    fn take(&self, server: &Server, load: &Load) -> io::Result<Turn> {
         let mut turn = match *load {
-            Load::Idle { connections } => self.idle(&server, connections)?,
-            Load::Http1 { connections, depth } => self.http1(&server, connections, depth)?,
+            // It is weighed while they are held.
+            Load::Idle { connections } => return self.idle(server, connections),
+            Load::Http1 { connections, depth } => self.http1(server, connections, depth)?,
             Load::Http2 {
                 connections,
                 streams,
-            } => self.http2(&server, connections, streams)?,
+            } => self.http2(server, connections, streams)?,
             Load::Closed {
                 connections,
                 size,
                 depth,
             } => self.echo(
-                &server,
+                server,
                 &[
                     ("--connections", connections),
                     ("--size", size),
@@ -68,9 +74,9 @@ impl Rounds {
                 ],
                 None,
             )?,
-            Load::Open { rate } => self.echo(&server, &[("--rate", rate as usize)], None)?,
+            Load::Open { rate } => self.echo(server, &[("--rate", rate as usize)], None)?,
             Load::Churn { connections } => {
-                self.echo(&server, &[("--connections", connections)], Some("--churn"))?
+                self.echo(server, &[("--connections", connections)], Some("--churn"))?
             }
             Load::Micro(_) => unreachable!("it has no server"),
         };
@@ -134,6 +140,7 @@ impl Rounds {
                 Figure::IdleCpu,
                 used.cpu.as_secs_f64() * 1e3 / self.idle_seconds as f64,
             ),
+            (Figure::Resident, mebi(held_memory)),
         ];
         Ok(Turn {
             figures: figures.into(),
