@@ -181,6 +181,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::matrix::html::COLOURS;
     use crate::matrix::scenarios::{Scale, all};
 
     #[test]
@@ -210,6 +211,14 @@ mod tests {
         let names: Vec<_> = found.iter().map(|contender| contender.name).collect();
         assert_eq!(names, ["tokio", "tokio mt"]);
         assert_eq!(found[1].arguments, ["--multi-thread"]);
+    }
+
+    #[test]
+    fn there_are_as_many_colours_as_contenders() {
+        let mut names: Vec<_> = KNOWN.iter().map(|known| known.1).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert!(names.len() <= COLOURS.len(), "{names:?}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Entry, Figure, Matrix, Row};
 /// Returns the page.
 #[must_use]
 pub fn page(matrix: &Matrix) -> String {
-    let mut page = String::from(HEAD);
+    let mut page = head();
     let names = names(matrix);
     let machine = &matrix.machine;
     let _ = write!(
@@ -64,6 +64,25 @@ pub fn page(matrix: &Matrix) -> String {
     }
     page.push_str("</main></body></html>\n");
     page
+}
+
+/// Returns what stands above the page, with the colours.
+fn head() -> String {
+    let (mut light, mut dark, mut classes) = (String::new(), String::new(), String::new());
+    for (number, (on_white, on_black)) in COLOURS.iter().enumerate() {
+        let _ = write!(light, "--{number}: {on_white}; ");
+        let _ = write!(dark, "--{number}: {on_black}; ");
+        for (class, property) in [("c", "fill"), ("s", "stroke"), ("b", "background")] {
+            let _ = write!(
+                classes,
+                ".{class}{number} {{ {property}: var(--{number}); }} "
+            );
+        }
+        classes.push('\n');
+    }
+    HEAD.replace("@light", light.trim_end())
+        .replace("@dark", dark.trim_end())
+        .replace("@classes\n", &classes)
 }
 
 /// Returns the names of all contenders, each once: its place is its colour.
@@ -268,24 +287,40 @@ fn table(page: &mut String, row: &Row) {
     page.push_str("</tbody></table></div>");
 }
 
+/// A colour for each contender that there may be, on white and on black.
+pub(super) const COLOURS: [(&str, &str); 13] = [
+    ("#d9480f", "#ff7a3d"),
+    ("#495057", "#ced4da"),
+    ("#adb5bd", "#6c757d"),
+    ("#1c7ed6", "#4dabf7"),
+    ("#74b3e8", "#2f6f9f"),
+    ("#2b8a3e", "#69db7c"),
+    ("#9c36b5", "#da77f2"),
+    ("#c79100", "#ffd43b"),
+    ("#0b7285", "#3bc9db"),
+    ("#e64980", "#faa2c1"),
+    ("#5c940d", "#c0eb75"),
+    ("#5f3dc4", "#9775fa"),
+    ("#8d5524", "#e8b98a"),
+];
+
 const READING: &str = "<p>Contenders took turns, each turn against a server that was started for it. A ratio is that of \
 turns in one round; what is shown is the median of the rounds, with the least and the most. The <i>limit</i> is a \
 program on a bare ring, written by hand for this alone. A goal is met if the median meets it, and what the best peer \
 reaches of the same stands beside it. A ratio is coloured only if all rounds agree. <i>CPU</i> is \
 the server's processor time for a request, and <i>user</i> what of it was in user space, sampled at the ticks of the \
 kernel's clock: the mean of the rounds; <i>sleeps</i> is how often its threads gave up the processor to wait, for a \
-request (of idle connections: in all the time).</p>";
+request (of idle connections: in all the time); <i>RSS</i> is its memory when the load has ended (of idle connections: \
+while they are held).</p>";
 
 const HEAD: &str = r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>quoit beside others</title>
 <style>
 :root { color-scheme: light dark; --back: #fff; --text: #1b1f24; --faint: #656d76; --line: #d6dbe0;
-  --better: #116329; --worse: #a40e26;
-  --0: #d9480f; --1: #495057; --2: #adb5bd; --3: #1c7ed6; --4: #74b3e8; --5: #2b8a3e; --6: #9c36b5; --7: #c79100; --8: #0b7285; --9: #e64980; }
+  --better: #116329; --worse: #a40e26; @light }
 @media (prefers-color-scheme: dark) { :root { --back: #14171b; --text: #e3e6ea; --faint: #98a1ab; --line: #363c43;
-  --better: #56d364; --worse: #ff7b72;
-  --0: #ff7a3d; --1: #ced4da; --2: #6c757d; --3: #4dabf7; --4: #2f6f9f; --5: #69db7c; --6: #da77f2; --7: #ffd43b; --8: #3bc9db; --9: #faa2c1; } }
+  --better: #56d364; --worse: #ff7b72; @dark } }
 body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; } h3 { margin: 2rem 0 .5rem; }
@@ -303,16 +338,7 @@ figure { margin: .75rem 0; } svg { width: 100%; max-width: 44rem; height: auto; 
 svg text { fill: var(--text); font-size: 12px; } svg .name { text-anchor: end; } svg .percent { text-anchor: middle; }
 svg .spread { stroke: var(--text); stroke-width: 2; } svg .one { stroke: var(--faint); stroke-dasharray: 3 3; }
 svg .grid { stroke: var(--line); } svg .curve { fill: none; stroke-width: 2; }
-.c0 { fill: var(--0); } .s0 { stroke: var(--0); } .b0 { background: var(--0); }
-.c1 { fill: var(--1); } .s1 { stroke: var(--1); } .b1 { background: var(--1); }
-.c2 { fill: var(--2); } .s2 { stroke: var(--2); } .b2 { background: var(--2); }
-.c3 { fill: var(--3); } .s3 { stroke: var(--3); } .b3 { background: var(--3); }
-.c4 { fill: var(--4); } .s4 { stroke: var(--4); } .b4 { background: var(--4); }
-.c5 { fill: var(--5); } .s5 { stroke: var(--5); } .b5 { background: var(--5); }
-.c6 { fill: var(--6); } .s6 { stroke: var(--6); } .b6 { background: var(--6); }
-.c7 { fill: var(--7); } .s7 { stroke: var(--7); } .b7 { background: var(--7); }
-.c8 { fill: var(--8); } .s8 { stroke: var(--8); } .b8 { background: var(--8); }
-.c9 { fill: var(--9); } .s9 { stroke: var(--9); } .b9 { background: var(--9); }
+@classes
 </style></head><body><main>
 "#;
 
@@ -338,6 +364,41 @@ mod tests {
         ] {
             assert!(page.contains(told), "{told:?} is missing: {page}");
         }
+    }
+
+    #[test]
+    fn each_contender_has_a_colour_of_its_own() {
+        let mut matrix = made_up::matrix();
+        let entry = matrix.rows[0].entries[0].clone();
+        matrix.rows[0].entries = (0..COLOURS.len())
+            .map(|number| Entry {
+                name: format!("contender {number}"),
+                ..entry.clone()
+            })
+            .collect();
+        let page = page(&matrix);
+        for number in 0..COLOURS.len() {
+            for told in [
+                format!("<i class=\"b{number}\"></i>contender {number}<"),
+                format!(".b{number} {{ background: var(--{number}); }}"),
+                format!(".s{number} {{ stroke: var(--{number}); }}"),
+                format!("class=\"curve s{number}\""),
+            ] {
+                assert!(page.contains(&told), "{told}");
+            }
+            assert_eq!(
+                page.matches(&format!(" --{number}: #")).count(),
+                2,
+                "{number}"
+            );
+        }
+        let mut colours: Vec<_> = COLOURS
+            .iter()
+            .flat_map(|(light, dark)| [light, dark])
+            .collect();
+        colours.sort_unstable();
+        colours.dedup();
+        assert_eq!(colours.len(), 2 * COLOURS.len());
     }
 
     #[test]

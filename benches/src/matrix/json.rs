@@ -91,12 +91,16 @@ fn contender(row: &Row, entry: &Entry, figures: &[Figure]) -> Value {
             Some((figure.name().to_owned(), told))
         })
         .collect();
+    let (told, curve) = match entry.failed {
+        Some(_) => (Map::new(), Vec::new()),
+        None => (told, entry.curve()),
+    };
     json!({
         "name": entry.name,
         "role": entry.role.name(),
         "failed": entry.failed,
-        "figures": if entry.failed.is_some() { Map::new() } else { told },
-        "curve_us": entry.curve(),
+        "figures": told,
+        "curve_us": curve,
     })
 }
 
@@ -154,5 +158,6 @@ mod tests {
         let broken = &read["scenarios"][0]["contenders"][4];
         assert_eq!(broken["failed"], "it said <nothing> & more");
         assert_eq!(broken["figures"], json!({}));
+        assert_eq!(broken["curve_us"], json!([]));
     }
 }
