@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
-use benches::matrix::contenders::{Contender, Discipline, Places, built_comparators};
+use benches::matrix::contenders::{Contender, Discipline, Places, Role, built_comparators};
 use benches::matrix::machine::Machine;
 use benches::matrix::program::{Processors, raise_descriptor_limit};
 use benches::matrix::round::Rounds;
 use benches::matrix::scenarios::{self, Load, Scale, Scenario};
 use benches::matrix::{Entry, Matrix, Row, html, json, table};
+use benches::outcome::ended;
 use clap::Parser;
 use quoit::time::Instant;
 
@@ -31,8 +33,8 @@ struct Arguments {
     #[arg(long)]
     list: bool,
     /// How many rounds, instead of 2 (quick) or 5.
-    #[arg(long)]
-    rounds: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: Option<u32>,
     /// How many seconds each turn takes, instead of 0.5 (quick) or 1.25.
     #[arg(long)]
     seconds: Option<f64>,
@@ -53,8 +55,11 @@ struct Arguments {
     html: Option<PathBuf>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    ended("matrix", run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let scale = if arguments.quick {
         Scale::Quick
     } else {
@@ -63,8 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ours = std::env::current_exe()?;
     let ours = ours.parent().ok_or("this program lies in no folder")?;
     let places = Places::new(ours.to_owned(), arguments.comparators.clone());
-    let processors = Processors::here()?;
-    let rounds = rounds(&arguments, processors, ours)?;
+    let rounds = rounds(arguments, Processors::here()?, ours)?;
     let mut matrix = Matrix {
         machine: Machine::here(rounds.processors.count()),
         course: String::new(),
@@ -72,50 +76,109 @@ fn main() -> Result<(), Box<dyn Error>> {
         left_out: Vec::new(),
         not_possible: BTreeMap::new(),
     };
-    let mut scenarios = scenarios(scale, &rounds, &places, &mut matrix)?;
-    scenarios.retain(|scenario| {
-        arguments.only.is_empty()
-            || arguments
-                .only
-                .iter()
-                .any(|part| scenario.name.contains(part))
-    });
+    let scenarios = scenarios(scale, &rounds, &places, &mut matrix)?;
+    let scenarios = wanted(scenarios, &arguments.only, &matrix.not_possible)?;
     if arguments.list {
-        scenarios
-            .iter()
-            .for_each(|scenario| println!("{:<36} {}", scenario.name, scenario.title));
+        for scenario in &scenarios {
+            say(&format!("{:<36} {}\n", scenario.name, scenario.title))?;
+        }
         return Ok(());
     }
-    if scenarios.is_empty() {
-        return Err("no scenario is called that: --list lists them".into());
+    are_built(&scenarios, &places, &rounds)?;
+    let reports = [&arguments.json, &arguments.html];
+    for path in reports.into_iter().flatten() {
+        // Before all is measured, not after it.
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened.map_err(|error| cannot_write(path, &error))?;
     }
 
-    let count = arguments
-        .rounds
-        .unwrap_or(if arguments.quick { 2 } else { 5 })
-        .max(1);
+    let usual = if arguments.quick { 2 } else { 5 };
+    let count = arguments.rounds.unwrap_or(usual) as usize;
     let begun = Instant::now();
     for (index, scenario) in scenarios.iter().enumerate() {
         eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
         let count = turns(&scenario.load, count);
         let row = measure(scenario, &rounds, count, &places, &mut matrix.left_out);
-        println!("{}", table::row(&row));
+        say(&format!("{}\n", table::row(&row)))?;
         matrix.rows.push(row);
     }
     let took = begun.elapsed().as_secs();
     let seconds = rounds.seconds;
+    let were = if count == 1 { "round" } else { "rounds" };
     matrix.course = format!(
-        "{count} rounds of {seconds} s (idle connections and parts: fewer); servers on processor {}, load on processor {}; {took} s in all",
+        "{count} {were} of {seconds} s (idle connections and parts: fewer); servers on processor {}, load on processor {}; {took} s in all",
         arguments.server_core, arguments.load_core
     );
-    print!("{}", table::summary(&matrix));
-    if let Some(path) = &arguments.json {
-        write(path, &serde_json::to_string_pretty(&json::whole(&matrix))?)?;
+    say(&table::summary(&matrix))?;
+    // Each is tried, whatever becomes of the other.
+    let json = arguments.json.as_ref().map(|path| {
+        let text = serde_json::to_string_pretty(&json::whole(&matrix));
+        write(path, &text.expect("its keys are text"))
+    });
+    let html = arguments
+        .html
+        .as_ref()
+        .map(|path| write(path, &html::page(&matrix)));
+    json.into_iter().chain(html).collect::<Result<(), _>>()?;
+    let failed = failures(&matrix.rows);
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("quoit failed in {}", failed.join(", ")).into())
     }
-    if let Some(path) = &arguments.html {
-        write(path, &html::page(&matrix))?;
+}
+
+/// Returns the scenarios that somebody wants.
+fn wanted(
+    mut known: Vec<Scenario>,
+    only: &[String],
+    not_possible: &BTreeMap<String, String>,
+) -> Result<Vec<Scenario>, String> {
+    for part in only {
+        if known.iter().any(|scenario| scenario.name.contains(part)) {
+            continue;
+        }
+        let mut impossible = not_possible.iter();
+        return Err(match impossible.find(|(name, _)| name.contains(part)) {
+            Some((name, why)) => format!("{name} cannot be measured here: {why}"),
+            None => format!(
+                "no scenario has {part:?} in its name: --list lists them, those of a quick run if --quick stands there too"
+            ),
+        });
+    }
+    known
+        .retain(|scenario| only.is_empty() || only.iter().any(|part| scenario.name.contains(part)));
+    Ok(known)
+}
+
+/// Looks whether what quoit needs is there. Without the others there is a report, which names them.
+fn are_built(scenarios: &[Scenario], places: &Places, rounds: &Rounds) -> Result<(), String> {
+    let missing = |program: &str| {
+        format!("{program} is not built: `cargo build --release -p benches` does it")
+    };
+    for scenario in scenarios {
+        let discipline = scenario.discipline();
+        let (found, _) = places.contenders(discipline);
+        let ours = found.iter().any(|contender| contender.role == Role::Ours);
+        match discipline {
+            Discipline::Echo if !ours => return Err(missing("echo")),
+            Discipline::Http if !ours => return Err(missing("http")),
+            Discipline::Echo if !rounds.echo_load.is_file() => return Err(missing("echo_load")),
+            // Without ours there is no such scenario.
+            Discipline::Echo | Discipline::Http | Discipline::Micro => {}
+        }
     }
     Ok(())
+}
+
+/// Returns where quoit failed, in whichever form.
+fn failures(rows: &[Row]) -> Vec<&str> {
+    let ours = [Role::Ours, Role::WithOption, Role::Alike];
+    let failed = rows.iter().filter(|row| {
+        let mut entries = row.entries.iter();
+        entries.any(|entry| ours.contains(&entry.role) && entry.failed.is_some())
+    });
+    failed.map(|row| row.scenario.name.as_str()).collect()
 }
 
 fn rounds(arguments: &Arguments, processors: Processors, ours: &Path) -> Result<Rounds, String> {
@@ -125,10 +188,19 @@ fn rounds(arguments: &Arguments, processors: Processors, ours: &Path) -> Result<
     if !(0.1..=3600.0).contains(&seconds) {
         return Err("--seconds is between 0.1 and 3600".to_owned());
     }
-    if arguments.server_core == arguments.load_core {
+    let (server, load) = (arguments.server_core, arguments.load_core);
+    if server == load {
         return Err(
             "a server and its load on one processor measure each other: name two".to_owned(),
         );
+    }
+    let known: Vec<_> = processors.numbers().collect();
+    for (option, core) in [("--server-core", server), ("--load-core", load)] {
+        if !known.contains(&core) {
+            return Err(format!(
+                "{option}: processor {core} is not among those this process may use, {known:?}; two are needed"
+            ));
+        }
     }
     Ok(Rounds {
         processors,
@@ -192,8 +264,9 @@ fn scenarios(
             missing.join(", ")
         ));
     }
-    if let Some(micro) = places.contenders(Discipline::Micro).0.first() {
-        scenarios.extend(scenarios::micro(&rounds.parts(micro)?, scale));
+    let (micro, _) = places.contenders(Discipline::Micro);
+    if let Some(ours) = micro.iter().find(|contender| contender.role == Role::Ours) {
+        scenarios.extend(scenarios::micro(&rounds.parts(ours)?, scale));
     }
     Ok(scenarios)
 }
@@ -267,9 +340,19 @@ fn is_installed(program: &str, flag: &str) -> bool {
     command.status().is_ok()
 }
 
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    fs::write(path, text)
-        .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
-    println!("written: {}", path.display());
+/// Says something on standard output, which may be full, or closed.
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    said.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
+    fs::write(path, text).map_err(|error| cannot_write(path, &error))?;
+    say(&format!("written: {}\n", path.display()))?;
     Ok(())
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> String {
+    format!("{} cannot be written: {error}", path.display())
 }
