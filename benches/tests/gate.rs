@@ -44,6 +44,15 @@ fn a_file_that_is_not_there_can_be_written() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_is_told_before_anything_is_counted() {
+    let said = gate(Path::new("/nowhere/expected"), &["--accept"]);
+    assert_eq!(said.status.code(), Some(2));
+    let told = complaint(&said);
+    assert!(told.starts_with("gate: /nowhere/expected: "), "{told}");
+    assert!(!told.contains("valgrind"), "{told}");
+}
+
+#[test]
 fn without_valgrind_the_rest_is_compared() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("expected");
