@@ -138,13 +138,12 @@ async fn until(mut holds: impl FnMut(&Handle) -> bool) -> Result<(), Cancelled> 
 ///
 /// If there are not enough descriptors: two for each.
 pub fn receives(count: u32) -> f64 {
-    let pairs: Vec<_> = (0..count)
-        .map(|_| UnixStream::pair().expect("descriptors enough: `ulimit -n` has to allow two each"))
-        .collect();
-    let sockets: Vec<_> = pairs
-        .iter()
-        .map(|(socket, _)| SharedFd::from(OwnedFd::from(socket.try_clone().expect("a descriptor"))))
-        .collect();
+    let pairs = (0..count).map(|_| {
+        let pair = UnixStream::pair();
+        let (socket, peer) = pair.expect("descriptors enough: `ulimit -n` has to allow two each");
+        (SharedFd::from(OwnedFd::from(socket)), peer)
+    });
+    let (sockets, _peers): (Vec<_>, Vec<_>) = pairs.unzip();
     on_one(async {
         let mut begin = Instant::now();
         let ended = group(async |g| {
