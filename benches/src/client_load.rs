@@ -20,13 +20,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Spoken::H1)]
     pub(crate) protocol: Spoken,
     /// How many requests there are at once: each is asked again as soon as its answer was read.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = concurrency)]
     pub(crate) concurrency: usize,
     /// For how many seconds that is measured.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = measured)]
     pub(crate) seconds: f64,
     /// For how many seconds it goes on before: connections are made, memory is touched.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     pub(crate) warm_up: f64,
     /// The processor that the only thread is pinned to.
     #[arg(long, default_value_t = 1)]
@@ -34,6 +34,27 @@ pub(crate) struct Arguments {
     /// How many bytes each answer has; another length is an error.
     #[arg(long, default_value_t = 13)]
     pub(crate) length: usize,
+}
+
+fn concurrency(text: &str) -> Result<usize, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=65_536).contains(number));
+    number.ok_or_else(|| "1 to 65536 requests can be under way".to_owned())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text
+        .parse()
+        .ok()
+        .filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "write seconds, 0 to 86400".to_owned())
+}
+
+fn measured(text: &str) -> Result<f64, String> {
+    let seconds = seconds(text).ok().filter(|seconds| *seconds >= 0.001);
+    seconds.ok_or_else(|| "write seconds, 0.001 to 86400".to_owned())
 }
 
 /// The protocols.

@@ -4,8 +4,11 @@
 //! Prints one line per figure, `name value unit`; each is the median of some rounds in this process.
 //! `cancel tasks ops` measures those two alone. The same without quoit is in `comparators/`.
 
+use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
+use benches::matrix::statistics::{Spread, spread};
 use benches::micro::{cancels, cores, quantile};
 use clap::Parser;
 use quoit::time::Instant;
@@ -20,11 +23,11 @@ struct Options {
     #[arg(value_enum)]
     what: Vec<What>,
     /// How many tasks or ops are cancelled at once.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
     /// How often each figure is taken.
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -35,7 +38,7 @@ enum What {
     Cores,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let options = Options::parse();
     let wants = |what| options.what.is_empty() || options.what.contains(&what);
     if wants(What::Scopes) {
@@ -48,15 +51,22 @@ fn main() {
         ops(&options);
     }
     if wants(What::Cores) {
+        if thread::available_parallelism().map_or(1, usize::from) < 2 {
+            eprintln!("cancel: cores: it takes two processors, and this process may use one");
+            return ExitCode::FAILURE;
+        }
         cores();
     }
+    ExitCode::SUCCESS
 }
 
-fn say(name: &str, mut values: Vec<f64>, unit: &str) {
-    values.sort_by(f64::total_cmp);
-    let (first, last) = (values[0], values[values.len() - 1]);
-    let median = values[values.len() / 2];
-    println!("{name:<44} {median:9.1} {unit}  ({first:.1} to {last:.1})");
+fn say(name: &str, values: &[f64], unit: &str) {
+    let Spread {
+        median,
+        least,
+        most,
+    } = spread(values).expect("there are rounds");
+    println!("{name:<44} {median:9.1} {unit}  ({least:.1} to {most:.1})");
 }
 
 fn resident_kib() -> u64 {
@@ -65,7 +75,7 @@ fn resident_kib() -> u64 {
     pages.parse::<u64>().expect("a number") * 4
 }
 
-fn scopes(rounds: usize) {
+fn scopes(rounds: u32) {
     const COUNT: u32 = 1_000_000;
     let figures: [(_, fn() -> f64); 4] = [
         ("scope: enter and leave", || {
@@ -80,7 +90,11 @@ fn scopes(rounds: usize) {
         }),
     ];
     for (name, figure) in figures {
-        say(name, (0..rounds).map(|_| figure()).collect(), "ns");
+        say(
+            name,
+            &(0..rounds).map(|_| figure()).collect::<Vec<_>>(),
+            "ns",
+        );
     }
 }
 
@@ -110,7 +124,7 @@ fn tasks(options: &Options) {
         "(starting and parking them, each)",
     ];
     for (name, values) in names.into_iter().zip(figures) {
-        say(name, values, "ns");
+        say(name, &values, "ns");
     }
     println!("{:<44} {memory:9} KiB", "resident after, beyond before");
 }
@@ -144,7 +158,7 @@ fn ops(options: &Options) {
         });
         values.push(measured.expect("io_uring"));
     }
-    say("cancel kernel reads of one pipe, each", values, "ns");
+    say("cancel kernel reads of one pipe, each", &values, "ns");
 }
 
 fn cores() {

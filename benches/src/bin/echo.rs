@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use benches::outcome::ended;
 use clap::Parser;
 use quoit::{CoreId, Cores, Runtime};
 use quoit_net::ShardedListener;
@@ -22,8 +24,11 @@ struct Arguments {
     spin: u64,
 }
 
-fn main() -> io::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    ended("echo", run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> io::Result<()> {
     let runtime = Runtime::builder()
         .cores(arguments.cores)
         .spin_before_park(Duration::from_micros(arguments.spin))

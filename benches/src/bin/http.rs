@@ -4,7 +4,9 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
+use benches::outcome::ended;
 use bytes::Bytes;
 use clap::Parser;
 use http::Response;
@@ -30,8 +32,11 @@ struct Arguments {
     tls_key: Option<PathBuf>,
 }
 
-fn main() -> io::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    ended("http", run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> io::Result<()> {
     let mut server = Server::bind(arguments.listen).cores(arguments.cores);
     if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
         server = server.tls(ServerTls::new(Identity::from_files(certificate, key)?)?);

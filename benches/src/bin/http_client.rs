@@ -3,9 +3,11 @@
 
 use std::error::Error;
 use std::io;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use benches::outcome::ended;
 use clap::Parser;
 use quoit::time::Instant;
 use quoit::{Cores, Runtime, group};
@@ -16,8 +18,11 @@ use client_load::{Arguments, Spoken, Tally};
 #[path = "../client_load.rs"]
 mod client_load;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    ended("http_client", run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let cores = Cores::List(vec![arguments.core]);
     let runtime = Runtime::builder().cores(cores).build()?;
     let handle = runtime.handle();

@@ -5,11 +5,14 @@
 //! own; how busy it was is told, for a server that is busy all the time measures itself.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::{fs, io};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
+use benches::matrix::program::{Processors, Server};
+use benches::matrix::statistics::{Spread, paired, spread};
+use benches::outcome::ended;
+use benches::process::Usage;
 use clap::Parser;
 use quoit::time::Instant;
 use serde_json::Value;
@@ -24,34 +27,24 @@ struct Arguments {
     /// The server: a program that is told `--listen` and `--cores`, and says when it listens.
     #[arg(long, default_value = "target/release/http")]
     server: PathBuf,
-    #[arg(long, default_value = "127.0.0.1:7001")]
-    listen: String,
     /// The server's processor.
     #[arg(long, default_value_t = 0)]
     server_core: usize,
     /// The clients' processor.
     #[arg(long, default_value_t = 1)]
     client_core: usize,
+    /// What is spoken.
     #[arg(long, value_delimiter = ',', default_value = "h1,h2")]
     protocols: Vec<String>,
+    /// How many requests there are at once.
     #[arg(long, value_delimiter = ',', default_value = "1,64")]
     concurrency: Vec<usize>,
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    /// How many rounds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// For how many seconds a client asks in each.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-}
-
-/// The server, until it is dropped.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let killed = self.0.kill().and_then(|()| self.0.wait());
-        if let Err(error) = killed {
-            eprintln!("the server does not end: {error}");
-        }
-    }
 }
 
 /// What a client did in each round.
@@ -65,20 +58,29 @@ struct Rounds {
     server: Vec<f64>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
-    let server = start(&arguments)?;
+fn main() -> ExitCode {
+    ended("http_client_pairs", run_all(&Arguments::parse()))
+}
+
+fn run_all(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if !(0.001..=3600.0).contains(&arguments.seconds) {
+        return Err("--seconds is between 0.001 and 3600".into());
+    }
     let clients = arguments.clients.iter().map(|client| {
         let parts = client.split_once('=');
         parts.ok_or_else(|| format!("{client:?} is no client: write name=program"))
     });
     let clients: Vec<(&str, &str)> = clients.collect::<Result<_, _>>()?;
+    let processors = Processors::here()?;
+    let mut server = Command::new(&arguments.server);
+    let server = processors.server(arguments.server_core, &mut server)?;
     for protocol in &arguments.protocols {
         for &concurrency in &arguments.concurrency {
             let mut rounds: Vec<Rounds> = clients.iter().map(|_| Rounds::default()).collect();
             for _ in 0..arguments.rounds {
                 for ((_, command), rounds) in clients.iter().zip(&mut rounds) {
-                    run(&arguments, &server, command, protocol, concurrency, rounds)?;
+                    let asked = (protocol.as_str(), concurrency);
+                    run(arguments, &processors, &server, command, asked, rounds)?;
                 }
             }
             println!("{protocol}, {concurrency} at once");
@@ -94,87 +96,55 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn start(arguments: &Arguments) -> io::Result<Server> {
-    let mut server = Command::new(&arguments.server)
-        .args(["--listen", &arguments.listen])
-        .args(["--cores", &arguments.server_core.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| {
-            let server = arguments.server.display();
-            io::Error::new(error.kind(), format!("{server} cannot be run: {error}"))
-        })?;
-    let said = server.stdout.take().expect("it is piped");
-    let server = Server(server);
-    let mut line = String::new();
-    BufReader::new(said).read_line(&mut line)?;
-    if !line.starts_with("listening") {
-        return Err(io::Error::other("the server does not listen"));
-    }
-    Ok(server)
-}
-
 /// Runs a client once.
 fn run(
     arguments: &Arguments,
+    processors: &Processors,
     server: &Server,
-    command: &str,
-    protocol: &str,
-    concurrency: usize,
+    client: &str,
+    (protocol, concurrency): (&str, usize),
     rounds: &mut Rounds,
 ) -> Result<(), Box<dyn Error>> {
-    let mut words = command.split_whitespace();
+    let mut words = client.split_whitespace();
     let program = words
         .next()
         .ok_or("a client has no program: write name=program")?;
-    let (before, begun) = (worked(server)?, Instant::now());
-    let ended = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(words)
         .args(["--protocol", protocol])
         .args(["--concurrency", &concurrency.to_string()])
         .args(["--seconds", &arguments.seconds.to_string()])
         .args(["--core", &arguments.client_core.to_string()])
-        .args(["--url", &format!("http://{}/", arguments.listen)])
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("{program} cannot be run: {error}"))?;
-    let (took, worked) = (begun.elapsed(), worked(server)? - before);
-    if !ended.status.success() {
-        return Err(format!("{command} failed: {}", ended.status).into());
-    }
-    let said: Value = serde_json::from_slice(&ended.stdout)?;
+        .args(["--url", &format!("http://{}/", server.address())]);
+    let patience = Duration::from_secs_f64(arguments.seconds) + PATIENCE;
+    let (before, begun) = (Usage::of(server.process())?, Instant::now());
+    let said = processors.output(Some(arguments.client_core), &mut command, patience);
+    let said = said.map_err(|error| format!("{client}: {error}"))?;
+    let (took, used) = (begun.elapsed(), Usage::of(server.process())?.since(before));
+    let line: Value = serde_json::from_str(&said)
+        .map_err(|_| format!("{client} says {said:?}, which is no line of JSON"))?;
     let figure = |name: &str| {
-        let value = said[name].as_f64();
-        value.ok_or_else(|| format!("{command} says no {name}: {said}"))
+        let value = line[name].as_f64();
+        value.ok_or_else(|| format!("{client} says no {name}: {line}"))
     };
     rounds.rate.push(figure("rps")?);
     rounds.cpu.push(figure("cpu_us")?);
     rounds.p50.push(figure("p50_us")?);
     rounds.p99.push(figure("p99_us")?);
-    rounds.server.push(worked / took.as_secs_f64());
+    rounds
+        .server
+        .push(used.cpu.as_secs_f64() / took.as_secs_f64());
     Ok(())
 }
 
-/// Returns for how many seconds the server's threads have been on a processor.
-fn worked(server: &Server) -> io::Result<f64> {
-    let mut nanos = 0.0;
-    for task in fs::read_dir(format!("/proc/{}/task", server.0.id()))? {
-        nanos += on_processor(&task?.path())?;
-    }
-    Ok(nanos / 1e9)
-}
-
-fn on_processor(task: &Path) -> io::Result<f64> {
-    let text = fs::read_to_string(task.join("schedstat"))?;
-    let first = text
-        .split_whitespace()
-        .next()
-        .and_then(|word| word.parse().ok());
-    first.ok_or_else(|| io::Error::other("the kernel does not say how long threads have run"))
+/// Returns the median with the least and the most.
+fn middle(values: &[f64]) -> Spread {
+    spread(values).expect("there are rounds, and numbers")
 }
 
 fn tell(name: &str, rounds: &Rounds) {
-    let (rate, cpu) = (spread(&rounds.rate), spread(&rounds.cpu));
+    let (rate, cpu) = (middle(&rounds.rate), middle(&rounds.cpu));
     println!(
         "  {name:<12} {:8.0} /s [{:.0} to {:.0}]  cpu {:6.2} us [{:.2} to {:.2}]  p50 {:7.1} us  p99 {:7.1} us  \
          server busy {:3.0} %",
@@ -184,40 +154,31 @@ fn tell(name: &str, rounds: &Rounds) {
         cpu.median,
         cpu.least,
         cpu.most,
-        spread(&rounds.p50).median,
-        spread(&rounds.p99).median,
-        spread(&rounds.server).median * 100.0,
+        middle(&rounds.p50).median,
+        middle(&rounds.p99).median,
+        middle(&rounds.server).median * 100.0,
     );
 }
 
 fn compare((first, one): (&str, &Rounds), (name, other): (&str, &Rounds)) {
-    let ratios = |one: &[f64], other: &[f64]| {
-        let ratios: Vec<f64> = one
-            .iter()
-            .zip(other)
-            .map(|(one, other)| one / other)
-            .collect();
-        spread(&ratios)
+    let ratio = |one: &[f64], other: &[f64]| {
+        let told = paired(one, other);
+        told.map_or_else(
+            || "-".to_owned(),
+            |ratio| {
+                format!(
+                    "{:.3} [{:.3} to {:.3}]",
+                    ratio.median, ratio.least, ratio.most
+                )
+            },
+        )
     };
-    let (rate, cpu) = (ratios(&one.rate, &other.rate), ratios(&one.cpu, &other.cpu));
     println!(
-        "  {first} / {name:<12} rate {:.3} [{:.3} to {:.3}]  cpu {:.3} [{:.3} to {:.3}]",
-        rate.median, rate.least, rate.most, cpu.median, cpu.least, cpu.most,
+        "  {first} / {name:<12} rate {}  cpu {}",
+        ratio(&one.rate, &other.rate),
+        ratio(&one.cpu, &other.cpu),
     );
 }
 
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-fn spread(values: &[f64]) -> Spread {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    Spread {
-        median: values[values.len() / 2],
-        least: values[0],
-        most: values[values.len() - 1],
-    }
-}
+/// How long a client may take beside its rounds, on a machine that does other things as well.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -3,8 +3,10 @@
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use benches::outcome::ended;
 use bytes::Bytes;
 use clap::Parser;
 use http::{Request, Response};
@@ -28,8 +30,11 @@ struct Arguments {
     cores: Cores,
 }
 
-fn main() -> io::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    ended("hyper", run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> io::Result<()> {
     let runtime = Runtime::builder().cores(arguments.cores).build()?;
     let port = ShardedListener::bind(arguments.listen, &runtime.handle())?;
     println!("listening on {}", port.local_addr());

@@ -3,8 +3,11 @@
 
 use std::error::Error;
 use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use benches::matrix::statistics::spread;
+use benches::outcome::ended;
 use clap::Parser;
 use quoit::time::Instant;
 use quoit::{Cores, Handle, Runtime, on};
@@ -14,11 +17,11 @@ use quoit_pool::{Key, SessionPool, Sessions};
 #[derive(Parser)]
 struct Arguments {
     /// How many in a round.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     leases: u32,
     /// How many rounds; the median counts.
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 /// Sessions that are nothing but there.
@@ -33,8 +36,11 @@ impl Sessions for Nothing {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { leases, rounds } = Arguments::parse();
+fn main() -> ExitCode {
+    ended("lease", run(&Arguments::parse()))
+}
+
+fn run(&Arguments { leases, rounds }: &Arguments) -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::builder().cores(Cores::Count(2)).build()?;
     let handle = runtime.handle();
     let home = handle.cores()[0];
@@ -44,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn measure(leases: u32, rounds: usize) -> io::Result<()> {
+async fn measure(leases: u32, rounds: u32) -> io::Result<()> {
     let pool = SessionPool::builder(Nothing)
         .build()
         .map_err(io::Error::other)?;
@@ -54,19 +60,17 @@ async fn measure(leases: u32, rounds: usize) -> io::Result<()> {
     let cores = Handle::current().map_or_else(Vec::new, |handle| handle.cores());
     for (place, core) in ["local", "from the other core"].into_iter().zip(cores) {
         for with_call in [false, true] {
-            let mut each = Vec::with_capacity(rounds);
+            let mut each = Vec::with_capacity(rounds as usize);
             for _ in 0..rounds {
                 let (pool, key) = (pool.clone(), key.clone());
                 let round = on(core, move || round(pool, key, leases, with_call));
-                each.push(round.await?.as_nanos() as u64 / u64::from(leases));
+                each.push(round.await?.as_nanos() as f64 / f64::from(leases));
             }
-            each.sort_unstable();
+            let told = spread(&each).expect("there are rounds");
             let what = if with_call { "lease and call" } else { "lease" };
             println!(
-                "{{\"name\": \"{what}, {place}\", \"ns\": {}, \"least\": {}, \"most\": {}}}",
-                each[each.len() / 2],
-                each[0],
-                each[each.len() - 1],
+                "{{\"name\": \"{what}, {place}\", \"ns\": {:.1}, \"least\": {:.1}, \"most\": {:.1}}}",
+                told.median, told.least, told.most,
             );
         }
     }

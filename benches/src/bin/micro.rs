@@ -1,10 +1,13 @@
 //! The parts of the runtime, one at a time. Prints a JSON object a line: `{"name": …, "ns": …}`, the median of
 //! some rounds in this process. The same parts of other runtimes are in `comparators/`.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
+use benches::matrix::program::raise_descriptor_limit;
+use benches::matrix::statistics::spread;
 use benches::micro::cancels::Core;
 use benches::micro::{cancels, channels, cores, ops, quantile, tasks, timers};
 use clap::Parser;
@@ -15,7 +18,7 @@ struct Arguments {
     /// Which figures to take, by name; all, if none is named.
     names: Vec<String>,
     /// How often each is taken; the median counts.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Lists the names.
     #[arg(long)]
@@ -87,7 +90,13 @@ const SPREADS: [Spread; 2] = [
 ];
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    run(&Arguments::parse()).unwrap_or_else(|error| {
+        eprintln!("micro: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let spreads = SPREADS
         .iter()
         .flat_map(|(names, _)| names)
@@ -99,8 +108,10 @@ fn main() -> ExitCode {
         .chain(spreads)
         .collect();
     if arguments.list {
-        known.iter().for_each(|name| println!("{name}"));
-        return ExitCode::SUCCESS;
+        for name in known {
+            writeln!(io::stdout(), "{name}")?;
+        }
+        return Ok(ExitCode::SUCCESS);
     }
     if let Some(unknown) = arguments
         .names
@@ -108,54 +119,77 @@ fn main() -> ExitCode {
         .find(|name| !known.contains(&name.as_str()))
     {
         eprintln!("there is no figure {unknown:?}: `--list` lists them");
-        return ExitCode::from(2);
-    }
-    let is_wanted = |name: &str| {
-        arguments.names.is_empty() || arguments.names.iter().any(|wanted| wanted == name)
-    };
-    let rounds = 0..arguments.rounds.max(1);
-    for (name, figure) in FIGURES {
-        if is_wanted(name) {
-            say(name, rounds.clone().map(|_| figure()).collect());
-        }
+        return Ok(ExitCode::from(2));
     }
     let mut code = ExitCode::SUCCESS;
+    let descriptors = raise_descriptor_limit()?;
+    let mut is_wanted = |name: &str| {
+        if !(arguments.names.is_empty() || arguments.names.iter().any(|wanted| wanted == name)) {
+            return false;
+        }
+        let missing = missing(name, descriptors);
+        if let Some(missing) = &missing {
+            eprintln!("{name}: {missing}");
+            code = ExitCode::FAILURE;
+        }
+        missing.is_none()
+    };
+    let rounds = 0..arguments.rounds;
+    for (name, figure) in FIGURES {
+        if is_wanted(name) {
+            say(name, &rounds.clone().map(|_| figure()).collect::<Vec<_>>())?;
+        }
+    }
+    let mut refused = false;
     for (name, figure) in REFUSABLE {
         if !is_wanted(name) {
             continue;
         }
-        match rounds.clone().map(|_| figure()).collect() {
-            Ok(values) => say(name, values),
+        match rounds
+            .clone()
+            .map(|_| figure())
+            .collect::<io::Result<Vec<_>>>()
+        {
+            Ok(values) => say(name, &values)?,
             Err(error) => {
-                let error: io::Error = error;
                 eprintln!("{name}: {error}");
-                code = ExitCode::FAILURE;
+                refused = true;
             }
         }
     }
-    for (quantiles, spread) in SPREADS {
-        if !quantiles.iter().any(|(name, _)| is_wanted(name)) {
+    for (quantiles, take) in SPREADS {
+        let wanted: Vec<_> = quantiles
+            .into_iter()
+            .filter(|(name, _)| is_wanted(name))
+            .collect();
+        if wanted.is_empty() {
             continue;
         }
-        let mut taken: Vec<_> = rounds.clone().map(|_| spread()).collect();
-        for (name, share) in quantiles {
-            if is_wanted(name) {
-                say(
-                    name,
-                    taken
-                        .iter_mut()
-                        .map(|values| quantile(values, share))
-                        .collect(),
-                );
-            }
+        let mut taken: Vec<_> = rounds.clone().map(|_| take()).collect();
+        for (name, share) in wanted {
+            let values = taken.iter_mut().map(|values| quantile(values, share));
+            say(name, &values.collect::<Vec<_>>())?;
         }
     }
-    code
+    Ok(if refused { ExitCode::FAILURE } else { code })
 }
 
-fn say(name: &str, mut values: Vec<f64>) {
-    println!(
-        r#"{{"name": "{name}", "ns": {:.1}}}"#,
-        quantile(&mut values, 0.5)
-    );
+/// Returns what a figure needs and this process has not.
+fn missing(name: &str, descriptors: u64) -> Option<String> {
+    // Two each, and some for the program.
+    const NEEDED: u64 = 8_100;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    if (name.starts_with("cross_") || name.starts_with("remote_")) && processors < 2 {
+        return Some("it takes two processors, and this process may use one".to_owned());
+    }
+    (name == "cancel_4k_recv" && descriptors < NEEDED).then(|| {
+        format!("it takes {NEEDED} descriptors, and {descriptors} are allowed (`ulimit -Hn`)")
+    })
+}
+
+fn say(name: &str, values: &[f64]) -> io::Result<()> {
+    let median = spread(values)
+        .expect("there are rounds, and numbers")
+        .median;
+    writeln!(io::stdout(), r#"{{"name": "{name}", "ns": {median:.1}}}"#)
 }
