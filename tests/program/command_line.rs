@@ -47,6 +47,13 @@ fn it_takes_all_descriptors_that_it_may_give_itself() {
 }
 
 #[test]
+fn the_version_is_that_of_the_program() {
+    let said = run(&["--version"]).stdout;
+    let version = concat!("quoit ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(String::from_utf8_lossy(&said), version);
+}
+
+#[test]
 fn serving_a_folder_is_what_serve_does() {
     let output = run(&["serve", "--help"]);
     assert!(output.status.success());
@@ -214,6 +221,9 @@ fn what_is_no_name_of_a_socket_or_a_page_is_named() {
         let output = run(&["serve", "--listen", nonsense]);
         gave_up(&output, &[&format!("{nonsense:?}"), "unix:PATH"]);
     }
+    let twice = "127.0.0.1:1";
+    let output = run(&["serve", "--listen", twice, "--listen", twice]);
+    gave_up(&output, &["--listen 127.0.0.1:1 stands there twice"]);
     let long = format!("unix:/{}", "x".repeat(200));
     gave_up(&run(&["serve", "--listen", &long]), &["xxx", "longer"]);
     let nowhere = "unix:/no/such/folder/socket";

@@ -127,6 +127,13 @@ impl Default for Arguments {
 impl Arguments {
     /// Begins the server that was asked for.
     pub(crate) fn server(&self) -> io::Result<Builder<Place>> {
+        for (index, text) in self.listen.iter().enumerate() {
+            // Of port 0 each is another.
+            if self.listen[..index].contains(text) && !text.ends_with(":0") {
+                let what = format!("--listen {text} stands there twice");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+        }
         let places: io::Result<Vec<_>> = self.listen.iter().map(|text| place(text)).collect();
         let mut places = places?.into_iter();
         let first = places.next().expect("there is a default");

@@ -22,7 +22,7 @@ use quoit_net::stdio;
 
 /// A server on io_uring: one pinned thread and one ring per core.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "quoit", version)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
