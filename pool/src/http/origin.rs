@@ -116,12 +116,19 @@ fn host_field(is_encrypted: bool, host: &str, port: u16) -> String {
 }
 
 fn port_of(url: &Uri, authority: &Authority, is_encrypted: bool) -> Result<u16, Error> {
-    match (authority.port(), authority.port_u16()) {
-        (_, Some(port)) if port > 0 => Ok(port),
-        (Some(port), _) if !port.as_str().is_empty() => refuse(format_args!(
-            "{url}: {port} is no port: ports are 1 to 65535"
-        )),
-        _ => Ok(if is_encrypted { 443 } else { 80 }),
+    // `Authority::port` knows none where there is one that is too large.
+    let behind_host = authority.as_str().strip_prefix(authority.host());
+    let text = behind_host.and_then(|behind| behind.strip_prefix(':'));
+    match text.unwrap_or_default() {
+        "" => Ok(if is_encrypted { 443 } else { 80 }),
+        port => match port.parse() {
+            Ok(number) if number > 0 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Ok(number)
+            }
+            _ => refuse(format_args!(
+                "{url}: {port} is no port: ports are 1 to 65535"
+            )),
+        },
     }
 }
 
@@ -173,6 +180,9 @@ mod tests {
             ("ftp://test/", "is not one of http and https"),
             ("http://me:secret@test/", "`authorization`"),
             ("http://test:0/", "ports are 1 to 65535"),
+            ("http://test:99999/", "99999 is no port"),
+            ("http://[::1]:65536/", "65536 is no port"),
+            ("https://test:+1/", "+1 is no port"),
         ];
         for (url, said) in cases {
             let error = origin(url).expect_err(url).to_string();
