@@ -117,7 +117,7 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// As [`chunk`](Self::chunk).
+    /// As [`send`](super::RequestBuilder::send). Cancelled, what has come of the body is lost with the answer.
     pub async fn bytes(self) -> Result<Bytes, Error> {
         self.bytes_up_to(usize::MAX).await
     }
@@ -126,7 +126,7 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLong`]; as [`chunk`](Self::chunk).
+    /// [`Error::TooLong`]; as [`bytes`](Self::bytes).
     pub async fn bytes_up_to(mut self, limit: usize) -> Result<Bytes, Error> {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();

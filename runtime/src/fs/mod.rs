@@ -3,6 +3,10 @@
 //! Positions are explicit: a file has no cursor that two tasks could fight over. [`Folder`] opens
 //! what lies beneath it and nothing else: no `..`, no symbolic link, however it is spelled, leads
 //! out.
+//!
+//! Whatever waits here, but for [`File::close`], fails with [`Cancelled`](crate::Cancelled) in a cancelled scope before
+//! it has begun. What the kernel has begun on a regular file cannot be ended: its result is returned, and the scope
+//! ends after it.
 
 mod folder;
 mod metadata;
