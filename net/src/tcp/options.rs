@@ -136,6 +136,7 @@ pub(super) fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
         }
         Some(libc::EACCES) => ": ports below 1024 need the capability CAP_NET_BIND_SERVICE",
         Some(libc::EADDRNOTAVAIL) => ": no interface of this machine has that address",
+        Some(libc::EMFILE) => ": this process has no descriptor left: raise ulimit -n",
         _ => "",
     };
     io::Error::new(

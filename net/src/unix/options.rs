@@ -177,6 +177,7 @@ fn explain(address: &UnixAddress, error: &io::Error) -> io::Error {
         Some(libc::EADDRINUSE) => ": another program listens there; choose another path",
         Some(libc::EACCES) => ": the folder has to be writable, and its parents searchable",
         Some(libc::ENOENT) => ": the folder has to be there",
+        Some(libc::EMFILE) => ": this process has no descriptor left: raise ulimit -n",
         Some(libc::ELOOP) => ": PATH.quoit-lock beside it is not to be a link",
         _ => "",
     };

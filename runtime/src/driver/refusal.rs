@@ -24,8 +24,8 @@ pub(crate) fn remedy(error: &io::Error, disabled: Option<&str>, memlock: Option<
                 .to_owned(),
         },
         Some(libc::ENOMEM) => format!(
-            "no memory may be locked for another ring (RLIMIT_MEMLOCK is {}): raise it with \
-             ulimit -l or LimitMEMLOCK=, or ask for fewer submission entries",
+            "there is no memory for another ring, or none that may be locked (RLIMIT_MEMLOCK is {}): raise it \
+             with ulimit -l or LimitMEMLOCK=, or ask for fewer submission entries and receive buffers",
             memlock.map_or_else(
                 || "unknown".to_owned(),
                 |bytes| format!("{} KiB", bytes / 1024)
