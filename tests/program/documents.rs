@@ -121,22 +121,86 @@ fn every_option_that_a_guide_names_is_in_the_help() {
     }
 }
 
-#[test]
-fn every_file_that_a_guide_links_to_is_there() {
-    let mut seen = 0;
-    for name in ["README.md", "docs/README.md", "docs/operations.md"] {
-        let text = document(name);
-        let folder = root().join(name).parent().expect("a folder").to_owned();
-        for (at, _) in text.match_indices("](") {
-            let target = text[at + 2..].split(')').next().unwrap_or_default();
-            let file = target.split('#').next().unwrap_or_default();
-            if !file.is_empty() && !file.contains("://") {
-                assert!(folder.join(file).exists(), "{name} links to {target}");
-                seen += 1;
+/// Returns the names of all documents, from the root of the workspace.
+fn documents() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).expect("a folder") {
+            let entry = entry.expect("it is listed");
+            let name = entry.file_name().into_string().expect("text");
+            let path = folder.join(&name);
+            let is_foreign = ["target", "node_modules"].contains(&&*name) || name.starts_with('.');
+            if entry.file_type().expect("it has one").is_dir() {
+                folders.extend((!is_foreign).then_some(path));
+            } else if name.ends_with(".md") {
+                found.push(path.to_str().expect("text").to_owned());
             }
         }
     }
-    assert!(seen > 5, "only {seen} links");
+    found
+}
+
+/// Returns where the links of a document lead that stay in the workspace: the file, and the heading in it.
+fn links(name: &str) -> Vec<(PathBuf, String)> {
+    let text = document(name);
+    let here = root().join(name);
+    let folder = here.parent().expect("a folder");
+    let targets = text
+        .match_indices("](")
+        .map(|(at, _)| text[at + 2..].split(')').next().unwrap_or_default());
+    // Those with colons lead to other sites, or to items of a crate.
+    let ours = targets.filter(|target| !target.contains(':'));
+    ours.map(|target| {
+        let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+        let file = if file.is_empty() {
+            here.clone()
+        } else {
+            folder.join(file)
+        };
+        (file, heading.to_owned())
+    })
+    .collect()
+}
+
+#[test]
+fn every_place_that_a_document_links_to_is_there() {
+    let mut seen = 0;
+    for name in documents() {
+        for (file, heading) in links(&name) {
+            assert!(file.exists(), "{name} links to {}", file.display());
+            seen += 1;
+            if heading.is_empty() {
+                continue;
+            }
+            let text = fs::read_to_string(&file).expect("a document");
+            let headings = text.lines().filter(|line| line.starts_with('#'));
+            let mut anchors = headings.map(|line| {
+                let kept = line.trim_start_matches('#').trim().to_lowercase();
+                let kept = kept.replace(' ', "-");
+                kept.replace(|c: char| !(c.is_alphanumeric() || "-_".contains(c)), "")
+            });
+            assert!(
+                anchors.any(|anchor| anchor == heading),
+                "{name} links to #{heading}"
+            );
+        }
+    }
+    assert!(seen > 20, "only {seen} links");
+}
+
+#[test]
+fn all_documents_are_listed() {
+    let path = |file: &Path| fs::canonicalize(file).expect("it is there");
+    let listed: BTreeSet<_> = links("docs/README.md")
+        .iter()
+        .map(|(file, _)| path(file))
+        .collect();
+    for name in documents() {
+        let is_first = ["README.md", "docs/README.md"].contains(&&*name);
+        let is_listed = listed.contains(&path(&root().join(&name)));
+        assert!(is_first || is_listed, "{name} is not in docs/README.md");
+    }
 }
 
 #[test]
