@@ -108,11 +108,14 @@ const WRK_DONE: &str = r#"done = function(summary, latency, requests)
 end
 "#;
 
+/// What every HTTP server here answers.
+pub const HELLO: &str = "Hello, world!";
+
 /// Reads what h2load prints. It tells no percentiles.
 ///
 /// # Errors
 ///
-/// As for [`echo`].
+/// As for [`echo`]; answers that are not as long as they should be.
 pub fn h2load(said: &str) -> Result<Told, String> {
     let strange = || format!("h2load says something else: {said}");
     let line = |begin: &str| {
@@ -132,6 +135,18 @@ pub fn h2load(said: &str) -> Result<Told, String> {
     if failed > 0.0 || requests == 0.0 {
         return Err(format!(
             "{failed} of the requests failed, {requests} were answered"
+        ));
+    }
+    let started = before(counted, "started").ok_or_else(strange)?;
+    // "…, 9.49MB (9949992) data"
+    let traffic = line("traffic:").and_then(|line| line.rsplit_once('('));
+    let bytes = traffic.and_then(|(_, data)| data.strip_suffix(") data")?.parse::<f64>().ok());
+    let bytes = bytes.ok_or_else(strange)?;
+    let length = HELLO.len() as f64;
+    // Answers to what was under way at the end may have begun to come.
+    if !(requests * length..=started * length).contains(&bytes) {
+        return Err(format!(
+            "{requests} answers had {bytes} bytes, not {length} each"
         ));
     }
     let turn = Turn {
@@ -214,13 +229,18 @@ mod tests {
     #[test]
     fn h2load_is_read_and_failures_are_seen() {
         let said = "finished in 2.00s, 365000.50 req/s, 12.5MB/s\n\
-                    requests: 730001 total, 730512 started, 730001 done, 730001 succeeded, 0 failed, 0 errored, 0 timeout\n";
+                    requests: 730001 total, 730512 started, 730001 done, 730001 succeeded, 0 failed, 0 errored, 0 timeout\n\
+                    traffic: 26MB (27740038) total, 4.87MB (5110007) headers (space savings 88%), 9.05MB (9490013) data\n";
         let told = h2load(said).expect("it is whole");
         assert_eq!(
             (told.requests, told.turn.figures[&Figure::Rate]),
             (730_001.0, 365_000.5)
         );
         assert!(h2load(&said.replace("0 failed", "7 failed")).is_err());
+        let short = h2load(&said.replace("(9490013) data", "(9490012) data"));
+        let told = "730001 answers had 9490012 bytes, not 13 each";
+        assert_eq!(short, Err(told.to_owned()));
+        assert!(h2load(&said.replace("(9490013) data", "(9499999) data")).is_err());
         assert!(h2load("").is_err());
     }
 

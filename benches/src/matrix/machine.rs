@@ -30,15 +30,19 @@ impl Machine {
             .into_owned();
         let ours = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut versions = vec![("quoit".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+        if cfg!(debug_assertions) {
+            versions.push(("build".to_owned(), "debug".to_owned()));
+        }
         versions.extend(said_by(
             "commit",
             "git",
             &[
                 "-C",
                 env!("CARGO_MANIFEST_DIR"),
-                "rev-parse",
-                "--short",
-                "HEAD",
+                "describe",
+                "--always",
+                "--dirty",
+                "--exclude=*",
             ],
         ));
         versions.extend(said_by("rustc", "rustc", &["--version"]));

@@ -181,6 +181,7 @@ impl Rounds {
             .processors
             .output(Some(self.load_core), command, self.patience())?;
         let used = Usage::of(server.process())?.since(before);
+        probe(server.address())?;
         let mut told = read(&said).map_err(io::Error::other)?;
         told.turn
             .figures
@@ -216,7 +217,8 @@ impl Rounds {
     }
 }
 
-/// Asks an HTTP server once, whether it says what all of them say. The programs that make load look at the status alone.
+/// Asks an HTTP server once, whether it says what all of them say. The programs that make load look at the status, and
+/// one of them at the length.
 fn probe(address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -224,16 +226,22 @@ fn probe(address: SocketAddr) -> io::Result<()> {
     let mut answer = Vec::new();
     let mut bytes = [0; 1024];
     loop {
-        let read = stream.read(&mut bytes)?;
-        answer.extend_from_slice(&bytes[..read]);
-        let is_whole = answer.ends_with(b"\r\n\r\nHello, world!");
+        let read = stream.read(&mut bytes);
+        answer.extend_from_slice(&bytes[..*read.as_ref().unwrap_or(&0)]);
+        let body = answer.strip_suffix(load::HELLO.as_bytes());
+        let is_whole = body.is_some_and(|head| head.ends_with(b"\r\n\r\n"));
         if is_whole && answer.starts_with(b"HTTP/1.1 200") {
             return Ok(());
         }
-        if is_whole || read == 0 {
-            let answer = String::from_utf8_lossy(&answer);
-            return Err(io::Error::other(format!("the server answers {answer:?}")));
-        }
+        let ends = match read {
+            Ok(0) => ", and closes",
+            Ok(_) if is_whole => "",
+            Ok(_) => continue,
+            Err(_) => ", and then nothing",
+        };
+        let answer = String::from_utf8_lossy(&answer);
+        let what = format!("the server answers {answer:?}{ends}");
+        return Err(io::Error::other(what));
     }
 }
 
@@ -249,3 +257,51 @@ const HOLD: Duration = Duration::from_secs(60);
 
 /// How long a part may take.
 const MICRO: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Asks a server that says this, and closes.
+    fn asked(says: &'static str) -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let serves = thread::spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            // All of the question first: what lies there unread would make the end a reset.
+            let mut question = Vec::new();
+            while !question.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                question.push(byte[0]);
+            }
+            stream.write_all(says.as_bytes())
+        });
+        let told = probe(address);
+        serves.join().expect("it does not panic")?;
+        told
+    }
+
+    #[test]
+    fn an_answer_that_is_another_is_told_with_what_it_was() {
+        let right = "HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\nHello, world!";
+        asked(right).expect("it is right");
+        for (says, ends) in [
+            ("HTTP/1.1 500 Oh\r\n\r\nHello, world!", "Hello, world!\""),
+            (
+                "HTTP/1.1 200 OK\r\n\r\nHello, wOrld!",
+                "Hello, wOrld!\", and closes",
+            ),
+            ("", "\"\", and closes"),
+        ] {
+            let told = asked(says).expect_err(says).to_string();
+            assert!(
+                told.starts_with("the server answers \"") && told.ends_with(ends),
+                "{told}"
+            );
+        }
+    }
+}
