@@ -311,7 +311,8 @@ reaches of the same stands beside it. A ratio is coloured only if all rounds agr
 the server's processor time for a request, and <i>user</i> what of it was in user space, sampled at the ticks of the \
 kernel's clock: the mean of the rounds; <i>sleeps</i> is how often its threads gave up the processor to wait, for a \
 request (of idle connections: in all the time); <i>RSS</i> is its memory when the load has ended (of idle connections: \
-while they are held).</p>";
+while they are held). Latencies of HTTP are those of wrk, which adds to them what it would have asked while it waited; \
+of pipelined HTTP/1.1 and of HTTP/2 there are none.</p>";
 
 const HEAD: &str = r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -48,6 +48,20 @@ pub fn wrk(said: &str) -> Result<Told, String> {
     from_json(line.ok_or("wrk says nothing of its script")?)
 }
 
+/// As [`wrk`], of requests that are pipelined: without latencies. wrk makes some up for the time in which it takes itself
+/// to have waited with further requests, and so for each that is pipelined.
+///
+/// # Errors
+///
+/// As for [`echo`].
+pub fn wrk_pipelined(said: &str) -> Result<Told, String> {
+    let mut told = wrk(said)?;
+    let is_latency = |figure: &Figure| [Figure::P50, Figure::P99, Figure::P999].contains(figure);
+    told.turn.figures.retain(|figure, _| !is_latency(figure));
+    told.turn.curve.clear();
+    Ok(told)
+}
+
 fn from_json(said: &str) -> Result<Told, String> {
     let line: Value =
         serde_json::from_str(said.trim()).map_err(|error| format!("no line of JSON: {error}"))?;
@@ -218,6 +232,10 @@ mod tests {
                     \"latency_us\": {\"p50\": 1, \"p99\": 2, \"p99.9\": 3}, \"curve_us\": []}\n";
         assert_eq!(wrk(said).expect("it is there").requests, 10.0);
         assert!(wrk("Running 2s test").is_err());
+        let pipelined = wrk_pipelined(&said.replace("[]", "[[50, 1]]")).expect("it is there");
+        assert_eq!(pipelined.requests, 10.0);
+        assert_eq!(pipelined.turn.figures, [(Figure::Rate, 5.0)].into());
+        assert!(pipelined.turn.curve.is_empty());
     }
 
     #[test]

@@ -157,7 +157,12 @@ impl Rounds {
         command.args(["--duration", &format!("{}s", self.seconds.ceil())]);
         command.arg("--script").arg(script.path());
         command.arg(format!("http://{}/", server.address()));
-        self.http(server, &mut command, load::wrk)
+        let read = if depth == 1 {
+            load::wrk
+        } else {
+            load::wrk_pipelined
+        };
+        self.http(server, &mut command, read)
     }
 
     fn http2(&self, server: &Server, connections: usize, streams: usize) -> io::Result<Turn> {

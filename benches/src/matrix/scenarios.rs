@@ -106,7 +106,7 @@ impl Scenario {
                 Figure::Resident,
             ],
             Load::Micro(_) => &[Figure::Nanos],
-            Load::Http2 { .. } => &[
+            Load::Http2 { .. } | Load::Http1 { depth: 2.., .. } => &[
                 Figure::Rate,
                 Figure::Cpu,
                 Figure::Switches,
