@@ -106,7 +106,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let seconds = rounds.seconds;
     let were = if count == 1 { "round" } else { "rounds" };
     matrix.course = format!(
-        "{count} {were} of {seconds} s (idle connections and parts: fewer); servers on processor {}, load on processor {}; {took} s in all",
+        "{count} {were} of {seconds} s (idle connections and parts: fewer; HTTP: whole seconds); servers on processor {}, load on processor {}; {took} s in all",
         arguments.server_core, arguments.load_core
     );
     say(&table::summary(&matrix))?;
