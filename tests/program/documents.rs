@@ -59,6 +59,14 @@ fn every_metric_that_operations_names_is_told_by_a_server() {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .map(str::to_owned)
         .collect();
+    // They are sorted by name: what stands above is any other.
+    let text = told.text();
+    let mut helps = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+    let linked = ["Of ", "Such ", "How much of that", "Times it "];
+    let linked = helps.find(|(_, help)| linked.iter().any(|begin| help.starts_with(begin)));
+    assert_eq!(linked, None, "it does not stand alone");
     // Histograms that have seen nothing yet are left out of the text.
     let snapshot = server.snapshot();
     for latency in &snapshot.cores[0].latencies {

@@ -113,7 +113,7 @@ impl<'a> Families<'a> {
             core.uptime,
             core,
         );
-        let help = "How much of that it was parked, with nothing to do.";
+        let help = "How long the core was parked, with nothing to do.";
         self.seconds("parked_seconds_total", help, "counter", core.parked, core);
         for count in &core.counts {
             let (kind, end) = match count.kind {

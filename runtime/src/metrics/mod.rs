@@ -109,15 +109,15 @@ counters! {
     Counter panics,
     /// Times the core entered the kernel, parks included.
     Counter enters,
-    /// Times it did so to wait.
+    /// Times the core entered the kernel to wait.
     Counter parks,
-    /// Times it looked on in memory before it parked, where its builder allows it to spin.
+    /// Times the core looked on in memory before it parked, where its builder allows it to spin.
     Counter spins,
-    /// Of these, times it found something to do, and did not park.
+    /// Times the core looked on and found something to do, and did not park.
     Counter spin_hits,
-    /// Nanoseconds that it spent so: the time of its processor that spinning has cost.
+    /// Nanoseconds that the core looked on: the time of its processor that spinning has cost.
     Counter spin_nanos,
-    /// Times it found the kernel too busy to take more, and came back for completions first.
+    /// Times the core found the kernel too busy to take more, and came back for completions first.
     Counter busy_enters,
     /// Requests that were put into the submission queue.
     Counter submitted,
@@ -135,7 +135,7 @@ counters! {
     Counter cancel_requests,
     /// Kernel ops in flight now.
     Gauge in_flight,
-    /// Of these, ops whose future is gone and which the kernel has yet to end.
+    /// Kernel ops in flight now whose future is gone: the kernel has yet to end them.
     Gauge orphans,
     /// Orphans that ended with EFAULT: a late write found its memory unreadable. Always zero.
     Counter orphan_faults,
@@ -169,13 +169,13 @@ counters! {
     Counter remote_cancels,
     /// Cancels that tasks of this core sent through handles.
     Counter cancels_sent,
-    /// Of these, those that found their scope gone.
+    /// Cancels that tasks of this core sent through handles, and that found their scope gone.
     Counter cancels_gone,
     /// Tasks woken by other threads.
     Counter remote_wakes,
     /// System calls that other threads made to wake this core. Added to by them.
     Counter wake_calls,
-    /// Such calls that failed. Added to by other threads.
+    /// System calls to wake this core that failed. Added to by the threads that made them.
     Counter failed_wakes,
     /// Closures sent to this core that it ran.
     Counter closures,
