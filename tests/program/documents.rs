@@ -225,6 +225,29 @@ fn the_programs_of_the_readme_are_the_examples() {
     }
 }
 
+#[test]
+fn each_scenario_of_the_pools_has_a_test_of_its_name() {
+    let text = document("docs/pools.md");
+    let rows = text.lines().filter(|line| line.starts_with("| P"));
+    let mut seen = 0;
+    for row in rows {
+        let id = row[2..].split(' ').next().expect("a number");
+        let begin = format!("fn {}_", id.to_lowercase());
+        let places = row.split('`').skip(1).step_by(2);
+        let mut files = places.filter(|place| place.ends_with(".rs")).map(|place| {
+            let is_here = root().join(place).exists();
+            document(&if is_here {
+                place.to_owned()
+            } else {
+                format!("tests/{place}")
+            })
+        });
+        assert!(files.any(|file| file.contains(&begin)), "{row}");
+        seen += 1;
+    }
+    assert!(seen > 15, "only {seen} scenarios");
+}
+
 // --- the seccomp profile ---
 
 /// Runs a program where every system call kills it whose number is not given.

@@ -108,16 +108,16 @@ fn survives(kind: Kind) {
 }
 
 #[test]
-fn nginx_may_be_killed() {
+fn p057_nginx_may_be_killed() {
     survives(Kind::Nginx);
 }
 
 #[test]
-fn node_may_be_killed() {
+fn p057_node_may_be_killed() {
     survives(Kind::Node);
 }
 
 #[test]
-fn hypercorn_may_be_killed() {
+fn p057_hypercorn_may_be_killed() {
     survives(Kind::Python);
 }
