@@ -10,7 +10,10 @@ use io_uring::{IoUring, opcode, types};
 
 fn main() {
     let count: u32 = std::env::args().nth(1).map_or(4_000, |text| {
-        text.parse().expect("the first argument is how many ops")
+        text.parse().unwrap_or_else(|_| {
+            eprintln!("cancel-bare: {text:?} is not how many ops are cancelled: write a number");
+            std::process::exit(2)
+        })
     });
     let ops: Vec<f64> = (0..9).map(|_| cancel_reads(count)).collect();
     say("cancel kernel reads of one pipe, each", ops, "ns");

@@ -9,7 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 fn main() {
     let count: u32 = std::env::args().nth(1).map_or(100_000, |text| {
-        text.parse().expect("the first argument is how many tasks")
+        text.parse().unwrap_or_else(|_| {
+            eprintln!("cancel-tokio: {text:?} is not how many tasks are cancelled: write a number");
+            std::process::exit(2)
+        })
     });
     let rounds = 9;
     let runtime = tokio::runtime::Builder::new_current_thread()
