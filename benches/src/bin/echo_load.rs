@@ -21,7 +21,7 @@ use benches::process::Usage;
 use clap::Parser;
 use hdrhistogram::Histogram;
 use quoit::time::{Instant, sleep_until};
-use quoit::{Cores, GroupError, Runtime, Scope, blocking, group};
+use quoit::{CarriesCancelled, Cores, GroupError, Runtime, Scope, blocking, group};
 use quoit_net::TcpStream;
 use serde_json::{Value, json};
 
@@ -469,7 +469,10 @@ impl Tally {
     }
 
     fn fail(&mut self, error: &io::Error) {
-        self.error.get_or_insert_with(|| error.to_string());
+        self.error.get_or_insert_with(|| match error.cancelled() {
+            Some(_) => format!("no answer, until {PATIENCE:?} after the end"),
+            None => error.to_string(),
+        });
         self.errors += 1;
     }
 
