@@ -10,7 +10,7 @@ use std::time::Duration;
 use benches::outcome::ended;
 use clap::Parser;
 use quoit::time::Instant;
-use quoit::{Cores, Runtime, group};
+use quoit::{Cores, GroupError, Runtime, group};
 use quoit_pool::http::Client;
 
 use client_load::{Arguments, Spoken, Tally};
@@ -61,8 +61,15 @@ async fn ask(client: &Client, arguments: &Rc<Arguments>, seconds: f64) -> io::Re
         }
         Ok::<_, io::Error>(())
     });
-    asked.await?;
+    asked.await.map_err(one_of)?;
     Ok(tally)
+}
+
+/// All of them ask the same: one failure tells enough.
+fn one_of(failures: GroupError<io::Error>) -> io::Error {
+    let text = failures.to_string();
+    let one = failures.into_errors().into_iter().next();
+    one.unwrap_or_else(|| io::Error::other(text))
 }
 
 async fn one_by_one(
