@@ -26,7 +26,7 @@ use crate::metrics::{CoreMetrics, Snapshot};
 use crate::panics::caught;
 use crate::panics::{guarded, text_of};
 use crate::scope::remote::FarScope;
-use crate::scope::{CarriesCancelled, Reason};
+use crate::scope::{Cancelled, CarriesCancelled, Misuse, Reason};
 use crate::task::current;
 use crate::time::Instant;
 
@@ -146,7 +146,8 @@ impl Runtime {
     /// Calls `main` once on every core, and returns when all have ended.
     ///
     /// The first error cancels the others and comes out. When the runtime was shut down through a
-    /// handle, mains that end with [`Cancelled`](crate::Cancelled) count as ended. Tasks that are
+    /// handle, mains that end with [`Cancelled`](crate::Cancelled) count as ended; what else their
+    /// error says does not. Tasks that are
     /// still running when the last main has ended are cancelled, and dropped after the grace period.
     ///
     /// # Errors
@@ -190,12 +191,10 @@ impl Runtime {
         while let Ok(outcome) = receive(&mains) {
             let failure = match outcome {
                 None | Some(Ok(Ok(()))) => continue,
-                Some(Ok(Err(error)))
-                    if error.cancelled().is_some() && self.handle.is_stopping() =>
-                {
-                    continue;
-                }
-                Some(Ok(Err(error))) => Ok(error),
+                Some(Ok(Err(error))) => match self.failure_of(error) {
+                    None => continue,
+                    Some(failure) => Ok(failure),
+                },
                 Some(Err(payload)) => Err(payload),
             };
             if first.is_none() {
@@ -209,6 +208,16 @@ impl Runtime {
             Some(Ok(error)) => Err(error),
             Some(Err(payload)) => resume_unwind(payload),
         }
+    }
+
+    /// Returns what of a main's error is a failure: a cancellation is none, where the runtime stops.
+    fn failure_of<E: CarriesCancelled>(&self, error: E) -> Option<E> {
+        if error.cancelled().is_none_or(Cancelled::is_misuse) {
+            return Some(error);
+        }
+        let is_stopping = self.handle.is_stopping();
+        let stray = || (!is_stopping).then(|| Cancelled::misuse(Misuse::Stray).into());
+        error.rest().ok().or_else(stray)
     }
 
     /// Stops the runtime: tasks are cancelled at once and dropped after `grace`.

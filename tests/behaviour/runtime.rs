@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
 use quoit::{
-    BuildError, Cancelled, CoreId, Cores, JoinError, Reason, RemoteError, Runtime, SpawnError,
-    block_on, isolating_group, op, spawn, yield_now,
+    BuildError, Cancelled, CoreId, Cores, JoinError, Misuse, Reason, RemoteError, Runtime, Scope,
+    SpawnError, block_on, group, isolating_group, op, spawn, yield_now,
 };
 use tests::{
     Child, Counted, Drops, Kernel, gauges, in_child, on_both, on_core, on_core_of, threads,
@@ -430,6 +430,53 @@ fn an_error_that_is_no_cancel_comes_out_of_a_shutdown() {
             outcome.expect_err("it failed").to_string(),
             "could not save"
         );
+    });
+}
+
+#[test]
+fn what_failed_beside_a_cancel_comes_out_of_a_shutdown() {
+    on_both(|| {
+        let runtime = Runtime::builder().cores(Cores::Count(1));
+        let runtime = runtime.build().expect("a core");
+        let handle = runtime.handle();
+        let outcome = runtime.run(move |_| {
+            let handle = handle.clone();
+            async move {
+                let worked = group(async |g| {
+                    g.spawn(async {
+                        sleep(LONG).await.expect_err("the runtime stops");
+                        Err::<(), _>(io::Error::other("could not save"))
+                    });
+                    yield_now().await?;
+                    handle.shutdown();
+                    Ok(sleep(LONG).await?)
+                });
+                Ok::<_, io::Error>(worked.await.map(drop)?)
+            }
+        });
+        let failed = outcome.expect_err("a child failed");
+        assert_eq!(failed.to_string(), "could not save");
+    });
+}
+
+#[test]
+fn a_main_that_ends_with_a_cancelled_of_elsewhere_has_failed() {
+    on_both(|| {
+        let runtime = Runtime::builder().cores(Cores::Count(1));
+        let runtime = runtime.build().expect("a core");
+        let outcome = runtime.run(async |_| {
+            let scope = Scope::new();
+            let mut kept = None;
+            let done = scope.run(async {
+                scope.cancel();
+                kept = sleep(LONG).await.err();
+                Ok::<_, Cancelled>(())
+            });
+            done.await?;
+            Err(kept.expect("it was refused"))
+        });
+        let failed = outcome.expect_err("nothing was cancelled here");
+        assert_eq!(failed.reason(), Reason::Misuse(Misuse::Stray));
     });
 }
 
