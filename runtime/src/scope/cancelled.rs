@@ -278,6 +278,9 @@ impl CarriesCancelled for io::Error {
         if let Some(group) = inner.downcast_ref::<GroupError<Self>>() {
             return group.cancelled();
         }
+        if let Some(wrapped) = inner.downcast_ref::<Self>() {
+            return wrapped.cancelled();
+        }
         inner.downcast_ref().copied()
     }
 
@@ -285,20 +288,24 @@ impl CarriesCancelled for io::Error {
         if self.cancelled().is_none() {
             return Ok(self);
         }
-        if !self
-            .get_ref()
-            .is_some_and(|inner| inner.is::<GroupError<Self>>())
-        {
+        let has_more = |inner: &(dyn Error + Send + Sync + 'static)| {
+            inner.is::<GroupError<Self>>() || inner.is::<Self>()
+        };
+        if !self.get_ref().is_some_and(has_more) {
             return Err(self);
         }
         let kind = self.kind();
-        match self
-            .into_inner()
-            .map(|inner| inner.downcast::<GroupError<Self>>())
-        {
-            Some(Ok(group)) => group.rest().map(Self::from).map_err(Self::from),
-            Some(Err(other)) => Ok(Self::new(kind, other)),
-            None => Ok(kind.into()),
+        let Some(inner) = self.into_inner() else {
+            return Ok(kind.into());
+        };
+        let inner = match inner.downcast::<GroupError<Self>>() {
+            Ok(group) => return group.rest().map(Self::from).map_err(Self::from),
+            Err(inner) => inner,
+        };
+        let wrap = |error: Self| Self::new(kind, error);
+        match inner.downcast::<Self>() {
+            Ok(wrapped) => wrapped.rest().map(wrap).map_err(wrap),
+            Err(other) => Ok(Self::new(kind, other)),
         }
     }
 }
@@ -423,6 +430,24 @@ mod tests {
         assert!(error.rest().is_err());
         let other = io::Error::from_raw_os_error(libc::ECANCELED);
         assert_eq!(other.cancelled(), None, "the kernel's own word is not ours");
+        assert!(other.rest().is_ok());
+    }
+
+    #[test]
+    fn io_error_that_wraps_another_carries_what_that_does() {
+        let error = io::Error::from(Cancelled::deadline());
+        let wrapped = io::Error::new(io::ErrorKind::BrokenPipe, error);
+        assert_eq!(wrapped.cancelled(), Some(Cancelled::deadline()));
+        let wrapped = wrapped.rest().expect_err("nothing else is left");
+        assert_eq!(wrapped.kind(), io::ErrorKind::BrokenPipe);
+        let failed = vec![io::Error::other("failed")];
+        let mixed = io::Error::from(GroupError::new(failed, Some(Cancelled::deadline())));
+        let wrapped = io::Error::new(io::ErrorKind::BrokenPipe, mixed);
+        assert_eq!(wrapped.cancelled(), Some(Cancelled::deadline()));
+        let failure = wrapped.rest().expect("something failed");
+        assert_eq!(failure.cancelled(), None);
+        assert_eq!(failure.to_string(), "failed");
+        let other = io::Error::other(io::Error::other("failed"));
         assert!(other.rest().is_ok());
     }
 
