@@ -397,6 +397,34 @@ fn a_consumer_that_is_cancelled_can_ask_again() {
 }
 
 #[test]
+fn a_producer_does_not_begin_for_a_consumer_that_is_refused() {
+    conform(|_| async {
+        let clean_up = Rc::new(CleanUp::default());
+        let mut stream = owned(None, &clean_up);
+        let scope = Scope::new();
+        let asked = scope.run(async {
+            scope.cancel();
+            stream.next().await.transpose()
+        });
+        assert!(matches!(asked.await, Ok(None)));
+        drop(stream);
+        sleep(Duration::from_millis(50))
+            .await
+            .expect("nobody cancels");
+        assert_eq!(clean_up.begun.get(), 0, "there is nothing to clean up");
+        let mut stream = owned(None, &clean_up);
+        let asked = Scope::new();
+        asked.cancel();
+        let asked = asked.run(async { stream.next().await.transpose() });
+        assert!(matches!(asked.await, Ok(None)));
+        let first = stream.next().await.expect("it goes on");
+        assert_eq!(first.expect("an item"), 0);
+        stream.close().await;
+        assert!(clean_up.is_over_once());
+    });
+}
+
+#[test]
 fn a_producer_of_several_tasks_is_woken_as_a_whole() {
     conform(|_| async {
         let mut stream = OwnedStream::new(|items: Items<u32, GroupFailure>| async move {

@@ -60,6 +60,19 @@ enum Producer {
     Ended,
 }
 
+impl Producer {
+    /// Starts it, if nobody has asked before.
+    fn begin(&mut self) {
+        if let Self::Waiting(_) = self
+            && let Self::Waiting(making) = std::mem::replace(self, Self::Ended)
+        {
+            let task = quoit::spawn(making);
+            let cancel = task.cancel_handle();
+            *self = Self::Running { task, cancel };
+        }
+    }
+}
+
 impl<T, E> fmt::Debug for OwnedStream<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.producer {
@@ -140,17 +153,17 @@ impl<T: 'static, E: CarriesCancelled + 'static> Stream for OwnedStream<T, E> {
     type Item = Result<T, E>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if let Producer::Waiting(_) = this.producer
-            && let Producer::Waiting(making) =
-                std::mem::replace(&mut this.producer, Producer::Ended)
-        {
-            let task = quoit::spawn(making);
-            let cancel = task.cancel_handle();
-            this.producer = Producer::Running { task, cancel };
-        }
-        let pipe = &this.pipe;
-        match ready!(this.wait.poll(cx, |cx| pipe.poll_next(cx))) {
+        let Self {
+            pipe,
+            producer,
+            wait,
+        } = &mut *self;
+        // Where the wait is refused, the producer does not begin.
+        let next = wait.poll(cx, |cx| {
+            producer.begin();
+            pipe.poll_next(cx)
+        });
+        match ready!(next) {
             Ok(None) => Poll::Ready(None),
             Ok(Some(Ok(item))) => Poll::Ready(Some(Ok(item))),
             Ok(Some(Err(End::Failed(error)))) => Poll::Ready(Some(Err(error))),
