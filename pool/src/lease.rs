@@ -182,4 +182,12 @@ impl<E: CarriesCancelled> CarriesCancelled for Far<E> {
             Self::Remote(_) => None,
         }
     }
+
+    fn rest(self) -> Result<Self, Self> {
+        match self {
+            Self::Body(error) => error.rest().map(Self::Body).map_err(Self::Body),
+            Self::Cancelled(_) => Err(self),
+            Self::Remote(_) => Ok(self),
+        }
+    }
 }
