@@ -700,14 +700,18 @@ impl Core {
         let mut copy = (!is_known).then(|| waker.clone());
         let pause = self.patience.borrow_mut().pause(task.slot(), &mut copy);
         if let Some(pause) = pause {
-            self.counters().pauses.add(1);
-            let at = Instant::now() + pause;
-            let timer = self
-                .timers
-                .borrow_mut()
-                .insert(at, TimerTarget::Pause(task.slot()));
-            self.patience.borrow_mut().paused(task.slot(), timer);
+            self.pause_for(task.slot(), pause);
         }
+    }
+
+    fn pause_for(&self, slot: u32, pause: Duration) {
+        self.counters().pauses.add(1);
+        let at = Instant::now() + pause;
+        let timer = self
+            .timers
+            .borrow_mut()
+            .insert(at, TimerTarget::Pause(slot));
+        self.patience.borrow_mut().paused(slot, timer);
     }
 
     /// Returns how often the running task may be refused before it has to pause.
@@ -914,8 +918,11 @@ impl Core {
                     self.carry_out();
                 }
                 TimerTarget::Pause(slot) => {
-                    let paused = self.patience.borrow_mut().pause_over(slot);
-                    for waker in paused {
+                    let (first, more) = self.patience.borrow_mut().pause_over(slot);
+                    if let Some(pause) = more {
+                        self.pause_for(slot, pause);
+                    }
+                    if let Some(waker) = first {
                         self.wake(waker);
                     }
                 }

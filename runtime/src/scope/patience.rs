@@ -8,7 +8,7 @@
 //! Nothing here is done on loop turns: each step is asked for by a poll or by a timer that the last
 //! step armed, both have an end, and both go when the scope or the task goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ struct Swallower {
     /// A pause is over, and the next refusal is free.
     permit: bool,
     /// Who pauses.
-    waiting: Vec<Waker>,
+    waiting: VecDeque<Waker>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +62,13 @@ struct Foreign {
 }
 
 impl Swallower {
+    /// Returns how long the next pause is.
+    fn pause(&mut self) -> Duration {
+        let pause = self.next_pause;
+        self.next_pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
     fn has_to_pause(&self) -> bool {
         self.refused >= self.free
     }
@@ -113,7 +120,7 @@ impl Patience {
             next_pause: FIRST_PAUSE,
             timer: None,
             permit: false,
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
         });
         let before = usize::from(known.has_to_pause());
         known.refused += u64::from(refused);
@@ -135,11 +142,7 @@ impl Patience {
     pub(crate) fn pause(&mut self, task: u32, waker: &mut Option<Waker>) -> Option<Duration> {
         let known = self.swallowers.get_mut(&task)?;
         known.waiting.extend(waker.take());
-        known.timer.is_none().then(|| {
-            let pause = known.next_pause;
-            known.next_pause = (pause * 2).min(LONGEST_PAUSE);
-            pause
-        })
+        known.timer.is_none().then(|| known.pause())
     }
 
     /// Notes the timer of a pause.
@@ -149,16 +152,17 @@ impl Patience {
         }
     }
 
-    /// Ends a pause, whose timer has fired; returns whom to wake.
-    pub(crate) fn pause_over(&mut self, task: u32) -> Vec<Waker> {
-        match self.swallowers.get_mut(&task) {
-            Some(known) => {
-                known.timer = None;
-                known.permit = true;
-                std::mem::take(&mut known.waiting)
-            }
-            None => Vec::new(),
-        }
+    /// Ends a pause, whose timer has fired; returns whom to wake, and how long the next one is for those who wait still:
+    /// it was for one refusal, and he may have gone.
+    pub(crate) fn pause_over(&mut self, task: u32) -> (Option<Waker>, Option<Duration>) {
+        let Some(known) = self.swallowers.get_mut(&task) else {
+            return (None, None);
+        };
+        known.timer = None;
+        known.permit = true;
+        let first = known.waiting.pop_front();
+        let more = (!known.waiting.is_empty()).then(|| known.pause());
+        (first, more)
     }
 
     /// Notes that a body which waits in something foreign is woken.
@@ -240,7 +244,7 @@ impl Patience {
                 self.listed.0 -= usize::from(known.has_to_pause());
                 Forgotten {
                     timers: known.timer.into_iter().collect(),
-                    wakers: known.waiting,
+                    wakers: known.waiting.into(),
                 }
             }
             None => Forgotten::default(),
@@ -320,8 +324,10 @@ mod tests {
             assert_eq!(patience.allowance(3), 0);
             pauses.extend(patience.pause(3, &mut waker()));
             patience.paused(3, timer());
-            assert_eq!(patience.pause(3, &mut waker()), None, "one timer is enough");
-            assert!(!patience.pause_over(3).is_empty());
+            assert_eq!(patience.pause(3, &mut None), None, "one timer is enough");
+            let (first, more) = patience.pause_over(3);
+            assert!(first.is_some());
+            assert_eq!(more, None);
             assert_eq!(patience.allowance(3), 1);
             patience.note(3, scope, 1, 0);
         }
@@ -329,6 +335,23 @@ mod tests {
         assert_eq!(millis, [1, 2, 4, 8, 16, 20, 20]);
         patience.note(3, other, 1, 0);
         assert!(!patience.is_swallowing(3), "another scope begins anew");
+    }
+
+    #[test]
+    fn a_pause_is_over_for_one_and_goes_on_for_the_others() {
+        let (scope, _) = nodes();
+        let mut patience = Patience::default();
+        patience.note(3, scope, 5000, 0);
+        let first = patience.pause(3, &mut waker());
+        patience.paused(3, timer());
+        let others = [(); 2].map(|()| patience.pause(3, &mut waker()));
+        assert_eq!((first, others), (Some(FIRST_PAUSE), [None; 2]));
+        for more in [Some(FIRST_PAUSE * 2), Some(FIRST_PAUSE * 4), None] {
+            let (woken, next) = patience.pause_over(3);
+            assert!(woken.is_some());
+            assert_eq!(next, more);
+            patience.paused(3, timer());
+        }
     }
 
     #[test]
