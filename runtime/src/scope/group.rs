@@ -25,7 +25,7 @@ use std::marker::PhantomData;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
@@ -33,7 +33,7 @@ use super::running::{Running, poll_end};
 use super::tree::{Kind, NodeId, Shield};
 use super::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason, Scope, TimedOut};
 use crate::core_state::Core;
-use crate::panics::{Guarded, guarded, text_of};
+use crate::panics::{Guarded, caught, guarded, text_of};
 use crate::slab::Key;
 use crate::task::cell::boxed;
 use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
@@ -137,13 +137,13 @@ where
     let value = match body {
         Ok(Ok(Ok(value))) => Some(value),
         Ok(Ok(Err(error))) => {
-            state.body_failed(error);
+            if let Err(payload) = caught(|| state.body_failed(error)) {
+                state.body_panicked(payload);
+            }
             None
         }
         Ok(Err(payload)) => {
-            state.panicked(payload);
-            // Without its body a group has come to its end, also an isolating one.
-            state.cancel(Reason::Failure);
+            state.body_panicked(payload);
             None
         }
         Err(misuse) => return Err(GroupError::new(vec![misuse.into()], None)),
@@ -354,9 +354,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        this.child
-            .poll(cx)
-            .map(|outcome| this.group.child_ended(outcome))
+        let outcome = ready!(this.child.poll(cx));
+        if !matches!(outcome, Ok(Err(_))) {
+            return Poll::Ready(this.group.child_ended(outcome));
+        }
+        // An error is foreign code, also where it is asked what it carries.
+        let told = caught(|| this.group.child_ended(outcome));
+        Poll::Ready(told.unwrap_or_else(|payload| Err(this.group.child_panicked(payload))))
     }
 }
 
@@ -475,14 +479,17 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
             }
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.child_erred(error)),
-            Err(payload) if self.failures == Failures::Stay && self.is_awaited() => {
-                Err(JoinError::Panicked(payload))
-            }
-            Err(payload) => {
-                self.panicked(payload);
-                Err(JoinError::Reported)
-            }
+            Err(payload) => Err(self.child_panicked(payload)),
         }
+    }
+
+    /// Notes that a child panicked; what its handle will tell comes back.
+    pub(super) fn child_panicked(&self, payload: Box<dyn Any + Send>) -> JoinError<E> {
+        if self.failures == Failures::Stay && self.is_awaited() {
+            return JoinError::Panicked(payload);
+        }
+        self.panicked(payload);
+        JoinError::Reported
     }
 
     fn child_erred(&self, error: E) -> JoinError<E> {
@@ -544,6 +551,12 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
                 core.cancel(self.node, Cancelled::new(reason), None);
             }
         });
+    }
+
+    fn body_panicked(&self, payload: Box<dyn Any + Send>) {
+        self.panicked(payload);
+        // Without its body a group has come to its end, also an isolating one.
+        self.cancel(Reason::Failure);
     }
 
     fn body_failed(&self, error: E) {

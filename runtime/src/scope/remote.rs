@@ -27,7 +27,7 @@ use super::tree::{NodeId, Purpose, Relay};
 use super::{CancelHandle, Cancelled, CarriesCancelled, Misuse, Reason};
 use crate::core_state::Core;
 use crate::mailbox::closures::{ClosureQueue, Refused};
-use crate::panics::{guarded, text_of};
+use crate::panics::{caught, guarded, text_of};
 use crate::runtime::CoreId;
 use crate::task::current;
 use crate::task::waker::wake_from_anywhere;
@@ -168,7 +168,9 @@ where
         let call = Arc::clone(&far.call);
         let mut far = far;
         let (task, node) = core.spawn_under(root, async move {
-            let outcome = named(guarded(async move { make().await }).await);
+            let outcome = guarded(async move { make().await }).await;
+            // An error is foreign code, also where it is asked what it carries.
+            let outcome = caught(|| named(outcome)).unwrap_or_else(|payload| named(Err(payload)));
             // As a scope would: what was started inside has ended before the call has.
             poll_fn(|cx| current::with(|core| poll_end(core, core.active(), cx.waker()))).await;
             far.answer(Outcome::Ended(outcome));

@@ -19,7 +19,7 @@ use super::park::{Look, Park};
 use super::tree::{NodeId, ParkId, Purpose};
 use super::{Cancelled, CarriesCancelled, Group, GroupState, Misuse, Reason};
 use crate::core_state::Core;
-use crate::panics::guarded;
+use crate::panics::{caught, guarded};
 use crate::task::current;
 
 impl<E: CarriesCancelled + 'static> Group<E> {
@@ -241,7 +241,10 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
                 report: Rc::<Shared<V, E>>::clone(&inside) as Rc<dyn Report<V>>,
             };
             let outcome = guarded(child(started)).await;
-            inside.child_ended(outcome);
+            // An error is foreign code, also where it is asked what it carries.
+            if let Err(payload) = caught(|| inside.child_ended(outcome)) {
+                inside.child_ended::<T>(Err(payload));
+            }
         });
         shared.child.set(Some(node));
         // Nobody joins it, and its output is nothing.
