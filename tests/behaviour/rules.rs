@@ -2,23 +2,26 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use quoit::buf::Interrupted;
+use quoit::op::PipeWriter;
 use quoit::sync::{Event, Semaphore, channel, shared};
 use quoit::time::{Instant, sleep};
 use quoit::{
-    AlreadyStarted, Cancelled, CarriesCancelled, CoreId, Misuse, Reason, Scope, Started,
-    effective_deadline, group, is_cancelled, isolating_group, on, yield_now,
+    AlreadyStarted, Cancelled, CarriesCancelled, CoreId, Delivery, Group, GroupPanic, Misuse,
+    Reason, Scope, Started, effective_deadline, group, is_cancelled, isolating_group, on, op,
+    spawn, yield_now,
 };
-use tests::{Kernel, both_streams, conform, conform_on, on_ring, poll_once};
+use tests::{Kernel, conform, conform_on, on_ring, poll_once};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(5);
@@ -124,26 +127,40 @@ fn a_child_elsewhere_that_leaks_a_group_has_failed() {
 fn a_transfer_elsewhere_that_is_cancelled_says_how_far_it_came() {
     conform_on(2, |handle| async move {
         for is_there in [false, true] {
-            // The transfer has begun by then, also on a machine that has other things to do.
-            let scope = Scope::new().timeout(SHORT * 40);
-            let transferred = Cell::new(None);
+            let scope = Scope::new();
+            let cancel = scope.handle();
+            let (tell, told) = shared::channel::bounded(1);
+            let canceller = spawn(async move {
+                told.recv().await.expect("nobody cancels");
+                cancel.cancel()
+            });
+            let transferred = Cell::new(0);
             let worked = scope.run(async {
-                let read = here_and_there(handle.cores()[1], is_there, || async {
-                    let (ours, theirs) = both_streams().await;
-                    theirs.send_all(vec![1; 40]).await.0?;
-                    ours.read_exact(vec![0; 100]).await.0
+                let write = here_and_there(handle.cores()[1], is_there, || async move {
+                    let (reader, writer) = op::pipe()?;
+                    let reader = Rc::new(reader);
+                    let first = Rc::clone(&reader);
+                    drop(spawn(async move {
+                        op::read(&first, [0; 1]).await.0.expect("a byte");
+                        tell.send(()).await.expect("nobody cancels");
+                    }));
+                    // More than a pipe takes.
+                    let written = PipeWriter::new(writer)?.write_all(vec![1; 1 << 20]).await;
+                    drop(reader);
+                    written.0
                 });
-                let read = read.await;
-                if let Err(error) = &read
+                let written = write.await;
+                if let Err(error) = &written
                     && let Some(told) = error.get_ref()
+                    && let Some(told) = told.downcast_ref::<Interrupted>()
                 {
-                    let told = told.downcast_ref::<Interrupted>();
-                    transferred.set(told.map(|told| told.transferred));
+                    transferred.set(told.transferred);
                 }
-                read
+                written
             });
             assert!(matches!(worked.await, Ok(None)), "the scope takes it");
-            assert_eq!(transferred.get(), Some(40), "there: {is_there}");
+            assert!(transferred.get() > 0, "there: {is_there}");
+            assert_eq!(canceller.await.expect("no panic"), Delivery::Delivered);
         }
     });
 }
@@ -227,7 +244,7 @@ fn a_waker_does_not_see_the_scope_of_whoever_wakes() {
         let other = Scope::new();
         other.handle();
         let wait = other.run(sleep(LONG));
-        let cancel = || assert_eq!(other.cancel(), quoit::Delivery::Delivered);
+        let cancel = || assert_eq!(other.cancel(), Delivery::Delivered);
         assert_eq!(seen_by_the_waker(wait, cancel).await, once);
     });
 }
@@ -391,4 +408,99 @@ fn clean_ups_of_very_many_cost_as_much_each_as_those_of_few() {
         }
         panic!("nanoseconds each, of few and of many: {told:?}");
     });
+}
+
+// --- errors that panic ---
+
+/// An error that panics when it is asked what is left of it.
+#[derive(Debug)]
+struct Panicky(Cancelled);
+
+impl From<Cancelled> for Panicky {
+    fn from(cancelled: Cancelled) -> Self {
+        Self(cancelled)
+    }
+}
+
+impl CarriesCancelled for Panicky {
+    fn cancelled(&self) -> Option<Cancelled> {
+        Some(self.0)
+    }
+
+    fn rest(self) -> Result<Self, Self> {
+        panic!("asked")
+    }
+}
+
+/// Waits for something that panics, and returns in which words.
+async fn panics_with<T>(group: impl Future<Output = T>) -> String {
+    let mut group = pin!(group);
+    let payload = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| group.as_mut().poll(cx)));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(_)) => panic!("it did not panic"),
+            Err(payload) => Poll::Ready(payload),
+        }
+    });
+    let first = match payload.await.downcast::<GroupPanic>() {
+        Ok(several) => several.into_first(),
+        Err(one) => one,
+    };
+    let text = first.downcast::<&str>().expect("a text");
+    (*text).to_owned()
+}
+
+#[test]
+fn a_group_panics_with_what_an_error_of_it_panics_with_after_all_have_ended() {
+    conform(|_| async {
+        for by_its_body in [false, true] {
+            let ended = Rc::new(Cell::new(0));
+            let noted = Rc::clone(&ended);
+            let working = group(async |g| {
+                g.spawn(async move {
+                    let refused = sleep(LONG).await;
+                    let shield = Scope::new().shielded();
+                    shield.run(sleep(SHORT)).await?;
+                    noted.set(noted.get() + 1);
+                    Ok(refused.unwrap_or_default())
+                });
+                let other = g.spawn(async { Ok::<_, Panicky>(sleep(LONG).await?) });
+                yield_now().await?;
+                g.cancel();
+                match by_its_body {
+                    true => Ok(sleep(LONG).await?),
+                    false => Ok(drop(other)),
+                }
+            });
+            assert_eq!(panics_with(working).await, "asked");
+            assert_eq!(ended.get(), 1, "by the body: {by_its_body}");
+        }
+    });
+}
+
+#[test]
+fn a_start_ends_though_the_error_of_its_child_panics() {
+    conform(|_| async {
+        let worked = group(async |g: Group<Panicky>| {
+            let kept = kept().await;
+            let start = g.start(async move |_: Started<()>| Err::<(), _>(Panicky(kept)));
+            assert_eq!(panics_with(start).await, "asked");
+            Ok(())
+        });
+        assert!(matches!(worked.await, Ok(Some(()))));
+    });
+}
+
+/// Returns what an op has answered in a scope that has ended.
+async fn kept() -> Cancelled {
+    let scope = Scope::new();
+    let mut kept = None;
+    let done = scope.run(async {
+        scope.cancel();
+        kept = sleep(LONG).await.err();
+        Ok::<_, Cancelled>(())
+    });
+    assert_eq!(done.await, Ok(Some(())));
+    kept.expect("it was refused")
 }
