@@ -217,7 +217,7 @@ impl<S: Sessions> SessionPool<S> {
     /// Leases a session that is good for it.
     async fn lease_fit(&self, key: &Key, mode: Mode) -> Result<Lease<S>, LeaseError<S::Error>> {
         loop {
-            quoit::check()?;
+            quoit::op::entry().await?;
             let (lease, is_checked) = self.lease_any(key, mode).await?;
             if !is_checked {
                 return Ok(lease);

@@ -2,7 +2,7 @@
 //!
 //! Use `quoit-net` for sockets and [`crate::fs`] for files; come here to build something of your
 //! own. Every op takes its buffers by value and gives them back, fails with
-//! [`Cancelled`](crate::Cancelled) in a cancelled scope and with [`Closed`] once its descriptor was
+//! [`Cancelled`] in a cancelled scope and with [`Closed`] once its descriptor was
 //! closed for all its owners, and panics off a core. The kernel's part is in the man page that each names.
 
 use std::cell::Cell;
@@ -20,7 +20,6 @@ pub use crate::driver::socket::{Credentials, Socket, SocketOption};
 pub use crate::kernel_op::fd::SharedFd;
 pub use crate::pipe::{PipeReader, PipeWriter};
 
-use crate::Closed;
 use crate::buf::{BufResult, Chunk, Interrupted, IoBuf, IoBufMut, SliceExt};
 use crate::driver::{socket, sys};
 use crate::kernel_op::KernelOp;
@@ -33,12 +32,13 @@ use crate::kernel_op::send_all::SendAll;
 use crate::kernel_op::turn::SendTurn;
 use crate::scope::park;
 use crate::task::current;
+use crate::{Cancelled, Closed};
 
 /// Goes to the kernel and back: for measuring, and to let a core's submissions out.
 ///
 /// # Errors
 ///
-/// Only [`Cancelled`](crate::Cancelled).
+/// Only [`Cancelled`].
 pub async fn nop() -> io::Result<()> {
     KernelOp::new(ops::Nop, None).await
 }
@@ -269,7 +269,7 @@ impl Stream {
     /// Those of `recv(2)`. Cancelled, nothing is lost: what arrives is there for the next call.
     pub async fn read<B: IoBufMut>(&self, mut buf: B) -> BufResult<usize, B> {
         if buf.capacity() == 0 {
-            return (checked().map(|()| 0), buf);
+            return (entry().await.map(|()| 0).map_err(io::Error::from), buf);
         }
         match self.receive().await {
             Ok(Some(mut chunk)) => {
@@ -293,7 +293,7 @@ impl Stream {
     pub async fn read_exact<B: IoBufMut>(&self, mut buf: B) -> BufResult<(), B> {
         let wanted = buf.capacity();
         if wanted == 0 {
-            return (checked(), buf);
+            return (entry().await.map_err(io::Error::from), buf);
         }
         let mut read = 0;
         while read < wanted {
@@ -367,7 +367,7 @@ impl Stream {
     pub async fn send_all_vectored<B: IoBuf>(&self, mut bufs: Vec<B>) -> BufResult<(), Vec<B>> {
         let total: usize = bufs.iter().map(IoBuf::len).sum();
         if total == 0 {
-            return (checked(), bufs);
+            return (entry().await.map_err(io::Error::from), bufs);
         }
         let mut turn = match SendTurn::take(self.received.fd()).await {
             Ok(turn) => turn,
@@ -509,9 +509,20 @@ impl Stream {
     }
 }
 
-/// Looks at the scope, for an op that has nothing to do.
-pub(crate) fn checked() -> io::Result<()> {
-    crate::scope::check().map_err(io::Error::from)
+/// Looks at the scope, as every op does at its first poll: for ops of your own that may have nothing to wait for.
+///
+/// Unlike [`check`](crate::check), this is an op: who ignores that it is refused, and asks again and again, is made to
+/// yield now and then, and to pause in the end.
+///
+/// # Errors
+///
+/// [`Cancelled`].
+///
+/// # Panics
+///
+/// When polled off a core.
+pub async fn entry() -> Result<(), Cancelled> {
+    poll_fn(|cx| current::with(|core| park::entry(core, cx.waker()))).await
 }
 
 /// A send that is on its way; see [`Stream::start_send`].

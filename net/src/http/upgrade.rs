@@ -174,7 +174,7 @@ impl Upgraded {
     /// Those of `recv(2)`, and over TLS those of [`TlsStream::recv`]. Cancelled, nothing is lost: what
     /// arrives is there for the next call.
     pub async fn recv(&self) -> io::Result<Option<Bytes>> {
-        quoit::check()?;
+        quoit::op::entry().await?;
         let early = self.early.take();
         if !early.is_empty() {
             return Ok(Some(early));

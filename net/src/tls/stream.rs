@@ -106,7 +106,7 @@ impl TlsStream {
         let mut left = bytes;
         while !left.is_empty() {
             // As every op: what is refused was not encrypted.
-            quoit::check()?;
+            quoit::op::entry().await?;
             self.check_unbroken()?;
             let piece = &left[..left.len().min(PIECE)];
             let mut out = Vec::with_capacity(piece.len() + 512);
@@ -124,7 +124,7 @@ impl TlsStream {
     ///
     /// As for [`TlsStream::write_all`], and those of `shutdown(2)`.
     pub async fn shutdown(&self) -> io::Result<()> {
-        quoit::check()?;
+        quoit::op::entry().await?;
         self.check_unbroken()?;
         let mut out = Vec::new();
         self.session.borrow_mut().say_goodbye(&mut out);

@@ -112,7 +112,7 @@ impl Shared {
 
     /// Waits for a place on a connection.
     pub(super) async fn lease(self: &Rc<Self>, origin: &Rc<Origin>) -> Result<Lease, Error> {
-        quoit::check()?;
+        quoit::op::entry().await?;
         let place = self.registry.borrow_mut().take(origin);
         if let Some(place) = place {
             return Ok(self.lease_of(place));

@@ -79,7 +79,7 @@ impl RpcSession {
         config: RpcConfig,
         peer: impl Peer,
     ) -> Result<Self, SessionError> {
-        quoit::check()?;
+        quoit::op::entry().await?;
         let mut command = command.clone();
         command
             .stdin(Stdio::Piped)

@@ -117,7 +117,7 @@ impl Shared {
 
     /// Waits for room in the outbox.
     pub(super) async fn room(&self) -> Result<OwnedPermit, SessionError> {
-        quoit::check()?;
+        quoit::op::entry().await?;
         if let Some(ended) = self.fate.borrow().as_ref() {
             return Err(SessionError::Ended(Arc::clone(ended)));
         }

@@ -60,11 +60,12 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
         let Stage::New(buf) = &self.stage else {
             unreachable!("looked at by the caller");
         };
-        if buf.len() == 0 {
-            return Poll::Ready((crate::op::checked(), self.take_unsent()));
-        }
+        let is_empty = buf.len() == 0;
         if let Err(cancelled) = ready!(park::entry(core, cx.waker())) {
             return Poll::Ready((Err(cancelled.into()), self.take_unsent()));
+        }
+        if is_empty {
+            return Poll::Ready((Ok(()), self.take_unsent()));
         }
         let turn = SendTurn::try_take(self.fd);
         let buf = self.take_unsent();

@@ -98,7 +98,7 @@ impl Child {
     ///
     /// When polled off a core.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
-        crate::scope::check()?;
+        crate::op::entry().await?;
         self.stdin = None;
         self.running_mut().ended().await
     }

@@ -48,7 +48,7 @@ impl Error for OutputTooLong {}
 
 /// Reads what a child writes until its end; ends it if it writes too much.
 pub(super) async fn wait_with_output(child: &mut Child, limit: usize) -> io::Result<Output> {
-    crate::scope::check()?;
+    crate::op::entry().await?;
     child.stdin = None;
     let mut stdout = Collected::of(child.stdout.take(), limit);
     let mut stderr = Collected::of(child.stderr.take(), limit);

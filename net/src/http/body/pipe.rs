@@ -145,7 +145,7 @@ impl Sender {
         let piece = piece.into();
         if piece.is_empty() {
             // In HTTP/1 it would be the end.
-            quoit::check()?;
+            quoit::op::entry().await?;
             return if self.is_gone() { Err(gone()) } else { Ok(()) };
         }
         self.send_frame(Frame::data(piece)).await
