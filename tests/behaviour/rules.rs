@@ -13,7 +13,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use quoit::buf::Interrupted;
-use quoit::op::PipeWriter;
+use quoit::op::{PipeReader, PipeWriter};
+use quoit::process::Command;
 use quoit::sync::{Event, Semaphore, channel, shared};
 use quoit::time::{Instant, sleep};
 use quoit::{
@@ -21,7 +22,7 @@ use quoit::{
     Reason, Scope, Started, effective_deadline, group, is_cancelled, isolating_group, on, op,
     spawn, yield_now,
 };
-use tests::{Kernel, conform, conform_on, on_ring, poll_once};
+use tests::{Kernel, both_streams, conform, conform_on, on_ring, poll_once};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(5);
@@ -463,15 +464,17 @@ fn a_group_panics_with_what_an_error_of_it_panics_with_after_all_have_ended() {
                     let shield = Scope::new().shielded();
                     shield.run(sleep(SHORT)).await?;
                     noted.set(noted.get() + 1);
-                    Ok(refused.unwrap_or_default())
+                    assert!(refused.is_err());
+                    Ok(())
                 });
                 let other = g.spawn(async { Ok::<_, Panicky>(sleep(LONG).await?) });
                 yield_now().await?;
                 g.cancel();
-                match by_its_body {
-                    true => Ok(sleep(LONG).await?),
-                    false => Ok(drop(other)),
+                drop(other);
+                if by_its_body {
+                    sleep(LONG).await?;
                 }
+                Ok(())
             });
             assert_eq!(panics_with(working).await, "asked");
             assert_eq!(ended.get(), 1, "by the body: {by_its_body}");
@@ -503,4 +506,66 @@ async fn kept() -> Cancelled {
     });
     assert_eq!(done.await, Ok(Some(())));
     kept.expect("it was refused")
+}
+
+// --- who ignores a refusal lets others have their turn ---
+
+/// Does something again and again in a cancelled scope, and returns how often another task had a turn meanwhile.
+async fn turns_of_others(mut deed: impl AsyncFnMut() -> io::Result<()>) -> u32 {
+    let turns = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&turns);
+    let other = spawn(async move {
+        while Rc::strong_count(&counted) > 1 {
+            counted.set(counted.get() + 1);
+            yield_now().await.expect("nobody cancels");
+        }
+    });
+    let scope = Scope::new();
+    let done = scope.run(async {
+        scope.cancel();
+        for _ in 0..320 {
+            let refused = deed().await.expect_err("its scope is cancelled");
+            assert!(refused.cancelled().is_some());
+        }
+        Ok::<_, Cancelled>(())
+    });
+    assert_eq!(done.await, Ok(Some(())));
+    let seen = turns.get();
+    drop(turns);
+    other.await.expect("no panic");
+    seen
+}
+
+#[test]
+fn an_op_that_has_nothing_to_do_yields_as_others_where_it_is_refused() {
+    conform(|_| async {
+        let (ours, _theirs) = both_streams().await;
+        let (reader, writer) = op::pipe().expect("a pipe");
+        let reader = PipeReader::new(reader);
+        let writer = PipeWriter::new(writer).expect("a pipe");
+        let none = Vec::<u8>::new;
+        let turns = [
+            turns_of_others(async || ours.read(none()).await.0.map(drop)).await,
+            turns_of_others(async || ours.read_exact(none()).await.0).await,
+            turns_of_others(async || ours.send_all(none()).await.0).await,
+            turns_of_others(async || ours.send_all_vectored(vec![none()]).await.0).await,
+            turns_of_others(async || reader.read(none()).await.0.map(drop)).await,
+            turns_of_others(async || writer.write_all(none()).await.0).await,
+            turns_of_others(async || Ok(op::entry().await?)).await,
+        ];
+        assert!(turns.iter().all(|&turns| turns >= 10), "{turns:?}");
+    });
+}
+
+// On the real ring: processes.
+#[test]
+fn a_wait_for_a_child_process_yields_where_it_is_refused() {
+    on_ring(|_| async {
+        let child = Command::new("sleep").arg("3600").spawn().await;
+        let mut child = child.expect("it starts");
+        let turns = turns_of_others(async || child.wait().await.map(drop)).await;
+        assert!(turns >= 10, "{turns}");
+        child.kill();
+        child.wait().await.expect("it ends");
+    });
 }

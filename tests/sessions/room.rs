@@ -1,9 +1,11 @@
 //! Limits: who is closed for whom, who waits, and what grows old.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use quoit::time::sleep;
-use quoit::{Scope, spawn};
+use quoit::{Cancelled, Scope, spawn, yield_now};
 use quoit_pool::{Key, LeaseError, SessionPool};
 use tests::conform;
 
@@ -214,5 +216,36 @@ fn without_idle_time_a_session_lives_as_long_as_its_leases() {
         drop(second);
         settle().await;
         assert_eq!((seen.closed(), pool.metrics().expired), (1, 1));
+    });
+}
+
+/// Who asks again and again, and ignores that it is refused, does not keep its core from others.
+#[test]
+fn a_lease_that_is_refused_yields_now_and_then() {
+    conform(|_| async {
+        let (pool, seen) = pool_of(of_two);
+        let key = Key::new("any", "a");
+        let turns = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&turns);
+        let other = spawn(async move {
+            while Rc::strong_count(&counted) > 1 {
+                counted.set(counted.get() + 1);
+                yield_now().await.expect("nobody cancels");
+            }
+        });
+        let scope = Scope::new();
+        let done = scope.run(async {
+            scope.cancel();
+            for _ in 0..320 {
+                let refused = pool.lease(&key).await.expect_err("its scope is cancelled");
+                assert!(matches!(refused, LeaseError::Cancelled(_)));
+            }
+            Ok::<_, Cancelled>(())
+        });
+        assert_eq!(done.await, Ok(Some(())));
+        assert!(turns.get() >= 10, "{turns:?}");
+        drop(turns);
+        other.await.expect("no panic");
+        assert_eq!(seen.opened(), 0);
     });
 }
