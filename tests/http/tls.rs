@@ -118,6 +118,22 @@ fn bytes_go_both_ways_and_each_side_hears_the_end() {
 }
 
 #[test]
+fn a_cancelled_scope_is_not_told_of_an_end_that_lies_there() {
+    on_core(|_| async {
+        let (ours, theirs) = pair(&server_tls(), &OURS.client()).await;
+        theirs.shutdown().await.expect("connected");
+        assert_eq!(ours.recv().await.expect("the end"), b"");
+        let scope = Scope::new();
+        let asked = scope.run(async {
+            scope.cancel();
+            ours.recv().await
+        });
+        assert!(asked.await.expect("no failure").is_none());
+        assert_eq!(ours.recv().await.expect("the end"), b"");
+    });
+}
+
+#[test]
 fn an_end_that_nobody_has_said_is_no_end() {
     on_core(|_| async {
         let server = server_tls();

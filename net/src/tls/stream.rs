@@ -67,6 +67,8 @@ impl TlsStream {
     /// [`TcpStream::recv`](crate::TcpStream::recv). Cancelled, nothing that came is lost. Where the peer demands new keys, this
     /// sends as well; cancelled in the middle of that, it breaks the way out.
     pub async fn recv(&self) -> io::Result<Vec<u8>> {
+        // What lies there already, the end as well, is not to be had in a cancelled scope.
+        quoit::op::entry().await?;
         let mut plain = Vec::new();
         loop {
             let found = self.session.borrow_mut().plain(|bytes| {
