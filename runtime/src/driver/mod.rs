@@ -30,6 +30,8 @@ mod encode;
 #[cfg(test)]
 mod filter_tests;
 #[cfg(test)]
+mod fork_tests;
+#[cfg(test)]
 mod handler_tests;
 #[cfg(test)]
 mod loss_tests;

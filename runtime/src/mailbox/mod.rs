@@ -55,6 +55,8 @@ pub(crate) struct CoreShared {
     unwoken: [AtomicU64; MAX_CORES / 64],
     any_unwoken: AtomicBool,
     eventfd: AtomicI32,
+    /// The process that has made it.
+    maker: AtomicU32,
     pub(crate) counters: Counters,
     pub(crate) latencies: Latencies,
     pub(crate) parked: ParkedTime,
@@ -95,14 +97,12 @@ impl Place {
                 "a process has at most {MAX_CORES} cores at a time"
             )));
         }
+        let shared = TABLE[number].get_or_init(|| Box::new(CoreShared::new(number as u32)));
+        shared.see_to_eventfd()?;
         if number == taken.len() {
-            let eventfd = sys::eventfd()?;
             taken.push(false);
-            let shared = TABLE[number].get_or_init(|| Box::new(CoreShared::new(number as u32)));
-            shared.eventfd.store(eventfd, Ordering::Release);
         }
         taken[number] = true;
-        let shared = core(number as u32).expect("made just above or before");
         // A life before has left its count, of which the new one would be told.
         sys::empty_eventfd(shared.eventfd());
         shared.take_unwoken(|_| {});
@@ -182,6 +182,7 @@ impl CoreShared {
             unwoken: [const { AtomicU64::new(0) }; MAX_CORES / 64],
             any_unwoken: AtomicBool::new(false),
             eventfd: AtomicI32::new(-1),
+            maker: AtomicU32::new(0),
             counters: Counters::default(),
             latencies: Latencies::default(),
             parked: ParkedTime::default(),
@@ -396,5 +397,19 @@ impl CoreShared {
 
     pub(crate) fn eventfd(&self) -> i32 {
         self.eventfd.load(Ordering::Acquire)
+    }
+
+    /// Sees to it that there is an eventfd, of this process alone: one that was there before a `fork(2)` would wake the
+    /// cores of both sides. For who takes the entry.
+    fn see_to_eventfd(&self) -> io::Result<()> {
+        let process = std::process::id();
+        if self.maker.load(Ordering::Relaxed) != process {
+            let others = self.eventfd.swap(sys::eventfd()?, Ordering::AcqRel);
+            self.maker.store(process, Ordering::Relaxed);
+            if others >= 0 {
+                sys::close(others);
+            }
+        }
+        Ok(())
     }
 }
