@@ -2,11 +2,18 @@
 //!
 //! Every set-up flag is tried alone, on a ring of one entry that is thrown away, so that one
 //! missing flag costs that flag and not the others. Opcodes are asked for with the kernel's own
-//! probe.
+//! probe. Of what some kernels have and get wrong, it is tried whether it works.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, Probe, opcode};
+
+use super::uring::INCREMENTAL;
+use super::{CompletionFlags, encode, sys};
+use crate::buf::provided::{BufferPool, GROUP};
+use crate::kernel_op::fd::Descriptor;
+use crate::kernel_op::request::Request;
 
 /// What a ring is asked to use. Everything the kernel lacks is given up alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +76,8 @@ impl RingFeatures {
             // Both came with 6.12 and have no flag of their own; this one came with them.
             absolute_timeout: self.absolute_timeout && plain.params().is_feature_min_timeout(),
             incremental_buffers: self.incremental_buffers
-                && plain.params().is_feature_min_timeout(),
+                && plain.params().is_feature_min_timeout()
+                && incremental_buffers_work(),
             registered_ring: self.registered_ring,
             ..Self::NONE
         };
@@ -185,6 +193,39 @@ impl RingFeatures {
     }
 }
 
+/// Returns whether the kernel says of a buffer with room that it goes on with it, also when nothing was put in. Kernels of
+/// 2025 and early 2026 do not at the end of a pipe (`axboe/liburing`, issue 1553): given back then, the buffer would be
+/// in the ring twice, and what is received be taken from the wrong place.
+fn incremental_buffers_work() -> bool {
+    end_of_a_pipe().is_ok_and(|flags| flags.buffer().is_none() || flags.buffer_goes_on())
+}
+
+/// Reads the end of a pipe into an incremental buffer, and returns what the kernel says of that.
+fn end_of_a_pipe() -> io::Result<CompletionFlags> {
+    let pool = BufferPool::new(1, 512)?;
+    let mut ring = RingFeatures::NONE.builder().build(1)?;
+    let (address, count) = (pool.ring_address() as u64, pool.count());
+    // SAFETY: `pool` was made first, so it keeps the memory for longer than the kernel has the ring.
+    unsafe {
+        ring.submitter()
+            .register_buf_ring_with_flags(address, count, GROUP, INCREMENTAL)
+    }?;
+    let [reader, writer] = sys::pipe()?.map(Descriptor::new);
+    drop(writer);
+    let fd = reader.as_raw_fd();
+    let entry = encode::entry(&Request::ReadProvided { fd, group: GROUP }, 0);
+    // SAFETY: the entry has no address in it: the kernel takes a buffer of the pool's.
+    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+    while let Err(error) = ring.submit_and_wait(1) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    let told = ring.completion().next();
+    told.map(|entry| CompletionFlags::from_bits(entry.flags()))
+        .ok_or_else(|| io::ErrorKind::WouldBlock.into())
+}
+
 /// Returns the opcodes quoit cannot do without that this kernel lacks.
 pub(crate) fn missing_opcodes() -> io::Result<Vec<&'static str>> {
     let ring = RingFeatures::NONE.builder().build(1)?;
@@ -236,6 +277,21 @@ mod tests {
                     .expect("tests need io_uring")
             }
         );
+    }
+
+    /// Where the kernel has them, the end of a pipe costs no buffer, or says which it leaves.
+    #[test]
+    fn incremental_buffers_are_used_where_they_work() {
+        let found = RingFeatures::WANTED.available();
+        let found = found.expect("tests need io_uring").incremental_buffers;
+        match end_of_a_pipe() {
+            Ok(flags) => assert_eq!(found, flags.buffer().is_none() || flags.buffer_goes_on()),
+            // Older than they are.
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+                assert!(!found);
+            }
+        }
     }
 
     #[test]

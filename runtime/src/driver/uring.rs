@@ -249,4 +249,4 @@ impl Drop for Uring {
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// `IOU_PBUF_RING_INC`, kernel 6.12: a buffer is filled piece by piece.
-const INCREMENTAL: u16 = 2;
+pub(super) const INCREMENTAL: u16 = 2;
