@@ -139,7 +139,8 @@ pub async fn poll(fd: &SharedFd, events: u32) -> io::Result<u32> {
 /// Ops that are under way, whoever waits for them, are asked to end, and end with [`Closed`] as well; one
 /// that has a result by then gives that, and bytes that a stream had received come before its [`Closed`].
 /// The number is free, and this future ends, when the kernel is done with them all: it waits as long as
-/// an op on a file takes that cannot be stopped.
+/// an op on a file takes that cannot be stopped. A socket that lingers (`SO_LINGER`) does so behind it, and neither
+/// this future nor the core waits for that; the core does where the last owner of such a socket is dropped.
 ///
 /// # Errors
 ///

@@ -10,14 +10,16 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
-use quoit::buf::{IoBufMut, SliceExt};
+use quoit::buf::{Interrupted, IoBufMut, SliceExt};
 use quoit::op::{self, SharedFd, Stream};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
-use quoit::{Cores, Handle, JoinHandle, Runtime, Scope, group, spawn, yield_now};
+use quoit::{Cancelled, Cores, Handle, JoinHandle, Runtime, Scope, group, spawn, yield_now};
 use quoit_net::tcp::TcpOptions;
 use quoit_net::{ShardedListener, TcpListener, TcpStream};
 use socket2::{Domain, Type};
@@ -816,6 +818,44 @@ fn a_close_is_done_when_it_returns_also_after_a_receive() {
         assert_eq!(&*chunk, b"x");
         ours.close().await.expect("no error");
         assert!(has_ended(&theirs).await);
+    });
+}
+
+/// The ring would wait where it is submitted, until the peer has all. On the real ring, whose sockets linger.
+#[test]
+fn a_close_of_a_socket_that_lingers_keeps_nobody_waiting() {
+    on_ring(|_| async {
+        let listener = std::net::TcpListener::bind(LOCALHOST).expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let mut theirs = std::net::TcpStream::connect(address).expect("it listens");
+        let (ours, _) = listener.accept().expect("one has come");
+        let ours = Stream::new(SharedFd::from(OwnedFd::from(ours)));
+        let lingers = ours.with_socket(|socket| socket.set_linger(Some(6 * PATIENCE)));
+        lingers.expect("a real socket").expect("a known option");
+        // More than both sides take.
+        let scope = Scope::new().timeout(Duration::from_millis(20));
+        let sent = scope.run(async { Ok::<_, Cancelled>(ours.send_all(vec![7; big()]).await.0) });
+        let error = sent
+            .await
+            .expect("kept")
+            .expect("kept")
+            .expect_err("too much");
+        let interrupted = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let Some(Interrupted { transferred, .. }) = interrupted else {
+            panic!("they take some: {error:?}");
+        };
+        let (tell, told) = mpsc::channel();
+        let reading = thread::spawn(move || {
+            // Read in the end all the same: a core that waits for it goes on then.
+            let core_goes_on = told.recv_timeout(PATIENCE).is_ok();
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).map(|_| (core_goes_on, all))
+        });
+        ours.close().await.expect("no error");
+        tell.send(()).expect("it listens");
+        let (core_goes_on, all) = reading.join().expect("no panic").expect("an orderly end");
+        assert!(core_goes_on);
+        assert!(all == vec![7; *transferred]);
     });
 }
 

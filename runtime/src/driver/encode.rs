@@ -69,17 +69,10 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
             from,
             offset,
             apart,
-        } => {
-            let flags = if apart {
-                squeue::Flags::ASYNC
-            } else {
-                squeue::Flags::empty()
-            };
-            opcode::Write::new(types::Fd(fd), readable(from), from.length)
-                .offset(offset)
-                .build()
-                .flags(flags)
-        }
+        } => opcode::Write::new(types::Fd(fd), readable(from), from.length)
+            .offset(offset)
+            .build()
+            .flags(where_it_runs(apart)),
         Request::Sync { fd, data_only } => {
             let flags = if data_only {
                 types::FsyncFlags::DATASYNC
@@ -112,7 +105,9 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
         .flags(flags)
         .mask(mask)
         .build(),
-        Request::Close { fd } => opcode::Close::new(types::Fd(fd)).build(),
+        Request::Close { fd, apart } => opcode::Close::new(types::Fd(fd))
+            .build()
+            .flags(where_it_runs(apart)),
         Request::Poll { fd, events } => opcode::PollAdd::new(types::Fd(fd), events).build(),
         Request::PollMulti { fd, events } => opcode::PollAdd::new(types::Fd(fd), events)
             .multi(true)
@@ -120,6 +115,15 @@ pub(super) fn entry(request: &Request, user_data: u64) -> squeue::Entry {
         Request::Cancel { target } => opcode::AsyncCancel::new(target).build(),
     };
     entry.user_data(user_data)
+}
+
+/// What is done apart waits on a thread of the kernel's own, and not where it is submitted.
+fn where_it_runs(apart: bool) -> squeue::Flags {
+    if apart {
+        squeue::Flags::ASYNC
+    } else {
+        squeue::Flags::empty()
+    }
 }
 
 /// Never SIGPIPE: a peer that went away is an error of the op, not the end of the process.

@@ -182,6 +182,13 @@ pub(crate) fn shutdown(fd: RawFd, how: Shutdown) -> io::Result<()> {
     sys::with_socket(fd, |socket| socket.shutdown(how))
 }
 
+/// Returns whether a close waits for the peer to have what was sent. `SO_LINGER`, `socket(7)`.
+pub(crate) fn lingers(fd: RawFd) -> bool {
+    simulated!(fd, |_world| false);
+    let time = sys::with_socket(fd, socket2::Socket::linger);
+    time.is_ok_and(|time| time.is_some_and(|time| !time.is_zero()))
+}
+
 pub(crate) fn local_addr(fd: RawFd) -> io::Result<SocketAddr> {
     simulated!(fd, |world| world.local_addr(fd));
     sys::with_socket(fd, |socket| inet(socket.local_addr()?))

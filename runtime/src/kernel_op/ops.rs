@@ -22,7 +22,7 @@ use super::turn::SendTurn;
 use crate::buf::provided::{BufferPool, GROUP};
 use crate::buf::{BufResult, Chunk, IoBuf, IoBufMut};
 use crate::core_state::Core;
-use crate::driver::{Completion, sys};
+use crate::driver::{Completion, socket, sys};
 
 /// The kernel takes and returns lengths as 32 bits, and at most this many bytes at once
 /// (`MAX_RW_COUNT`, `read(2)`).
@@ -414,11 +414,16 @@ impl Operation for Connect {
 /// Until the kernel says that it did, the number is ours: an op that waits in line, or was cancelled
 /// before it ran, closes it by being dropped.
 #[derive(Debug)]
-pub(crate) struct Close(Descriptor);
+pub(crate) struct Close {
+    descriptor: Descriptor,
+    apart: bool,
+}
 
 impl Close {
     pub(crate) fn new(descriptor: Descriptor) -> Self {
-        Self(descriptor)
+        // The ring would wait where it is submitted.
+        let apart = socket::lingers(descriptor.as_raw_fd());
+        Self { descriptor, apart }
     }
 }
 
@@ -428,14 +433,15 @@ impl Operation for Close {
 
     fn request(&mut self, _: RawFd) -> Request {
         Request::Close {
-            fd: self.0.as_raw_fd(),
+            fd: self.descriptor.as_raw_fd(),
+            apart: self.apart,
         }
     }
 
     fn finish(mut self, outcome: Outcome) -> io::Result<()> {
         match outcome {
             Outcome::Done(_) => {
-                self.0.let_go();
+                self.descriptor.let_go();
                 Ok(())
             }
             Outcome::Failed(error) => {
@@ -443,7 +449,7 @@ impl Operation for Close {
                     .raw_os_error()
                     .is_some_and(|errno| errno != libc::ECANCELED)
                 {
-                    self.0.let_go();
+                    self.descriptor.let_go();
                 }
                 Err(error)
             }
@@ -453,7 +459,7 @@ impl Operation for Close {
     fn dispose(&mut self, result: i32) {
         if result != -libc::ECANCELED {
             // The number is free also after an error (`close(2)`).
-            self.0.let_go();
+            self.descriptor.let_go();
         }
     }
 

@@ -84,8 +84,8 @@ pub(crate) enum Request {
         mask: u32,
         into: usize,
     },
-    /// Closes a descriptor. `close(2)`.
-    Close { fd: RawFd },
+    /// Closes a descriptor; with `apart` on a thread of the kernel's own. `close(2)`.
+    Close { fd: RawFd, apart: bool },
     /// Waits until the descriptor is ready for one of `events`. `poll(2)`.
     Poll { fd: RawFd, events: u32 },
     /// The same, again and again: whenever something happens to the descriptor and it is ready.
@@ -114,7 +114,7 @@ impl Request {
             | Self::ReadProvided { fd, .. }
             | Self::Write { fd, .. }
             | Self::Sync { fd, .. }
-            | Self::Close { fd }
+            | Self::Close { fd, .. }
             | Self::Poll { fd, .. }
             | Self::PollMulti { fd, .. } => Some(fd),
             Self::Open { directory, .. } | Self::Status { directory, .. } => Some(directory),

@@ -179,7 +179,7 @@ impl Kernel {
             Request::Sync { .. } | Request::Open { .. } | Request::Status { .. } => {
                 done(self.call_file(Some(object), request))
             }
-            Request::Close { fd } => {
+            Request::Close { fd, .. } => {
                 let error = self.refused(
                     Fault::CloseFails,
                     &[libc::EIO, libc::EINTR, libc::ENOSPC, libc::EDQUOT],
