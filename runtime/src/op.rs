@@ -45,6 +45,8 @@ pub async fn nop() -> io::Result<()> {
 
 /// Reads from a descriptor at its own position: pipes, eventfds, terminals. `read(2)`.
 ///
+/// The op may have taken bytes when its future is dropped; they are lost then. A [`PipeReader`] loses none.
+///
 /// # Errors
 ///
 /// Those of `read(2)`.

@@ -112,6 +112,10 @@ impl OpenOptions {
 
     /// Opens `path`, relative to the process's working folder.
     ///
+    /// A FIFO may be opened as if with `O_NONBLOCK`, since io_uring tries that first: for reading it is there before
+    /// anybody writes, and for writing the open fails with `ENXIO` while nobody reads. Where the other end is to be waited
+    /// for, open it on a thread ([`blocking`](crate::blocking)).
+    ///
     /// # Errors
     ///
     /// Those of `openat2(2)`; `InvalidInput` for switches that make no sense together, and for a
