@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::thread;
 
+use quoit::op::PipeReader;
 use quoit::{Builder, RingFeature, Runtime, op, spawn};
 use quoit_net::TcpStream;
 use tests::{
@@ -143,6 +144,31 @@ fn at_most_half_of_the_buffers_are_lent() {
         theirs.write_all("x").await.0.expect("room");
         let chunk = ours.recv().await.expect("no error").expect("no end");
         assert!(chunk.is_lent());
+    });
+}
+
+/// The kernel may name a buffer in the completion of a pipe's end, and go on with it.
+#[test]
+fn pipes_that_end_mix_nothing_up_that_others_receive() {
+    on_core_of_each(settings(), |handle, _| async move {
+        let (ours, theirs) = both_ends().await;
+        let rounds = match Kernel::here() {
+            Kernel::Real => 500,
+            Kernel::Simulated | Kernel::Unruly => 20,
+        };
+        for round in 0..rounds {
+            let (reader, writer) = op::pipe().expect("a pipe");
+            let reader = PipeReader::new(reader);
+            if round % 3 == 0 {
+                op::write(&writer, "word").await.0.expect("there is room");
+                let word = reader.receive().await.expect("no error");
+                assert_eq!(word.as_deref(), Some(&b"word"[..]));
+            }
+            drop(writer);
+            assert!(reader.receive().await.expect("no error").is_none());
+            exchange(&ours, &theirs, round).await;
+        }
+        assert_eq!(gauges(&handle).await.lent_buffers, 0);
     });
 }
 

@@ -2,7 +2,8 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::pin::pin;
@@ -13,9 +14,10 @@ use std::time::Duration;
 
 use quoit::buf::SliceExt;
 use quoit::fs::{EntryKind, File, Folder, OpenOptions};
-use quoit::op::{self, SharedFd};
+use quoit::op::{self, PipeReader, PipeWriter, SharedFd};
 use quoit::signal::{Signal, Signals};
 use quoit::{Cancelled, CarriesCancelled, Scope, spawn, yield_now};
+use rustix::fs::{OFlags, fcntl_setfl};
 use tests::{
     Child, Kernel, Put, both_streams, bytes, content_of, descriptors, gauges, in_child, on_core,
     on_core_in, on_ring, poll_once, read_all, whole,
@@ -46,6 +48,53 @@ fn kind<T>(outcome: io::Result<T>) -> io::ErrorKind {
 fn errno<T>(outcome: io::Result<T>) -> i32 {
     let error = outcome.map(drop).expect_err("it fails");
     error.raw_os_error().expect("the kernel's own word")
+}
+
+// --- descriptors that were told not to block: on the real ring, which can be told ---
+
+/// Others who have the same pipe or socket may have told it, as shells and supervisors do.
+#[test]
+fn what_does_not_block_is_waited_for_all_the_same() {
+    let tell = |fd: BorrowedFd<'_>| fcntl_setfl(fd, OFlags::NONBLOCK).expect("it is open");
+    on_ring(move |handle| async move {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        tell(reader.as_fd());
+        tell(writer.as_fd());
+        let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
+        let (reader, writer) = (PipeReader::from(reader), SharedFd::from(writer));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tell(listener.as_fd());
+        let listener = op::Listener::new(OwnedFd::from(listener).into());
+        let mut word = Box::pin(reader.receive());
+        let mut connection = Box::pin(listener.accept());
+        assert!(poll_once(word.as_mut()).await.is_pending());
+        assert!(poll_once(connection.as_mut()).await.is_pending());
+        // Nothing comes of them meanwhile, again and again.
+        let before = gauges(&handle).await.completions;
+        assert!(poll_once(word.as_mut()).await.is_pending());
+        assert!(poll_once(connection.as_mut()).await.is_pending());
+        assert!(gauges(&handle).await.completions - before < 10);
+        let theirs = TcpStream::connect(address).expect("it listens");
+        tell(theirs.as_fd());
+        let theirs = op::Stream::new(OwnedFd::from(theirs).into());
+        let ours = op::Stream::new(connection.await.expect("one has come"));
+        let length = 8 << 20;
+        let sending = spawn(async move { theirs.send_all(vec![7; length]).await.0 });
+        let (read, all) = ours.read_exact(vec![0; length]).await;
+        read.expect("all of it");
+        assert!(all == vec![7; length]);
+        sending.await.expect("no panic").expect("all of it");
+        let writer = PipeWriter::new(writer).expect("a signal can be blocked");
+        let writing = spawn(async move { writer.write_all(vec![8; length]).await.0 });
+        let mut count = word.await.expect("no error").map_or(0, |word| word.len());
+        while let Some(more) = reader.receive().await.expect("no error") {
+            assert!(more.iter().all(|&byte| byte == 8));
+            count += more.len();
+        }
+        assert_eq!(count, length);
+        writing.await.expect("no panic").expect("all of it");
+    });
 }
 
 // --- nothing, and pipes ---
