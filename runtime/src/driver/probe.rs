@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
 
 use io_uring::{IoUring, Probe, opcode};
 
@@ -197,7 +198,14 @@ impl RingFeatures {
 /// 2025 and early 2026 do not at the end of a pipe (`axboe/liburing`, issue 1553): given back then, the buffer would be
 /// in the ring twice, and what is received be taken from the wrong place.
 fn incremental_buffers_work() -> bool {
-    end_of_a_pipe().is_ok_and(|flags| flags.buffer().is_none() || flags.buffer_goes_on())
+    /// Tried once: no kernel changes while a process runs.
+    static WORK: OnceLock<bool> = OnceLock::new();
+    if let Some(&work) = WORK.get() {
+        return work;
+    }
+    // What failed for want of something says nothing of the next time.
+    end_of_a_pipe()
+        .is_ok_and(|flags| *WORK.get_or_init(|| flags.buffer().is_none() || flags.buffer_goes_on()))
 }
 
 /// Reads the end of a pipe into an incremental buffer, and returns what the kernel says of that.
