@@ -129,22 +129,20 @@ impl Model {
         for op in self.ops.values_mut() {
             op.review(&self.scopes);
             if let Until::Far(far) = op.until {
-                relayed.push((
-                    far,
-                    op.causes.clone(),
-                    matches!(op.stands, Stands::Doomed(_)),
-                ));
+                let certain = matches!(op.stands, Stands::Doomed(_));
+                let ends = self.scopes.grace_ends(op.scope);
+                relayed.push((far, op.causes.clone(), certain, ends));
             }
         }
         let mut changed = false;
-        for (far, causes, certain) in relayed {
-            changed |= self.relay(far, &causes, certain);
+        for (far, causes, certain, ends) in relayed {
+            changed |= self.relay(far, &causes, certain, ends);
         }
         changed
     }
 
     /// The caller of a task on another core is cancelled, or may be. Returns whether that was news.
-    fn relay(&mut self, far: Node, causes: &[Reason], certain: bool) -> bool {
+    fn relay(&mut self, far: Node, causes: &[Reason], certain: bool, ends: (Time, Time)) -> bool {
         let turns = self.turns[self.scopes.scopes[far].core];
         let mut news = false;
         if self.scopes.scopes[far].certain {
@@ -152,10 +150,8 @@ impl Model {
         }
         for &reason in causes {
             let known = &self.scopes.scopes[far].causes;
-            if known.iter().all(|cause| cause.reason != reason) {
-                self.scopes.post(far, reason, None, Seen::Unknown);
-                news = true;
-            }
+            news |= known.iter().all(|cause| cause.reason != reason);
+            self.scopes.pass_on(far, reason, ends);
         }
         let now = self.scopes.now;
         let seen = if self.crowded {
@@ -303,7 +299,7 @@ impl Model {
             && let Until::Far(far) = op.until
         {
             let reason = [Reason::Dropped];
-            self.relay(far, &reason, true);
+            self.relay(far, &reason, true, (0, 0));
         }
     }
 

@@ -59,6 +59,27 @@ pub(super) struct Cause {
     pub(super) grace: Duration,
     pub(super) posted: Time,
     pub(super) seen: Seen,
+    /// Of one that was passed on from another core: when its grace ends, at the earliest and at the latest; 0 if it has
+    /// none.
+    pub(super) ends: Option<(Time, Time)>,
+}
+
+impl Cause {
+    /// When its grace ends, at the earliest and at the latest.
+    fn ends(&self) -> (Time, Time) {
+        let end = self.posted + nanos(self.grace);
+        self.ends.unwrap_or((end, end))
+    }
+
+    /// Until when it may have some; `None` if it never had.
+    fn last_of_grace(&self, slack: Time) -> Option<Time> {
+        let had_some = match self.ends {
+            Some((_, latest)) => latest > 0,
+            None => !self.grace.is_zero(),
+        };
+        let (_, latest) = self.ends();
+        had_some.then_some(latest + 2 * slack)
+    }
 }
 
 #[derive(Debug)]
@@ -101,6 +122,7 @@ impl Scope {
                     grace: self.grace,
                     posted: noticed.unwrap_or(deadline),
                     seen: Seen::InTime,
+                    ends: None,
                 });
             }
         }
@@ -179,11 +201,12 @@ impl Reference {
 
     fn own_hard(&self, node: Node) -> Truth {
         let over = |cause: &Cause| {
-            let end = cause.posted + nanos(cause.grace);
-            if cause.grace.is_zero() || self.now > end + 2 * self.slack {
-                Truth::Yes
-            } else {
-                Truth::of(self.now >= end).and(Truth::Perhaps)
+            let (earliest, _) = cause.ends();
+            match cause.last_of_grace(self.slack) {
+                Some(last) if self.now <= last => {
+                    Truth::of(self.now >= earliest).and(Truth::Perhaps)
+                }
+                _ => Truth::Yes,
             }
         };
         let causes = self.scopes[node].causes.iter().map(over);
@@ -250,6 +273,7 @@ impl Reference {
             grace: grace.unwrap_or(scope.grace),
             posted: now,
             seen: Seen::InTime,
+            ends: None,
         };
         let expected = match (scope.alive, scope.certain, scope.causes.is_empty()) {
             (false, ..) => return expect(told, &[Delivery::Gone], node),
@@ -280,7 +304,51 @@ impl Reference {
             grace: grace.unwrap_or(scope.grace),
             posted: now,
             seen,
+            ends: None,
         });
+    }
+
+    /// A cancel is on its way to another core, with grace that ends between these moments.
+    pub(super) fn pass_on(&mut self, far: Node, reason: Reason, ends: (Time, Time)) {
+        let now = self.now;
+        let causes = &mut self.scopes[far].causes;
+        match causes.iter_mut().find(|cause| cause.reason == reason) {
+            Some(known) => {
+                let (earliest, latest) = known.ends();
+                known.ends = Some((earliest.min(ends.0), latest.max(ends.1)));
+            }
+            None => causes.push(Cause {
+                reason,
+                grace: Duration::ZERO,
+                posted: now,
+                seen: Seen::Unknown,
+                ends: Some(ends),
+            }),
+        }
+    }
+
+    /// When the grace ends, at the earliest and at the latest, of what cancels this scope; 0 if it has none.
+    pub(super) fn grace_ends(&self, node: Node) -> (Time, Time) {
+        let hard = self.hard(node);
+        let (mut earliest, mut latest, mut surely) = (None, 0, None);
+        let mut at = Some(node).filter(|_| hard != Truth::Yes);
+        while let Some(node) = at {
+            let scope = &self.scopes[node];
+            let ends = || scope.causes.iter().map(Cause::ends);
+            earliest = ends().map(|(first, _)| first).chain(earliest).min();
+            let last = ends().map(|(_, last)| last).max();
+            latest = latest.max(last.unwrap_or(0));
+            surely = last
+                .filter(|_| scope.certain)
+                .into_iter()
+                .chain(surely)
+                .min();
+            at = scope.parent.filter(|_| scope.shield == Shield::None);
+        }
+        let Some(earliest) = earliest.filter(|_| hard == Truth::No) else {
+            return (0, surely.unwrap_or(latest));
+        };
+        (earliest, surely.unwrap_or(latest) + self.slack)
     }
 
     /// A scope's owner is done with it: the tasks below go to its parent, and what it has cancelled
@@ -300,12 +368,8 @@ impl Reference {
                 None => task.parent = parent,
             }
             if task.kind == Kind::Task && !task.certain && task.shield == Shield::None {
-                let kept = causes.iter().map(|cause| Cause {
-                    grace: Duration::ZERO,
-                    ..*cause
-                });
                 task.certain = certain;
-                task.causes.extend(kept);
+                task.causes.extend(&causes);
             }
         }
     }
@@ -352,8 +416,8 @@ impl Reference {
                 if cause.seen != Seen::Unknown && !scope.certain {
                     due(cause.posted + slack);
                 }
-                if !cause.grace.is_zero() {
-                    due(cause.posted + nanos(cause.grace) + 2 * slack);
+                if let Some(last) = cause.last_of_grace(slack) {
+                    due(last);
                 }
             }
         }

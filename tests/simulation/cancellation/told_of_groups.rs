@@ -242,12 +242,10 @@ impl Model {
         if !std::mem::take(&mut book.open) {
             return;
         }
-        if let Some(daemons) = book.daemons.take() {
-            self.cancel(daemons, Reason::Dropped, None, None);
-            self.cancel(group, Reason::Dropped, None, None);
+        let daemons = book.daemons.take();
+        self.cancel(group, Reason::Dropped, None, None);
+        if let Some(daemons) = daemons {
             self.close(daemons);
-        } else {
-            self.cancel(group, Reason::Dropped, None, None);
         }
     }
 
