@@ -27,6 +27,8 @@ pub(super) struct Model {
     pub(super) children: BTreeMap<Node, Child>,
     /// What tasks on other cores came to, and whether they were cancelled then.
     pub(super) far: BTreeMap<Node, (Result<Outcome, u32>, Truth)>,
+    /// Tasks on other cores whose bodies have ended.
+    pub(super) left_by_fars: Vec<Node>,
     /// How many turns each core has begun, as it was last said.
     pub(super) turns: Vec<u64>,
     pub(super) violations: Vec<String>,
@@ -106,6 +108,7 @@ impl Model {
 
     /// Says what time it is.
     pub(super) fn tick(&mut self, now: Time) {
+        self.close_empty_fars();
         for book in self.groups.values() {
             // A child that is starting holds its group open.
             if let Some(daemons) = book.daemons.filter(|_| book.promises > 0) {

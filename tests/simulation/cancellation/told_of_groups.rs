@@ -262,12 +262,25 @@ impl Model {
         far
     }
 
-    /// A task on another core has ended: with this, or unheard.
+    /// The body of a task on another core has ended: with this, or unheard. The task stays until what it left has ended.
     pub(super) fn far_ends(&mut self, far: Node, outcome: Option<Result<Outcome, u32>>) {
         if let Some(outcome) = outcome {
             self.far.insert(far, (outcome, self.scopes.own(far)));
         }
-        self.close(far);
+        self.left_by_fars.push(far);
+        self.close_empty_fars();
+    }
+
+    /// Closes the tasks on other cores whose bodies have ended, and what they had left.
+    pub(super) fn close_empty_fars(&mut self) {
+        let (empty, left) = std::mem::take(&mut self.left_by_fars)
+            .into_iter()
+            .partition(|&far| self.scopes.life_below(far).next().is_none());
+        self.left_by_fars = left;
+        let empty: Vec<Node> = empty;
+        for far in empty {
+            self.close(far);
+        }
     }
 
     /// Compares what a call of another core has told with what was done there.
