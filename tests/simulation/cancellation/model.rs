@@ -9,7 +9,7 @@ use std::time::Duration;
 use quoit::{Cancelled, Reason};
 
 use super::books::{Book, Child};
-use super::failure::Outcome;
+use super::failure::{Failure, Outcome};
 use super::foreign::Foreign;
 use super::ops::Held;
 use super::reference::{Kind, Node, Reference, Seen, Time};
@@ -286,7 +286,20 @@ impl Model {
                 if matches!(reason, Reason::User(_)) {
                     self.scopes.learn(op.scope, reason);
                 }
-                op.ended_cancelled(reason, now, slack)
+                // What a task on another core ends with comes as it is.
+                let own = match op.until {
+                    Until::Far(far) => self
+                        .far
+                        .get(&far)
+                        .and_then(|(ended, _)| ended.as_ref().ok()),
+                    _ => None,
+                };
+                let is_its_own = own.is_some_and(|ended| {
+                    let parts = ended.as_ref().err().map(Failure::parts);
+                    parts.and_then(|parts| parts.cancelled) == Some(cancelled)
+                });
+                let told = op.causes.first().copied().filter(|_| is_its_own);
+                op.ended_cancelled(told.unwrap_or(reason), now, slack)
             }
         };
         if let Some(wrong) = wrong {
