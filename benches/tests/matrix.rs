@@ -117,19 +117,24 @@ fn write(program: &Path, prints: &str) {
     assert!(written.expect("a shell").success());
 }
 
-#[test]
-fn a_failure_of_quoit_is_told_and_the_end() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [program, server] = ["matrix", "echo"].map(|name| folder.path().join(name));
-    write(&program, "cat \"$MATRIX\"");
-    let arguments = [
+/// A round of one scenario, of so many seconds.
+fn one_round(seconds: &str) -> [&str; 6] {
+    [
         "--only",
         "echo-c64-d16",
         "--rounds",
         "1",
         "--seconds",
-        "0.1",
-    ];
+        seconds,
+    ]
+}
+
+#[test]
+fn a_failure_of_quoit_is_told_and_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [program, server] = ["matrix", "echo"].map(|name| folder.path().join(name));
+    write(&program, "cat \"$MATRIX\"");
+    let arguments = one_round("0.1");
     let missing = matrix(&program, &arguments).output().expect("it runs");
     let complaint = text(&missing.stderr);
     assert!(
@@ -169,14 +174,7 @@ fn children(process: u32) -> Vec<(i32, String)> {
 #[test]
 fn a_matrix_that_is_killed_leaves_nothing_behind() {
     let program = Path::new(env!("CARGO_BIN_EXE_matrix"));
-    let arguments = [
-        "--only",
-        "echo-c64-d16",
-        "--rounds",
-        "1",
-        "--seconds",
-        "600",
-    ];
+    let arguments = one_round("600");
     let mut running = matrix(program, &arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

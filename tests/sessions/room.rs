@@ -1,13 +1,11 @@
 //! Limits: who is closed for whom, who waits, and what grows old.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use quoit::time::sleep;
-use quoit::{Cancelled, Scope, spawn, yield_now};
+use quoit::{Scope, spawn};
 use quoit_pool::{Key, LeaseError, SessionPool};
-use tests::conform;
+use tests::{conform, turns_of_others};
 
 use crate::kind::{Kind, number, pool_of, settle};
 
@@ -225,27 +223,8 @@ fn a_lease_that_is_refused_yields_now_and_then() {
     conform(|_| async {
         let (pool, seen) = pool_of(of_two);
         let key = Key::new("any", "a");
-        let turns = Rc::new(Cell::new(0));
-        let counted = Rc::clone(&turns);
-        let other = spawn(async move {
-            while Rc::strong_count(&counted) > 1 {
-                counted.set(counted.get() + 1);
-                yield_now().await.expect("nobody cancels");
-            }
-        });
-        let scope = Scope::new();
-        let done = scope.run(async {
-            scope.cancel();
-            for _ in 0..320 {
-                let refused = pool.lease(&key).await.expect_err("its scope is cancelled");
-                assert!(matches!(refused, LeaseError::Cancelled(_)));
-            }
-            Ok::<_, Cancelled>(())
-        });
-        assert_eq!(done.await, Ok(Some(())));
-        assert!(turns.get() >= 10, "{turns:?}");
-        drop(turns);
-        other.await.expect("no panic");
+        let turns = turns_of_others(async || pool.lease(&key).await.map(drop)).await;
+        assert!(turns >= 10, "{turns}");
         assert_eq!(seen.opened(), 0);
     });
 }

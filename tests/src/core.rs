@@ -1,16 +1,21 @@
 //! A runtime of one core, and a body that runs there: on the real ring, and in the simulation.
 
 use std::cell::Cell;
+use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
 use quoit::sim::{self, Faults, Sim, for_seeds};
-use quoit::{Builder, CoreId, CoreMetrics, Cores, Handle, RemoteError, Runtime};
+use quoit::{
+    Builder, Cancelled, CarriesCancelled, CoreId, CoreMetrics, Cores, Handle, RemoteError, Runtime,
+    Scope, spawn, yield_now,
+};
 
 /// The seeds that every program is run under: the first one without faults.
 pub(crate) const SEEDS: Range<u64> = 0..6;
@@ -209,6 +214,34 @@ pub async fn park_once(handle: &Handle) {
 pub async fn gauges(handle: &Handle) -> CoreMetrics {
     park_once(handle).await;
     handle.metrics()[0]
+}
+
+/// Does something again and again in a cancelled scope, and returns how often another task had a turn meanwhile.
+pub async fn turns_of_others<E: CarriesCancelled + Debug>(
+    mut deed: impl AsyncFnMut() -> Result<(), E>,
+) -> u32 {
+    let turns = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&turns);
+    let other = spawn(async move {
+        while Rc::strong_count(&counted) > 1 {
+            counted.set(counted.get() + 1);
+            yield_now().await.expect("nobody cancels");
+        }
+    });
+    let scope = Scope::new();
+    let done = scope.run(async {
+        scope.cancel();
+        for _ in 0..320 {
+            let refused = deed().await.expect_err("its scope is cancelled");
+            assert!(refused.cancelled().is_some());
+        }
+        Ok::<_, Cancelled>(())
+    });
+    assert_eq!(done.await, Ok(Some(())));
+    let seen = turns.get();
+    drop(turns);
+    other.await.expect("no panic");
+    seen
 }
 
 /// Polls a future once, and says what came of it.

@@ -22,7 +22,7 @@ pub use at_most::at_most;
 pub use child::{Child, in_child};
 pub use core::{
     Kernel, beside_another, gauges, on_both, on_core, on_core_of, on_core_of_each, on_ring,
-    on_ring_of, park_once, poll_once, until_parked, whole,
+    on_ring_of, park_once, poll_once, turns_of_others, until_parked, whole,
 };
 pub use dice::Dice;
 pub use drops::{Counted, Drops};
