@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::join;
 use quoit::process::{Command, Ending};
 use quoit::sync::Event;
 use quoit::time::Instant;
@@ -48,6 +49,13 @@ async fn close(session: RpcSession) {
     let pid = session.pid();
     session.close().await.expect("nobody cancels it");
     assert!(!exists(pid), "{pid} was not reaped");
+}
+
+/// Kills a process, and does not wait for its end.
+pub(crate) fn kill(pid: u32) {
+    let mut command = std::process::Command::new("kill");
+    let killed = command.args(["-KILL", &pid.to_string()]).status();
+    assert!(killed.expect("it is there").success());
 }
 
 fn ended<T: std::fmt::Debug>(result: Result<T, SessionError>) -> Arc<Ended> {
@@ -263,11 +271,7 @@ fn callers_wait_for_room_and_are_told_when_there_will_be_none() {
         assert!(matches!(late, Ok(None)), "{late:?}");
         assert!(session.in_flight() <= 4, "{session:?}");
         drop(stuck);
-        let pid = i32::try_from(session.pid()).expect("a number");
-        let killed = std::process::Command::new("kill")
-            .args(["-KILL", &pid.to_string()])
-            .status();
-        assert!(killed.expect("it is there").success());
+        kill(session.pid());
         for call in calls {
             let ended = ended(call.await.expect("no panic"));
             assert!(ended.to_string().contains("signal: 9"), "{ended}");
@@ -375,6 +379,49 @@ fn child_that_exits_is_told_with_its_status() {
         let answer = session.call("answer and exit", Value::Null).await;
         assert_eq!(answer.expect("it was answered"), "a last word");
         session.gone().await.expect("nobody cancels");
+        close(session).await;
+    });
+}
+
+/// Starts a child that has closed its input, and lives.
+async fn deaf() -> RpcSession {
+    let mut command = Command::new("sh");
+    let tell = r#"echo '{"jsonrpc":"2.0","method":"told"}'"#;
+    command.args(["-c", &format!("exec 0<&-; {tell}; exec sleep 30")]);
+    let listener = Rc::new(Listener::default());
+    let config = RpcConfig::default();
+    let session = RpcSession::start(&command, config, Rc::clone(&listener)).await;
+    let session = session.expect("it is there");
+    while listener.told.borrow().is_empty() {
+        quoit::yield_uncancellable().await;
+    }
+    session
+}
+
+#[test]
+fn child_that_lives_and_does_not_listen_is_told_so() {
+    quietly(|_| async {
+        let session = deaf().await;
+        let ended = ended(session.call("echo", Value::Null).await);
+        assert!(matches!(ended.why, Why::Write(_)), "{ended}");
+        assert!(ended.to_string().contains("Broken pipe"), "{ended}");
+        close(session).await;
+    });
+}
+
+#[test]
+fn child_that_exits_has_exited_though_its_input_broke_first() {
+    quietly(|_| async {
+        let session = deaf().await;
+        let call = session.call("echo", Value::Null);
+        let killed = async {
+            session.gone().await.expect("nobody cancels");
+            kill(session.pid());
+        };
+        let (called, ()) = join(call, killed).await;
+        let ended = ended(called);
+        assert!(matches!(ended.why, Why::Exited), "{ended}");
+        assert!(ended.to_string().contains("signal: 9"), "{ended}");
         close(session).await;
     });
 }

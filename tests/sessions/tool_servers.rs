@@ -17,7 +17,7 @@ use tests::{
     quietly, quietly_of,
 };
 
-use crate::stdio::{scripted, stubborn};
+use crate::stdio::{kill, scripted, stubborn};
 
 /// How often a crowd of sessions comes and goes.
 const ROUNDS: usize = 20;
@@ -173,10 +173,7 @@ fn p018_server_that_was_killed_is_replaced() {
         let first = pid(&lease).await;
         let call = lease.call(async move |session| {
             let stuck = session.rpc().call("never", json!({}));
-            let killed = std::process::Command::new("kill")
-                .args(["-KILL", &first.to_string()])
-                .status();
-            assert!(killed.expect("it is there").success());
+            kill(first);
             stuck.await
         });
         let failed = call.await.expect_err("it was killed");

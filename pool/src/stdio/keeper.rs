@@ -86,7 +86,7 @@ async fn live_and_end<P: Peer>(
     let told_to = either(shared.broken.wait(), shared.stop.wait());
     match either(child.wait(), told_to).await {
         Either::Left(Ok(_)) => {
-            shared.break_off(Why::Exited);
+            shared.exited();
             // It may have answered just before.
             let _ = either(reader, patience(shared, PATIENCE)).await;
         }
@@ -100,7 +100,10 @@ async fn live_and_end<P: Peer>(
             broken?;
             if shared.may_be_exiting() {
                 // Its own status says more than a signal of ours.
-                let _ = either(child.wait(), patience(shared, PATIENCE)).await;
+                let exit = either(child.wait(), patience(shared, PATIENCE)).await;
+                if let Either::Left(Ok(_)) = exit {
+                    shared.exited();
+                }
             }
         }
         Either::Right(Either::Right(stop)) => {

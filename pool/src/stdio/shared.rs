@@ -224,6 +224,15 @@ impl Shared {
         self.broken.set();
     }
 
+    /// Notes that the child has exited by itself: a pipe that broke did so for that.
+    pub(super) fn exited(&self) {
+        if matches!(*self.why.borrow(), Some(Why::Write(_))) {
+            let broken_pipe = self.why.take();
+            drop(broken_pipe);
+        }
+        self.break_off(Why::Exited);
+    }
+
     /// Returns whether what the child says can still be understood.
     pub(super) fn is_understood(&self) -> bool {
         let why = self.why.borrow();
