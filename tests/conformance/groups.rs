@@ -686,6 +686,47 @@ fn c092_daemon_is_cancelled_when_all_others_have_ended() {
     });
 }
 
+/// The group has come to its end by then: what is cancelled around it later takes its value away no more than it would
+/// a moment after.
+#[test]
+fn c092_a_group_that_ends_its_daemons_keeps_the_value_of_its_body() {
+    conform(|_| async {
+        let outer = Scope::new();
+        let grouped = outer.run(async {
+            let outcome = group(async |g: Group<io::Error>| {
+                let cancel = outer.handle();
+                g.spawn_daemon(async move {
+                    let refused = sleep(LONG).await.expect_err("the others have ended");
+                    assert_eq!(refused.reason(), Reason::Finished);
+                    cancel.cancel();
+                    check().expect_err("all is cancelled");
+                    Err::<(), _>(refused.into())
+                });
+                Ok(7)
+            })
+            .await;
+            assert!(matches!(outcome, Ok(Some(7))), "{outcome:?}");
+            check()
+        });
+        assert_eq!(grouped.await, Ok(None));
+
+        // Cancelled before, they end for that.
+        let outer = Scope::new();
+        let grouped = outer.run(async {
+            let outcome = group(async |g: Group<io::Error>| {
+                g.spawn_daemon(waits(counter()));
+                some_turns(1).await;
+                outer.cancel();
+                Ok(7)
+            })
+            .await;
+            let error = outcome.expect_err("a daemon was cancelled from outside");
+            Err::<(), _>(error)
+        });
+        assert!(matches!(grouped.await, Ok(None)));
+    });
+}
+
 #[test]
 fn c093_failure_in_an_isolating_group_stays_with_its_child() {
     conform(|_| async {

@@ -397,6 +397,7 @@ impl<E: CarriesCancelled + 'static> Open<E> {
                 passed_on: Cell::new(None),
                 stray: Cell::new(None),
                 daemons: Cell::new(None),
+                has_let_daemons_go: Cell::new(false),
             });
             let erased: Rc<dyn Any> = Rc::<GroupState<E>>::clone(&state);
             Self {
@@ -454,6 +455,8 @@ pub(crate) struct GroupState<E> {
     stray: Cell<Option<Cancelled>>,
     /// The node that daemons run under.
     daemons: Cell<Option<NodeId>>,
+    /// They were cancelled while nothing around was: that is why they end, whatever is cancelled later.
+    has_let_daemons_go: Cell<bool>,
 }
 
 impl<E> GroupState<E> {
@@ -503,7 +506,9 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
             let task = core.active.opened();
             let is_opened = core.active.polled().is_some();
             // By its own handle, or as a daemon at the end: that is taken here.
-            let daemon = self.daemons.get().is_some_and(|node| tree.absorbs(node));
+            let daemon = self.daemons.get().is_some_and(|node| {
+                tree.absorbs(node) || self.has_let_daemons_go.get() && tree.is_within(task, node)
+            });
             let (refused, absorbs) = tree.refusal(task);
             (refused, is_opened && absorbs || daemon)
         });
@@ -614,12 +619,16 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
     async fn end_daemons(&self, daemons: NodeId) {
         poll_fn(|cx| {
             current::with(|core| {
-                core.cancel(daemons, Cancelled::new(Reason::Finished), None);
+                if core.cancel(daemons, Cancelled::new(Reason::Finished), None) {
+                    let is_ours = core.tree.borrow().absorbs(daemons);
+                    self.has_let_daemons_go.set(is_ours);
+                }
                 poll_end(core, daemons, cx.waker())
             })
         })
         .await;
         self.daemons.set(None);
+        self.has_let_daemons_go.set(false);
         current::with(|core| core.close_node(daemons));
     }
 

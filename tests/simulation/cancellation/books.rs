@@ -11,6 +11,8 @@ use super::truth::Truth;
 pub(super) struct Book {
     pub(super) isolating: bool,
     pub(super) daemons: Option<Node>,
+    /// They were cancelled at the end where nothing around was.
+    pub(super) let_daemons_go: Truth,
     /// It takes children.
     pub(super) open: bool,
     /// Children that are starting, and may come to it.
@@ -32,6 +34,7 @@ impl Book {
         Self {
             isolating,
             daemons: None,
+            let_daemons_go: Truth::No,
             open: true,
             promises: 0,
             body: None,

@@ -17,6 +17,7 @@ impl Model {
         let daemons = self.scopes.open(Some(group), Kind::Daemons, core);
         let book = self.groups.get_mut(&group).expect("it is open");
         book.daemons = Some(daemons);
+        book.let_daemons_go = Truth::No;
         daemons
     }
 
@@ -122,7 +123,11 @@ impl Model {
         let refused = self.scopes.refused(task);
         let daemons = self.groups[&group].daemons;
         let own = self.scopes.absorbs(task);
-        let own = own.or(daemons.map_or(Truth::No, |daemons| self.scopes.absorbs(daemons)));
+        let own = own.or(daemons.map_or(Truth::No, |daemons| {
+            let of_a_daemon = Truth::of(self.scopes.is_within(task, daemons));
+            let let_go = self.groups[&group].let_daemons_go.and(of_a_daemon);
+            self.scopes.absorbs(daemons).or(let_go)
+        }));
         if refused == Truth::No {
             let stray = Failure::Misuse(Misuse::Stray);
             return self.child_failed(task, group, parts.failure.unwrap_or(stray));
@@ -223,8 +228,12 @@ impl Model {
             return;
         }
         if self.scopes.own(daemons) == Truth::No {
+            // When the group sees it is not known to the moment, and so not what came first.
+            let let_go = self.scopes.sees_outside(daemons).not().and(Truth::Perhaps);
             self.scopes
                 .post(daemons, Reason::Finished, None, Seen::Quiet(group));
+            let book = self.groups.get_mut(&group).expect("it is open");
+            book.let_daemons_go = let_go;
             self.review();
         }
     }

@@ -560,7 +560,7 @@ impl Tree {
     }
 
     /// Returns whether `node` is `top`, lies below it, or is no node at all.
-    fn is_within(&self, node: NodeId, top: NodeId) -> bool {
+    pub(crate) fn is_within(&self, node: NodeId, top: NodeId) -> bool {
         if self.nodes.get(node.0).is_none() {
             return true;
         }
