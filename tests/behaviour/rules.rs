@@ -39,6 +39,53 @@ fn after_exactly(duration: Duration, began: Instant) {
 
 // --- a child on another core is under its caller's scope as if it ran there ---
 
+#[test]
+fn a_child_elsewhere_sees_the_deadlines_around_it() {
+    conform_on(2, |handle| async move {
+        let there = handle.cores()[1];
+        for is_there in [false, true] {
+            let seen = || {
+                here_and_there(there, is_there, || async {
+                    let plain = effective_deadline();
+                    let shield = Scope::new().grace_shielded();
+                    let graced = shield.run(async { Ok::<_, io::Error>(effective_deadline()) });
+                    let graced = graced.await?.expect("not cancelled");
+                    let shield = Scope::new().shielded();
+                    let hidden = shield.run(async { Ok::<_, io::Error>(effective_deadline()) });
+                    assert_eq!(hidden.await?, Some(None));
+                    let sooner = Scope::new().timeout(SHORT * 1000);
+                    let sooner = sooner.run(async { Ok::<_, io::Error>(effective_deadline()) });
+                    let sooner = sooner.await?.expect("not cancelled");
+                    Ok((plain, graced, sooner.expect("there is one")))
+                })
+            };
+            assert!(matches!(seen().await, Ok((None, None, _))));
+
+            let (at, earlier) = (Instant::now() + LONG * 2, Instant::now() + LONG);
+            let scope = Scope::new().deadline(at).grace(SHORT);
+            let around = Scope::new().deadline(earlier).grace(LONG * 3);
+            let (plain, graced, sooner) = around
+                .run(async { scope.run(seen()).await })
+                .await
+                .expect("no failure")
+                .flatten()
+                .expect("not cancelled");
+            assert_eq!((plain, graced), (Some(earlier), Some(at + SHORT)));
+            assert!(sooner < earlier);
+            // Behind a grace shield of the caller's.
+            let scope = Scope::new().deadline(at).grace(SHORT);
+            let shield = Scope::new().grace_shielded();
+            let (plain, graced, _) = scope
+                .run(async { shield.run(seen()).await })
+                .await
+                .expect("no failure")
+                .flatten()
+                .expect("not cancelled");
+            assert_eq!((plain, graced), (Some(at + SHORT), Some(at + SHORT)));
+        }
+    });
+}
+
 /// Runs `body` here, and on the other core.
 async fn here_and_there<T, F>(
     there: CoreId,

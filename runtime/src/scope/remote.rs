@@ -68,6 +68,8 @@ impl From<Remote> for io::Error {
 /// `make` is called there; the future it makes need not be `Send`. The child is under the caller's
 /// scope as if it ran here: a cancel is passed on, once, with the grace that it has; the call ends when
 /// the child has, and what it left to its scope; what it returns, fails with or panics with comes back.
+/// [`effective_deadline`](crate::effective_deadline) knows there what the deadlines around were when the
+/// call began.
 ///
 /// ```
 /// use quoit::{CoreId, Handle, on};
@@ -124,8 +126,12 @@ where
         call,
         answered: false,
     };
+    let around = current::with(|here| {
+        let active = here.active();
+        here.tree.borrow().deadlines(active)
+    });
     let mut job: Option<crate::mailbox::closures::Job> =
-        Some(Box::new(move || start_there(far, make)));
+        Some(Box::new(move || start_there(far, around, make)));
     let mut park = Park::new();
     let mut waits = false;
     poll_fn(|cx| {
@@ -157,7 +163,7 @@ where
 }
 
 /// Starts the child, on its core.
-fn start_there<T, E, F>(far: Far<T, E>, make: impl FnOnce() -> F + 'static)
+fn start_there<T, E, F>(far: Far<T, E>, around: [Instant; 2], make: impl FnOnce() -> F + 'static)
 where
     F: Future<Output = Result<T, E>> + 'static,
     T: Send + 'static,
@@ -177,6 +183,7 @@ where
         });
         let output = core.tasks.borrow_mut().detach(task);
         drop(output);
+        core.tree.borrow_mut().set_around(node, around);
         call.scope.arrive(core, node);
     });
 }

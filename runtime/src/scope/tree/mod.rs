@@ -475,21 +475,43 @@ impl Tree {
     /// Returns the earliest deadline that an op under this node can see: from behind a grace shield, with the grace
     /// that it has.
     pub(crate) fn effective_deadline(&self, node: NodeId) -> Option<Instant> {
-        let mut earliest: Option<Instant> = None;
-        let mut has_grace = false;
+        let [seen, _] = self.deadlines(node);
+        (seen != Instant::NEVER).then_some(seen)
+    }
+
+    /// Returns the earliest deadlines that can be seen under this node, and from behind a grace shield there;
+    /// [`Instant::NEVER`] where there is none.
+    pub(crate) fn deadlines(&self, node: NodeId) -> [Instant; 2] {
+        let mut earliest = [Instant::NEVER; 2];
+        let mut is_behind = [false, true];
         let mut at = self.nodes.get(node.0);
         while let Some(node) = at {
-            let own = self.extra(node).and_then(|extra| match extra.deadline {
-                Some((deadline, _)) if has_grace => Some(deadline + extra.grace_period),
-                Some((deadline, _)) => Some(deadline),
-                None => extra.grace_end().filter(|_| has_grace),
-            });
-            earliest = earliest.into_iter().chain(own).min();
-            has_grace |= node.shield == Shield::Grace;
-            let parent = node.parent.filter(|_| node.shield != Shield::Full);
+            let extra = self.extra(node);
+            let is_open = node.shield != Shield::Full;
+            for (earliest, has_grace) in earliest.iter_mut().zip(&mut is_behind) {
+                let own = extra.and_then(|extra| match extra.deadline {
+                    Some((deadline, _)) if *has_grace => Some(deadline + extra.grace_period),
+                    Some((deadline, _)) => Some(deadline),
+                    None => extra.grace_end().filter(|_| *has_grace),
+                });
+                *has_grace |= node.shield == Shield::Grace;
+                let around = extra.and_then(|extra| extra.around.as_deref());
+                let around = around
+                    .filter(|_| is_open)
+                    .map(|of| of[usize::from(*has_grace)]);
+                *earliest = own.into_iter().chain(around).fold(*earliest, Instant::min);
+            }
+            let parent = node.parent.filter(|_| is_open);
             at = parent.map(|parent| self.node(parent));
         }
         earliest
+    }
+
+    /// Notes the [deadlines](Tree::deadlines) that a node sees which are another core's, and fire there.
+    pub(crate) fn set_around(&mut self, node: NodeId, deadlines: [Instant; 2]) {
+        if self.nodes.get(node.0).is_some() && deadlines != [Instant::NEVER; 2] {
+            self.ensure_extra(node.0.link()).around = Some(Box::new(deadlines));
+        }
     }
 
     /// Puts a node below another parent: a scope that was made in one place and is entered in

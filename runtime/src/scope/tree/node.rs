@@ -106,6 +106,8 @@ pub(super) struct Extra {
     pub(super) grace: Option<(Instant, TimerId)>,
     /// The grace that a cancel has which says nothing of it.
     pub(super) grace_period: Duration,
+    /// The deadlines around that are another core's: as they are seen here, and from behind a grace shield.
+    pub(super) around: Option<Box<[Instant; 2]>>,
     /// Of the tasks below, how many are promised only.
     pub(super) promises: u32,
     /// Woken when nothing is left below that an end has to wait for.
@@ -226,6 +228,7 @@ impl Extra {
         deadline: None,
         grace: None,
         grace_period: Duration::ZERO,
+        around: None,
         promises: 0,
         end_waiter: None,
         foreign: None,
@@ -240,6 +243,7 @@ impl Extra {
             grace: None,
             // Of a cancel that did not come.
             grace_period: _,
+            around: None,
             promises: 0,
             end_waiter: None,
             foreign: None,
