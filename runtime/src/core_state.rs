@@ -549,7 +549,8 @@ impl Core {
     /// Lets the grace of a cancelled scope end at `end`, and not when it was to end before.
     fn end_grace_at(&self, node: NodeId, end: Instant) {
         let target = TimerTarget::Grace(node);
-        let timer = self.timers.borrow_mut().insert(end, target);
+        let has_end = end != Instant::NEVER;
+        let timer = has_end.then(|| self.timers.borrow_mut().insert(end, target));
         self.tree.borrow_mut().set_grace_end(node, (end, timer));
         self.carry_out();
     }

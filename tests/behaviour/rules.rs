@@ -22,7 +22,9 @@ use quoit::{
     Reason, Scope, Started, effective_deadline, group, is_cancelled, isolating_group, on, op,
     spawn, yield_now,
 };
-use tests::{Kernel, both_streams, conform, conform_on, on_ring, poll_once, turns_of_others};
+use tests::{
+    Kernel, both_streams, conform, conform_on, gauges, on_ring, poll_once, turns_of_others,
+};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(5);
@@ -325,6 +327,41 @@ fn a_deadline_is_seen_from_behind_a_grace_shield_with_its_grace() {
             worked.await
         });
         assert_eq!(worked.await, Ok(None));
+    });
+}
+
+/// Whoever gives all the time there is, arms no timer for its end.
+#[test]
+fn a_grace_without_end_arms_no_timer() {
+    conform_on(2, |handle| async move {
+        let before = gauges(&handle).await.timers;
+        for is_there in [false, true] {
+            let (tell, told) = shared::channel::bounded(1);
+            let (begins, begun) = shared::channel::bounded(1);
+            let scope = Scope::new();
+            let cancel = scope.handle();
+            let there = handle.cores()[usize::from(is_there)];
+            let waits = spawn(async move {
+                let wait = here_and_there(there, is_there, move || async move {
+                    let shield = Scope::new().grace_shielded();
+                    let waited = shield.run(async {
+                        begins.send(()).await?;
+                        let received = told.recv().await?;
+                        assert_eq!(effective_deadline(), None);
+                        Ok::<_, io::Error>(received)
+                    });
+                    waited.await
+                });
+                scope.run(wait).await
+            });
+            begun.recv().await.expect("not cancelled");
+            cancel.cancel_with(Reason::Requested, Duration::MAX);
+            assert_eq!(gauges(&handle).await.timers, before);
+            assert_eq!(handle.metrics()[1].timers, 0);
+            tell.send(7).await.expect("it goes on");
+            let waited = waits.await.expect("it ended");
+            assert_eq!(waited.expect("in time"), Some(Some(Some(7))));
+        }
     });
 }
 

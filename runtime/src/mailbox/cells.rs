@@ -468,7 +468,10 @@ impl CancelCell {
             grace: (state & HAS_GRACE != 0)
                 .then(|| self.grace.take())
                 .flatten()
-                .map(Duration::from_micros),
+                .map(|micros| match micros {
+                    LARGEST => Duration::MAX,
+                    _ => Duration::from_micros(micros),
+                }),
         });
         let deadline = self.deadline.take().map(|units| {
             if units == LARGEST {
@@ -666,6 +669,21 @@ mod tests {
         );
         cells.retire(5);
         assert_eq!(cells.cancel(5, 9, PLAIN, Sender::Other), Sent::Gone);
+    }
+
+    #[test]
+    fn a_grace_without_end_has_none() {
+        let cells = CancelCells::new();
+        for (generation, grace) in [(9, Duration::MAX), (10, Duration::from_secs(1 << 24))] {
+            cells.announce(5, generation);
+            let cancel = Cancel {
+                grace: Some(grace),
+                ..PLAIN
+            };
+            cells.cancel(5, generation, cancel, Sender::Other);
+            assert_eq!(taken(&cells)[0].cancel, Some(cancel));
+            cells.retire(5);
+        }
     }
 
     #[test]

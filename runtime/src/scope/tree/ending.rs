@@ -179,7 +179,7 @@ impl Tree {
         if let Some((_, timer)) = extra.deadline {
             self.idle_timers.push(timer);
         }
-        if let Some((_, timer)) = extra.grace {
+        if let Some((_, Some(timer))) = extra.grace {
             self.idle_timers.push(timer);
         }
         if let Some(waker) = extra.foreign.take() {

@@ -383,7 +383,7 @@ impl Tree {
             found.own = Own::Hard;
             let link = node.0.link();
             let grace = self.extra_mut(link).and_then(|extra| extra.grace.take());
-            self.disarm(grace.map(|(_, timer)| timer));
+            self.disarm(grace.and_then(|(_, timer)| timer));
             self.refresh(link);
         }
     }
@@ -433,13 +433,13 @@ impl Tree {
         }
     }
 
-    /// Notes when a node's grace ends, and the timer that ends it.
-    pub(crate) fn set_grace_end(&mut self, node: NodeId, grace: (Instant, TimerId)) {
+    /// Notes when a node's grace ends, and the timer that ends it, if it has an end.
+    pub(crate) fn set_grace_end(&mut self, node: NodeId, grace: (Instant, Option<TimerId>)) {
         let before = match self.nodes.get(node.0) {
             Some(_) => self.ensure_extra(node.0.link()).grace.replace(grace),
             None => Some(grace),
         };
-        self.disarm(before.map(|(_, timer)| timer));
+        self.disarm(before.and_then(|(_, timer)| timer));
     }
 
     /// Returns when the grace ends of what cancels this node; `None` if it has none, or none left.

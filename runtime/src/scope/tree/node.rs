@@ -102,8 +102,8 @@ pub(super) struct Extra {
     /// The own cancel, and when that was. The first cause stays.
     pub(super) cause: Option<(Cancelled, Instant)>,
     pub(super) deadline: Option<(Instant, TimerId)>,
-    /// When the grace period ends.
-    pub(super) grace: Option<(Instant, TimerId)>,
+    /// When the grace period ends, and the timer for it; one without an end has none.
+    pub(super) grace: Option<(Instant, Option<TimerId>)>,
     /// The grace that a cancel has which says nothing of it.
     pub(super) grace_period: Duration,
     /// The deadlines around that are another core's: as they are seen here, and from behind a grace shield.
