@@ -75,6 +75,9 @@ impl FromStr for Cores {
 /// Who waits longer than this for the next piece of work is idle.
 const LONGEST_SPIN: Duration = Duration::from_secs(1);
 
+/// The kernel has no larger completion queue (`IORING_MAX_CQ_ENTRIES`).
+const MOST_COMPLETIONS: u32 = 65_536;
+
 /// More processors than any kernel has.
 const MAX_CPU: usize = 1 << 16;
 
@@ -194,9 +197,9 @@ impl Builder {
         self
     }
 
-    /// Room for completions, per core: a power of two, at least the submission entries. Default
-    /// sixteen times the submission entries, since one request may complete often. What does not fit
-    /// is kept by the kernel, none is lost.
+    /// Room for completions, per core: a power of two, at least the submission entries and at most
+    /// 65 536. Default sixteen times the submission entries, as far as that goes, since one request may
+    /// complete often. What does not fit is kept by the kernel, none is lost.
     ///
     /// The kernel also sizes by it the table in which it looks for an op that it is to cancel: a list
     /// for every 32 entries, 256 lists at most (Linux 6.18). Who cancels tens of thousands of waiting
@@ -300,12 +303,12 @@ impl Builder {
         power("submission_entries", self.submission_entries, 8, 32_768)?;
         let completion_entries = self
             .completion_entries
-            .unwrap_or(self.submission_entries * 16);
+            .unwrap_or((self.submission_entries * 16).min(MOST_COMPLETIONS));
         power(
             "completion_entries",
             completion_entries,
             self.submission_entries,
-            262_144,
+            MOST_COMPLETIONS,
         )?;
         if let Some((count, size)) = self.receive_buffers {
             power("receive_buffers (count)", u32::from(count), 4, 32_768)?;
@@ -332,9 +335,11 @@ impl Builder {
             });
         }
         if self.spin_before_park > LONGEST_SPIN {
+            // Rounded up: what is too long by less than one is too long.
+            let micros = self.spin_before_park.as_nanos().div_ceil(1000);
             return Err(BuildError::Config {
                 field: "spin_before_park (microseconds)",
-                value: u64::try_from(self.spin_before_park.as_micros()).unwrap_or(u64::MAX),
+                value: u64::try_from(micros).unwrap_or(u64::MAX),
                 rule: format!("at most {}", LONGEST_SPIN.as_micros()),
             });
         }
@@ -512,11 +517,17 @@ mod tests {
             message(Builder::default().submission_entries(100)),
             "submission_entries is 100, but must be a power of two from 8 to 32768"
         );
-        assert!(message(Builder::default().completion_entries(128)).contains("from 256"));
+        assert_eq!(
+            message(Builder::default().completion_entries(128)),
+            "completion_entries is 128, but must be a power of two from 256 to 65536"
+        );
+        assert!(message(Builder::default().completion_entries(1 << 17)).contains("to 65536"));
         assert!(message(Builder::default().receive_buffers(3, 4096)).contains("(count) is 3"));
         assert!(message(Builder::default().receive_buffers(4, 100)).contains("(size) is 100"));
         assert!(message(Builder::default().blocking_threads(0)).contains("from 1 to 65536"));
         assert!(message(Builder::default().mailbox_capacity(0)).contains("mailbox_capacity is 0"));
+        let long = LONGEST_SPIN + Duration::from_nanos(1);
+        assert!(message(Builder::default().spin_before_park(long)).contains("is 1000001, but"));
     }
 
     #[test]

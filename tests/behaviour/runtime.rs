@@ -690,9 +690,14 @@ fn every_setting_works_at_its_limits() {
         Runtime::builder()
             .submission_entries(8)
             .completion_entries(8),
+        Runtime::builder().submission_entries(32_768),
         Runtime::builder()
             .submission_entries(32_768)
+            .completion_entries(32_768),
+        Runtime::builder()
+            .submission_entries(8)
             .completion_entries(65_536),
+        Runtime::builder().spin_before_park(Duration::from_secs(1)),
         Runtime::builder().mailbox_capacity(1),
         Runtime::builder().mailbox_capacity(1 << 20),
         Runtime::builder().receive_buffers(4, 512),
@@ -718,12 +723,13 @@ fn settings_past_their_limits_are_named() {
             refused(Runtime::builder().submission_entries(4)),
             refused(Runtime::builder().submission_entries(65_536)),
             refused(Runtime::builder().completion_entries(100)),
+            refused(Runtime::builder().completion_entries(1 << 17)),
             refused(Runtime::builder().receive_buffers(2, 4096)),
             refused(Runtime::builder().receive_buffers(16, 1 << 21)),
             refused(Runtime::builder().mailbox_capacity(0)),
         ]
         .into();
-        assert_eq!(set.len(), 6);
+        assert_eq!(set.len(), 7);
         for message in set {
             assert!(message.contains("but must be"), "{message}");
         }
