@@ -413,3 +413,38 @@ impl CoreShared {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Returns what an eventfd has been told, as the kernel says it.
+    fn count(eventfd: i32) -> String {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{eventfd}"));
+        let info = info.expect("it is open");
+        let line = info.lines().find(|line| line.starts_with("eventfd-count"));
+        let (_, count) = line.and_then(|line| line.split_once(':')).expect("a count");
+        count.trim().to_owned()
+    }
+
+    /// Else its first park would end for nothing.
+    #[test]
+    fn a_new_core_is_not_told_of_the_wakes_of_the_one_before() {
+        let is_same = || {
+            let before = Place::take().expect("a free number");
+            let number = before.shared.number();
+            let eventfd = before.shared.eventfd();
+            sys::eventfd_add_one(eventfd).expect("there is room");
+            assert_eq!(count(eventfd), "1");
+            drop(before);
+            let next = Place::take().expect("a free number");
+            // Another test may have been faster.
+            let is_same = next.shared.number() == number;
+            if is_same {
+                assert_eq!(count(next.shared.eventfd()), "0");
+            }
+            is_same
+        };
+        assert!((0..1000).any(|_| is_same()), "never the same number again");
+    }
+}
