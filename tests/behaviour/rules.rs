@@ -15,7 +15,7 @@ use std::time::Duration;
 use quoit::buf::Interrupted;
 use quoit::op::{PipeReader, PipeWriter};
 use quoit::process::Command;
-use quoit::sync::{Event, Semaphore, channel, shared};
+use quoit::sync::{Event, OnceCell, Semaphore, broadcast, channel, oneshot, shared, watch};
 use quoit::time::{Instant, sleep};
 use quoit::{
     AlreadyStarted, Cancelled, CarriesCancelled, CoreId, Delivery, Group, GroupPanic, Misuse,
@@ -296,6 +296,92 @@ fn a_waker_does_not_see_the_scope_of_whoever_wakes() {
         let wait = other.run(sleep(LONG));
         let cancel = || assert_eq!(other.cancel(), Delivery::Delivered);
         assert_eq!(seen_by_the_waker(wait, cancel).await, once);
+    });
+}
+
+// --- what came first ---
+
+/// Cancels a wait by a handle, does then what ends it, and returns whether the wait was cancelled.
+async fn is_cancelled_first<T: 'static, E: CarriesCancelled + 'static>(
+    wait: impl Future<Output = Result<T, E>> + 'static,
+    deed: impl FnOnce(),
+) -> bool {
+    let scope = Rc::new(Scope::new());
+    let cancel = scope.handle();
+    let waits = spawn(async move { scope.run(wait).await });
+    yield_now().await.expect("not cancelled");
+    cancel.cancel();
+    deed();
+    let waited = waits.await.expect("it ended");
+    matches!(waited, Ok(None))
+}
+
+#[test]
+fn who_was_cancelled_by_a_handle_first_is_not_told_of_what_comes_then() {
+    conform(|_| async {
+        let event = Rc::new(Event::new());
+        let ours = Rc::clone(&event);
+        let wait = async move { ours.wait().await };
+        assert!(is_cancelled_first(wait, || event.set()).await, "event");
+
+        let cell = Rc::new(OnceCell::new());
+        let ours = Rc::clone(&cell);
+        let makes = Box::pin(async move {
+            let made = ours.get_or_init(async || {
+                let mut polled = false;
+                poll_fn(|_| match std::mem::replace(&mut polled, true) {
+                    false => Poll::Pending,
+                    true => Poll::Ready(7),
+                })
+                .await
+            });
+            made.await.copied()
+        });
+        let mut makes = makes;
+        assert!(poll_once(makes.as_mut()).await.is_pending());
+        let ours = Rc::clone(&cell);
+        let wait = async move { ours.get_or_init(async || 8).await.copied() };
+        let make = || {
+            let polled = makes.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(polled, Poll::Ready(Ok(7)));
+        };
+        assert!(is_cancelled_first(wait, make).await, "cell");
+
+        let (sender, mut receiver) = oneshot::channel();
+        let wait = async move { receiver.recv().await };
+        let send = || drop(sender.send(7));
+        assert!(is_cancelled_first(wait, send).await, "oneshot");
+        let (sender, mut receiver) = broadcast::bounded(1);
+        let wait = async move { receiver.recv().await };
+        let send = || drop(sender.send(7));
+        assert!(is_cancelled_first(wait, send).await, "broadcast");
+        let (sender, mut receiver) = watch::channel(0);
+        let wait = async move { receiver.changed().await };
+        let send = || drop(sender.send(7));
+        assert!(is_cancelled_first(wait, send).await, "watch");
+        let (sender, receiver) = channel::bounded(1);
+        let wait = async move { receiver.recv().await };
+        let send = || sender.try_send(7).expect("there is room");
+        assert!(is_cancelled_first(wait, send).await, "channel");
+        let (sender, receiver) = shared::channel::bounded(1);
+        let wait = async move { receiver.recv().await };
+        let send = || sender.try_send(7).expect("there is room");
+        assert!(is_cancelled_first(wait, send).await, "shared channel");
+    });
+}
+
+#[test]
+fn who_was_cancelled_by_a_handle_first_does_not_join_what_ends_then() {
+    conform(|_| async {
+        let scope = Rc::new(Scope::new());
+        let cancel = scope.handle();
+        let ends = spawn(async move {
+            yield_now().await.expect("not cancelled");
+            cancel.cancel();
+        });
+        let joins = spawn(async move { scope.run(ends).await });
+        let joined = joins.await.expect("it ended");
+        assert!(matches!(joined, Ok(None)), "{joined:?}");
     });
 }
 

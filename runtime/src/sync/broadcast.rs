@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::TryRecvError;
-use super::wait_list::{self, Place, WaitList};
+use super::wait_list::{Place, WaitList};
 use crate::scope::{Cancelled, CarriesCancelled};
 
 /// Makes a channel whose receivers each see every item, and a first receiver.
@@ -148,7 +148,7 @@ impl<T: Clone> Sender<T> {
             state.end += 1;
             (receivers, overwritten)
         };
-        self.shared.wake_all();
+        self.shared.waiting.wake_all();
         drop(overwritten);
         Ok(receivers)
     }
@@ -171,13 +171,6 @@ impl<T> Sender<T> {
     }
 }
 
-impl<T> Shared<T> {
-    fn wake_all(&self) {
-        wait_list::see_cancels();
-        self.waiting.wake_all();
-    }
-}
-
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         self.shared.state.borrow_mut().senders += 1;
@@ -195,7 +188,7 @@ impl<T> Drop for Sender<T> {
             state.senders == 0
         };
         if last {
-            self.shared.wake_all();
+            self.shared.waiting.wake_all();
         }
     }
 }

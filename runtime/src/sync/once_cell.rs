@@ -119,6 +119,7 @@ impl<T> OnceCell<T> {
 
     /// Ends a turn: everybody is told of the value, or one has the next turn.
     fn end_turn(&self) {
+        wait_list::see_cancels();
         if self.value.get().is_some() {
             let chosen = {
                 let mut state = self.state.borrow_mut();
@@ -127,7 +128,6 @@ impl<T> OnceCell<T> {
             };
             wait_list::wake_each(chosen);
         } else {
-            wait_list::see_cancels();
             let next = self.state.borrow_mut().pass_on();
             wait_list::wake_each(next);
         }

@@ -400,6 +400,7 @@ impl WaitList {
     }
 
     fn wake_one(&self) -> bool {
+        see_cancels();
         let chosen = self.0.borrow_mut().choose().map(|((), waker)| waker);
         let found = chosen.is_some();
         wake_each(chosen);
@@ -408,6 +409,7 @@ impl WaitList {
 
     /// Wakes everybody who waits now.
     pub(crate) fn wake_all(&self) {
+        see_cancels();
         let chosen = self.0.borrow_mut().choose_all();
         wake_each(chosen);
     }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::wait_list::{self, Place, WaitList};
+use super::wait_list::{Place, WaitList};
 use crate::scope::Cancelled;
 
 /// Makes a value that changes, and a first receiver, which has seen it as it is.
@@ -57,11 +57,6 @@ impl<T> Shared<T> {
     fn latest(&self) -> Rc<T> {
         Rc::clone(&self.value.borrow())
     }
-
-    fn wake_all(&self) {
-        wait_list::see_cancels();
-        self.waiting.wake_all();
-    }
 }
 
 /// The side that changes the value. Clone it for more; with the last of them the value is final.
@@ -75,7 +70,7 @@ impl<T> Sender<T> {
     pub fn send(&self, value: T) -> Rc<T> {
         let before = self.shared.value.replace(Rc::new(value));
         self.shared.number.update(|number| number + 1);
-        self.shared.wake_all();
+        self.shared.waiting.wake_all();
         before
     }
 
@@ -106,7 +101,7 @@ impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         self.shared.senders.update(|count| count - 1);
         if self.shared.senders.get() == 0 {
-            self.shared.wake_all();
+            self.shared.waiting.wake_all();
         }
     }
 }
