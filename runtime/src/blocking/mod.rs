@@ -388,8 +388,13 @@ impl<T: Send + 'static> Inner<T> {
         let relay = Rc::clone(&telling) as Rc<dyn Relay>;
         park.register_relayed(core, waker, Purpose::Job, relay);
         let work = Some(work);
-        let ticket = telling.pool.submit(Box::new(Job { shared, work }));
-        telling.ticket.set(Some(ticket));
+        let job = Box::new(Job { shared, work });
+        // The waker was copied for the wait: foreign code, which may have cancelled it.
+        if telling.shared.context.is_cancelled() {
+            drop(job);
+        } else {
+            telling.ticket.set(Some(telling.pool.submit(job)));
+        }
         Self { telling, park }
     }
 

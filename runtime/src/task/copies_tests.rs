@@ -387,6 +387,10 @@ fn who_is_cancelled_by_a_copy_waits_on_no_other_core_and_for_no_job() {
         assert!(matches!(received, Some(Err(_))), "{at_copy}");
         assert_eq!((sender.waiting(), receiver.waiting()), (0, 0));
     }
+    let job = refused(1, None, || {
+        blocking::run(|_| panic!("it is not run: nobody waits for it yet"))
+    });
+    assert!(matches!(job, Some(Err(JobError::Cancelled(_)))), "{job:?}");
     for at_copy in 1..=2 {
         let (begins, begun) = mpsc::channel();
         let (ends, runs) = mpsc::channel::<()>();
