@@ -224,9 +224,7 @@ impl Interval {
     pub async fn tick(&mut self) -> Result<Instant, Cancelled> {
         sleep_until(self.next).await?;
         let due = self.next;
-        let missed = due.elapsed().as_nanos() / self.period.as_nanos();
-        let periods = u32::try_from(missed + 1).unwrap_or(u32::MAX);
-        self.next = due + self.period.saturating_mul(periods);
+        self.next = tick_after(due, self.period, Instant::now());
         Ok(due)
     }
 
@@ -234,6 +232,13 @@ impl Interval {
     pub fn period(&self) -> Duration {
         self.period
     }
+}
+
+/// Returns the first tick after `now`: a whole number of periods after one that was due.
+fn tick_after(due: Instant, period: Duration, now: Instant) -> Instant {
+    let since_the_last = now.duration_since(due).as_nanos() % period.as_nanos();
+    // Less than the nanoseconds between two instants.
+    now + (period - Duration::from_nanos(since_the_last as u64))
 }
 
 /// A timer for libraries that know nothing of scopes: it yields `()`, is not cancelled, and may be
@@ -311,5 +316,28 @@ impl Future for Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         self.disarm();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_is_whole_periods_after_the_last_and_lies_ahead() {
+        let due = Instant::from_nanos(1_000);
+        for (period, now, next) in [
+            (10, 1_000, 1_010),
+            (10, 1_009, 1_010),
+            (10, 1_010, 1_020),
+            (10, 9_999, 10_000),
+            // More were missed than fit 32 bits.
+            (1, 1 << 40, (1 << 40) + 1),
+            (3, 1_001 + (3 << 33), 1_003 + (3 << 33)),
+        ] {
+            let tick = tick_after(due, Duration::from_nanos(period), Instant::from_nanos(now));
+            assert_eq!(tick, Instant::from_nanos(next), "{period} at {now}");
+        }
+        assert_eq!(tick_after(due, Duration::MAX, due), Instant::NEVER);
     }
 }
