@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
 use quoit::time::Instant;
-use quoit::{CancelHandle, Cancelled, CoreId, run_until_cancelled};
+use quoit::{CancelHandle, Cancelled, CoreId, op, run_until_cancelled};
 
 use crate::config::{Limits, Times};
 use crate::figures::PoolMetrics;
@@ -116,10 +116,8 @@ impl<S: Sessions> Registry<S> {
         }
         drop(inside);
         stopped.iter().for_each(|line| line.stop());
+        wakers.into_iter().for_each(op::wake);
         // Each is somebody's code, and a panic of one keeps nothing from the others.
-        for waker in wakers {
-            contained(|| waker.wake());
-        }
         for error in discarded {
             contained(|| drop(error));
         }
@@ -254,7 +252,7 @@ impl Line {
             opening.cancel();
         }
         if let Some(owner) = owner {
-            owner.wake();
+            op::wake(owner);
         }
     }
 

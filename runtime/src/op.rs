@@ -12,7 +12,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use socket2::SockAddr;
 
@@ -32,6 +32,7 @@ use crate::kernel_op::send_all::SendAll;
 use crate::kernel_op::turn::SendTurn;
 use crate::scope::park;
 use crate::task::current;
+use crate::task::waker::wake_from_anywhere;
 use crate::{Cancelled, Closed};
 
 /// Goes to the kernel and back: for measuring, and to let a core's submissions out.
@@ -526,6 +527,12 @@ impl Stream {
 /// When polled off a core.
 pub async fn entry() -> Result<(), Cancelled> {
     poll_fn(|cx| current::with(|core| park::entry(core, cx.waker()))).await
+}
+
+/// Wakes somebody as ops do, from any thread: in a waker that is not the runtime's own no scope is active, and a panic
+/// of it is nobody's. For ops of your own, when nothing is borrowed.
+pub fn wake(waker: Waker) {
+    wake_from_anywhere(waker);
 }
 
 /// A send that is on its way; see [`Stream::start_send`].

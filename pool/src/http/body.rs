@@ -195,7 +195,7 @@ impl Sending {
         sent.is_stopped.set(true);
         let waker = sent.waker.take();
         if let Some(waker) = waker {
-            waker.wake();
+            quoit::op::wake(waker);
         }
     }
 

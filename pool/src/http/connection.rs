@@ -31,7 +31,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use pin_project_lite::pin_project;
 use quoit::sync::{Event, oneshot};
 use quoit::time::{Alarm, Instant};
-use quoit::{CancelHandle, Cancelled, Group, Scope, group, run_until_cancelled};
+use quoit::{CancelHandle, Cancelled, Group, Scope, group, op, run_until_cancelled};
 use quoit_net::http::{Io, Timer};
 
 use super::body::OutgoingBody;
@@ -270,9 +270,10 @@ impl Handle {
     }
 
     pub(super) fn wake(&self) {
-        let owner = self.owner.borrow().clone();
+        // It is noted anew in the poll that comes of this.
+        let owner = self.owner.take();
         if let Some(owner) = owner {
-            owner.wake();
+            op::wake(owner);
         }
     }
 
