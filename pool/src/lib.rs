@@ -33,4 +33,4 @@ pub use figures::PoolMetrics;
 pub use key::Key;
 pub use lease::Lease;
 pub use pool::{SessionPool, Sessions};
-pub use stream::{Items, LentStream, OwnedStream, with_stream};
+pub use stream::{ItemPermit, Items, LentStream, OwnedStream, with_stream};

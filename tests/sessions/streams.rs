@@ -1,11 +1,13 @@
 //! Streams with owners: left early in every way, they clean up once, and nobody else's things.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -453,6 +455,114 @@ fn a_producer_of_several_tasks_is_woken_as_a_whole() {
 
 type GroupFailure = quoit::GroupError<Cancelled>;
 
+/// A crowd that sends: each is woken for its own turn alone, and served in the order in which it came.
+#[test]
+fn a_crowd_that_sends_is_served_in_order_and_woken_one_at_a_time() {
+    const CROWD: u32 = 300;
+    conform(|_| async {
+        let polls = Rc::new(Cell::new(0));
+        let noted = Rc::clone(&polls);
+        let mut stream = OwnedStream::new(move |items: Items<u32, GroupFailure>| async move {
+            let shared = Rc::new((items, Cell::new(0)));
+            let sent = group(async |tasks: Group<Cancelled>| {
+                for _ in 0..CROWD {
+                    let (shared, polls) = (Rc::clone(&shared), Rc::clone(&noted));
+                    drop(tasks.spawn(async move {
+                        let (items, next) = &*shared;
+                        let number = next.replace(next.get() + 1);
+                        let mut sending = pin!(items.send(number));
+                        let counted = poll_fn(|cx| {
+                            polls.set(polls.get() + 1);
+                            sending.as_mut().poll(cx)
+                        });
+                        counted.await
+                    }));
+                }
+                Ok(())
+            });
+            sent.await.map(drop)
+        });
+        for number in 0..CROWD {
+            let item = stream.next().await.expect("a number");
+            assert_eq!(item.expect("no failure"), number);
+        }
+        assert!(stream.next().await.is_none());
+        assert!(polls.get() <= 2 * CROWD, "{} polls", polls.get());
+    });
+}
+
+#[test]
+fn what_is_sent_into_reserved_room_waits_for_nobody_and_a_cancel_loses_nothing() {
+    conform(|_| async {
+        let kept = Rc::new(RefCell::new(None));
+        let keep = Rc::clone(&kept);
+        let mut stream = OwnedStream::new(move |items: Items<String, Cancelled>| async move {
+            for number in 0.. {
+                let item = number.to_string();
+                match items.reserve().await {
+                    Ok(permit) => permit.send(item),
+                    Err(cancelled) => {
+                        keep.replace(Some(item));
+                        return Err(cancelled);
+                    }
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(stream.next().await, Some(Ok("0".to_owned())));
+        settle().await;
+        stream.close().await;
+        assert_eq!(kept.take().as_deref(), Some("2"), "1 lay there");
+    });
+}
+
+#[test]
+fn reserved_room_that_is_given_back_goes_to_the_next() {
+    conform(|_| async {
+        let mut stream = OwnedStream::new(async |items: Items<u32, Cancelled>| {
+            let permit = items.reserve().await?;
+            let mut next = pin!(items.send(1));
+            assert!(tests::poll_once(next.as_mut()).await.is_pending());
+            drop(permit);
+            next.await?;
+            assert!(!items.is_closed());
+            Ok(())
+        });
+        assert_eq!(stream.next().await, Some(Ok(1)));
+        assert_eq!(stream.next().await, None);
+    });
+}
+
+/// A task that has items from the producer, and outlives it, is told nothing of that, but to look.
+#[test]
+fn who_sends_to_nobody_lets_others_have_their_turn() {
+    conform(|_| async {
+        let is_over = Rc::new(Cell::new(false));
+        let over = Rc::clone(&is_over);
+        let mut stream = OwnedStream::new(move |items: Items<u32, Cancelled>| async move {
+            let stranger = spawn(async move {
+                while !items.is_closed() {
+                    items.send(1).await.expect("nobody cancels it");
+                }
+                for _ in 0..100 {
+                    items.send(2).await.expect("nobody cancels it");
+                }
+                over.set(true);
+            });
+            drop(stranger);
+            quoit::sync::Event::new().wait().await
+        });
+        assert_eq!(stream.next().await, Some(Ok(1)));
+        stream.close().await;
+        let mut turns = 0;
+        while !is_over.get() {
+            turns += 1;
+            quoit::yield_uncancellable().await;
+        }
+        assert!(turns > 10, "{turns} turns of others");
+    });
+}
+
 #[test]
 fn nothing_comes_after_the_end() {
     conform(|_| async {
@@ -471,6 +581,76 @@ fn nothing_comes_after_the_end() {
         let items = kept.borrow_mut().take().expect("it was kept");
         items.send(7).await.expect("nobody cancels");
         assert!(stream.next().await.is_none());
+    });
+}
+
+/// Notes in which kind of scope it is woken.
+#[derive(Default)]
+struct Noting {
+    wakes: AtomicU32,
+    is_cancelled: AtomicBool,
+}
+
+impl Wake for Noting {
+    fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+        self.is_cancelled
+            .fetch_or(quoit::is_cancelled(), Ordering::Relaxed);
+    }
+}
+
+impl Noting {
+    fn was_woken_outside_of_scopes(&self) -> bool {
+        let wakes = self.wakes.load(Ordering::Relaxed);
+        wakes == 1 && !self.is_cancelled.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_waker_sees_no_scope_of_whoever_sends_an_item_or_gives_a_session_back() {
+    conform(|_| async {
+        // Sent in a cancelled scope.
+        let go = Rc::new(quoit::sync::Event::new());
+        let may_go = Rc::clone(&go);
+        let mut stream = OwnedStream::new(move |items: Items<u32, Cancelled>| async move {
+            may_go.wait().await?;
+            let permit = items.reserve().await?;
+            let scope = Scope::new();
+            let sending = scope.run(async {
+                scope.cancel();
+                permit.send(1);
+                quoit::check()
+            });
+            sending.await.map(drop)
+        });
+        let consumer = Arc::new(Noting::default());
+        let waker = Waker::from(Arc::clone(&consumer));
+        let asked = stream.poll_next_unpin(&mut Context::from_waker(&waker));
+        assert!(asked.is_pending());
+        settle().await;
+        go.set();
+        settle().await;
+        assert!(consumer.was_woken_outside_of_scopes());
+        assert_eq!(stream.next().await, Some(Ok(1)));
+        assert_eq!(stream.next().await, None);
+        // Given back in one.
+        let (pool, key) = (pool().0, Key::new("any", "one"));
+        let lease = pool.lease_exclusive(&key).await.expect("a session");
+        let caller = Arc::new(Noting::default());
+        let waker = Waker::from(Arc::clone(&caller));
+        let mut waiting = pin!(pool.lease_exclusive(&key));
+        let asked = waiting.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(asked.is_pending());
+        let scope = Scope::new();
+        let giving_back = scope.run(async {
+            scope.cancel();
+            drop(lease);
+            quoit::check()
+        });
+        assert!(matches!(giving_back.await, Ok(None)));
+        assert!(caller.was_woken_outside_of_scopes());
+        drop(waiting.await.expect("it is handed over"));
+        pool.close_all().await.expect("nobody cancels");
     });
 }
 

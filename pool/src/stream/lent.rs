@@ -88,8 +88,9 @@ where
         })
         .await
     };
-    pipe.leave();
+    // First the cancel: whoever waits to send is to hear of that.
     scope.cancel();
+    pipe.leave();
     poll_fn(&mut poll_producer).await;
     match (consumed, pipe.take_end()) {
         (Err(payload), _) => resume_unwind(payload),

@@ -17,4 +17,4 @@ mod pipe;
 
 pub use lent::{LentStream, with_stream};
 pub use owned::OwnedStream;
-pub use pipe::Items;
+pub use pipe::{ItemPermit, Items};
