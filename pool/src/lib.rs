@@ -26,6 +26,7 @@ mod registry;
 mod state;
 pub mod stdio;
 mod stream;
+mod waiters;
 
 pub use config::{Builder, ConfigError};
 pub use error::{CallError, CloseError, LeaseError};

@@ -20,7 +20,7 @@
 //! - An outcome that grants a lease counts as one; whoever drops the ticket gives it back.
 //! - Entries of every phase take room. What is leased is never evicted.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use quoit::time::Instant;
 use crate::Key;
 use crate::config::Limits;
 use crate::figures::{Counts, PoolMetrics};
+use crate::waiters::{Queue, Spot, Waiters};
 
 /// Names an entry, in the life of its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,7 +149,7 @@ struct Entry {
     exclusive: bool,
     /// The one lease there is looks whether the session is fit: the others wait for that.
     is_checked: bool,
-    line: VecDeque<TicketId>,
+    line: Waiters,
     /// When it was appointed; from `opened` on, when it was ready.
     since: Instant,
     /// When it was given back last, or opened.
@@ -170,6 +171,8 @@ struct Ticket<E> {
     place: Place,
     since: Instant,
     at: At<E>,
+    /// Where it stands, in a line or in the queue.
+    spot: Spot,
 }
 
 #[derive(Debug)]
@@ -216,7 +219,9 @@ pub(crate) struct State<E> {
     live: BTreeMap<Key, EntryId>,
     tickets: BTreeMap<TicketId, Ticket<E>>,
     /// Who waits for room, in order.
-    queue: VecDeque<TicketId>,
+    queue: Queue,
+    /// How many entries are closing.
+    closing: usize,
     failures: BTreeMap<Key, Failures<E>>,
     next_entry: u64,
     next_ticket: u64,
@@ -235,7 +240,8 @@ impl<E> State<E> {
             entries: BTreeMap::new(),
             live: BTreeMap::new(),
             tickets: BTreeMap::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
+            closing: 0,
             failures: BTreeMap::new(),
             next_entry: 0,
             next_ticket: 0,
@@ -278,9 +284,8 @@ impl<E> State<E> {
             } else {
                 self.counts.joins += 1;
             }
-            let ticket = self.ticket(key, mode, place, At::Line(id), now);
-            let entry = self.entries.get_mut(&id).expect("looked at above");
-            entry.line.push_back(ticket);
+            let ticket = self.ticket(key, mode, place, now);
+            self.join_line(ticket, id);
             return Decision::Wait(ticket);
         }
         if let Some(failures) = self.failures.get(key)
@@ -293,18 +298,17 @@ impl<E> State<E> {
             };
         }
         if self.queue.is_empty() && self.entries.len() < self.limits.max_sessions {
-            let ticket = self.ticket(key, mode, place, At::Queue, now);
-            self.appoint(key.clone(), VecDeque::from([ticket]), now);
+            let ticket = self.ticket(key, mode, place, now);
+            self.appoint(key.clone(), vec![ticket], now);
             return Decision::Wait(ticket);
         }
-        let ticket = self.ticket(key, mode, place, At::Queue, now);
-        self.queue.push_back(ticket);
+        let ticket = self.ticket(key, mode, place, now);
+        let spot = self.queue.push_back(key, ticket);
+        self.stand(ticket, At::Queue, spot);
         self.make_room();
         // Those for whom room is coming do not count.
-        let ending = |entry: &&Entry| matches!(entry.phase, Phase::Closing(_));
-        let coming = self.entries.values().filter(ending).count();
-        if self.queue.len() > self.limits.max_waiting + coming {
-            self.queue.pop_back();
+        if self.queue.len() > self.limits.max_waiting.saturating_add(self.closing) {
+            self.queue.remove(key, spot);
             self.tickets.remove(&ticket);
             self.counts.exhausted += 1;
             return Decision::Exhausted {
@@ -352,21 +356,21 @@ impl<E> State<E> {
             return;
         };
         match ticket.at {
-            At::Queue => self.queue.retain(|waiting| *waiting != id),
-            At::Line(entry) => self.leave_line(entry, id),
+            At::Queue => self.queue.remove(&ticket.key, ticket.spot),
+            At::Line(entry) => self.leave_line(entry, ticket.spot),
             At::Decided(Outcome::Granted(entry)) => self.release(entry, now),
-            At::Decided(Outcome::Appointed(entry)) => self.decline(entry, id),
+            At::Decided(Outcome::Appointed(entry)) => self.decline(entry, ticket.spot),
             At::Decided(Outcome::Failed(Failure::Error(error))) => self.discarded.push(error),
             At::Decided(Outcome::Failed(_)) => {}
         }
         self.serve_queue(now);
     }
 
-    fn leave_line(&mut self, entry_id: EntryId, id: TicketId) {
+    fn leave_line(&mut self, entry_id: EntryId, spot: Spot) {
         let Some(entry) = self.entries.get_mut(&entry_id) else {
             return;
         };
-        entry.line.retain(|waiting| *waiting != id);
+        entry.line.remove(spot);
         match entry.phase {
             Phase::Opening if entry.line.is_empty() => self.begin_closing(entry_id, End::Unwanted),
             Phase::Ready => self.serve_line(entry_id),
@@ -375,12 +379,12 @@ impl<E> State<E> {
     }
 
     /// The caller that was to start the owner will not.
-    fn decline(&mut self, entry_id: EntryId, id: TicketId) {
+    fn decline(&mut self, entry_id: EntryId, spot: Spot) {
         let Some(entry) = self.entries.get_mut(&entry_id) else {
             return;
         };
-        entry.line.retain(|waiting| *waiting != id);
-        match entry.line.front().copied() {
+        entry.line.remove(spot);
+        match entry.line.first() {
             Some(next) => self.decide(next, Outcome::Appointed(entry_id)),
             None => self.remove(entry_id),
         }
@@ -428,7 +432,7 @@ impl<E> State<E> {
         if !is_leased {
             self.begin_closing(id, End::Retired);
         }
-        self.requeue(line);
+        self.requeue(line.iter());
         self.serve_queue(now);
         self.make_room();
     }
@@ -473,7 +477,7 @@ impl<E> State<E> {
         {
             let (line, key) = (std::mem::take(&mut entry.line), entry.key.clone());
             self.counts.failures += 1;
-            for ticket in line {
+            for ticket in line.iter() {
                 self.decide(ticket, Outcome::Failed(failure.clone()));
             }
             if let Failure::Error(error) = failure {
@@ -507,18 +511,15 @@ impl<E> State<E> {
     pub(crate) fn open_aborted(&mut self, id: EntryId, place: Place, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
             let line = std::mem::take(&mut entry.line);
-            for ticket in line.iter().copied() {
-                if self.tickets[&ticket].place == place {
-                    self.decide(ticket, Outcome::Failed(Failure::ShuttingDown));
-                }
-            }
             let tickets = &self.tickets;
-            let elsewhere = line
-                .into_iter()
-                .filter(|ticket| matches!(tickets[ticket].at, At::Line(_)));
-            let elsewhere = elsewhere.collect();
+            let (here, elsewhere): (Vec<_>, Vec<_>) = line
+                .iter()
+                .partition(|ticket| tickets[ticket].place == place);
+            for ticket in here {
+                self.decide(ticket, Outcome::Failed(Failure::ShuttingDown));
+            }
             self.drop_live(id);
-            self.requeue(elsewhere);
+            self.requeue(elsewhere.into_iter());
         }
         self.ended(id, now);
     }
@@ -531,11 +532,11 @@ impl<E> State<E> {
             self.remove(id);
             if phase == Phase::Opening {
                 // Lost on the way. Whoever tried again at once might do so for ever.
-                for ticket in line {
+                for ticket in line.iter() {
                     self.decide(ticket, Outcome::Failed(Failure::ShuttingDown));
                 }
             } else {
-                self.requeue(line);
+                self.requeue(line.iter());
             }
         }
         self.serve_queue(now);
@@ -551,7 +552,7 @@ impl<E> State<E> {
                 self.counts.retired += 1;
             }
             self.begin_closing(id, end);
-            self.requeue(line);
+            self.requeue(line.iter());
             self.serve_queue(now);
         }
     }
@@ -596,7 +597,7 @@ impl<E> State<E> {
             let entry = self.entries.get_mut(id).expect("just listed");
             let line = std::mem::take(&mut entry.line);
             let phase = entry.phase;
-            for ticket in line {
+            for ticket in line.iter() {
                 self.decide(ticket, Outcome::Failed(Failure::Closed));
             }
             match phase {
@@ -609,12 +610,13 @@ impl<E> State<E> {
                 _ => self.begin_closing(*id, End::Closed),
             }
         }
-        let waiting: Vec<_> = self.queue.iter().copied().collect();
-        for ticket in waiting {
-            if which.matches(&self.tickets[&ticket].key) {
-                self.queue.retain(|queued| *queued != ticket);
-                self.decide(ticket, Outcome::Failed(Failure::Closed));
-            }
+        let tickets = &self.tickets;
+        let chosen = |id: &TicketId| which.matches(&tickets[id].key);
+        let waiting: Vec<_> = self.queue.iter().filter(chosen).collect();
+        for id in waiting {
+            let ticket = &self.tickets[&id];
+            self.queue.remove(&ticket.key, ticket.spot);
+            self.decide(id, Outcome::Failed(Failure::Closed));
         }
         self.serve_queue(now);
         met.retain(|(id, _)| self.entries.contains_key(id));
@@ -654,7 +656,7 @@ impl<E> State<E> {
 
     // --- steps ---
 
-    fn ticket(&mut self, key: &Key, mode: Mode, place: Place, at: At<E>, now: Instant) -> TicketId {
+    fn ticket(&mut self, key: &Key, mode: Mode, place: Place, now: Instant) -> TicketId {
         let id = TicketId(self.next_ticket);
         self.next_ticket += 1;
         let ticket = Ticket {
@@ -662,10 +664,23 @@ impl<E> State<E> {
             mode,
             place,
             since: now,
-            at,
+            at: At::Queue,
+            spot: Spot::default(),
         };
         self.tickets.insert(id, ticket);
         id
+    }
+
+    fn stand(&mut self, id: TicketId, at: At<E>, spot: Spot) {
+        let ticket = self.tickets.get_mut(&id).expect("it waits");
+        (ticket.at, ticket.spot) = (at, spot);
+    }
+
+    /// Puts a caller at the end of an entry's line.
+    fn join_line(&mut self, id: TicketId, entry_id: EntryId) {
+        let entry = self.entries.get_mut(&entry_id).expect("it is there");
+        let spot = entry.line.push_back(id);
+        self.stand(id, At::Line(entry_id), spot);
     }
 
     fn decide(&mut self, id: TicketId, outcome: Outcome<E>) {
@@ -678,14 +693,10 @@ impl<E> State<E> {
     }
 
     /// Makes an entry, whose first caller is to start the owner.
-    fn appoint(&mut self, key: Key, line: VecDeque<TicketId>, now: Instant) {
+    fn appoint(&mut self, key: Key, line: Vec<TicketId>, now: Instant) {
         let id = EntryId(self.next_entry);
         self.next_entry += 1;
-        let first = *line.front().expect("somebody wants it");
-        for ticket in &line {
-            let ticket = self.tickets.get_mut(ticket).expect("it waits");
-            ticket.at = At::Line(id);
-        }
+        let first = *line.first().expect("somebody wants it");
         self.live.insert(key.clone(), id);
         let entry = Entry {
             key,
@@ -693,12 +704,15 @@ impl<E> State<E> {
             leases: 0,
             exclusive: false,
             is_checked: false,
-            line,
+            line: Waiters::default(),
             since: now,
             last_used: now,
             last_use: 0,
         };
         self.entries.insert(id, entry);
+        for ticket in line {
+            self.join_line(ticket, id);
+        }
         self.decide(first, Outcome::Appointed(id));
     }
 
@@ -706,29 +720,27 @@ impl<E> State<E> {
     fn serve_line(&mut self, id: EntryId) {
         loop {
             let entry = self.entries.get_mut(&id).expect("it is ready");
-            let Some(&first) = entry.line.front() else {
+            let Some(first) = entry.line.first() else {
                 return;
             };
             if !grant(entry, self.tickets[&first].mode) {
                 return;
             }
-            entry.line.pop_front();
+            entry.line.pop_first();
             self.decide(first, Outcome::Granted(id));
         }
     }
 
     /// Lets those at the head of the queue in, while there is room.
     fn serve_queue(&mut self, now: Instant) {
-        while let Some(&first) = self.queue.front() {
-            let key = self.tickets[&first].key.clone();
+        while let Some(first) = self.queue.first() {
+            let ticket = &self.tickets[&first];
+            let (key, spot) = (ticket.key.clone(), ticket.spot);
             if let Some(&id) = self.live.get(&key) {
                 // Somebody else has opened it meanwhile.
-                self.queue.pop_front();
-                let ticket = self.tickets.get_mut(&first).expect("it waits");
-                ticket.at = At::Line(id);
-                let entry = self.entries.get_mut(&id).expect("live entries are there");
-                entry.line.push_back(first);
-                if entry.phase == Phase::Ready {
+                self.queue.remove(&key, spot);
+                self.join_line(first, id);
+                if self.entries[&id].phase == Phase::Ready {
                     self.serve_line(id);
                 }
                 continue;
@@ -738,34 +750,24 @@ impl<E> State<E> {
                 return;
             }
             // All who wait for the same wait together.
-            let tickets = &self.tickets;
-            let (line, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.queue)
-                .into_iter()
-                .partition(|ticket| tickets[ticket].key == key);
-            self.queue = rest;
+            let line = self.queue.remove_all(&key);
             self.appoint(key, line, now);
         }
     }
 
     /// Puts callers whose entry has gone back to the head of the queue, in their order.
-    fn requeue(&mut self, line: VecDeque<TicketId>) {
-        for id in line.into_iter().rev() {
-            let ticket = self
-                .tickets
-                .get_mut(&id)
-                .expect("tickets in lines are there");
-            ticket.at = At::Queue;
-            self.queue.push_front(id);
+    fn requeue(&mut self, line: impl DoubleEndedIterator<Item = TicketId>) {
+        for id in line.rev() {
+            let key = &self.tickets[&id].key;
+            let spot = self.queue.push_front(key, id);
+            self.stand(id, At::Queue, spot);
         }
     }
 
     /// Closes as many of those that were used least recently as callers wait for room.
     fn make_room(&mut self) {
-        let wanted: BTreeSet<&Key> = self.queue.iter().map(|id| &self.tickets[id].key).collect();
         let free = self.limits.max_sessions.saturating_sub(self.entries.len());
-        let ending = |entry: &&Entry| matches!(entry.phase, Phase::Closing(_));
-        let coming = free + self.entries.values().filter(ending).count();
-        let mut short = wanted.len().saturating_sub(coming);
+        let mut short = self.queue.keys().saturating_sub(free + self.closing);
         while short > 0 {
             let idle = self.entries.iter().filter(|(_, entry)| entry.is_idle());
             let Some((&oldest, _)) = idle.min_by_key(|(_, entry)| entry.last_use) else {
@@ -780,6 +782,7 @@ impl<E> State<E> {
         self.drop_live(id);
         let entry = self.entries.get_mut(&id).expect("it is there");
         entry.phase = Phase::Closing(end);
+        self.closing += 1;
         match end {
             End::Evicted => self.counts.evicted += 1,
             End::Expired => self.counts.expired += 1,
@@ -802,7 +805,8 @@ impl<E> State<E> {
 
     fn remove(&mut self, id: EntryId) {
         self.drop_live(id);
-        self.entries.remove(&id);
+        let entry = self.entries.remove(&id).expect("it was there");
+        self.closing -= usize::from(matches!(entry.phase, Phase::Closing(_)));
         self.effects.push(Effect::Gone(id));
     }
 }

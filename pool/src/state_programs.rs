@@ -1,5 +1,6 @@
 //! Random programs of callers and owners, which hold the registry to what they know themselves.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::*;
@@ -259,8 +260,8 @@ impl Run {
             );
             assert_eq!(is_live, should, "{entry:?}");
             self.check_leases(*id, entry);
-            for ticket in &entry.line {
-                assert_eq!(state.tickets[ticket].key, entry.key);
+            for ticket in entry.line.iter() {
+                assert_eq!(state.tickets[&ticket].key, entry.key);
             }
             if entry.phase == Phase::Opening {
                 assert!(!entry.line.is_empty(), "nobody waits for it");
@@ -296,17 +297,17 @@ impl Run {
         let state = &self.state;
         for entry in state.entries.values() {
             if entry.phase == Phase::Ready
-                && let Some(first) = entry.line.front()
+                && let Some(first) = entry.line.first()
             {
-                let grantable = match state.tickets[first].mode {
+                let grantable = match state.tickets[&first].mode {
                     Mode::Shared => !entry.exclusive && !entry.is_checked,
                     Mode::Exclusive => entry.leases == 0,
                 };
                 assert!(!grantable, "it could be leased: {entry:?}");
             }
         }
-        if let Some(first) = state.queue.front() {
-            let has_entry = state.live.contains_key(&state.tickets[first].key);
+        if let Some(first) = state.queue.first() {
+            let has_entry = state.live.contains_key(&state.tickets[&first].key);
             assert!(!has_entry, "it should stand in its line");
             let full = state.entries.len() == state.limits.max_sessions;
             assert!(full, "there is room");

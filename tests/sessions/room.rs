@@ -228,3 +228,61 @@ fn a_lease_that_is_refused_yields_now_and_then() {
         assert_eq!(seen.opened(), 0);
     });
 }
+
+/// Returns how long this thread has run so far.
+fn time_on_the_processor() -> u64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat");
+    let told = told.expect("the kernel counts it");
+    let first = told.split(' ').next();
+    first
+        .and_then(|nanos| nanos.parse().ok())
+        .expect("a number")
+}
+
+/// Lets so many wait for a session and leave, the last first; returns what that cost.
+async fn wait_and_leave(keys: &[Key]) -> u64 {
+    let (pool, _) = pool_of(|builder| builder.max_sessions(1).max_waiting(usize::MAX));
+    let key = Key::new("any", "one");
+    let lease = pool.lease_exclusive(&key).await.expect("one");
+    let began = time_on_the_processor();
+    let mut waiting: Vec<_> = keys.iter().map(|key| Box::pin(pool.lease(key))).collect();
+    for lease in &mut waiting {
+        assert!(tests::poll_once(lease.as_mut()).await.is_pending());
+    }
+    assert_eq!(pool.metrics().waiting, keys.len());
+    while waiting.pop().is_some() {}
+    let cost = time_on_the_processor() - began;
+    assert_eq!(pool.metrics().waiting, 0);
+    drop(lease);
+    pool.close_all().await.expect("nobody cancels");
+    cost
+}
+
+// On the real ring: it is about the time that the core takes.
+#[test]
+fn very_many_who_wait_cost_as_much_each_as_few() {
+    tests::on_ring(|_| async {
+        // In the line of a session, in the queue for room with others, and each for a key of its own.
+        let same = |count| vec![Key::new("any", "one"); count];
+        let other = |count| vec![Key::new("any", "other"); count];
+        let own = |count| (0..count).map(|n| Key::new("any", n.to_string())).collect();
+        for keys in [&same as &dyn Fn(usize) -> Vec<Key>, &other, &own] {
+            let mut told = Vec::new();
+            // A machine with other things to do may make some dearer: of several attempts, one has to be right.
+            for _ in 0..3 {
+                // As many in all: what is short is not seen on the processor's clock.
+                let mut few = 0;
+                for _ in 0..20 {
+                    few += wait_and_leave(&keys(500)).await;
+                }
+                let many = wait_and_leave(&keys(10_000)).await;
+                told.push((few, many));
+            }
+            let is_right = |(few, many): &(u64, u64)| *many < few * 5;
+            assert!(
+                told.iter().any(is_right),
+                "nanoseconds for 20 times 500, and for 10 000: {told:?}"
+            );
+        }
+    });
+}

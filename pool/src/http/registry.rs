@@ -22,7 +22,7 @@
 //! - After `close` nothing is given, and nothing new is there.
 //! - An owner that has to look whether its connection has expired was told so once: it looks, and is told again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -127,7 +127,7 @@ struct OriginState {
     connections: Vec<ConnectionId>,
     /// Those that have room, by when that is wanted least: the one that is used is the last.
     roomy: BTreeSet<(u64, ConnectionId)>,
-    line: VecDeque<Ticket>,
+    line: BTreeSet<Ticket>,
     /// What it spoke when it was last connected to, or has to speak.
     speaks: Option<Speaks>,
 }
@@ -240,7 +240,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         if state.line.is_empty() {
             self.lines.insert(ticket, origin.clone());
         }
-        state.line.push_back(ticket);
+        state.line.insert(ticket);
         self.waiting.insert(ticket, origin);
         self.settle(&mut effects);
         (ticket, effects)
@@ -311,7 +311,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         self.begin_close(id, &mut Vec::new());
         let state = self.origins.get_mut(&origin).expect("it has a connection");
         let failed: Vec<Ticket> = match state.speaks {
-            Some(Speaks::Http1) => state.line.front().copied().into_iter().collect(),
+            Some(Speaks::Http1) => state.line.first().copied().into_iter().collect(),
             Some(Speaks::Http2) | None => state.line.iter().copied().collect(),
         };
         for ticket in failed {
@@ -460,7 +460,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
     fn give(&mut self, origin: &K, effects: &mut Vec<Effect<K>>) {
         loop {
             let state = self.origins.get(origin).expect("somebody waits there");
-            let Some(&ticket) = state.line.front() else {
+            let Some(&ticket) = state.line.first() else {
                 return;
             };
             let Some(&(_, id)) = state.roomy.last() else {
@@ -654,15 +654,13 @@ impl<K: Clone + Eq + Hash> Registry<K> {
 
     fn remove_from_line(&mut self, origin: &K, ticket: Ticket) {
         let state = self.origins.get_mut(origin).expect("somebody waited there");
-        let was_first = state.line.front() == Some(&ticket);
+        let was_first = state.line.first() == Some(&ticket);
+        state.line.remove(&ticket);
         if was_first {
-            state.line.pop_front();
             self.lines.remove(&ticket);
-            if let Some(&first) = state.line.front() {
+            if let Some(&first) = state.line.first() {
                 self.lines.insert(first, origin.clone());
             }
-        } else {
-            state.line.retain(|other| *other != ticket);
         }
     }
 
@@ -682,6 +680,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::collections::VecDeque;
 
     use super::*;
 
