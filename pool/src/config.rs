@@ -32,7 +32,7 @@ impl Backoff {
         };
         let factor = 1_u32.checked_shl(doublings.min(30)).unwrap_or(u32::MAX);
         let whole = self.first.saturating_mul(factor).min(self.longest);
-        whole / 2 + whole / 2 * (jitter % 1024) / 1024
+        whole / 2 + whole / 2 / 1024 * (jitter % 1024)
     }
 }
 
@@ -201,5 +201,11 @@ mod tests {
             .collect();
         assert_eq!(least, [0, 50, 100, 200, 400, 500, 500]);
         assert_eq!(backoff.pause(u32::MAX, 0), Duration::from_millis(500));
+        let endless = Backoff {
+            first: Duration::MAX,
+            longest: Duration::MAX,
+        };
+        let pause = endless.pause(2, 1023);
+        assert!((Duration::MAX / 2..=Duration::MAX).contains(&pause));
     }
 }
