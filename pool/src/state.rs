@@ -276,9 +276,10 @@ impl<E> State<E> {
             let entry = self.entries.get_mut(&id).expect("live entries are there");
             if entry.phase == Phase::Ready {
                 if entry.line.is_empty() && grant(entry, mode) {
-                    self.counts.reuses += 1;
                     let unused = now - entry.last_used;
                     entry.is_checked = entry.leases == 1 && unused >= self.limits.check_after;
+                    // One that is to be checked counts when it is known to be fit.
+                    self.counts.reuses += u64::from(!entry.is_checked);
                     return Decision::Leased(id, entry.is_checked);
                 }
             } else {
@@ -323,9 +324,11 @@ impl<E> State<E> {
     pub(crate) fn proved(&mut self, id: EntryId) {
         if let Some(entry) = self.entries.get_mut(&id)
             && std::mem::take(&mut entry.is_checked)
-            && entry.phase == Phase::Ready
         {
-            self.serve_line(id);
+            self.counts.reuses += 1;
+            if entry.phase == Phase::Ready {
+                self.serve_line(id);
+            }
         }
     }
 
@@ -484,7 +487,7 @@ impl<E> State<E> {
                 self.back_off(key, error, jitter, now);
             }
         }
-        self.ended(id, now);
+        self.forget(id, now);
     }
 
     fn back_off(&mut self, key: Key, error: &Arc<E>, jitter: u32, now: Instant) {
@@ -526,6 +529,16 @@ impl<E> State<E> {
 
     /// The owner has ended, whatever the reason.
     pub(crate) fn ended(&mut self, id: EntryId, now: Instant) {
+        let phase = self.entries.get(&id).map(|entry| entry.phase);
+        if matches!(phase, Some(Phase::Opening | Phase::Ready)) {
+            // Nobody has asked for that: it went with its core.
+            self.counts.shut_down += 1;
+        }
+        self.forget(id, now);
+    }
+
+    /// Takes an entry out whose owner has ended.
+    fn forget(&mut self, id: EntryId, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
             let (line, phase) = (std::mem::take(&mut entry.line), entry.phase);
             self.drop_live(id);
@@ -548,9 +561,6 @@ impl<E> State<E> {
             && !matches!(entry.phase, Phase::Closing(_))
         {
             let line = std::mem::take(&mut entry.line);
-            if end == End::Retired {
-                self.counts.retired += 1;
-            }
             self.begin_closing(id, end);
             self.requeue(line.iter());
             self.serve_queue(now);
@@ -781,16 +791,17 @@ impl<E> State<E> {
     fn begin_closing(&mut self, id: EntryId, end: End) {
         self.drop_live(id);
         let entry = self.entries.get_mut(&id).expect("it is there");
-        entry.phase = Phase::Closing(end);
+        let before = std::mem::replace(&mut entry.phase, Phase::Closing(end));
         self.closing += 1;
         match end {
+            // It was counted when it was retired.
+            _ if matches!(before, Phase::Retiring(_)) => {}
             End::Evicted => self.counts.evicted += 1,
             End::Expired => self.counts.expired += 1,
             End::Closed => self.counts.closed += 1,
             End::Unwanted => self.counts.unwanted += 1,
             End::Shutdown => self.counts.shut_down += 1,
-            // Counted when it was retired.
-            End::Retired => {}
+            End::Retired => self.counts.retired += 1,
         }
         self.effects.push(Effect::Stop(id));
     }

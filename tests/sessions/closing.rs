@@ -309,3 +309,65 @@ fn p009_a_session_that_is_looked_at_while_all_are_closed_is_not_opened_anew() {
         });
     }
 }
+
+/// Retired while it is leased, and then ended for another reason as well: it has ended once.
+#[test]
+fn a_session_is_counted_by_what_ended_it_first() {
+    conform(|_| async {
+        for panics in [false, true] {
+            let (pool, seen) = pool();
+            let lease = pool.lease(&Key::new("any", "one")).await.expect("one");
+            lease.retire();
+            if panics {
+                let told = lease.call_here(async |session| {
+                    session.panics.set();
+                    Ok::<_, CallError>(())
+                });
+                told.await.expect("it is open");
+                settle().await;
+            }
+            let closing = {
+                let pool = pool.clone();
+                spawn(async move { pool.close_all().await })
+            };
+            settle().await;
+            drop(lease);
+            assert!(closing.await.expect("no panic").is_ok());
+            let ended = pool.metrics();
+            assert_eq!((ended.opens, ended.retired, ended.closed), (1, 1, 0));
+            assert_eq!((ended.sessions, seen.closed()), (0, 1));
+        }
+    });
+}
+
+/// A caller of another core waits for the opening, which begins anew there.
+#[test]
+fn an_opening_whose_core_is_shut_down_is_counted() {
+    let (pool, seen) = pool();
+    let runtimes = [(); 2].map(|()| Runtime::builder().build().expect("a runtime"));
+    let mut leasing = Vec::new();
+    for (place, runtime) in runtimes.iter().enumerate() {
+        let (handle, inner) = (runtime.handle(), pool.clone());
+        let lease = handle.spawn(handle.cores()[0], move || async move {
+            let leased = inner.lease(&Key::new("hangs", "one")).await;
+            leased.map(drop).expect_err("its core ends")
+        });
+        leasing.push(lease.expect("its core runs"));
+        while pool.metrics().waiting == place {
+            std::thread::yield_now();
+        }
+    }
+    for (runtime, lease) in runtimes.into_iter().zip(leasing) {
+        runtime.shutdown(Duration::from_secs(60));
+        let error = lease.wait().expect("no panic");
+        assert!(
+            matches!(error, LeaseError::Cancelled(_) | LeaseError::ShuttingDown),
+            "{error:?}"
+        );
+    }
+    let ended = pool.metrics();
+    // Of the second, nobody says whether it has begun, and whether its caller has left first.
+    assert!(ended.shut_down >= 1, "{ended:?}");
+    assert_eq!((ended.failures, ended.sessions, ended.waiting), (0, 0, 0));
+    assert!(seen.cleaned() >= 1);
+}

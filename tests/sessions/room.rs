@@ -229,6 +229,36 @@ fn a_lease_that_is_refused_yields_now_and_then() {
     });
 }
 
+/// Room comes, and whoever is to open a session there goes away before it has begun.
+#[test]
+fn room_that_its_caller_does_not_take_goes_to_the_next() {
+    conform(|_| async {
+        let (pool, seen) = pool_of(|builder| builder.max_sessions(1));
+        let lease = pool.lease(&Key::new("any", "one")).await.expect("one");
+        let (key, other) = (Key::new("any", "two"), Key::new("any", "three"));
+        let mut first = Box::pin(pool.lease(&key));
+        assert!(tests::poll_once(first.as_mut()).await.is_pending());
+        let mut second = Box::pin(pool.lease_exclusive(&key));
+        assert!(tests::poll_once(second.as_mut()).await.is_pending());
+        let mut third = Box::pin(pool.lease(&other));
+        assert!(tests::poll_once(third.as_mut()).await.is_pending());
+        drop(lease);
+        settle().await;
+        assert_eq!((seen.closed(), seen.opened()), (1, 1), "nobody has begun");
+        drop(first);
+        let second = second.await.expect("it comes next");
+        assert_eq!(second.key(), &key);
+        drop(second);
+        let third = third.await.expect("it comes last");
+        assert_eq!(third.key(), &other);
+        drop(third);
+        let counts = pool.metrics();
+        assert_eq!((counts.opens, counts.evicted, counts.unwanted), (3, 2, 0));
+        assert_eq!((counts.waiting, counts.leases), (0, 0));
+        pool.close_all().await.expect("nobody cancels");
+    });
+}
+
 /// Returns how long this thread has run so far.
 fn time_on_the_processor() -> u64 {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat");

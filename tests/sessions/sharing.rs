@@ -158,6 +158,10 @@ fn p018_a_session_whose_peer_has_gone_is_replaced_and_nobody_notices() {
         assert_eq!(number(&lease).await, 2);
         assert_eq!(pool.metrics().retired, 2);
         drop(lease);
+        // Neither was used again: the third is, and is fit.
+        assert_eq!(pool.metrics().reuses, 0);
+        drop(pool.lease(&key).await.expect("the third"));
+        assert_eq!(pool.metrics().reuses, 1);
         pool.close_all().await.expect("nobody cancels");
         assert_eq!((seen.opened(), seen.closed()), (3, 3));
     });
