@@ -7,6 +7,7 @@ use tests::Serve;
 use quoit::Cores;
 use quoit_net::http::Server;
 use tests::http_client::Client;
+use tests::on_ring;
 
 use crate::support::{Text, all_cores, one_core, text};
 
@@ -63,13 +64,27 @@ fn what_is_no_address_is_invalid_input() {
             io::ErrorKind::InvalidInput,
             "{nonsense:?}: {error}"
         );
+        let said = error.to_string();
+        assert!(
+            said.starts_with(&format!("cannot listen on {nonsense:?}: ")),
+            "{said}"
+        );
+        let error =
+            on_ring(
+                move |_| async move { quoit_net::TcpListener::bind(nonsense).expect_err("none") },
+            );
+        assert_eq!(error.to_string(), said);
     }
     let none: &[SocketAddr] = &[];
     let error = Server::bind(none)
         .serve_boxed(hello)
         .expect_err("no address");
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("no address"), "{error}");
+    let said = error.to_string();
+    assert!(
+        said.starts_with("cannot listen on []: it stands for no address"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -16,12 +16,12 @@ use quoit::{CoreId, Handle};
 use super::connection::Client;
 use crate::Address;
 use crate::sharded::ShardedListener;
-use crate::tcp::TcpOptions;
+use crate::tcp::{TcpOptions, cannot_listen, stands_for_none};
 use crate::unix::{self, Place, SecondLook, SharedUnix, UnixAddress, UnixOptions};
 
 /// Something that a server can listen on: whatever stands for internet addresses, and a
-/// [`UnixAddress`].
-pub trait Listen {
+/// [`UnixAddress`]. An error shows it as its `Debug` does.
+pub trait Listen: fmt::Debug {
     /// Returns the addresses that it stands for; the first that works is taken.
     ///
     /// # Errors
@@ -30,7 +30,7 @@ pub trait Listen {
     fn addresses(&self) -> io::Result<Vec<Address>>;
 }
 
-impl<A: ToSocketAddrs> Listen for A {
+impl<A: ToSocketAddrs + fmt::Debug> Listen for A {
     fn addresses(&self) -> io::Result<Vec<Address>> {
         Ok(self.to_socket_addrs()?.map(Address::Tcp).collect())
     }
@@ -48,16 +48,20 @@ impl Listen for Address {
     }
 }
 
-/// What one thing to listen on has come to. Looked up when it is said, told when the server starts.
+/// What one thing to listen on has come to: one address at least. Looked up when it is said, told when the server
+/// starts.
 #[derive(Debug, Clone)]
 pub(super) struct Named(Result<Vec<Address>, (io::ErrorKind, String)>);
 
 impl Named {
-    pub(super) fn new(address: &(impl Listen + fmt::Debug)) -> Self {
-        let found = address.addresses();
+    pub(super) fn new(address: &impl Listen) -> Self {
+        let found = address.addresses().and_then(|found| match &*found {
+            [] => Err(stands_for_none()),
+            _ => Ok(found),
+        });
         Self(found.map_err(|error| {
-            let what = format!("cannot listen on {address:?}: {error}");
-            (error.kind(), what)
+            let error = cannot_listen(address, &error);
+            (error.kind(), error.to_string())
         }))
     }
 
@@ -82,24 +86,15 @@ pub(super) enum Port {
 
 impl Port {
     /// Binds the first address that works.
-    pub(super) fn bind_first(
-        addresses: Vec<Address>,
-        cores: &Handle,
-        options: &Options,
-    ) -> io::Result<Self> {
+    pub(super) fn bind_first(named: Named, cores: &Handle, options: &Options) -> io::Result<Self> {
         let mut failure = None;
-        for address in addresses {
+        for address in named.addresses()? {
             match Self::bind(&address, cores, options) {
                 Ok(port) => return Ok(port),
                 Err(error) => failure = Some(error),
             }
         }
-        Err(failure.unwrap_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the name stands for no address to listen on",
-            )
-        }))
+        Err(failure.expect("one address at least was found"))
     }
 
     /// Binds each of several, or none.
@@ -108,7 +103,7 @@ impl Port {
         cores: &Handle,
         options: &Options,
     ) -> io::Result<Vec<Self>> {
-        let bind = |named: Named| Self::bind_first(named.addresses()?, cores, options);
+        let bind = |named: Named| Self::bind_first(named, cores, options);
         named.into_iter().map(bind).collect()
     }
 

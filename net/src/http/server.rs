@@ -254,7 +254,7 @@ impl<A: Listen> Builder<A> {
     /// # Ok::<_, std::io::Error>(())
     /// ```
     #[must_use]
-    pub fn also(mut self, address: impl Listen + fmt::Debug) -> Self {
+    pub fn also(mut self, address: impl Listen) -> Self {
         self.also.push(Named::new(&address));
         self
     }
@@ -477,11 +477,8 @@ impl<A: Listen> Builder<A> {
         let tls = self.tls.map(|tls| tls.protocols(&connection::OFFERED));
         let tls = tls.transpose()?;
         let cores = runtime.handle();
-        let mut ports = vec![Port::bind_first(
-            self.address.addresses()?,
-            &cores,
-            &self.options,
-        )?];
+        let first = Named::new(&self.address);
+        let mut ports = vec![Port::bind_first(first, &cores, &self.options)?];
         ports.extend(Port::bind_all(self.also, &cores, &self.options)?);
         let local = ports.iter().map(Port::local_addr).collect();
         let most = self.limits.max_connections;

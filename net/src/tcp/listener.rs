@@ -1,12 +1,13 @@
 //! `TcpListener`: accepts connections.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 
 use quoit::op::{Listener, Socket, Stream};
 
-use super::options::explain;
+use super::options::{cannot_listen, explain, stands_for_none};
 use super::{TcpOptions, TcpStream};
 
 /// Accepts TCP connections on one core.
@@ -34,7 +35,7 @@ impl TcpListener {
     /// # Panics
     ///
     /// Off a core.
-    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+    pub fn bind(address: impl ToSocketAddrs + fmt::Debug) -> io::Result<Self> {
         Self::bind_with(address, &TcpOptions::new())
     }
 
@@ -44,7 +45,7 @@ impl TcpListener {
     /// # Errors
     ///
     /// As for [`TcpListener::bind`].
-    pub fn bind_shared(address: impl ToSocketAddrs) -> io::Result<Self> {
+    pub fn bind_shared(address: impl ToSocketAddrs + fmt::Debug) -> io::Result<Self> {
         Self::bind_with(address, &TcpOptions::new().reuse_port(true))
     }
 
@@ -53,20 +54,19 @@ impl TcpListener {
     /// # Errors
     ///
     /// As for [`TcpListener::bind`].
-    pub fn bind_with(address: impl ToSocketAddrs, options: &TcpOptions) -> io::Result<Self> {
+    pub fn bind_with(
+        address: impl ToSocketAddrs + fmt::Debug,
+        options: &TcpOptions,
+    ) -> io::Result<Self> {
         let mut failure = None;
-        for address in address.to_socket_addrs()? {
+        let found = address.to_socket_addrs();
+        for address in found.map_err(|error| cannot_listen(&address, &error))? {
             match Self::bind_one(address, options) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => failure = Some(explain(address, &error)),
             }
         }
-        Err(failure.unwrap_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the name stands for no address to listen on",
-            )
-        }))
+        Err(failure.unwrap_or_else(|| cannot_listen(&address, &stands_for_none())))
     }
 
     fn bind_one(address: SocketAddr, options: &TcpOptions) -> io::Result<Self> {

@@ -1,5 +1,6 @@
 //! What a socket is told when it is made.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -129,6 +130,19 @@ impl TcpOptions {
 }
 
 /// Says what failed and what to do.
+/// Says of what it was that no address could be had.
+pub(crate) fn cannot_listen(address: &impl fmt::Debug, error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot listen on {address:?}: {error}"),
+    )
+}
+
+pub(crate) fn stands_for_none() -> io::Error {
+    let what = "it stands for no address: name a host and a port, such as 127.0.0.1:8080";
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
 pub(super) fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
     let remedy = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
