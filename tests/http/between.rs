@@ -25,7 +25,8 @@ const LIKE_A_HEAD: &str = "HTTP/1.1 200 OK\r\nserver: recorded\r\n\r\n";
 fn later(piece: &'static str) -> StreamBody {
     body::stream(async move |sender: Sender| {
         sleep(Duration::from_millis(5)).await?;
-        sender.send(piece).await
+        sender.send(piece).await?;
+        Ok::<_, io::Error>(())
     })
 }
 
@@ -210,7 +211,8 @@ fn a_channel_whose_producer_is_cancelled_is_cut() {
                 let made = scope.run(async move {
                     sender.send("one piece").await?;
                     sleep(Duration::MAX).await?;
-                    sender.send(", another").await
+                    sender.send(", another").await?;
+                    Ok(())
                 });
                 let made: io::Result<Option<()>> = made.await;
                 assert!(matches!(made, Ok(None)));
@@ -309,7 +311,7 @@ fn whole_answers_before_one_that_fails_arrive() {
             let fails = request.uri().path() == "/fails";
             let body = body::stream(async move |sender: Sender| match fails {
                 true => Err(io::Error::other("as it was told to")),
-                false => sender.send("whole").await,
+                false => Ok(sender.send("whole").await?),
             });
             Ok::<_, io::Error>(Response::new(body))
         })

@@ -85,7 +85,7 @@ fn handlers_and_bodies_are_no_idle_time() {
     async fn after_a_while(sender: Sender) -> io::Result<()> {
         sender.send("a beginning").await?;
         sleep(SHORT * 3).await?;
-        sender.send(", an end").await
+        Ok(sender.send(", an end").await?)
     }
     let server = one_core()
         .idle_timeout(SHORT)
@@ -111,7 +111,7 @@ async fn for_ever(sender: Sender, say: mpsc::Sender<Reason>) -> io::Result<()> {
     loop {
         let sent = match sender.send("again\n").await {
             Ok(()) => sleep(SHORT / 10).await.map_err(io::Error::from),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         if let Err(error) = sent {
             let cancelled = error.cancelled().expect("it is cancelled first");

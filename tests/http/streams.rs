@@ -10,13 +10,14 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use http::{HeaderMap, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use quoit::time::sleep;
-use quoit::{Cancelled, CarriesCancelled, Reason, Scope, spawn, yield_now};
+use quoit::{Cancelled, Reason, Scope, spawn, yield_now};
 use quoit_net::http::Server;
-use quoit_net::http::body::{self, Event, EventSender, Sender, StreamBody};
+use quoit_net::http::body::{self, Event, EventSender, SendError, Sender, StreamBody};
 use tests::http_client::{Client, pause, until};
 use tests::{Serve, on_ring};
 
@@ -35,7 +36,7 @@ async fn endless(
         if let Err(error) = sender.send(vec![b'x'; PIECE]).await {
             let cancelled = error.cancelled().expect("it is cancelled first");
             say.send(cancelled.reason()).expect("the test listens");
-            return Err(error);
+            return Err(error.into());
         }
         made.fetch_add(1, Ordering::Relaxed);
     }
@@ -191,8 +192,8 @@ fn a_producer_goes_on_after_the_end_of_its_body() {
 
 #[test]
 fn a_body_whose_producer_fails_is_no_whole_one() {
-    fn begin(sender: &Sender) -> impl Future<Output = io::Result<()>> + '_ {
-        sender.send("a beginning")
+    async fn begin(sender: &Sender) -> io::Result<()> {
+        Ok(sender.send("a beginning").await?)
     }
     let failing: [fn() -> StreamBody; 3] = [
         || {
@@ -351,12 +352,62 @@ fn a_channel_that_fails_does_so_after_what_was_sent() {
         sender.send("a").await.expect("there is room");
         let waiting = spawn(async move {
             let error = sender.send("b").await.expect_err("nobody takes it");
-            (error.kind(), sender.is_gone())
+            (error, sender.is_gone())
         });
         yield_now().await.expect("not cancelled");
         drop(body);
-        let (kind, is_gone) = waiting.await.expect("no panic");
-        assert_eq!((kind, is_gone), (io::ErrorKind::BrokenPipe, true));
+        let (error, is_gone) = waiting.await.expect("no panic");
+        assert!(is_gone);
+        assert_eq!(error, SendError::Gone(Bytes::from("b")));
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn what_is_cancelled_before_it_was_sent_comes_back() {
+    on_ring(|_| async {
+        let (sender, body) = body::channel(1);
+        sender.send("a").await.expect("there is room");
+        let scope = Scope::new();
+        let handle = scope.handle();
+        // In line for room, and then refused at once.
+        let unsent = scope.run(async {
+            let waiting = async { sender.send("b").await.expect_err("no room") };
+            let cancel = async { handle.cancel() };
+            let waiting = join(waiting, cancel).await.0;
+            let refused = [sender.send("c").await, sender.send("").await];
+            let refused = refused.map(|sent| sent.expect_err("it is cancelled"));
+            Ok::<_, Cancelled>([waiting].into_iter().chain(refused).collect::<Vec<_>>())
+        });
+        let unsent = unsent.await.expect("no error").expect("a value");
+        assert!(
+            unsent.iter().all(|error| error.cancelled().is_some()),
+            "{unsent:?}"
+        );
+        let unsent: Vec<Bytes> = unsent.into_iter().map(SendError::into_inner).collect();
+        assert_eq!(unsent, ["b", "c", ""]);
+        // None of them was sent.
+        sender.end();
+        let whole = body.collect().await.expect("no error");
+        assert_eq!(whole.to_bytes(), "a");
+    });
+}
+
+#[test]
+fn trailers_that_were_not_sent_come_back() {
+    on_ring(|_| async {
+        let (sender, mut body) = body::channel(1);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("sum", "2".parse().expect("a value"));
+        let scope = Scope::new();
+        scope.cancel();
+        let sent = scope.run(async { Ok::<_, Cancelled>(sender.send_trailers(trailers).await) });
+        let sent = sent.await.expect("no error").expect("a value");
+        let error = sent.expect_err("it is cancelled");
+        assert!(error.cancelled().is_some());
+        assert_eq!(error.into_inner()["sum"], "2");
+        let frame = body.frame().await.expect("an end");
+        let _ = frame.expect_err("the body was cut with its sender");
     });
 }
 
@@ -426,7 +477,7 @@ fn a_silent_stream_of_http2_is_not_cut() {
     async fn after_a_while(sender: Sender) -> Result<(), io::Error> {
         sender.send("a beginning").await?;
         sleep(PATIENCE * 12).await?;
-        sender.send(", an end").await
+        Ok(sender.send(", an end").await?)
     }
     async fn asks(address: SocketAddr) -> Result<Bytes, Cancelled> {
         let (mut sender, _connection) = peers::http2(address).await;

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use quoit::sim::{Sim, for_seeds};
-use quoit::{CarriesCancelled, Cores, Reason, spawn};
+use quoit::{Cores, Reason, spawn};
 use quoit_net::TcpStream;
 use quoit_net::http::body::{Sender, StreamBody, stream};
 use quoit_net::http::{Executor, Incoming, Io, Server};
@@ -60,7 +60,7 @@ async fn make(sender: Sender, is_endless: bool, book: Arc<Book>) -> io::Result<(
         note(&book.disconnected);
     }
     note(&book.ended);
-    ended
+    Ok(ended?)
 }
 
 fn ask(path: &str) -> Request<Empty<Bytes>> {

@@ -589,6 +589,9 @@ async fn until<T>(
 pub(super) fn is_ordinary_end(error: &(dyn Error + 'static)) -> bool {
     let mut at = Some(error);
     while let Some(error) = at {
+        if error.is::<Cancelled>() {
+            return true;
+        }
         if let Some(error) = error.downcast_ref::<io::Error>() {
             let gone = matches!(
                 error.kind(),

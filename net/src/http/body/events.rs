@@ -2,6 +2,7 @@
 //!
 //! The format is that of the WHATWG's HTML standard, section "Server-sent events".
 
+use std::borrow::Borrow;
 use std::fmt::Write;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -60,10 +61,11 @@ impl EventSender {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the event cannot be written as such, see [`Event::to_text`]; and as for
-    /// [`Sender::send`].
-    pub async fn send(&self, event: Event) -> io::Result<()> {
-        self.sender.send(event.to_text()?).await
+    /// `InvalidInput` if the event cannot be written as such, see [`Event::to_text`]; those of [`Sender::send`].
+    /// Whoever lends the event has it still.
+    pub async fn send(&self, event: impl Borrow<Event>) -> io::Result<()> {
+        let text = event.borrow().to_text()?;
+        Ok(self.sender.send(text).await?)
     }
 
     /// Sends a comment, which no client takes for an event: a sign of life.
@@ -77,7 +79,7 @@ impl EventSender {
             let _ = writeln!(comment, ":{line}");
         }
         comment.push('\n');
-        self.sender.send(comment).await
+        Ok(self.sender.send(comment).await?)
     }
 
     /// Waits for something else, such as what the next event is made of, and sends an empty comment each

@@ -14,9 +14,11 @@
 
 mod events;
 mod pipe;
+mod send_error;
 mod stream;
 
 pub use events::{Event, EventSender, events};
 pub use pipe::{ChannelBody, Sender, channel};
+pub use send_error::SendError;
 pub use stream::{StreamBody, stream};
 pub(super) use stream::{drop_whole, within};

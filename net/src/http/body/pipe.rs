@@ -21,6 +21,7 @@ use quoit::op::nop;
 use quoit::sync::{OwnedPermit, Semaphore};
 
 use super::super::BoxError;
+use super::SendError;
 
 /// Makes a body with an end to write to: of as many pieces as `capacity` at a time.
 ///
@@ -140,15 +141,19 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// `BrokenPipe` once nobody takes the body any more; [`quoit::Cancelled`]. The piece is lost then.
-    pub async fn send(&self, piece: impl Into<Bytes>) -> io::Result<()> {
+    /// [`SendError`], with the piece: gone, once nobody takes the body any more; cancelled, if a scope around
+    /// is cancelled first. Then nothing of it was sent.
+    pub async fn send(&self, piece: impl Into<Bytes>) -> Result<(), SendError<Bytes>> {
         let piece = piece.into();
         if piece.is_empty() {
             // In HTTP/1 it would be the end.
-            quoit::op::entry().await?;
-            return if self.is_gone() { Err(gone()) } else { Ok(()) };
+            return match quoit::op::entry().await {
+                Err(cancelled) => Err(SendError::Cancelled(piece, cancelled)),
+                Ok(()) if self.is_gone() => Err(SendError::Gone(piece)),
+                Ok(()) => Ok(()),
+            };
         }
-        self.send_frame(Frame::data(piece)).await
+        self.send_frame(piece, Frame::data).await
     }
 
     /// Sends the fields that follow a body, and ends it. In HTTP/1 they reach a client that has said
@@ -156,9 +161,10 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// As for [`Sender::send`].
-    pub async fn send_trailers(self, fields: HeaderMap) -> io::Result<()> {
-        self.send_frame(Frame::trailers(fields)).await?;
+    /// As for [`Sender::send`], with the fields. Cancelled, it has cut the body, since the sender is gone: send them
+    /// behind a shield where they shall follow a cancel.
+    pub async fn send_trailers(self, fields: HeaderMap) -> Result<(), SendError<HeaderMap>> {
+        self.send_frame(fields, Frame::trailers).await?;
         self.pipe.end(End::Ended);
         Ok(())
     }
@@ -180,12 +186,19 @@ impl Sender {
         matches!(self.pipe.state.borrow().end, End::Gone)
     }
 
-    async fn send_frame(&self, frame: Frame<Bytes>) -> io::Result<()> {
-        let permit = Rc::clone(&self.pipe.room).acquire_owned().await?;
+    async fn send_frame<T>(
+        &self,
+        content: T,
+        framed: impl FnOnce(T) -> Frame<Bytes>,
+    ) -> Result<(), SendError<T>> {
+        let permit = match Rc::clone(&self.pipe.room).acquire_owned().await {
+            Ok(permit) => permit,
+            Err(cancelled) => return Err(SendError::Cancelled(content, cancelled)),
+        };
         if self.is_gone() {
-            return Err(gone());
+            return Err(SendError::Gone(content));
         }
-        self.pipe.push(frame, permit);
+        self.pipe.push(framed(content), permit);
         Ok(())
     }
 
@@ -348,9 +361,4 @@ impl Body for ChannelBody {
     fn is_end_stream(&self) -> bool {
         self.0.has_ended()
     }
-}
-
-fn gone() -> io::Error {
-    let what = "nobody takes this body any more: the client has gone, or did not want it";
-    io::Error::new(io::ErrorKind::BrokenPipe, what)
 }
