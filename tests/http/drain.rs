@@ -501,6 +501,43 @@ fn a_shutdown_without_grace_cuts_at_once() {
     assert_eq!(client.until_cut(), 0);
 }
 
+/// What a client has said when the grace period is over, and has not closed its connection.
+#[test]
+fn who_is_owed_nothing_is_not_counted_as_cut() {
+    const HTTP2: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for grace in [Duration::ZERO, GRACE] {
+        for (said, answers, then, is_cut) in [
+            ("", 0, "", false),
+            ("GET / HTTP/1.1\r\nhost: test\r\n\r\n", 1, "", false),
+            (
+                "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+                1,
+                "",
+                false,
+            ),
+            ("no request\r\n\r\n", 1, "", false),
+            (HTTP2, 0, "", false),
+            ("", 0, "G", true),
+            ("", 0, "P", true),
+            ("GET / HTTP/1.1\r\nhost: test\r\n\r\n", 1, "GET /", true),
+        ] {
+            let server = one_core().serve_boxed(|_| async { text("answered") });
+            let server = server.expect("a server");
+            let mut client = Client::connect(server.local_addr());
+            client.send(said);
+            for _ in 0..answers {
+                let _ = client.answer();
+            }
+            client.send(then);
+            at_rest(&server);
+            let report = server.shutdown(grace).expect("every core ended well");
+            let expected = (u64::from(!is_cut), u64::from(is_cut));
+            let counted = (report.finished, report.cut);
+            assert_eq!(counted, expected, "{said:?}, {then:?}, {grace:?}");
+        }
+    }
+}
+
 #[test]
 fn a_server_without_connections_ends_at_once() {
     let server = all_cores()

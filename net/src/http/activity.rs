@@ -36,6 +36,12 @@ pub(super) struct Activity {
     steps: Cell<u64>,
     /// When the request that is open has to have been answered, in HTTP/1.
     expiry: RefCell<Option<Rc<Expiry>>>,
+    /// It is HTTP/2, in which what is received need not ask for anything.
+    has_streams: Cell<bool>,
+    /// Something that was gathered waits for the client to take what came before.
+    is_unsent: Cell<bool>,
+    /// It went on as something else, of which nothing is seen here.
+    is_upgraded: Cell<bool>,
     /// The client was turned away for what it sent.
     flooded: Cell<bool>,
     /// In this turn of the connection nothing more can be received.
@@ -159,6 +165,36 @@ impl Activity {
         {
             figures.request.record_many(begun.elapsed(), count);
         }
+    }
+
+    /// Notes that it is HTTP/2.
+    pub(super) fn note_streams(&self) {
+        self.has_streams.set(true);
+    }
+
+    /// Notes whether something waits for the client to take what was sent before.
+    pub(super) fn note_unsent(&self, is_unsent: bool) {
+        self.is_unsent.set(is_unsent);
+    }
+
+    /// Notes that the connection goes on as something else.
+    pub(super) fn note_upgrade(&self) {
+        self.is_upgraded.set(true);
+    }
+
+    /// Notes that all was said, and that the client was told so: what it still sends is thrown away.
+    pub(super) fn note_goodbye(&self) {
+        self.note_end_of_request();
+    }
+
+    /// Returns whether the client would miss something if the connection ended now: an answer, or the rest of
+    /// one, to what it has asked or begun to ask.
+    pub(super) fn is_owing(&self) -> bool {
+        let is_asked = match self.has_streams.get() {
+            true => self.handlers.get() > 0,
+            false => self.has_begun(),
+        };
+        is_asked || self.bodies.get() > 0 || self.is_unsent.get() || self.is_upgraded.get()
     }
 
     fn note_end_of_request(&self) {

@@ -195,6 +195,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) async fn serve<H, F, B, E>(
     stream: Stream,
     client: Client,
+    activity: Rc<Activity>,
     site: Rc<Site<H>>,
 ) -> Result<(), BoxError>
 where
@@ -205,7 +206,7 @@ where
 {
     let met = Scope::new()
         .timeout(site.limits.head_timeout)
-        .run(meet(stream, &site))
+        .run(meet(stream, activity, &site))
         .await?;
     // Nothing came in time, or the server stops and nothing had come.
     let Some(Some(met)) = met else {
@@ -294,6 +295,7 @@ where
             .await?;
             if let Some(then) = switch.as_ref().and_then(|switch| switch.take()) {
                 drop(outgoing);
+                activity.note_upgrade();
                 let parts = connection.into_parts();
                 then(parts.io.into_upgraded(parts.read_buf).await?).await;
             }
@@ -480,15 +482,20 @@ struct Met {
 
 /// Learns what the client speaks; `None` if it went away, or the server drains, before it has said
 /// anything.
-async fn meet<H>(stream: Stream, site: &Site<H>) -> io::Result<Option<Met>> {
+async fn meet<H>(
+    stream: Stream,
+    activity: Rc<Activity>,
+    site: &Site<H>,
+) -> io::Result<Option<Met>> {
     match &site.tls {
-        Some(tls) => shake_hands(stream, tls, &site.draining).await,
-        None => sniff(stream, &site.draining).await,
+        Some(tls) => shake_hands(stream, activity, tls, &site.draining).await,
+        None => sniff(stream, activity, &site.draining).await,
     }
 }
 
 async fn shake_hands(
     stream: Stream,
+    activity: Rc<Activity>,
     tls: &ServerTls,
     draining: &Draining,
 ) -> io::Result<Option<Met>> {
@@ -504,7 +511,7 @@ async fn shake_hands(
     let info = session.info();
     Ok(Some(Met {
         protocol,
-        io: Io::encrypted(stream, session, rest),
+        io: Io::encrypted(stream, session, rest, activity),
         tls: Some(info),
     }))
 }
@@ -514,7 +521,11 @@ pub(super) const OFFERED: [&[u8]; 2] = [H2, b"http/1.1"];
 const H2: &[u8] = b"h2";
 
 /// Reads until it is clear which protocol the peer speaks.
-async fn sniff(stream: Stream, draining: &Draining) -> io::Result<Option<Met>> {
+async fn sniff(
+    stream: Stream,
+    activity: Rc<Activity>,
+    draining: &Draining,
+) -> io::Result<Option<Met>> {
     let mut early = Vec::new();
     loop {
         // Whoever has begun to speak is heard to the end of his sentence.
@@ -530,10 +541,11 @@ async fn sniff(stream: Stream, draining: &Draining) -> io::Result<Option<Met>> {
             return Ok(None);
         };
         if let Some(protocol) = protocol_of(&early, &chunk) {
-            let io = Io::with_early_bytes(stream, early, Some(chunk));
+            let io = Io::with_early_bytes(stream, early, Some(chunk), activity);
             let tls = None;
             return Ok(Some(Met { protocol, io, tls }));
         }
+        activity.note_received(&chunk);
         early.extend_from_slice(&chunk);
     }
 }

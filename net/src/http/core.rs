@@ -21,6 +21,7 @@ use quoit::sync::{Event, OwnedPermit, Semaphore};
 use quoit::time::sleep;
 use quoit::{CarriesCancelled, JoinHandle, Reason, Scope};
 
+use super::activity::Activity;
 use super::connection::{self, Client, Site};
 use super::figures::Tally;
 use super::handle::Shared;
@@ -37,7 +38,7 @@ struct Connections {
     /// Those that the kernel had given before there was room for them.
     held: RefCell<VecDeque<(Stream, Client)>>,
     /// By the number that each has.
-    open: RefCell<BTreeMap<u64, JoinHandle<()>>>,
+    open: RefCell<BTreeMap<u64, Connection>>,
     next: Cell<u64>,
     draining: Cell<bool>,
     /// Set when the last has ended after `draining`.
@@ -45,17 +46,28 @@ struct Connections {
     tally: Arc<Tally>,
 }
 
+/// One that is open.
+#[derive(Debug)]
+struct Connection {
+    task: JoinHandle<()>,
+    /// What it is at.
+    activity: Rc<Activity>,
+}
+
 impl Connections {
     fn count(&self) -> u64 {
         self.open.borrow().len() as u64
     }
 
-    /// Cancels those that are left.
-    fn cut(&self) {
+    /// Cancels those that are left; returns how many of them owed their clients something.
+    fn cut(&self) -> u64 {
         let left = std::mem::take(&mut *self.open.borrow_mut());
-        for task in left.values() {
+        let mut owing = 0;
+        for Connection { task, activity } in left.values() {
+            owing += u64::from(activity.is_owing());
             task.cancel_for(Reason::Shutdown);
         }
+        owing
     }
 }
 
@@ -81,8 +93,8 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let connections = &self.connections;
-        let task = connections.open.borrow_mut().remove(&self.number);
-        drop(task);
+        let left = connections.open.borrow_mut().remove(&self.number);
+        drop(left);
         connections.tally.end();
         if connections.open.borrow().is_empty() && connections.draining.get() {
             connections.none_left.set();
@@ -124,10 +136,12 @@ where
     let begin = |(stream, client): (Stream, Client), permit: OwnedPermit| {
         let (open, site) = (Open::new(&connections, permit), Rc::clone(&site));
         let number = open.number;
+        let activity = Rc::<Activity>::default();
+        let seen = Rc::clone(&activity);
         let task = quoit::spawn(async move {
             let _open = open;
             let peer = client.address.clone();
-            if let Err(error) = connection::serve(stream, client, Rc::clone(&site)).await
+            if let Err(error) = connection::serve(stream, client, seen, Rc::clone(&site)).await
                 && !connection::is_ordinary_end(&*error)
             {
                 let (peer, error) = (&peer, &error);
@@ -135,7 +149,8 @@ where
             }
         });
         // It begins in a turn of its own.
-        connections.open.borrow_mut().insert(number, task);
+        let mut open = connections.open.borrow_mut();
+        open.insert(number, Connection { task, activity });
     };
     let accepting = Scope::new();
     shared.accepting(accepting.handle());
@@ -171,8 +186,7 @@ where
             }
         })
         .await?;
-    let cut = connections.count() + waiting.len() as u64;
-    connections.cut();
+    let cut = connections.cut() + waiting.len() as u64;
     Ok(Report {
         finished: at_start - cut.min(at_start),
         cut,

@@ -140,12 +140,17 @@ impl Io {
     /// Takes a stream over. A peer that takes nothing for 30 s, while hyper waits for it, is given
     /// up; see [`Io::stall_timeout`].
     pub fn new(stream: impl Into<Stream>) -> Self {
-        Self::with_early_bytes(stream.into(), Vec::new(), None)
+        Self::with_early_bytes(stream.into(), Vec::new(), None, Rc::default())
     }
 
     /// Takes a stream over of which `early` and then `rest` were received already.
-    pub(crate) fn with_early_bytes(stream: Stream, early: Vec<u8>, rest: Option<Chunk>) -> Self {
-        let (stream, activity) = (Rc::new(stream), Rc::default());
+    pub(super) fn with_early_bytes(
+        stream: Stream,
+        early: Vec<u8>,
+        rest: Option<Chunk>,
+        activity: Rc<Activity>,
+    ) -> Self {
+        let stream = Rc::new(stream);
         let outgoing = Outgoing::new(Rc::clone(&stream), Rc::clone(&activity), STALL);
         Self {
             stream,
@@ -165,12 +170,17 @@ impl Io {
     /// Takes a TLS stream over, as [`Io::new`] does a plain one.
     pub fn tls(stream: TlsStream) -> Self {
         let (stream, session, rest) = stream.into_parts();
-        Self::encrypted(stream, session, rest)
+        Self::encrypted(stream, session, rest, Rc::default())
     }
 
     /// Takes over a stream that is encrypted: the handshake is done, and `rest` came behind it.
-    pub(crate) fn encrypted(stream: Stream, session: Session, rest: Option<Chunk>) -> Self {
-        let mut io = Self::with_early_bytes(stream, Vec::new(), rest);
+    pub(super) fn encrypted(
+        stream: Stream,
+        session: Session,
+        rest: Option<Chunk>,
+        activity: Rc<Activity>,
+    ) -> Self {
+        let mut io = Self::with_early_bytes(stream, Vec::new(), rest, activity);
         io.tls = Some(session);
         io
     }
@@ -193,6 +203,7 @@ impl Io {
     /// read nothing yet.
     pub(super) fn follow_frames(&mut self) {
         self.frames = Some(Frames::new(Instant::now()));
+        self.activity.note_streams();
     }
 
     /// Completes the answers of HTTP/1 that hyper makes on its own.
@@ -472,6 +483,7 @@ impl Io {
             match &mut self.closing {
                 Closing::No => {
                     self.stream.shutdown(Shutdown::Write)?;
+                    self.activity.note_goodbye();
                     let until = Alarm::at(Instant::now() + LINGER);
                     self.closing = Closing::Theirs {
                         until,

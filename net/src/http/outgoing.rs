@@ -113,7 +113,11 @@ impl Outgoing {
     /// that has failed just now, of which the next call tells.
     pub(super) fn end_turn(&mut self, cx: &mut Context<'_>) -> bool {
         self.note_end_of_turn();
-        match self.begin_next(cx) {
+        let begun = self.begin_next(cx);
+        // A small send on its way ends by itself.
+        let is_stuck = self.sending_bytes() > SMALL || !self.gathered.is_empty();
+        self.activity.note_unsent(is_stuck);
+        match begun {
             Ok(()) => true,
             Err(error) => {
                 self.failed = Some(error);

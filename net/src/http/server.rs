@@ -70,9 +70,11 @@ struct Running {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Connections that were open when it began, and ended by themselves within the grace period.
+    /// Connections that were open when it began, and ended by themselves within the grace period, or owed nothing
+    /// when it was over: all that was asked was answered, and it was for the client to close.
     pub finished: u64,
-    /// Connections that were still open when the grace period was over, and were cut.
+    /// Connections that were cut when the grace period was over, in the middle of something: a request that had begun
+    /// to come, an answer that was not made or not taken, or what an upgrade has made of them.
     pub cut: u64,
 }
 
