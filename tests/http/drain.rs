@@ -501,10 +501,12 @@ fn a_shutdown_without_grace_cuts_at_once() {
     assert_eq!(client.until_cut(), 0);
 }
 
+/// A connection of HTTP/2 on which nothing is asked.
+const HTTP2: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
 /// What a client has said when the grace period is over, and has not closed its connection.
 #[test]
 fn who_is_owed_nothing_is_not_counted_as_cut() {
-    const HTTP2: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     for grace in [Duration::ZERO, GRACE] {
         for (said, answers, then, is_cut) in [
             ("", 0, "", false),
@@ -535,6 +537,24 @@ fn who_is_owed_nothing_is_not_counted_as_cut() {
             let counted = (report.finished, report.cut);
             assert_eq!(counted, expected, "{said:?}, {then:?}, {grace:?}");
         }
+    }
+}
+
+#[test]
+fn a_connection_that_is_cut_is_no_trouble() {
+    for said in [HTTP2, "GET / HTTP/1.1\r\nhost: test\r\n\r\n"] {
+        let (tell, told) = mpsc::channel();
+        let server = one_core()
+            .on_trouble(move |trouble| tell.send(trouble.to_string()).expect("the test listens"))
+            .serve_boxed(|_| pending::<Result<Response<String>, Infallible>>());
+        let server = server.expect("a server");
+        let client = Client::connect(server.local_addr());
+        client.send(said);
+        at_rest(&server);
+        let _ = server
+            .shutdown(Duration::ZERO)
+            .expect("every core ended well");
+        assert_eq!(told.iter().collect::<Vec<_>>(), [""; 0], "{said:?}");
     }
 }
 

@@ -143,6 +143,8 @@ where
             let peer = client.address.clone();
             if let Err(error) = connection::serve(stream, client, seen, Rc::clone(&site)).await
                 && !connection::is_ordinary_end(&*error)
+                // hyper hands a cancellation on as a text, in HTTP/2.
+                && !quoit::is_cancelled()
             {
                 let (peer, error) = (&peer, &error);
                 site.listener.tell(&Trouble::Connection { peer, error });
