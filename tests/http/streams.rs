@@ -268,6 +268,25 @@ fn a_server_that_stops_cancels_its_producers() {
     assert!(client.until_cut() > 0);
 }
 
+#[test]
+fn what_a_producer_failed_with_is_told() {
+    let (say, said) = mpsc::channel();
+    let server = one_core()
+        .on_trouble(move |trouble| say.send(trouble.to_string()).expect("the test listens"))
+        .serve_boxed(|_| async {
+            Ok::<_, Infallible>(Response::new(body::stream(async |_: Sender| {
+                let inner = io::Error::other("the disk is gone");
+                Err::<(), _>(io::Error::other(inner))
+            })))
+        })
+        .expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    let _ = text_of(&mut client).expect_err("it is cut");
+    let told = said.recv().expect("it is told");
+    assert!(told.contains(" ended early: "), "{told}");
+    assert_eq!(told.matches("the disk is gone").count(), 1, "{told}");
+}
+
 // --- channels ---
 
 #[test]

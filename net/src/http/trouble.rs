@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,13 +44,31 @@ impl fmt::Display for Trouble<'_> {
                 write!(f, "cannot accept: {error}; waiting {pause:?}")
             }
             Self::Connection { peer, error } => {
-                write!(f, "the connection of {peer} ended early: {error}")
+                write!(f, "the connection of {peer} ended early: ")?;
+                write_with_causes(f, error)
             }
             Self::Request { peer, error } => {
-                write!(f, "a request of {peer} failed: {error}")
+                write!(f, "a request of {peer} failed: ")?;
+                write_with_causes(f, error)
             }
         }
     }
+}
+
+/// Says what is behind an error as well, unless the error has said so: hyper's say no more than where it was.
+fn write_with_causes(f: &mut fmt::Formatter<'_>, error: &BoxError) -> fmt::Result {
+    let mut said = error.to_string();
+    f.write_str(&said)?;
+    let mut causes = iter::successors(error.source(), |&error| error.source());
+    causes.try_for_each(|cause| {
+        let cause = cause.to_string();
+        if said.contains(&cause) {
+            return Ok(());
+        }
+        write!(f, ": {cause}")?;
+        said = cause;
+        Ok(())
+    })
 }
 
 /// Who is told.
