@@ -3,6 +3,7 @@
 //! How long something may take at least is measured. That it ends at all is what the tests wait for.
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -152,6 +153,38 @@ fn a_client_of_http_2_that_asks_for_nothing_is_let_go() {
         was_let_go,
         "it is held while five others were let go, one after the other"
     );
+}
+
+#[test]
+fn a_client_of_http_2_that_sends_a_head_byte_by_byte_is_let_go() {
+    // The head of a frame, a frame, and a field block.
+    for (begin, more) in [
+        (&b"\x00"[..], &b""[..]),
+        (b"\x00\x40\x00\x01\x04\x00\x00\x00\x01", b"\x82"),
+        (b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82", b""),
+    ] {
+        let server = one_core()
+            .head_timeout(SHORT)
+            .serve_boxed(|_| async { text("soon") });
+        let server = server.expect("a server");
+        let address = server.local_addr();
+        let took = among_others(address, || {
+            let mut client = Client::connect(address);
+            client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+            client.send(begin);
+            let mut socket = client.socket().try_clone().expect("a descriptor");
+            thread::scope(|scope| {
+                let sending = scope.spawn(move || {
+                    while !more.is_empty() && socket.write_all(more).is_ok() {
+                        pause(SHORT / 20);
+                    }
+                });
+                client.until_cut();
+                sending.join().expect("no panic");
+            });
+        });
+        assert!(took >= SHORT, "{took:?} with {begin:?}");
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub(super) struct Activity {
     is_unsent: Cell<bool>,
     /// It went on as something else, of which nothing is seen here.
     is_upgraded: Cell<bool>,
+    /// Since when a frame or a field block of HTTP/2 has been coming that is not whole.
+    frame_begun: Cell<Option<Instant>>,
     /// The client was turned away for what it sent.
     flooded: Cell<bool>,
     /// In this turn of the connection nothing more can be received.
@@ -214,6 +216,16 @@ impl Activity {
     /// Returns how many pieces of answers hyper took.
     pub(super) fn answered(&self) -> u64 {
         self.answered.get()
+    }
+
+    /// Notes since when a frame or a field block has been coming that is not whole.
+    pub(super) fn note_frame(&self, begun: Option<Instant>) {
+        self.frame_begun.set(begun);
+    }
+
+    /// Returns since when that is so.
+    pub(super) fn frame_begun(&self) -> Option<Instant> {
+        self.frame_begun.get()
     }
 
     /// Notes that the client sends too much that asks for nothing.

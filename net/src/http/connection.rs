@@ -429,17 +429,26 @@ async fn last_call(
 
 /// Watches over an HTTP/2 connection, of which hyper knows no deadlines: one on which nothing has
 /// happened for the idle timeout shall finish, and is cut if it does not; one that has been stuck in
-/// its answers for the stall timeout is cut. A handler takes as long as it takes.
+/// its answers for the stall timeout, or in a head for the head timeout, is cut. A handler takes as long as it takes.
 async fn watch_streams(
     activity: &Activity,
     limits: Limits,
     draining: &Draining,
     finish: &Cell<bool>,
 ) -> Result<(), Cancelled> {
-    let tick = limits.stall_timeout.min(limits.idle_timeout);
+    let longest = limits.stall_timeout.min(limits.idle_timeout);
+    let longest = longest.min(limits.head_timeout);
     let mut seen = activity.progress();
     let mut nothing_for = Duration::ZERO;
     loop {
+        let mut tick = longest;
+        if let Some(begun) = activity.frame_begun() {
+            let left = limits.head_timeout.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            tick = tick.min(left);
+        }
         if finish.get() {
             sleep(tick).await?;
         } else if let Some(slept) = until(sleep(tick), draining.wait()).await {

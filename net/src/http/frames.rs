@@ -39,6 +39,12 @@ pub(super) struct Frames {
     /// The head of a frame, as far as it came.
     head: [u8; HEAD],
     came: usize,
+    /// What is still to come is data.
+    is_data: bool,
+    /// A field block has begun, and not ended.
+    is_in_block: bool,
+    /// Since when something else is still to come that has begun.
+    begun: Option<Instant>,
     budget: Budget,
     is_spent: bool,
     /// How much of our own block hyper has read.
@@ -58,6 +64,9 @@ impl Frames {
             payload: PREFACE,
             head: [0; HEAD],
             came: 0,
+            is_data: false,
+            is_in_block: false,
+            begun: None,
             budget: Budget::new(now),
             is_spent: false,
             told: 0,
@@ -79,7 +88,11 @@ impl Frames {
             let skipped = rest.len().min(self.payload);
             self.payload -= skipped;
             rest = &rest[skipped..];
+            if self.payload == 0 && self.came == 0 && !self.is_in_block {
+                self.begun = None;
+            }
             if rest.is_empty() || self.is_over() {
+                self.note_begun();
                 return bytes.len() - rest.len();
             }
             if self.came == 0
@@ -100,10 +113,31 @@ impl Frames {
         }
     }
 
+    /// Notes since when the client has been at something other than data.
+    fn note_begun(&mut self) {
+        let is_at_frame = self.came > 0 || self.payload > 0 && !self.is_data;
+        if self.begun.is_none() && (is_at_frame || self.is_in_block) {
+            self.begun = Some(Instant::recent());
+        }
+    }
+
+    /// Returns since when a frame or a field block has been coming that is not whole. Of data this is none: whoever
+    /// reads them has patience of his own.
+    pub(super) fn begun(&self) -> Option<Instant> {
+        self.begun
+    }
+
     fn begin_frame(&mut self, head: [u8; HEAD], answered: u64) {
         let [high, middle, low, kind, flags, ..] = head;
         let length = u32::from_be_bytes([0, high, middle, low]);
         self.payload = length as usize;
+        self.is_data = kind == DATA;
+        if self.is_data {
+            self.begun = None;
+        }
+        if matches!(kind, HEADERS | CONTINUATION) {
+            self.is_in_block = flags & END_HEADERS == 0;
+        }
         self.budget.left += worth(kind, flags, i64::from(length));
         self.budget.left = self.budget.left.min(MOST);
         if self.budget.left < 0 {
@@ -156,6 +190,7 @@ const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 /// What a client may still cost us, in parts of a frame: a byte is one.
 #[derive(Debug)]
@@ -310,6 +345,50 @@ mod tests {
             assert!(frames.is_over(), "pieces of {size}");
             assert_eq!(let_through % 17, 0, "pieces of {size}");
         }
+    }
+
+    #[test]
+    fn what_has_begun_is_known_until_it_is_whole() {
+        let open = frame(HEADERS, 0, 40);
+        let end = frame(CONTINUATION, END_HEADERS, 7);
+        let data = frame(DATA, 0, 700);
+        let ping = frame(PING, 0, 8);
+        for (said, has_begun) in [
+            (&open[..1], true),
+            (&open[..20], true),
+            (&open, true),
+            (&[&open[..], &end[..12]].concat(), true),
+            (&[&open[..], &end].concat(), false),
+            (&data[..8], true),
+            (&data[..9], false),
+            (&data[..600], false),
+            (&ping[..16], true),
+            (&ping, false),
+        ] {
+            for size in 1..=said.len() {
+                let mut frames = begun();
+                for piece in said.chunks(size) {
+                    frames.follow(piece, 0);
+                }
+                let kept = frames.begun().is_some();
+                assert_eq!(kept, has_begun, "{said:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_that_comes_in_many_frames_has_begun_with_the_first() {
+        let mut frames = begun();
+        frames.follow(&frame(HEADERS, 0, 1), 0);
+        let first = frames.begun().expect("it has begun");
+        frames.begun = Some(first - Duration::from_secs(1));
+        for _ in 0..3 {
+            frames.follow(&frame(CONTINUATION, 0, 1), 0);
+        }
+        assert!(frames.begun().expect("it goes on") < first);
+        let next = [frame(CONTINUATION, END_HEADERS, 1), frame(HEADERS, 0, 1)].concat();
+        frames.follow(&next, 0);
+        assert!(frames.begun().expect("the next has begun") >= first);
     }
 
     #[test]

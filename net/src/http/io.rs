@@ -413,7 +413,11 @@ impl hyper::rt::Write for Io {
 /// How many of these bytes hyper may read: at least one of any, unless the client is past its budget.
 fn allowed(frames: &mut Option<Frames>, activity: &Activity, bytes: &[u8]) -> usize {
     match frames {
-        Some(frames) => frames.follow(bytes, activity.answered()),
+        Some(frames) => {
+            let allowed = frames.follow(bytes, activity.answered());
+            activity.note_frame(frames.begun());
+            allowed
+        }
         None => bytes.len(),
     }
 }
