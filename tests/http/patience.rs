@@ -5,8 +5,8 @@
 use std::convert::Infallible;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -185,6 +185,24 @@ fn a_client_of_http_2_that_sends_a_head_byte_by_byte_is_let_go() {
         });
         assert!(took >= SHORT, "{took:?} with {begin:?}");
     }
+}
+
+#[test]
+fn a_client_of_http_2_that_goes_in_the_middle_of_a_frame_is_no_trouble() {
+    let (tell, told) = mpsc::channel();
+    let server = one_core()
+        .on_trouble(move |trouble| tell.send(trouble.to_string()).expect("the test listens"))
+        .serve_boxed(|_| async { text("soon") });
+    let server = server.expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0");
+    client
+        .socket()
+        .shutdown(Shutdown::Write)
+        .expect("it is open");
+    client.until_cut();
+    drop(server);
+    assert_eq!(told.iter().collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]

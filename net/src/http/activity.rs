@@ -44,6 +44,8 @@ pub(super) struct Activity {
     is_upgraded: Cell<bool>,
     /// Since when a frame or a field block of HTTP/2 has been coming that is not whole.
     frame_begun: Cell<Option<Instant>>,
+    /// The client has closed its side.
+    has_left: Cell<bool>,
     /// The client was turned away for what it sent.
     flooded: Cell<bool>,
     /// In this turn of the connection nothing more can be received.
@@ -226,6 +228,16 @@ impl Activity {
     /// Returns since when that is so.
     pub(super) fn frame_begun(&self) -> Option<Instant> {
         self.frame_begun.get()
+    }
+
+    /// Notes that the client has closed its side.
+    pub(super) fn note_left(&self) {
+        self.has_left.set(true);
+    }
+
+    /// Returns whether that was noted.
+    pub(super) fn has_left(&self) -> bool {
+        self.has_left.get()
     }
 
     /// Notes that the client sends too much that asks for nothing.

@@ -316,6 +316,9 @@ where
             .map_err(|error| {
                 if activity.is_flooded() {
                     "the client sent too many frames that ask for nothing".into()
+                } else if activity.has_left() {
+                    // hyper says of it what was wrong with its last frame.
+                    io::Error::from(io::ErrorKind::UnexpectedEof).into()
                 } else {
                     BoxError::from(error)
                 }

@@ -352,7 +352,10 @@ impl hyper::rt::Read for Io {
             Some(chunk) => chunk,
             None => match ready!(this.poll_receive(cx))? {
                 Some(chunk) => chunk,
-                None => return Poll::Ready(Ok(())),
+                None => {
+                    this.activity.note_left();
+                    return Poll::Ready(Ok(()));
+                }
             },
         };
         let bytes = &*chunk;
@@ -453,9 +456,14 @@ impl Io {
                 part.len()
             });
             match found {
-                Ok(Plain::Taken) | Ok(Plain::End) => return Poll::Ready(Ok(())),
+                Ok(Plain::Taken) => return Poll::Ready(Ok(())),
+                Ok(Plain::End) => {
+                    self.activity.note_left();
+                    return Poll::Ready(Ok(()));
+                }
                 // HTTP knows by itself whether a message has come to its end.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.activity.note_left();
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) => return Poll::Ready(Err(error)),
