@@ -349,11 +349,11 @@ fn who_was_cancelled_by_a_handle_first_is_not_told_of_what_comes_then() {
 
         let (sender, mut receiver) = oneshot::channel();
         let wait = async move { receiver.recv().await };
-        let send = || drop(sender.send(7));
+        let send = || sender.send(7).expect("it is waited for");
         assert!(is_cancelled_first(wait, send).await, "oneshot");
         let (sender, mut receiver) = broadcast::bounded(1);
         let wait = async move { receiver.recv().await };
-        let send = || drop(sender.send(7));
+        let send = || assert_eq!(sender.send(7), Ok(1));
         assert!(is_cancelled_first(wait, send).await, "broadcast");
         let (sender, mut receiver) = watch::channel(0);
         let wait = async move { receiver.changed().await };
