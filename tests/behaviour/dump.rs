@@ -3,7 +3,7 @@
 use std::env;
 use std::future::{pending, poll_fn};
 use std::io::{self, BufRead, BufReader, Write};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -706,5 +706,37 @@ fn a_simulation_has_no_signals() {
         let signals = Signals::block(&[]).expect("none");
         let refused = runtime.handle().dump_on(signals).expect_err("it has none");
         assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+    });
+}
+
+/// Looks from within so many scopes.
+fn look_from_within(scopes: u32) -> Pin<Box<dyn Future<Output = Look>>> {
+    Box::pin(async move {
+        let scope = Scope::new();
+        let looked = scope.run(async {
+            Ok::<_, Cancelled>(match scopes {
+                1 => Look::here(),
+                more => look_from_within(more - 1).await,
+            })
+        });
+        looked.await.ok().flatten().expect("nobody cancels")
+    })
+}
+
+#[test]
+fn the_text_of_a_deep_tree_is_not_set_in_for_ever() {
+    on_core(|_| async {
+        let look = look_from_within(250).await;
+        assert_eq!(look.nodes().len(), 252, "with the root and the task");
+        let longest = look
+            .text
+            .lines()
+            .map(str::len)
+            .max()
+            .expect("there are some");
+        assert!(longest < 400, "{longest}");
+        look.says(&["  a scope"]);
+        look.says(&["  151 deeper: a scope"]);
+        assert!(!look.has_line(&["152 deeper"]));
     });
 }

@@ -46,7 +46,7 @@ use crate::time::Instant;
 /// group its tasks. A task or scope that *waits for something the runtime does not know* waits in a
 /// future of another library. If it is cancelled, it is said how often it was woken in vain, and when
 /// it is left alone it is called *unresponsive*. A task that asks again and again though it is refused
-/// *swallows every cancel*.
+/// *swallows every cancel*. What lies more than 100 levels down is not set in further, but says how much deeper it is.
 ///
 /// A core is occupied while it looks at itself, for about a microsecond per task and scope.
 #[derive(Debug, Clone)]

@@ -48,11 +48,15 @@ impl fmt::Display for CoreDump {
         writeln!(f, ", {} armed", counted(self.timers, "timer"))?;
         let busy = self.tasks_that_wait();
         for (node, waits) in self.nodes.iter().zip(busy) {
-            let indent = "  ".repeat(node.depth);
+            let indent = "  ".repeat(node.depth.min(DEEPEST));
             // The root has nothing to say of itself but that it was cancelled.
             if node.depth > 0 || node.refused {
                 let indent = indent.strip_prefix("  ").unwrap_or("");
-                writeln!(f, "  {indent}{}", line(node, waits))?;
+                write!(f, "  {indent}")?;
+                if node.depth > DEEPEST {
+                    write!(f, "{} deeper: ", node.depth - DEEPEST)?;
+                }
+                writeln!(f, "{}", line(node, waits))?;
             }
             for wait in &node.waits {
                 let since = short(wait.since);
@@ -65,6 +69,9 @@ impl fmt::Display for CoreDump {
         Ok(())
     }
 }
+
+/// What lies deeper is not set in further: a text grows with the square of its depth otherwise.
+const DEEPEST: usize = 100;
 
 impl CoreDump {
     /// Says of each node whether its task waits in anything that stands below it.
