@@ -85,7 +85,15 @@ impl<T> HandOver<T> {
 
     /// Takes the result, or leaves word whom to wake when it is there. For the taker, until it has
     /// the result or leaves; `has_left` says whether it did so while the waker was copied.
-    pub(super) fn poll(&self, waker: &Waker, has_left: impl FnOnce() -> bool) -> Poll<T> {
+    ///
+    /// A waker that is not needed comes back, to be dropped when the taker has noted what this said: that is foreign
+    /// code as well, and may let it leave.
+    pub(super) fn poll(
+        &self,
+        waker: &Waker,
+        has_left: impl FnOnce() -> bool,
+        unneeded: &mut Option<Waker>,
+    ) -> Poll<T> {
         // Acquire: pairs with the giver's release.
         if self.word.load(Ordering::Acquire) & DONE != 0 {
             return Poll::Ready(self.take());
@@ -93,15 +101,16 @@ impl<T> HandOver<T> {
         // Foreign code, run before anything is held.
         let fresh = waker.clone();
         if has_left() {
+            *unneeded = Some(fresh);
             return Poll::Pending;
         }
         if self.word.fetch_or(STORING, Ordering::AcqRel) & DONE != 0 {
+            *unneeded = Some(fresh);
             return Poll::Ready(self.take());
         }
-        let stale = own(&self.waiter).replace(fresh);
+        *unneeded = own(&self.waiter).replace(fresh);
         // AcqRel: releases the waker to the giver; acquires the result, if it came meanwhile.
         let before = self.word.fetch_and(!STORING, Ordering::AcqRel);
-        drop(stale);
         if before & DONE != 0 {
             return Poll::Ready(self.take());
         }
@@ -141,21 +150,27 @@ mod tests {
     fn result_given_before_the_first_look_is_taken() {
         let place = HandOver::new();
         assert!(matches!(place.give(7), Given::Taken(None)));
-        assert_eq!(place.poll(Waker::noop(), || false), Poll::Ready(7));
+        assert_eq!(
+            place.poll(Waker::noop(), || false, &mut None),
+            Poll::Ready(7)
+        );
     }
 
     #[test]
     fn waker_of_the_last_look_comes_back_with_the_result() {
         let place = HandOver::new();
-        assert!(place.poll(Waker::noop(), || false).is_pending());
+        assert!(place.poll(Waker::noop(), || false, &mut None).is_pending());
         assert!(matches!(place.give(7), Given::Taken(Some(_))));
-        assert_eq!(place.poll(Waker::noop(), || false), Poll::Ready(7));
+        assert_eq!(
+            place.poll(Waker::noop(), || false, &mut None),
+            Poll::Ready(7)
+        );
     }
 
     #[test]
     fn result_that_nobody_wants_comes_back_to_its_giver() {
         let place = HandOver::new();
-        assert!(place.poll(Waker::noop(), || false).is_pending());
+        assert!(place.poll(Waker::noop(), || false, &mut None).is_pending());
         assert!(matches!(place.leave(), Left::Early(Some(_))));
         assert!(matches!(place.give(7), Given::Unwanted(7)));
     }
@@ -214,16 +229,16 @@ mod loom_tests {
             let place = Arc::new(HandOver::new());
             let (first, second) = (bell(), bell());
             let giver = giver(&place);
-            let mut found = place.poll(&first.1, || false).is_ready();
+            let mut found = place.poll(&first.1, || false, &mut None).is_ready();
             if !found {
-                found = place.poll(&second.1, || false).is_ready();
+                found = place.poll(&second.1, || false, &mut None).is_ready();
             }
             assert!(giver.join().unwrap());
             let rung = |bell: &(StdArc<Bell>, Waker)| bell.0.0.load(Ordering::Relaxed);
             assert!(rung(&first) + rung(&second) <= 1);
             if !found {
                 assert_eq!(rung(&second), 1, "slept over a result");
-                assert_eq!(place.poll(&second.1, || false), Poll::Ready(7));
+                assert_eq!(place.poll(&second.1, || false, &mut None), Poll::Ready(7));
             }
         });
     }
@@ -235,7 +250,7 @@ mod loom_tests {
             let place = Arc::new(HandOver::new());
             let (_, waker) = bell();
             let giver = giver(&place);
-            let taken = match place.poll(&waker, || false) {
+            let taken = match place.poll(&waker, || false, &mut None) {
                 Poll::Ready(_) => true,
                 Poll::Pending => matches!(place.leave(), Left::Result(7)),
             };

@@ -403,12 +403,14 @@ impl<T: Send + 'static> Inner<T> {
         telling.shared.context.host_is(core.active());
         self.park.look(core, waker);
         let given_up = || telling.given_up.get();
+        let mut unneeded = None;
         if !given_up()
-            && let Poll::Ready(outcome) = telling.shared.place.poll(waker, given_up)
+            && let Poll::Ready(outcome) = telling.shared.place.poll(waker, given_up, &mut unneeded)
         {
             telling.over.set(true);
             return Poll::Ready(outcome);
         }
+        drop(unneeded);
         if !given_up() {
             return Poll::Pending;
         }

@@ -1,15 +1,17 @@
-//! Wakers of others, which come back into the runtime when they are copied.
+//! Wakers of others, which come back into the runtime when they are copied, or dropped.
 //!
 //! Here, since no safe waker runs code of its own then.
 
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
+use std::hint::spin_loop;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::ptr;
 use std::rc::Rc;
-use std::sync::mpsc;
-use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::Duration;
 
 use super::current;
@@ -17,7 +19,7 @@ use crate::blocking::{self, JobError};
 use crate::op::{self, Listener, Socket};
 use crate::sync::{Event, OnceCell, Semaphore, broadcast, channel, oneshot, shared, watch};
 use crate::time::{Alarm, Instant, sleep};
-use crate::{Cancelled, Scope, block_on, check, group, leave_behind, spawn, yield_now};
+use crate::{Cancelled, Handle, Scope, block_on, check, group, leave_behind, spawn, yield_now};
 
 const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(1000);
@@ -29,6 +31,8 @@ thread_local! {
     static WAKES: Cell<u32> = const { Cell::new(0) };
     /// What the next copy does besides.
     static ALSO: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+    /// What the next one does that is dropped.
+    static LAST: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
 /// Two wakers in turn, so that each poll is somebody else's.
@@ -38,7 +42,13 @@ fn next_waker() -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(ptr::without_provenance(number), &VTABLE)) }
 }
 
-static VTABLE: RawWakerVTable = RawWakerVTable::new(copy, note_wake, note_wake, |_| {});
+static VTABLE: RawWakerVTable = RawWakerVTable::new(copy, note_wake, note_wake, end);
+
+fn end(_: *const ()) {
+    if let Some(last) = LAST.take() {
+        last();
+    }
+}
 
 fn note_wake(_: *const ()) {
     WAKES.set(WAKES.get() + 1);
@@ -407,5 +417,58 @@ fn who_is_cancelled_by_a_copy_waits_on_no_other_core_and_for_no_job() {
             "{at_copy}"
         );
         drop(ends);
+    }
+}
+
+/// The waker that was copied in vain, as the result has come meanwhile, cancels what has just ended.
+#[test]
+fn a_result_is_given_once_whatever_its_wakers_do() {
+    struct Bell(AtomicBool);
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    for at_copy in 1..=2 {
+        let given = block_on(async {
+            let scope = Scope::new();
+            let handle = scope.handle();
+            let bell = Arc::new(Bell(AtomicBool::new(false)));
+            let (ends, runs) = mpsc::channel::<()>();
+            let mut job = pin!(blocking::run_abandonable(move |_| runs.recv().is_err()));
+            let body = poll_fn(|_| {
+                let first = Waker::from(Arc::clone(&bell));
+                let polled = job.as_mut().poll(&mut Context::from_waker(&first));
+                assert!(polled.is_pending());
+                fn at(copy: u32, ends: impl FnOnce() + 'static) {
+                    ALSO.set(Some(Box::new(move || match copy {
+                        1 => ends(),
+                        _ => at(copy - 1, ends),
+                    })));
+                }
+                let (bell, ends) = (Arc::clone(&bell), ends.clone());
+                at(at_copy, move || {
+                    ends.send(()).expect("it runs");
+                    while !bell.0.load(Ordering::Acquire) {
+                        spin_loop();
+                    }
+                    LAST.set(Some(Box::new(move || {
+                        handle.cancel();
+                        assert!(check().is_err());
+                    })));
+                });
+                let waker = next_waker();
+                let polled = job.as_mut().poll(&mut Context::from_waker(&waker));
+                assert!(ALSO.take().is_none(), "{at_copy} copies");
+                drop(LAST.take());
+                polled.map(Ok::<_, Cancelled>)
+            });
+            let given = scope.run(body).await.expect("nobody else cancels");
+            let counted = Handle::current().expect("a core").metrics()[0].panics;
+            assert_eq!(counted, 0, "{at_copy}");
+            given.expect("it has ended")
+        });
+        assert!(matches!(given.expect("a core"), Ok(false)), "{at_copy}");
     }
 }
