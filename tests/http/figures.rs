@@ -112,6 +112,44 @@ fn every_request_is_counted_once_by_what_became_of_it() {
     assert_eq!(figures.merged("cancel").count(), 1);
 }
 
+#[test]
+fn what_is_no_request_is_counted_as_refused() {
+    const GOOD: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+    let server = one_core()
+        .max_head(8192)
+        .serve_boxed(handler)
+        .expect("a server");
+    let long = "x".repeat(10_000);
+    let wrong = [
+        "no request\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nwrong field: 1\r\n\r\n".to_owned(),
+        format!("GET / HTTP/1.1\r\nlong: {long}\r\n\r\n"),
+        format!("GET /{long} HTTP/1.1\r\n\r\n"),
+    ];
+    let mut refused = 0;
+    for before in [0, 1, 3] {
+        for wrong in &wrong {
+            let mut client = Client::connect(server.local_addr());
+            client.send(GOOD.repeat(before) + wrong);
+            for _ in 0..before {
+                assert_eq!(client.answer().status(), 200);
+            }
+            assert!((400..500).contains(&client.answer().status()), "{wrong:?}");
+            client.ends();
+            refused += 1;
+            let figures = server.snapshot();
+            assert_eq!(
+                count(&figures, "refused", None),
+                refused,
+                "{wrong:?}, {before}"
+            );
+        }
+    }
+    let figures = when_all_have_gone(&server.handle());
+    assert_eq!(count(&figures, "answers", Some("4xx")), 0);
+    assert_eq!(count(&figures, "requests", Some("http1")), 16);
+}
+
 /// The same in HTTP/2, where the last one is given up by its client, in the middle of its handler.
 #[test]
 fn every_request_of_http_2_is_counted_once_by_what_became_of_it() {

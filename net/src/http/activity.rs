@@ -133,6 +133,13 @@ impl Activity {
         }
     }
 
+    /// Notes that hyper has refused on its own what was no request.
+    pub(super) fn note_refusal(&self) {
+        if let Some(figures) = self.figures.get() {
+            figures.tally.refused.add_one();
+        }
+    }
+
     /// Notes that there was nothing more to receive, which stays so until the connection's turn ends.
     pub(super) fn note_drained(&self) {
         self.drained.set(true);

@@ -117,7 +117,7 @@ impl Tally {
             ),
             counter(
                 "refused",
-                "Requests that the server refused by itself: too large, too slow, or against the rules.",
+                "Requests that the server refused by itself: too large, too slow, or against the rules; and what was no request.",
                 &self.refused,
             ),
             counter("failed", "Requests whose handlers, or bodies of answers, failed or panicked.", &self.failed),

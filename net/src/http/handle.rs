@@ -103,7 +103,7 @@ impl ServerHandle {
     /// | `requests` | heads that were read, by protocol: `http1`, `http2` |
     /// | `answers` | that were begun, by class: `1xx` to `5xx` |
     /// | `given_up` | requests that ended before their answers were whole: clients went away, or were cut for being too slow |
-    /// | `refused` | requests that the server refused by itself, with 4xx or 501 |
+    /// | `refused` | requests that the server refused by itself, with 4xx or 501, and what was no request, which counts here alone |
     /// | `failed`, `late` | requests whose handlers or bodies failed or panicked; whose handlers took longer than they may |
     ///
     /// | latency | |

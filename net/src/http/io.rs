@@ -297,6 +297,7 @@ impl Io {
                 && let Some(line) = self.activity.unasked_line()
                 && let Some(answer) = own.complete(slice, line)
             {
+                self.activity.note_refusal();
                 // Little, and the last of its connection: there is room.
                 match &mut self.tls {
                     None => gathered.extend_from_slice(&answer),

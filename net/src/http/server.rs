@@ -361,8 +361,8 @@ impl<A: Listen> Builder<A> {
     }
 
     /// Tells this of each request that has ended: answered, refused or given up. On the core that had it:
-    /// it is not to wait. What a client sends that is no request is told to
-    /// [`on_trouble`](Self::on_trouble).
+    /// it is not to wait. What a client sends that is no request is refused, counted
+    /// ([`ServerHandle::snapshot`]) and told to nobody.
     #[must_use]
     pub fn on_answer(mut self, listener: impl Fn(&Answered<'_>) + Send + Sync + 'static) -> Self {
         self.audit = Some(Audit::new(listener));
