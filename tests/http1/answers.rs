@@ -8,6 +8,11 @@ fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").into_bytes()
 }
 
+/// A request with a body.
+fn post(path: &str) -> Vec<u8> {
+    format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nab").into_bytes()
+}
+
 /// A request of the version before, which is kept open.
 fn get_1_0(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.0\r\nconnection: keep-alive\r\n\r\n").into_bytes()
@@ -66,6 +71,10 @@ cases! {
     "RFC 9112, 6.1" no_content_says_no_coding:
         get("/no-content-with-a-coding") => status(&[204]).lacks("transfer-encoding").and_more();
     "RFC 9110, 15.3.6" reset_content_has_no_content: get("/status/205") => status(&[205]).body("").and_more();
+    "RFC 9112, 9.3" no_content_after_a_body_leaves_the_connection:
+        post("/status/204") => status(&[204]).and_more();
+    "RFC 9112, 9.3" reset_content_after_a_body_leaves_the_connection:
+        post("/status/205") => status(&[205]).body("").lacks("connection").and_more();
     "RFC 9110, 15.4.5" not_modified: get("/status/304") => status(&[304]).and_more();
     "RFC 9110, 15.4.5" not_modified_with_a_length:
         get("/not-modified-with-a-length") => status(&[304]).and_more();

@@ -59,6 +59,9 @@ cases! {
     "8.2.1" s8_2_1_zero_in_a_value: |c| c.fields(END_STREAM, 1, &with(&GET, &[("x-zero", "a\0b")])) => resets_or_ends(1, PROTOCOL_ERROR);
     "8.2.1" s8_2_1_line_feed_in_a_value: |c| c.fields(END_STREAM, 1, &with(&GET, &[("x-line", "a\nb: c")])) => resets_or_ends(1, PROTOCOL_ERROR);
     "8.2.1" s8_2_1_carriage_return_in_a_value: |c| c.fields(END_STREAM, 1, &with(&GET, &[("x-line", "a\rb")])) => resets_or_ends(1, PROTOCOL_ERROR);
+    "8.2.1" s8_2_1_space_before_a_value: |c| c.fields(END_STREAM, 1, &with(&GET, &[("x-space", " a")])) => answers(1, 400);
+    "8.2.1" s8_2_1_tab_behind_a_value: |c| c.fields(END_STREAM, 1, &with(&GET, &[("x-space", "a\t")])) => answers(1, 400);
+    "8.2.1" s8_2_1_space_within_a_value: |c| c.fields(END_STREAM, 1, &with(&GET, &[("x-space", "a b")])) => answers(1, 200);
     "8.2.1" s8_2_1_empty_value: |c| c.fields(END_STREAM, 1, &with(&GET, &[("x-empty", "")])) => answers(1, 200);
 
     // 8.2.2: what belongs to one connection.
@@ -137,6 +140,20 @@ fn s8_1_answer_may_end_before_its_request() {
     // What was on its way before the client knew is not minded.
     client.forget().data(END_STREAM, 1, b"more").settle();
     client.goes_on(3);
+}
+
+/// Whatever body its handler gave it (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
+#[test]
+fn s8_1_an_answer_that_has_no_content_ends_with_its_head() {
+    for status in [204, 205, 304] {
+        let mut client = Client::open("8.1");
+        client.get(1, &format!("/status/{status}"));
+        client.answers(1, status);
+        client.settle();
+        let of_stream = client.came().iter().filter(|frame| frame.stream == 1);
+        let kinds: Vec<_> = of_stream.map(|frame| (frame.kind, frame.flags)).collect();
+        assert_eq!(kinds, [(HEADERS, WHOLE)], "{status}: {client:?}");
+    }
 }
 
 /// No 100 is sent: hyper has no way to do so over HTTP/2, and a client must not count on it.

@@ -34,7 +34,7 @@ pub(crate) fn patient() -> Builder<&'static str> {
 }
 
 /// Answers as the path says: `/echo` with the request's body, once all of it came, `/fields` with its
-/// trailers, `/wait` never, `/large` with much, anything else with the path, whatever the body.
+/// trailers, `/wait` never, `/large` with much, `/status/…` with that status, anything else with the path, whatever the body.
 pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
@@ -53,7 +53,11 @@ pub(crate) async fn answer(
         "/large" => vec![b'x'; LARGE].into(),
         _ => format!("{} {}", request.method(), request.uri()).into(),
     };
-    Ok(Response::new(Full::new(body)))
+    let mut answer = Response::new(Full::new(body));
+    if let Some(status) = path.strip_prefix("/status/") {
+        *answer.status_mut() = status.parse()?;
+    }
+    Ok(answer)
 }
 
 /// The address of the server that most cases share.

@@ -259,6 +259,8 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             }
             Outcome::Nobody(error) => return Err(error),
         };
+        // An answer of ours to a request whose body nobody reads.
+        let unread = matches!(content, Content::Nothing) && course.asked() == Asked::HeadAndBody;
         strict::complete(&mut head, &mut content);
         if self.common.dates == Dates::Own || site.draining.date.is_set_back() {
             let date = head.headers.entry(DATE);
@@ -269,7 +271,6 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         if let Some(switch) = &self.common.switch {
             switch.answered(course.method(), status);
         }
-        let unread = matches!(content, Content::Nothing) && course.asked() == Asked::HeadAndBody;
         let goes_on = status == StatusCode::SWITCHING_PROTOCOLS;
         let last = !goes_on && (site.draining.is_set() || unread || self.malformed);
         if *protocol == Protocol::Http1 && last {

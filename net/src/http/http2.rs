@@ -10,7 +10,7 @@
 //! handler is still there is a question for TCP.
 
 use http::header::CONTENT_LENGTH;
-use http::{Method, Request, response};
+use http::{HeaderValue, Method, Request, response};
 use http_body::Body;
 use hyper::server::conn::http2::Builder;
 
@@ -57,10 +57,13 @@ pub(super) fn builder<E: Clone>(limits: &Limits, executor: E) -> Builder<E> {
 }
 
 /// Returns whether a request is malformed in a way that hyper lets pass: a CONNECT to nowhere (RFC
-/// 9113, section 8.5), an empty scheme (section 8.3.1).
+/// 9113, section 8.5), an empty scheme (section 8.3.1), white space around the value of a field (section 8.2.1).
 pub(super) fn is_malformed<T>(request: &Request<T>) -> bool {
     let uri = request.uri();
-    (request.method() == Method::CONNECT && uri.authority().is_none())
+    let is_padded =
+        |value: &HeaderValue| matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+    request.headers().values().any(is_padded)
+        || (request.method() == Method::CONNECT && uri.authority().is_none())
         || uri.scheme_str().is_some_and(str::is_empty)
 }
 

@@ -73,10 +73,14 @@ pub(super) fn check<T>(
 }
 
 /// Takes from an answer what its status does not let it have, whatever the handler gave it: a length from
-/// one without content (RFC 9110, section 8.6), content from one that must not have any (15.3.6).
+/// one without content (RFC 9110, section 8.6), content from one that must not have any (15.3.5, 15.3.6, 15.4.5).
 pub(super) fn complete<B>(head: &mut response::Parts, content: &mut Content<B>) {
     match head.status {
-        StatusCode::NO_CONTENT => drop(head.headers.remove(CONTENT_LENGTH)),
+        StatusCode::NO_CONTENT => {
+            *content = Content::Nothing;
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        StatusCode::NOT_MODIFIED => *content = Content::Nothing,
         StatusCode::RESET_CONTENT => {
             *content = Content::Nothing;
             head.headers.remove(CONTENT_LENGTH);
