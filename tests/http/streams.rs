@@ -285,6 +285,18 @@ fn what_a_producer_failed_with_is_told() {
     let told = said.recv().expect("it is told");
     assert!(told.contains(" ended early: "), "{told}");
     assert_eq!(told.matches("the disk is gone").count(), 1, "{told}");
+
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let (mut sender, _connection) = peers::http2(address).await;
+        let answer = sender.send_request(get(address, "/")).await;
+        let body = answer.expect("an answer").into_body().collect().await;
+        let _ = body.expect_err("it is reset");
+    });
+    let told = said.recv().expect("it is told");
+    assert!(told.contains(" failed: the disk is gone"), "{told}");
+    drop(server);
+    assert_eq!(said.iter().collect::<Vec<_>>(), [""; 0]);
 }
 
 // --- channels ---

@@ -9,8 +9,12 @@ use std::rc::Rc;
 use memchr::memchr;
 use quoit::time::Instant;
 
+use super::BoxError;
+use super::connection::is_ordinary_end;
 use super::figures::Figures;
 use super::lookout::Expiry;
+use super::trouble::{Listener, Trouble};
+use crate::Address;
 
 /// The counts of one connection.
 #[derive(Debug, Default)]
@@ -57,6 +61,9 @@ pub(super) struct Activity {
     /// When requests began that are not measured yet, and how many: hyper took their answers in this turn.
     unmeasured: Cell<Option<(Instant, u64)>>,
     figures: OnceCell<Rc<Figures>>,
+    /// Who is told of bodies of answers that fail, and whose requests they were for: in HTTP/2, where that ends no
+    /// connection.
+    listener: OnceCell<Box<(Listener, Address)>>,
 }
 
 /// What a connection of HTTP/1 is at.
@@ -363,6 +370,22 @@ impl Activity {
     /// Returns where what is to be measured is recorded.
     pub(super) fn figures(&self) -> &Figures {
         self.figures.get().expect("a server has the connection")
+    }
+
+    /// Lets this be told of bodies of answers that fail.
+    pub(super) fn tell_failures_to(&self, listener: Listener, peer: Address) {
+        let set = self.listener.set(Box::new((listener, peer)));
+        debug_assert!(set.is_ok(), "a connection belongs to one server");
+    }
+
+    /// Tells of the body of an answer that failed, where the connection does not end with it.
+    pub(super) fn tell_failure(&self, error: &BoxError) {
+        if let Some(told) = self.listener.get()
+            && !is_ordinary_end(&**error)
+        {
+            let (listener, peer) = &**told;
+            listener.tell(&Trouble::Request { peer, error });
+        }
     }
 
     /// Lets what is to be measured be recorded there, the first byte that is sent from when the connection was

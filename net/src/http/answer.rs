@@ -124,7 +124,7 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
                 let length = frame.data_ref().map_or(0, Buf::remaining);
                 this.course.note_piece(length, this.content.is_end());
             }
-            Some(Err(_)) => this.course.note_failure(),
+            Some(Err(error)) => this.course.note_failure(error),
         }
         Poll::Ready(frame)
     }

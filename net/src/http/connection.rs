@@ -240,10 +240,11 @@ where
         tls: tls.map(Arc::new),
     };
     let mut io = io.stall_timeout(limits.stall_timeout);
+    let activity = io.activity();
     if protocol == Protocol::Http2 {
         io.follow_frames();
+        activity.tell_failures_to(site.listener.clone(), peer.address.clone());
     }
-    let activity = io.activity();
     // The bytes that told the protocol are the beginning of a request.
     activity.note_received(PREFACE);
     activity.record_in(Rc::clone(&site.figures), client.accepted);

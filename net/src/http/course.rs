@@ -14,12 +14,12 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, response};
 use http_body::Body;
 use quoit::time::Instant;
 
-use super::Peer;
 use super::activity::{Activity, Asked, Handling};
 use super::answer::Content;
 use super::connection::Site;
 use super::exchange::Kind;
 use super::lookout::Expiry;
+use super::{BoxError, Peer};
 
 /// A request that was answered, or given up: for an access log.
 #[derive(Debug)]
@@ -302,8 +302,9 @@ impl Course {
     }
 
     /// Notes that the body has failed.
-    pub(super) fn note_failure(&mut self) {
+    pub(super) fn note_failure(&mut self, error: &BoxError) {
         self.activity.note_answered();
+        self.activity.tell_failure(error);
         self.notes_mut().failed = true;
     }
 

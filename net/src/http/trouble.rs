@@ -28,7 +28,8 @@ pub enum Trouble<'a> {
         /// What was wrong.
         error: &'a BoxError,
     },
-    /// A handler failed; its client was answered with 500.
+    /// A handler failed, and its client was answered with 500; or, in HTTP/2, the body of its answer, and the stream
+    /// was reset. In HTTP/1 a body that fails takes its connection along, and that is told.
     Request {
         /// Whose request it was.
         peer: &'a Address,
