@@ -271,7 +271,8 @@ impl Core {
     /// Returns until when a core waits that nobody wakes.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.borrow_mut().next_deadline();
-        let stop = self.stop_at.get().filter(|_| !self.has_main.get());
+        let stop = self.stop_at.get();
+        let stop = stop.filter(|&at| at != Instant::NEVER && !self.has_main.get());
         match (timer, stop) {
             (Some(timer), Some(stop)) => Some(timer.min(stop)),
             (one, other) => one.or(other),

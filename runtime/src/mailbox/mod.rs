@@ -164,6 +164,9 @@ impl Drop for Place {
     }
 }
 
+/// A grace period of seven weeks, in milliseconds, and all that are longer: they end with the last task.
+const NO_END: u32 = u32::MAX - 1;
+
 /// Returns the shared part of a core.
 pub(crate) fn core(number: u32) -> Option<&'static CoreShared> {
     TABLE.get(number as usize)?.get().map(|shared| &**shared)
@@ -278,7 +281,7 @@ impl CoreShared {
     pub(crate) fn ask_to_stop(&self, incarnation: u32, grace: Duration) {
         // Rounded up: less grace than was granted would be worse than more.
         let millis = grace.as_nanos().div_ceil(1_000_000);
-        let millis = u32::try_from(millis).unwrap_or(u32::MAX).min(u32::MAX - 1);
+        let millis = u32::try_from(millis).map_or(NO_END, |millis| millis.min(NO_END));
         let word = u64::from(incarnation) << 32 | u64::from(millis + 1);
         let asked = self
             .stop
@@ -295,6 +298,7 @@ impl CoreShared {
     pub(crate) fn asked_to_stop(&self) -> Option<Duration> {
         match self.stop.load(Ordering::Acquire) as u32 {
             0 => None,
+            word if word - 1 == NO_END => Some(Duration::MAX),
             word => Some(Duration::from_millis(u64::from(word - 1))),
         }
     }
@@ -425,6 +429,23 @@ mod tests {
         let line = info.lines().find(|line| line.starts_with("eventfd-count"));
         let (_, count) = line.and_then(|line| line.split_once(':')).expect("a count");
         count.trim().to_owned()
+    }
+
+    #[test]
+    fn the_shortest_grace_counts_and_the_longest_has_no_end() {
+        let place = Place::take().expect("a free number");
+        let (shared, life) = (place.shared, place.shared.incarnation());
+        assert_eq!(shared.asked_to_stop(), None);
+        for (grace, counts) in [
+            (Duration::MAX, Duration::MAX),
+            (Duration::from_nanos(1), Duration::from_millis(1)),
+            (Duration::from_secs(1), Duration::from_millis(1)),
+            (Duration::ZERO, Duration::ZERO),
+            (Duration::MAX, Duration::ZERO),
+        ] {
+            shared.ask_to_stop(life, grace);
+            assert_eq!(shared.asked_to_stop(), Some(counts));
+        }
     }
 
     /// Else its first park would end for nothing.
