@@ -386,6 +386,19 @@ fn an_answer_of_http_2_that_is_being_sent_is_sent_to_its_end() {
     assert_eq!((report.finished, report.cut), (1, 0));
 }
 
+/// It may sleep, or its network may be gone: nothing is lost to it.
+#[test]
+fn an_idle_client_of_http_2_that_hears_no_goodbye_is_not_waited_for() {
+    let server = one_core()
+        .serve_boxed(|_| async { text("before") })
+        .expect("a server");
+    let client = Client::connect(server.local_addr());
+    client.send(HTTP2);
+    at_rest(&server);
+    let report = server.shutdown(LONG).expect("every core ended well");
+    assert_eq!((report.finished, report.cut), (1, 0));
+}
+
 // --- what does not end ---
 
 const GRACE: Duration = Duration::from_millis(200);

@@ -186,6 +186,10 @@ impl Draining {
 /// most half of the grace period.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
+/// How long a client of HTTP/2 that is owed nothing may take to answer the goodbye of a server that drains: a few round
+/// trips of any network.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// HTTP/2's preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -434,6 +438,7 @@ async fn last_call(
 /// Watches over an HTTP/2 connection, of which hyper knows no deadlines: one on which nothing has
 /// happened for the idle timeout shall finish, and is cut if it does not; one that has been stuck in
 /// its answers for the stall timeout, or in a head for the head timeout, is cut. A handler takes as long as it takes.
+/// Where the server drains, a client that is owed nothing has a moment to answer the goodbye.
 async fn watch_streams(
     activity: &Activity,
     limits: Limits,
@@ -453,6 +458,9 @@ async fn watch_streams(
             }
             tick = tick.min(left);
         }
+        if draining.is_set() {
+            tick = tick.min(FAREWELL / 2);
+        }
         if finish.get() {
             sleep(tick).await?;
         } else if let Some(slept) = until(sleep(tick), draining.wait()).await {
@@ -468,6 +476,9 @@ async fn watch_streams(
             continue;
         }
         nothing_for += tick;
+        if draining.is_set() && !activity.is_owing() && nothing_for >= FAREWELL {
+            return Ok(());
+        }
         if activity.is_answering() && nothing_for >= limits.stall_timeout {
             return Ok(());
         }
