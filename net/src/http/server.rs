@@ -382,7 +382,8 @@ impl<A: Listen> Builder<A> {
         self
     }
 
-    /// How many bytes the head of a request may have; more is answered with 431. Default 64 KiB.
+    /// How many bytes the head of a request may have; more is answered with 431, as are more than 100 fields in
+    /// HTTP/1. Default 64 KiB.
     #[must_use]
     pub fn max_head(mut self, bytes: usize) -> Self {
         self.limits.max_head = bytes;
