@@ -418,3 +418,53 @@ fn a_panic_in_the_body_of_an_answer_costs_that_answer() {
         assert_eq!(peers::whole(next.expect("an answer")).await, "well");
     });
 }
+
+/// Whoever listens has panicked at each request that ended, those of a client that went away among them.
+#[test]
+fn a_panic_of_who_listens_costs_nobody() {
+    let (tell, told) = mpsc::channel();
+    let (say, said) = mpsc::channel();
+    let server = one_core()
+        .on_answer(move |_| {
+            tell.send(()).expect("a test listens");
+            panic!("a listener panics at an answer");
+        })
+        .on_trouble(move |_| {
+            say.send(()).expect("a test listens");
+            panic!("a listener panics at trouble");
+        })
+        .serve_boxed(|request: Request<Incoming>| async move {
+            match request.uri().path() {
+                "/fail" => return Err(io::Error::other("a handler fails")),
+                "/wait" => sleep(LONG).await?,
+                _ => {}
+            }
+            Ok::<Text, io::Error>(Response::new(Full::new(Bytes::from("well"))))
+        })
+        .expect("a server");
+    let address = server.local_addr();
+    let mut client = Client::connect(address);
+    for _ in 0..2 {
+        assert_eq!(client.get("/").text(), "well");
+        assert_eq!(client.get("/fail").status(), 500);
+    }
+    on_ring(move |_| async move {
+        let (mut sender, _connection) = peers::http2(address).await;
+        let failed = sender.send_request(peers::get(address, "/fail")).await;
+        assert_eq!(failed.expect("an answer").status(), 500);
+        let mut waits = Vec::new();
+        for _ in 0..3 {
+            let mut wait = Box::pin(sender.send_request(peers::get(address, "/wait")));
+            assert!(futures_poll(&mut wait).await.is_none(), "it waits");
+            waits.push(wait);
+        }
+        let next = sender.send_request(peers::get(address, "/")).await;
+        assert_eq!(peers::whole(next.expect("an answer")).await, "well");
+    });
+    // Each of them was told, the last when their client had gone.
+    assert_eq!(told.iter().take(9).count(), 9);
+    assert_eq!(said.iter().take(3).count(), 3);
+    assert_eq!(client.get("/").text(), "well");
+    let report = server.shutdown(LONG).expect("every core ended well");
+    assert_eq!(report.cut, 0);
+}

@@ -19,6 +19,7 @@ use super::answer::Content;
 use super::connection::Site;
 use super::exchange::Kind;
 use super::lookout::Expiry;
+use super::trouble::undisturbed;
 use super::{BoxError, Peer};
 
 /// A request that was answered, or given up: for an access log.
@@ -351,7 +352,7 @@ impl Drop for Course {
                 whole: notes.whole,
                 took: notes.begun.elapsed(),
             };
-            (entry.audit.0)(&answered);
+            undisturbed(|| (entry.audit.0)(&answered));
         }
         let before = self.spare.0.replace(Some(notes));
         drop(before);

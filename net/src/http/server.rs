@@ -345,7 +345,8 @@ impl<A: Listen> Builder<A> {
     }
 
     /// Tells this of what no client can be told. On the core where it happens: it is not to wait.
-    /// Default: a line on standard error, for which no core waits ([`stdio`](crate::stdio)).
+    /// If it panics, nothing else is harmed. Default: a line on standard error, for which no core waits
+    /// ([`stdio`](crate::stdio)).
     #[must_use]
     pub fn on_trouble(mut self, listener: impl Fn(&Trouble<'_>) + Send + Sync + 'static) -> Self {
         self.listener = Listener::new(listener);
@@ -362,7 +363,7 @@ impl<A: Listen> Builder<A> {
 
     /// Tells this of each request that has ended: answered, refused or given up. On the core that had it:
     /// it is not to wait. What a client sends that is no request is refused, counted
-    /// ([`ServerHandle::snapshot`]) and told to nobody.
+    /// ([`ServerHandle::snapshot`]) and told to nobody. If it panics, nothing else is harmed.
     #[must_use]
     pub fn on_answer(mut self, listener: impl Fn(&Answered<'_>) + Send + Sync + 'static) -> Self {
         self.audit = Some(Audit::new(listener));

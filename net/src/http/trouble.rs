@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +83,13 @@ impl Listener {
     }
 
     pub(super) fn tell(&self, trouble: &Trouble<'_>) {
-        (self.0)(trouble);
+        undisturbed(|| (self.0)(trouble));
     }
+}
+
+/// Tells somebody of something. A panic there is not the failure of what is told of; the panic hook has said it.
+pub(super) fn undisturbed(tell: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(tell));
 }
 
 impl Default for Listener {
