@@ -3,7 +3,7 @@
 //! How long something may take at least is measured. That it ends at all is what the tests wait for.
 
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -21,7 +21,7 @@ use tests::http_client::{Client, pause, until};
 use tests::{Drops, Serve, on_ring, reset};
 
 use crate::peers::{self, get};
-use crate::support::{LONG, Pieces, at_rest, narrow, one_core, text};
+use crate::support::{LONG, PIECE, Pieces, at_rest, narrow, one_core, text};
 
 /// The patience of a server that has little.
 const SHORT: Duration = Duration::from_millis(200);
@@ -184,6 +184,37 @@ fn a_client_of_http_2_that_sends_a_head_byte_by_byte_is_let_go() {
             });
         });
         assert!(took >= SHORT, "{took:?} with {begin:?}");
+    }
+}
+
+/// Nobody reads the rest of it, as long as the client takes nothing of its answer.
+#[test]
+fn a_frame_that_is_not_read_is_no_slow_one() {
+    const COUNT: u64 = 512;
+    let server = one_core()
+        .head_timeout(SHORT)
+        .options(narrow())
+        .serve_boxed(|_| async { Ok::<_, Infallible>(Response::new(Pieces::new(COUNT))) });
+    let server = server.expect("a server");
+    let client = Client::connect_narrow(server.local_addr());
+    let ping = b"\0\0\x08\x06\0\0\0\0\0pingpong";
+    // Windows as large as can be, and a request.
+    let begin = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff"[..],
+        b"\0\0\x04\x08\0\0\0\0\0\x7f\xff\0\0",
+        b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x01\x04test",
+        &ping[..5],
+    ];
+    client.send(begin.concat());
+    pause(SHORT * 3);
+    client.send(&ping[5..]);
+    let mut socket = client.socket().try_clone().expect("a descriptor");
+    let mut came = 0;
+    let mut bytes = vec![0; PIECE];
+    while came < COUNT * PIECE as u64 {
+        let count = socket.read(&mut bytes).expect("the answer");
+        assert_ne!(count, 0, "it is cut after {came} bytes");
+        came += count as u64;
     }
 }
 

@@ -195,6 +195,11 @@ impl Activity {
         self.is_unsent.set(is_unsent);
     }
 
+    /// Returns whether that is so.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.is_unsent.get()
+    }
+
     /// Notes that the connection goes on as something else.
     pub(super) fn note_upgrade(&self) {
         self.is_upgraded.set(true);

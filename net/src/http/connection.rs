@@ -451,7 +451,10 @@ async fn watch_streams(
     let mut nothing_for = Duration::ZERO;
     loop {
         let mut tick = longest;
-        if let Some(begun) = activity.frame_begun() {
+        // While the client takes nothing, hyper does not read what it sends.
+        if let Some(begun) = activity.frame_begun()
+            && !activity.is_unsent()
+        {
             let left = limits.head_timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return Ok(());
