@@ -21,6 +21,8 @@ use quoit_pool::stdio::{
 use serde_json::{Value, json};
 use tests::{exists, in_child, one_core, poll_once, quietly, quietly_of, resident_kib};
 
+use crate::kind::settle;
+
 /// Longer than anything takes that ends.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -626,6 +628,59 @@ fn p024_requests_of_one_id_count_each() {
         let session = session.expect("it starts");
         let ended = ended(session.call("never", Value::Null).await);
         assert!(matches!(ended.why, Why::AsksTooMuch(6)), "{ended}");
+        close(session).await;
+    });
+}
+
+/// Cancels that the child has not read are nothing that it has asked for.
+#[test]
+fn child_that_was_told_of_cancels_may_still_ask() {
+    quietly(|_| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let flag = folder.path().join("go");
+        let mut command = Command::new("sh");
+        let script = r#"
+            read a; read b; read c; echo '{"jsonrpc":"2.0","method":"told"}'
+            until [ -e "$0" ]; do sleep 0.01; done
+            echo '{"jsonrpc":"2.0","id":"q","method":"known"}'
+            while read line; do
+                case "$line" in *'"q"'*) echo '{"jsonrpc":"2.0","id":3,"result":"yes"}';; esac
+            done"#;
+        command.args(["-c", script]).arg(&flag);
+        let listener = Rc::new(Listener::default());
+        let config = RpcConfig::default().cancel_word(CancelWord::Mcp).asks(2);
+        let session = RpcSession::start(&command, config, Rc::clone(&listener)).await;
+        let session = session.expect("it is there");
+        let mut calls: Vec<_> = (0..3)
+            .map(|_| Box::pin(session.call("never", Value::Null)))
+            .collect();
+        for call in &mut calls {
+            assert!(poll_once(call.as_mut()).await.is_pending());
+        }
+        while listener.told.borrow().is_empty() {
+            quoit::yield_uncancellable().await;
+        }
+        // More than the pipe takes: the writer is held up in it.
+        let long = json!({"text": "z".repeat(100_000)});
+        let mut long = Box::pin(session.call("long", long));
+        assert!(poll_once(long.as_mut()).await.is_pending());
+        settle().await;
+        drop(calls);
+        std::fs::write(&flag, "").expect("a file");
+        assert_eq!(long.await.expect("it goes on"), "yes");
+        close(session).await;
+    });
+}
+
+#[test]
+fn answer_may_write_its_number_in_another_way() {
+    quietly(|_| async {
+        let mut command = Command::new("sh");
+        let script = r#"read a; echo '{"jsonrpc":"2.0","id":0.0,"result":"yes"}'; read b"#;
+        command.args(["-c", script]);
+        let session = start(&command).await;
+        let answer = session.call("x", Value::Null).await;
+        assert_eq!(answer.expect("it goes on"), "yes");
         close(session).await;
     });
 }

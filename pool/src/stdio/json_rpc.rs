@@ -104,6 +104,17 @@ impl Message {
     }
 }
 
+/// Returns the whole number that a number is, however it is written: `7.0` and `7e0` are 7.
+pub(super) fn whole_number(number: &Value) -> Option<u64> {
+    /// Above this not each whole number is one of floating point.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0);
+    let within = |float: &f64| (0.0..=MOST).contains(float);
+    number
+        .as_u64()
+        .or_else(|| float().filter(within).map(|float| float as u64))
+}
+
 fn outcome_in(mut fields: Map<String, Value>) -> Result<Result<Value, RpcError>, &'static str> {
     match (fields.remove("result"), fields.remove("error")) {
         (Some(_), Some(_)) => Err("it has both a `result` and an `error`"),
@@ -317,6 +328,26 @@ mod tests {
         let deep = "[".repeat(100_000);
         let said = read(&deep).expect_err("too deep").to_string();
         assert!(said.len() < 400, "{said}");
+    }
+
+    #[test]
+    fn a_number_is_whole_however_it_is_written() {
+        let table = [
+            ("7", Some(7)),
+            ("7.0", Some(7)),
+            ("70e-1", Some(7)),
+            ("0.0", Some(0)),
+            ("7.5", None),
+            ("-1", None),
+            ("-1.0", None),
+            ("1e300", None),
+            ("\"7\"", None),
+            ("18446744073709551615", Some(u64::MAX)),
+        ];
+        for (text, whole) in table {
+            let value = serde_json::from_str(text).expect("JSON");
+            assert_eq!(whole_number(&value), whole, "{text}");
+        }
     }
 
     #[test]

@@ -296,7 +296,7 @@ async fn answer<P: Peer>(shared: Rc<Shared>, peer: Rc<P>, ask: Ask) -> Result<()
         )
         .await;
     shared.end_ask(number);
-    shared.post_urgent(json_rpc::answer(&id, outcome));
+    shared.post_answer(json_rpc::answer(&id, outcome));
     Ok(())
 }
 

@@ -13,9 +13,18 @@ use quoit::sync::OwnedPermit;
 /// The frames that wait to be written.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    urgent: VecDeque<Vec<u8>>,
+    urgent: VecDeque<Urgent>,
+    /// How many of these are answers.
+    answers: usize,
     frames: VecDeque<Queued>,
     is_finished: bool,
+}
+
+/// A frame that goes before others.
+#[derive(Debug)]
+enum Urgent {
+    Answer(Vec<u8>),
+    Cancel(Vec<u8>),
 }
 
 /// A frame that was given room.
@@ -42,8 +51,13 @@ impl Outbox {
         self.frames.push_back(queued);
     }
 
-    pub(super) fn push_urgent(&mut self, frame: Vec<u8>) {
-        self.urgent.push_back(frame);
+    pub(super) fn push_answer(&mut self, frame: Vec<u8>) {
+        self.answers += 1;
+        self.urgent.push_back(Urgent::Answer(frame));
+    }
+
+    pub(super) fn push_cancel(&mut self, frame: Vec<u8>) {
+        self.urgent.push_back(Urgent::Cancel(frame));
     }
 
     /// Takes back what was not begun. The caller drops it when nothing is borrowed.
@@ -60,14 +74,19 @@ impl Outbox {
         self.is_finished = true;
     }
 
-    /// How many frames went before others.
-    pub(super) fn urgent(&self) -> usize {
-        self.urgent.len()
+    /// How many answers wait.
+    pub(super) fn answers(&self) -> usize {
+        self.answers
     }
 
     pub(super) fn next(&mut self) -> Next {
-        if let Some(frame) = self.urgent.pop_front() {
-            return Next::Write(frame, None);
+        match self.urgent.pop_front() {
+            Some(Urgent::Answer(frame)) => {
+                self.answers -= 1;
+                return Next::Write(frame, None);
+            }
+            Some(Urgent::Cancel(frame)) => return Next::Write(frame, None),
+            None => {}
         }
         match self.frames.pop_front() {
             Some(queued) => Next::Write(queued.frame, Some(queued.room)),

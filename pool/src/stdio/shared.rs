@@ -143,10 +143,17 @@ impl Shared {
         self.ring();
     }
 
-    /// Sends what waits for no room.
-    pub(super) fn post_urgent(&self, message: Vec<u8>) {
+    /// Answers what the child asks; that waits for no room.
+    pub(super) fn post_answer(&self, message: Vec<u8>) {
         let frame = self.encode(message);
-        self.outbox.borrow_mut().push_urgent(frame);
+        self.outbox.borrow_mut().push_answer(frame);
+        self.ring();
+    }
+
+    /// Tells the child that nobody waits for an answer; nor does that.
+    fn post_cancel(&self, message: Vec<u8>) {
+        let frame = self.encode(message);
+        self.outbox.borrow_mut().push_cancel(frame);
         self.ring();
     }
 
@@ -164,7 +171,7 @@ impl Shared {
                 Ok(_) => Why::NeverAsked("null".to_owned()),
             });
         }
-        let asked = id.as_u64().filter(|&id| id < self.next_id.get());
+        let asked = json_rpc::whole_number(id).filter(|&id| id < self.next_id.get());
         let Some(asked) = asked else {
             return Err(Why::NeverAsked(id.to_string()));
         };
@@ -179,7 +186,7 @@ impl Shared {
 
     /// Returns how much the child asks for, with the answers that it has not read.
     pub(super) fn asks(&self) -> usize {
-        self.asked.borrow().len() + self.outbox.borrow().urgent()
+        self.asked.borrow().len() + self.outbox.borrow().answers()
     }
 
     /// Returns a number for what the child asks for next.
@@ -301,7 +308,7 @@ impl Drop for Call<'_> {
         if unsent.is_none()
             && let Some((method, params)) = self.word.notification(self.id)
         {
-            shared.post_urgent(json_rpc::notification(method, params));
+            shared.post_cancel(json_rpc::notification(method, params));
         }
     }
 }
