@@ -207,3 +207,38 @@ fn what_is_no_request_is_refused_with_what_to_say_instead() {
         assert!(refused.contains("max_connections is 0"), "{refused}");
     });
 }
+
+/// Less would leave the server waiting for the rest, and its client for the answer; more would be the next request.
+#[test]
+fn a_length_that_is_not_the_body_s_is_refused() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            while let Some(head) = peer.head().await {
+                let has_body = head.contains("content-length: 5\r\n");
+                if has_body {
+                    peer.exactly(5).await;
+                }
+                peer.answer(if has_body { "five" } else { "none" }).await;
+            }
+        });
+        let client = patient().build().expect("a client");
+        let post = |length: &str| client.post(&url).header("content-length", length);
+        for length in ["10", "4", "0", "5, 5", "+5", ""] {
+            let refused = post(length).body("short").send().await;
+            let Err(Error::Request(what)) = refused else {
+                panic!("{length}: {refused:?}");
+            };
+            assert!(what.contains("the body has 5 bytes"), "{what}");
+        }
+        assert!(matches!(post("5").send().await, Err(Error::Request(_))));
+        let right = post("5").body("short").send().await.expect("an answer");
+        assert_eq!(right.text().await.expect("an answer"), "five");
+        let none = post("0").send().await.expect("an answer");
+        assert_eq!(none.text().await.expect("an answer"), "none");
+        assert_eq!(client.pool().counts().connects, 1);
+        close(client).await;
+        end_of(serving).await;
+    });
+}

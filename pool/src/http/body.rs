@@ -59,6 +59,17 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Returns how long it is, if that is known before it is sent.
+    pub(super) fn length(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Empty => Some(0),
+            Kind::Bytes(bytes) => Some(bytes.len() as u64),
+            Kind::Stream(body) => body.size_hint().exact(),
+        }
+    }
+}
+
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

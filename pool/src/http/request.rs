@@ -150,6 +150,15 @@ impl RequestBuilder {
         if let Some(what) = self.wrong {
             return Err(Error::Request(what));
         }
+        if let Some(length) = self.body.length() {
+            let told = self.headers.get_all(header::CONTENT_LENGTH);
+            let is_right = |told: &&HeaderValue| told.as_bytes() == length.to_string().as_bytes();
+            if let Some(wrong) = told.iter().find(|told| !is_right(told)) {
+                return Err(Error::Request(format!(
+                    "the field content-length says {wrong:?}, and the body has {length} bytes: leave the field out"
+                )));
+            }
+        }
         let url = self.url.map_err(Error::Request)?;
         let origin = self.pool.origin_of(&url, self.unix)?;
         if origin.is_encrypted && self.pool.config.tls.is_none() {
