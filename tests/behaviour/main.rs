@@ -4,6 +4,7 @@
 
 mod buffers;
 mod cancel;
+mod clauses;
 mod corners;
 mod dump;
 mod eager;

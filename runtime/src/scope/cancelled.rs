@@ -47,7 +47,7 @@ pub enum Reason {
     /// The runtime is shutting down, or another core's main task failed.
     Shutdown,
     /// A scope was used in a way that the types cannot forbid. No scope takes this one: it ends as
-    /// the failure of its task.
+    /// the failure of its task. Who cancels for this reason makes a request.
     Misuse(Misuse),
 }
 
@@ -118,6 +118,15 @@ impl Cancelled {
             Reason::Misuse(how) => (MISUSE, how as u32),
         };
         Self::of_parts(kind, word)
+    }
+
+    /// Makes the cause of a cancel for a reason that somebody gives. A misuse is nobody's reason to cancel: it is a
+    /// request like any other.
+    pub(crate) const fn for_reason(reason: Reason) -> Self {
+        match reason {
+            Reason::Misuse(_) => Self::new(Reason::Requested),
+            given => Self::new(given),
+        }
     }
 
     const fn of_parts(kind: u32, word: u32) -> Self {

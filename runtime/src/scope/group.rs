@@ -285,7 +285,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     /// Cancels body and children for this reason, such as a [`Reason::User`].
     pub fn cancel_for(self, reason: Reason) -> Delivery {
         self.with(|core, state| {
-            if core.cancel(state.node, Cancelled::new(reason), None) {
+            if core.cancel(state.node, Cancelled::for_reason(reason), None) {
                 Delivery::Delivered
             } else {
                 Delivery::AlreadyCancelled

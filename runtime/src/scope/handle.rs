@@ -128,10 +128,8 @@ impl Reason {
     pub(crate) fn to_word(self) -> u64 {
         match self {
             Self::User(word) => IS_OWN | u64::from(word),
-            // A misuse is nobody's reason to cancel.
-            Self::Misuse(_) => Self::Requested.to_word(),
             // So that a word of zero is a request, as of a cancel that says nothing.
-            told => u64::from(Cancelled::new(told).kind()) - 1,
+            told => u64::from(Cancelled::for_reason(told).kind()) - 1,
         }
     }
 

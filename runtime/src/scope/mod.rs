@@ -196,7 +196,7 @@ impl Scope {
             return Delivery::Gone;
         }
         self.notice_deadline();
-        let cause = Cancelled::new(reason);
+        let cause = Cancelled::for_reason(reason);
         let first = self.on_core(|core, node| core.cancel(node, cause, grace));
         match first {
             Some(true) => Delivery::Delivered,

@@ -271,7 +271,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     pub fn cancel_for(&self, reason: Reason) {
         current::with(|core| {
             if let Some(node) = self.node(core) {
-                core.cancel(node, Cancelled::new(reason), None);
+                core.cancel(node, Cancelled::for_reason(reason), None);
             }
         });
     }
