@@ -501,7 +501,13 @@ impl Core {
             Effect::Foreign(node) => self.wake_foreign(node),
             Effect::ForeignTask(node, slot) => {
                 let runs = self.running.get().is_some_and(|task| task.slot() == slot);
-                if !runs && self.tasks.borrow_mut().wake_slot(slot) {
+                // It may have gone on meanwhile, and its slot be another's.
+                let waits = self.tree.borrow().is_stuck(node);
+                if !runs
+                    && waits
+                    && self.patience.borrow().may_wake(node)
+                    && self.tasks.borrow_mut().wake_slot(slot)
+                {
                     self.counters().foreign_wakes.add(1);
                     self.patience.borrow_mut().woken(node);
                 }
@@ -512,6 +518,9 @@ impl Core {
     /// Wakes a body that waits in something foreign, unless it has been polled since it was to be woken.
     #[cold]
     fn wake_foreign(&self, node: NodeId) {
+        if !self.tree.borrow().is_stuck(node) || !self.patience.borrow().may_wake(node) {
+            return;
+        }
         let waker = self.tree.borrow_mut().take_foreign(node);
         let Some(waker) = waker else { return };
         self.counters().foreign_wakes.add(1);
@@ -764,7 +773,11 @@ impl Core {
             let before = self.tree.borrow_mut().set_foreign(node, Some(waker));
             drop(before);
         }
-        if self.tree.borrow().is_cancelled(node) {
+        if !self.tree.borrow().is_cancelled(node) {
+            // A shield has come up; what it waits in now may be something else.
+            let forgotten = self.patience.borrow_mut().moved(node);
+            self.let_go(forgotten);
+        } else {
             let gap = self.patience.borrow_mut().still_waits(node);
             if let Some(gap) = gap {
                 let at = Instant::now() + gap;

@@ -345,7 +345,7 @@ impl Core {
             ending: view.ending,
             foreign: (view.bare && is_task_idle).then_some(Foreign {
                 wakes,
-                unresponsive,
+                unresponsive: unresponsive && view.refused,
             }),
             waits: view
                 .waits

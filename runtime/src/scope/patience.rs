@@ -165,6 +165,12 @@ impl Patience {
         (first, more)
     }
 
+    /// Returns whether a body that waits in something foreign may be woken once more for that wait.
+    pub(crate) fn may_wake(&self, node: NodeId) -> bool {
+        let known = self.foreign.get(&node);
+        known.is_none_or(|known| known.wakes < FOREIGN_WAKES)
+    }
+
     /// Notes that a body which waits in something foreign is woken.
     pub(crate) fn woken(&mut self, node: NodeId) {
         self.change_foreign(node, |known| known.wakes += 1);

@@ -637,6 +637,12 @@ impl Tree {
         }
     }
 
+    /// Returns whether a body is cancelled and waits in something foreign, as far as the tree can tell.
+    pub(crate) fn is_stuck(&self, node: NodeId) -> bool {
+        let found = self.nodes.get(node.0);
+        found.is_some_and(|found| found.refused && found.is_bare())
+    }
+
     /// Returns what wakes a body that waits in something foreign.
     pub(crate) fn foreign_wake(&self, node: NodeId) -> Option<Effect> {
         let found = self.nodes.get(node.0).filter(|found| found.is_bare())?;
