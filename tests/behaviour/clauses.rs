@@ -6,14 +6,90 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use quoit::time::sleep;
+use quoit::sync::Event;
+use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, Group, Misuse, Reason, Scope, ScopeDump, group, spawn, yield_uncancellable,
+    Cancelled, Group, Misuse, Reason, Scope, ScopeDump, Started, group, spawn, yield_uncancellable,
 };
-use tests::{conform, gauges};
+use tests::{Kernel, conform, gauges, poll_once};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(5);
+
+// --- a start is under its caller's scope: the one that polls it ---
+
+#[test]
+fn a_start_goes_to_the_scope_that_polls_it() {
+    conform(|_| async {
+        let done = group(async |g: Group<Cancelled>| {
+            let mut start = Box::pin(g.start(async |_: Started<()>| sleep(LONG).await));
+            assert!(poll_once(start.as_mut()).await.is_pending());
+            let began = Instant::now();
+            let scope = Scope::new().timeout(SHORT);
+            let started = scope.run(start).await;
+            assert!(matches!(started, Ok(None)), "{started:?}");
+            if Kernel::here() == Kernel::Simulated {
+                assert_eq!(began.elapsed(), SHORT);
+            }
+            Ok(())
+        });
+        assert_eq!(done.await.expect("nothing fails"), Some(()));
+    });
+}
+
+#[test]
+fn a_start_that_outlives_the_scope_that_polled_it_first_holds_it_not() {
+    conform(|_| async {
+        let go = Rc::new(Event::new());
+        let waited = Rc::clone(&go);
+        let done = group(async |g: Group<Cancelled>| {
+            let mut start = Box::pin(g.start(async move |started: Started<u32>| {
+                waited.wait().await?;
+                started.report(7).expect("it is the first");
+                Ok(())
+            }));
+            let scope = Scope::new();
+            let ran = scope.run(async {
+                assert!(poll_once(start.as_mut()).await.is_pending());
+                Ok::<_, Cancelled>(())
+            });
+            assert_eq!(ran.await, Ok(Some(())));
+            go.set();
+            assert_eq!(start.await.expect("it reports"), 7);
+            Ok(())
+        });
+        assert_eq!(done.await.expect("nothing fails"), Some(()));
+    });
+}
+
+/// Dropped elsewhere than it began, it leaves its child to the scope that polled it last.
+#[test]
+fn a_start_that_is_dropped_leaves_its_child_to_the_scope_that_polled_it_last() {
+    conform(|_| async {
+        let has_ended = Rc::new(Cell::new(false));
+        let noted = Rc::clone(&has_ended);
+        let done = group(async |g: Group<Cancelled>| {
+            let mut start = Box::pin(g.start(async move |_: Started<()>| {
+                let refused = sleep(LONG).await;
+                Scope::new().shielded().run(sleep(SHORT)).await?;
+                noted.set(true);
+                refused
+            }));
+            assert!(poll_once(start.as_mut()).await.is_pending());
+            yield_uncancellable().await;
+            let scope = Scope::new();
+            let ran = scope.run(async {
+                assert!(poll_once(start.as_mut()).await.is_pending());
+                drop(start);
+                Ok::<_, Cancelled>(())
+            });
+            assert_eq!(ran.await, Ok(Some(())));
+            assert!(has_ended.get(), "the scope has ended before its child");
+            Ok(())
+        });
+        assert_eq!(done.await.expect("nothing fails"), Some(()));
+    });
+}
 
 // --- reasons ---
 

@@ -77,7 +77,7 @@ fn node(node: &NodeDump) -> String {
         o.raw("parent", &or_null(node.parent));
         let (kind, slot) = match node.kind {
             Kind::Root => ("root", None),
-            Kind::Scope | Kind::Daemons => ("scope", None),
+            Kind::Scope | Kind::Daemons | Kind::Start => ("scope", None),
             Kind::Group => ("group", None),
             Kind::Task(slot) => ("task", Some(slot)),
         };

@@ -157,6 +157,7 @@ fn subject(node: &NodeDump, waits: Waits) -> String {
             format!("task {slot} {what}")
         }
         (Kind::Group, _) => format!("a group of {}{}", node.tasks, starting(node)),
+        (Kind::Start, _) => "a call that waits for a start".to_owned(),
         (Kind::Root, _) => "all of it".to_owned(),
         (Kind::Task(slot), None) => format!("task {slot} that has ended"),
         _ if node.tasks + node.starting > 0 => {

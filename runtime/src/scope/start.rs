@@ -4,6 +4,9 @@
 //!   under the caller's scope ──► it reports ──► moved under the group; the caller has the value
 //!            │ it ends first: so does `start`, with its failure
 //! ```
+//!
+//! The call has a node of its own, with the child below: it goes to whatever scope polls the call, and out of one that
+//! ends before the call does.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -16,7 +19,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::park::{Look, Park};
-use super::tree::{NodeId, ParkId, Purpose};
+use super::tree::{Kind, NodeId, ParkId, Purpose, Shield};
 use super::{Cancelled, CarriesCancelled, Group, GroupState, Misuse, Reason};
 use crate::core_state::Core;
 use crate::panics::{caught, guarded};
@@ -187,6 +190,9 @@ impl From<StartError<Cancelled>> for io::Error {
 /// started.
 struct Starting<V, E: CarriesCancelled + 'static> {
     shared: Rc<Shared<V, E>>,
+    /// The call's node, and the scope that it was last polled under.
+    node: NodeId,
+    caller: Cell<NodeId>,
 }
 
 /// What the call and the child share.
@@ -236,7 +242,12 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
         });
         core.tree.borrow_mut().promise(group.node);
         let inside = Rc::clone(&shared);
-        let (task, node) = core.spawn_under(core.active(), async move {
+        let caller = core.active();
+        let call = core
+            .tree
+            .borrow_mut()
+            .open(caller, Kind::Start, Shield::None);
+        let (task, node) = core.spawn_under(call, async move {
             let started = Started {
                 report: Rc::<Shared<V, E>>::clone(&inside) as Rc<dyn Report<V>>,
             };
@@ -250,7 +261,11 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
         // Nobody joins it, and its output is nothing.
         let output = core.tasks.borrow_mut().detach(task);
         drop(output);
-        Self { shared }
+        Self {
+            shared,
+            node: call,
+            caller: Cell::new(caller),
+        }
     }
 
     /// Waits until the child has reported or ended.
@@ -270,12 +285,24 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
                 }
                 match park.look(core, cx.waker()) {
                     Look::Ready => Poll::Ready(()),
-                    Look::Waiting | Look::Aborted(_) => Poll::Pending,
+                    Look::Waiting | Look::Aborted(_) => {
+                        self.follow(core);
+                        Poll::Pending
+                    }
                 }
             })
         })
         .await;
         shared.waiter.set(None);
+    }
+
+    /// Follows the scope that the call is polled under, as a parked op does.
+    fn follow(&self, core: &Core) {
+        let caller = core.active();
+        if self.caller.replace(caller) != caller {
+            core.tree.borrow_mut().move_under(self.node, caller);
+            core.carry_out();
+        }
     }
 }
 
@@ -298,6 +325,7 @@ impl<V, E: CarriesCancelled + 'static> Drop for Starting<V, E> {
             }
             core.tree.borrow_mut().unpromise(shared.group.node);
             core.carry_out();
+            core.close_node(self.node);
         });
     }
 }

@@ -130,6 +130,7 @@ impl Tree {
                 // Those of a group that was leaked are its own as well.
                 Kind::Group if is_task => child = self.abandon(at, link),
                 Kind::Daemons => child = self.abandon(at, link),
+                Kind::Start => self.relink(at, parent),
                 _ => {
                     if is_task && !below.stray {
                         self.node_mut(at).stray = true;
@@ -233,7 +234,7 @@ impl Tree {
                 _ if node.ghost => {}
                 Kind::Group => return true,
                 Kind::Scope | Kind::Daemons | Kind::Root => left.extend(node.first_child),
-                Kind::Task(_) => {}
+                Kind::Start | Kind::Task(_) => {}
             }
         }
         false

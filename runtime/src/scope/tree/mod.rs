@@ -226,7 +226,7 @@ impl Tree {
         match kind {
             Kind::Task(_) => above.tasks += 1,
             Kind::Scope | Kind::Group => above.bodies += 1,
-            Kind::Root | Kind::Daemons => {}
+            Kind::Root | Kind::Daemons | Kind::Start => {}
         }
         if let Some(next) = next {
             self.node_mut(next).previous = Some(key.link());
@@ -539,7 +539,7 @@ impl Tree {
                 self.node_mut(old).bodies -= counts;
                 self.node_mut(parent).bodies += counts;
             }
-            Kind::Root | Kind::Daemons => {}
+            Kind::Root | Kind::Daemons | Kind::Start => {}
         }
         self.unlink(link);
         self.node_mut(link).parent = Some(parent);

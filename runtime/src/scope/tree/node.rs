@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Group,
     /// The daemons of the group above: tasks, and no body.
     Daemons,
+    /// A call that waits for a child to say that it has started: the child, and no body.
+    Start,
     /// The task in this slot.
     Task(u32),
 }
@@ -89,6 +91,7 @@ enum Label {
     Scope,
     Group,
     Daemons,
+    Start,
     Task,
 }
 
@@ -149,6 +152,7 @@ impl Node {
             Label::Scope => Kind::Scope,
             Label::Group => Kind::Group,
             Label::Daemons => Kind::Daemons,
+            Label::Start => Kind::Start,
             Label::Task => Kind::Task(self.slot),
         }
     }
@@ -159,6 +163,7 @@ impl Node {
             Kind::Scope => Label::Scope,
             Kind::Group => Label::Group,
             Kind::Daemons => Label::Daemons,
+            Kind::Start => Label::Start,
             Kind::Task(slot) => {
                 self.slot = slot;
                 Label::Task
@@ -210,7 +215,7 @@ impl Node {
         self.first_park.is_none()
             && self.told == 0
             && self.bodies == 0
-            && self.kind != Label::Daemons
+            && !matches!(self.kind, Label::Daemons | Label::Start)
             && !self.ending
             && !self.ghost
     }
