@@ -5,7 +5,7 @@
 //! order. If none has, the model forbids what the kernel does, and the test fails with the script, what
 //! the kernel answered and what the model came nearest to. In reading order: `compare` does that,
 //! `random` and `outcome` are what scripts are made of and come to. `streams`, `ports`, `pipes`, `files` and
-//! `cancels` have a kind of script each; `facts` and `limits` are what was measured on its own.
+//! `cancels` have a kind of script each; `facts`, `families` and `limits` are what was measured on its own.
 //!
 //! How many scripts of each kind are run is `QUOIT_FIDELITY`, and from which seed on is
 //! `QUOIT_FIDELITY_SEED`; without them it is a number that takes seconds:
@@ -17,6 +17,7 @@
 mod cancels;
 mod compare;
 mod facts;
+mod families;
 mod files;
 mod limits;
 mod outcome;

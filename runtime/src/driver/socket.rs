@@ -59,7 +59,8 @@ impl Socket {
     pub fn tcp(address: SocketAddr) -> io::Result<Self> {
         #[cfg(feature = "sim")]
         if let Some(world) = crate::sim::world() {
-            return world.socket().map(|fd| Self(Descriptor::new(fd)));
+            let family = crate::sim::kernel::address::Family::of(address);
+            return world.socket(family).map(|fd| Self(Descriptor::new(fd)));
         }
         let domain = Domain::for_address(address);
         socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map(Self::from)

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, SystemTime};
 
 use super::fault::Fault;
+use super::kernel::address::Family;
 use super::kernel::{Coming, Kernel, Kind, net};
 use super::trace::What;
 use super::world::{START, Script, World};
@@ -60,13 +61,13 @@ impl World {
         f(&mut self.kernel.borrow_mut()).map_err(io::Error::from_raw_os_error)
     }
 
-    pub(crate) fn socket(&self) -> io::Result<RawFd> {
+    pub(crate) fn socket(&self, family: Family) -> io::Result<RawFd> {
         self.call(|kernel| {
             let errors = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
             if let Some(errno) = kernel.refused(Fault::SocketRefused, &errors) {
                 return Err(errno);
             }
-            let object = kernel.make(Kind::Socket(net::Socket::fresh()));
+            let object = kernel.make(Kind::Socket(net::Socket::fresh(family)));
             open_or_release(kernel, object, "socket")
         })
     }

@@ -5,9 +5,9 @@
 //!
 //! In reading order: `Kernel` here holds the parts together. [`ring`] is the queues of one ring,
 //! [`work`] takes requests and posts what came of them, [`requests`] carries each kind out, [`cancel`]
-//! ends those that are asked to end. What they work on: [`net`] is sockets and connections, [`ports`] who
-//! has which, [`stream`] what goes over a connection, [`pipe`] pipes and counters, [`files`] the tree of
-//! files and [`file_calls`] what is asked of them.
+//! ends those that are asked to end. What they work on: [`net`] is sockets and connections, [`address`]
+//! what they are told, [`ports`] who has which, [`stream`] what goes over a connection, [`pipe`] pipes
+//! and counters, [`files`] the tree of files and [`file_calls`] what is asked of them.
 //!
 //! Invariants:
 //! - A request's memory is touched only while the ring's own core is in the kernel, and only after its
@@ -15,6 +15,7 @@
 //! - An object lives as long as a descriptor names it or a request uses it, as a file does.
 //! - No user code is called from here: the kernel is borrowed while it works.
 
+pub(crate) mod address;
 mod cancel;
 mod file_calls;
 pub(crate) mod files;
@@ -282,11 +283,15 @@ impl Kernel {
 
     /// Gives an object a descriptor, the lowest free number. `EMFILE` when none is left.
     pub(crate) fn open(&mut self, object: ObjectId, name: &'static str) -> Result<RawFd, i32> {
-        let taken = self.descriptors.iter().flatten().count() - self.own_descriptors;
-        if taken >= self.descriptor_limit {
+        if !self.has_descriptor() {
             return Err(libc::EMFILE);
         }
         Ok(self.open_always(object, name))
+    }
+
+    /// Whether the program may have another descriptor.
+    fn has_descriptor(&self) -> bool {
+        self.descriptors.iter().flatten().count() - self.own_descriptors < self.descriptor_limit
     }
 
     /// Gives an object of the runtime's own a descriptor, which the limit does not count.

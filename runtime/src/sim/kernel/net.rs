@@ -8,8 +8,9 @@
 //! sender wait. An end, too, is on its way behind the bytes before it; a reset overtakes them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 
+use super::address::{Family, is_nowhere, listened_at, somewhere, source};
 use super::ports::{Ports, Sharing};
 use super::{Coming, Kernel, Kind, ObjectId};
 use crate::driver::socket::SocketOption;
@@ -17,6 +18,12 @@ use crate::sim::fault::Fault;
 
 /// What a socket holds for its reader, if nobody says otherwise.
 const RECEIVE_BUFFER: usize = 128 * 1024;
+
+/// The most that a socket can be told to hold. `net.core.rmem_max`, socket(7).
+const RECEIVE_BUFFER_MAX: usize = 212_992;
+
+/// How many may wait at most to be accepted. `net.core.somaxconn`, listen(2).
+const SOMAXCONN: u32 = 4096;
 
 /// Who listens where, and which ports are taken. A port that a socket was given without asking for it
 /// is free again when the connection is over, one it asked for when it is closed.
@@ -28,6 +35,7 @@ pub(crate) struct Net {
 
 #[derive(Debug)]
 pub(crate) struct Socket {
+    pub(super) family: Family,
     pub(super) local: Option<SocketAddr>,
     /// It asked for its port.
     pub(super) asked: bool,
@@ -83,8 +91,9 @@ pub(super) enum Piece {
 }
 
 impl Socket {
-    pub(crate) fn fresh() -> Self {
+    pub(crate) fn fresh(family: Family) -> Self {
         Self {
+            family,
             local: None,
             asked: false,
             sharing: Sharing::default(),
@@ -147,8 +156,14 @@ impl Kernel {
         match option {
             SocketOption::ReusePort(on) => socket.sharing.port = on,
             SocketOption::ReuseAddress(on) => socket.sharing.address = on,
-            // The kernel doubles what it is told, and has a least (socket(7)).
-            SocketOption::ReceiveBuffer(bytes) => socket.capacity = (bytes * 2).max(2304),
+            // The kernel doubles what it is told, and has a most and a least (socket(7)).
+            SocketOption::ReceiveBuffer(bytes) => {
+                socket.capacity = (bytes.min(RECEIVE_BUFFER_MAX) * 2).max(2304);
+            }
+            // Seconds, of which it takes so many (`MAX_TCP_KEEPIDLE`, tcp(7)).
+            SocketOption::KeepAlive(after) if !(1..=32_767).contains(&after.as_secs()) => {
+                return Err(libc::EINVAL);
+            }
             SocketOption::NoDelay(_) | SocketOption::SendBuffer(_) | SocketOption::KeepAlive(_) => {
             }
         }
@@ -158,6 +173,7 @@ impl Kernel {
     pub(crate) fn bind_socket(&mut self, id: ObjectId, wanted: SocketAddr) -> Result<(), i32> {
         let socket = self.socket_mut(id)?;
         let sharing = socket.sharing;
+        let wanted = socket.family.taken(wanted)?;
         if socket.local.is_some() {
             return Err(libc::EINVAL);
         }
@@ -224,8 +240,10 @@ impl Kernel {
     }
 
     pub(crate) fn listen_socket(&mut self, id: ObjectId, backlog: i32) -> Result<(), i32> {
-        if self.socket_mut(id)?.local.is_none() {
-            self.bind_socket(id, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
+        let socket = self.socket_mut(id)?;
+        if socket.local.is_none() {
+            let any = socket.family.any();
+            self.bind_socket(id, SocketAddr::new(any, 0))?;
         }
         let socket = self.socket_mut(id)?;
         let (address, sharing) = (socket.local.expect("bound just above"), socket.sharing);
@@ -234,32 +252,41 @@ impl Kernel {
             return Err(libc::EADDRINUSE);
         }
         let socket = self.socket_mut(id)?;
-        match socket.state {
+        // Unsigned, and cut (`__sys_listen`); one more than it says (listen(2) on Linux).
+        let most = (backlog as u32).min(SOMAXCONN) as usize + 1;
+        match &mut socket.state {
             State::Fresh => {
                 socket.state = State::Listening {
-                    // One more than it says; `listen(2)` on Linux.
-                    backlog: usize::try_from(backlog).unwrap_or(0) + 1,
+                    backlog: most,
                     queue: VecDeque::new(),
                 };
                 self.net.listeners.entry(address).or_default().push(id);
                 Ok(())
             }
-            State::Listening { .. } => Ok(()),
+            State::Listening { backlog, .. } => {
+                *backlog = most;
+                // Who found no room may have some now.
+                self.changed(id);
+                Ok(())
+            }
             State::Connected(_) => Err(libc::EINVAL),
         }
     }
 
     pub(crate) fn local_address(&mut self, id: ObjectId) -> Result<SocketAddr, i32> {
-        let unbound = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Ok(self.socket_mut(id)?.local.unwrap_or(unbound))
+        let socket = self.socket_mut(id)?;
+        let unbound = SocketAddr::new(socket.family.any(), 0);
+        Ok(socket.family.told(socket.local.unwrap_or(unbound)))
     }
 
     pub(crate) fn peer_address(&mut self, id: ObjectId) -> Result<SocketAddr, i32> {
-        let connection = self.connection_mut(id)?;
+        let socket = self.socket_mut(id)?;
+        let family = socket.family;
+        let connection = socket.connection()?;
         if connection.is_over() {
             return Err(libc::ENOTCONN);
         }
-        Ok(connection.remote)
+        Ok(family.told(connection.remote))
     }
 
     pub(crate) fn shut_down(&mut self, id: ObjectId, how: Shutdown) -> Result<(), i32> {
@@ -291,14 +318,10 @@ impl Kernel {
         address: SocketAddr,
         first: bool,
     ) -> Option<Result<(), i32>> {
-        match self.socket_mut(id) {
+        let address = match self.destination(id, address) {
             Err(errno) => return Some(Err(errno)),
-            Ok(socket) => match socket.state {
-                State::Connected(_) => return Some(Err(libc::EISCONN)),
-                State::Listening { .. } => return Some(Err(libc::EINVAL)),
-                State::Fresh => {}
-            },
-        }
+            Ok(address) => address,
+        };
         if first {
             if self.comes(Fault::ConnectRefused) {
                 return Some(Err(libc::ECONNREFUSED));
@@ -316,11 +339,8 @@ impl Kernel {
                 return Some(Err(errno));
             }
         }
-        let any = SocketAddr::new(unspecified_like(address.ip()), address.port());
-        let listeners = [address, any]
-            .iter()
-            .find_map(|address| self.net.listeners.get(address))
-            .filter(|listeners| !listeners.is_empty())
+        let listeners = listened_at(address)
+            .find_map(|address| self.net.listeners.get(&address))
             .cloned();
         let Some(listeners) = listeners else {
             return Some(Err(libc::ECONNREFUSED));
@@ -341,11 +361,11 @@ impl Kernel {
         let bound = self.as_bound(id).map(|(local, _, _)| local);
         let local = match bound {
             Some(local) if local.ip().is_unspecified() => {
-                SocketAddr::new(loopback_like(address.ip()), local.port())
+                SocketAddr::new(source(address.ip()), local.port())
             }
             Some(local) => local,
             None => match self.net.ports.free() {
-                Ok(port) => SocketAddr::new(loopback_like(address.ip()), port),
+                Ok(port) => SocketAddr::new(source(address.ip()), port),
                 Err(_) => return Some(Err(libc::EADDRNOTAVAIL)),
             },
         };
@@ -355,13 +375,17 @@ impl Kernel {
         // A connection before may linger; the new one takes its place (`tcp_tw_reuse`, tcp(7)).
         self.net.ports.linger_no_more(local, address);
         let Ok(Socket {
-            capacity, sharing, ..
+            family,
+            capacity,
+            sharing,
+            ..
         }) = self.socket_mut(listener)
         else {
             unreachable!("a listener is a socket");
         };
-        let (capacity, sharing) = (*capacity, *sharing);
+        let (family, capacity, sharing) = (*family, *capacity, *sharing);
         let other = self.make(Kind::Socket(Socket {
+            family,
             local: Some(address),
             asked: false,
             sharing,
@@ -400,12 +424,26 @@ impl Kernel {
         })
     }
 
-    /// Returns whom to wait for until there is room, while connecting to this address.
-    pub(crate) fn listeners_at(&self, address: SocketAddr) -> Vec<ObjectId> {
-        let any = SocketAddr::new(unspecified_like(address.ip()), address.port());
-        [address, any]
-            .iter()
-            .filter_map(|address| self.net.listeners.get(address))
+    /// Returns where a socket that may connect is led by this address.
+    fn destination(&mut self, id: ObjectId, address: SocketAddr) -> Result<SocketAddr, i32> {
+        let socket = self.socket_mut(id)?;
+        match socket.state {
+            State::Fresh => {
+                let address = socket.family.taken(address)?;
+                let ip = somewhere(address.ip(), socket.local.map(|local| local.ip()));
+                Ok(SocketAddr::new(ip, address.port()))
+            }
+            State::Connected(_) | State::Listening { .. } => Err(libc::EISCONN),
+        }
+    }
+
+    /// Returns whom a socket waits for until there is room, while it connects to this address.
+    pub(crate) fn listeners_at(&mut self, id: ObjectId, address: SocketAddr) -> Vec<ObjectId> {
+        let Ok(address) = self.destination(id, address) else {
+            return Vec::new();
+        };
+        listened_at(address)
+            .filter_map(|address| self.net.listeners.get(&address))
             .flatten()
             .copied()
             .collect()
@@ -511,31 +549,5 @@ impl Kernel {
         }
         // Whoever waits to send finds that nobody is there.
         self.changed(peer);
-    }
-}
-
-/// Whether no interface has this address, as for those that are kept for documents (RFC 5737, RFC
-/// 3849). All others are the machine's.
-fn is_nowhere(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => matches!(
-            ip.octets(),
-            [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _]
-        ),
-        IpAddr::V6(ip) => ip.segments()[..2] == [0x2001, 0xdb8],
-    }
-}
-
-fn unspecified_like(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-    }
-}
-
-fn loopback_like(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::address::overlap;
 use super::{Kernel, ObjectId};
 
 /// The ports of sockets that asked for none. `ip_local_port_range`, `ip(7)`.
@@ -101,7 +102,7 @@ impl Ports {
             .take_while(|((port, _, _), _)| *port == wanted.port())
             .any(|((_, local, _), lingering)| {
                 lingering.until > now
-                    && overlap(wanted, *local)
+                    && overlap(wanted.ip(), local.ip())
                     && !may_share(sharing, lingering.sharing, false)
             })
     }
@@ -120,7 +121,7 @@ impl Kernel {
             .filter(|other| Some(**other) != except)
             .filter_map(|other| self.as_bound(*other))
             .any(|(local, theirs, listens)| {
-                overlap(wanted, local) && !may_share(sharing, theirs, listens)
+                overlap(wanted.ip(), local.ip()) && !may_share(sharing, theirs, listens)
             });
         clash || self.net.ports.lingers(self.now, wanted, sharing)
     }
@@ -128,8 +129,4 @@ impl Kernel {
 
 fn may_share(ours: Sharing, theirs: Sharing, they_listen: bool) -> bool {
     ours.port && theirs.port || ours.address && theirs.address && !they_listen
-}
-
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified()
 }

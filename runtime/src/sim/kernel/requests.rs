@@ -86,7 +86,7 @@ impl Kernel {
                 match self.connect(object, address, !tried) {
                     Some(result) => done(result.map(|()| 0)),
                     None => {
-                        let also = self.listeners_at(address);
+                        let also = self.listeners_at(object, address);
                         let now = self.now;
                         let op = self.ring(id).in_flight.get_mut(&key).expect("it is tried");
                         op.also = also;
