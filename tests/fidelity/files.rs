@@ -2,10 +2,13 @@
 
 use quoit::fs::{File, Folder, metadata, symlink_metadata};
 use quoit::op;
+use quoit::time::sleep;
 use std::fmt::Debug;
+use std::time::Duration;
 use tests::{Dice, bytes};
 
 use crate::compare::{Place, Script, Steps, Stored, all_hold};
+use crate::facts::fact;
 use crate::outcome::{Outcome, Record, settle, within};
 use crate::paths::{Options, PATHS, STORED};
 
@@ -179,7 +182,8 @@ fn step(dice: &mut Dice) -> Step {
     let place = dice.below(3);
     let path = dice.one_of(&PATHS);
     let count = dice.one_of(&[0, 1, 5, 100, 5000]);
-    let at = dice.one_of(&[0, 1, 5, 12, 50, 4096, 10_000]);
+    let last = i64::MAX as u64;
+    let at = dice.one_of(&[0, 1, 5, 12, 50, 4096, 10_000, last - 5, last]);
     match dice.below(24) {
         0..5 => Step::Open(place, path, Options::drawn(dice)),
         5..9 => Step::OpenBeneath(place, path, Options::drawn(dice)),
@@ -204,4 +208,39 @@ fn step(dice: &mut Dice) -> Step {
 #[test]
 fn files_are_as_the_kernel_has_them() {
     all_hold(300, script);
+}
+
+#[test]
+fn what_is_made_or_emptied_has_changed_by_then() {
+    fact(
+        "looks when files have changed",
+        |place| {
+            Box::pin(async {
+                let path = place.path("file");
+                let folder = Folder::open(&place.folder).await.expect("it is there");
+                let when = || async {
+                    // The times of a file go on by the ticks of the kernel, 100 in a second or more.
+                    sleep(Duration::from_millis(30)).await.expect("in time");
+                    let file = metadata(&path).await.ok().map(|status| status.modified());
+                    let folder = folder.metadata().expect("it is open").modified();
+                    (file, folder)
+                };
+                let create = async || drop(File::create(&path).await.expect("it opens"));
+                let mut before = when().await;
+                let mut record = Record::new();
+                for _ in 0..2 {
+                    create().await;
+                    let now = when().await;
+                    let changed = (now.0 != before.0, now.1 != before.1);
+                    record.push(Outcome::said(format!("{changed:?}")));
+                    before = now;
+                }
+                record
+            })
+        },
+        &[vec![
+            Outcome::said("(true, true)"),
+            Outcome::said("(true, false)"),
+        ]],
+    );
 }

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 
 use quoit::buf::Chunk;
+use quoit::fs::{File, metadata};
 use quoit::op::{self, Listener, Socket, Stream};
 use quoit::sim::{Faults, Sim};
-use quoit::{Cores, Runtime, spawn};
+use quoit::{Cores, Runtime, Scope, spawn};
 use tests::{Child, bytes};
 
 use crate::compare::{Place, comes_to};
@@ -66,6 +67,86 @@ async fn accepts_without_descriptors(place: &Place) -> Record {
     record.push(accept().await);
     record.push(accept().await);
     record
+}
+
+#[test]
+fn a_file_is_neither_made_nor_emptied_without_a_descriptor_for_it() {
+    let test = "limits::a_file_is_neither_made_nor_emptied_without_a_descriptor_for_it";
+    Child::new()
+        .under(["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"])
+        .run(test, || {
+            let refused = Refused(libc::EMFILE);
+            let missing = Refused(libc::ENOENT);
+            let expected = vec![refused.clone(), refused, missing, Count(5)];
+            let fact = Fact {
+                what: "makes and empties without descriptors",
+                descriptors: 64,
+                body: |place| Box::pin(opens_without_descriptors(place)),
+            };
+            comes_to(&fact, &[expected]);
+        });
+}
+
+async fn opens_without_descriptors(place: &Place) -> Record {
+    let [old, new] = ["old", "new"].map(|name| place.path(name));
+    let file = File::create(&old).await.expect("a file");
+    file.write_all_at("bytes", 0)
+        .await
+        .0
+        .expect("there is room");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let mut filler = Vec::new();
+    while let Ok(socket) = Socket::tcp(any) {
+        filler.push(socket);
+    }
+    let mut record = vec![
+        Outcome::done(File::create(&new).await),
+        Outcome::done(File::create(&old).await),
+    ];
+    drop(filler);
+    record.push(Outcome::done(metadata(&new).await));
+    let length = metadata(&old).await.map(|status| Count(status.len()));
+    record.push(length.into());
+    record
+}
+
+#[test]
+fn a_listener_can_be_told_anew_how_many_may_wait() {
+    fact(
+        "listens again",
+        |place| {
+            Box::pin(async {
+                let any = "127.0.0.1:0".parse().expect("an address");
+                let mut record = Record::new();
+                for told in [[-1, -1], [0, 2], [2, 0]] {
+                    let socket = Socket::tcp(any).expect("a socket");
+                    socket.bind(any).expect("a free port");
+                    for most in told {
+                        socket.listen(most).expect("a bound socket listens");
+                    }
+                    let address = socket.local_addr().expect("it is bound");
+                    let mut open = Vec::new();
+                    let dial = async || {
+                        let socket = Socket::tcp(any).expect("a socket");
+                        Stream::connect(socket, address.into()).await.ok()
+                    };
+                    let mut patient = Scope::new().timeout(place.patience);
+                    while open.len() < 5
+                        && let Ok(Some(Some(stream))) = patient
+                            .run(async { Ok::<_, std::io::Error>(dial().await) })
+                            .await
+                    {
+                        open.push(stream);
+                        patient = Scope::new().timeout(place.patience);
+                    }
+                    record.push(Count(open.len() as u64));
+                }
+                record
+            })
+        },
+        // Less than nothing is as many as the machine lets wait.
+        &[vec![Count(5), Count(3), Count(1)]],
+    );
 }
 
 #[test]

@@ -129,10 +129,15 @@ impl Options {
                 ..both
             },
         ]);
-        drawn.extra = match dice.below(8) {
-            0 => libc::O_NOFOLLOW,
-            1 => libc::O_DIRECTORY,
-            2 => libc::O_DIRECTORY | libc::O_NOFOLLOW,
+        drawn.extra = match dice.below(16) {
+            0 | 1 => libc::O_NOFOLLOW,
+            2 | 3 => libc::O_DIRECTORY,
+            4 => libc::O_DIRECTORY | libc::O_NOFOLLOW,
+            5 => libc::O_TRUNC,
+            6 => libc::O_CREAT,
+            7 => libc::O_TMPFILE,
+            8 => libc::O_PATH,
+            9 => libc::O_PATH | libc::O_NOFOLLOW,
             _ => 0,
         };
         drawn

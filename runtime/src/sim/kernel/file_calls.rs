@@ -103,53 +103,78 @@ impl Kernel {
         path: Vec<u8>,
         [flags, mode, resolve]: [u64; 3],
     ) -> Result<i32, i32> {
+        // The path is fetched before anything is looked at (`getname`).
+        if path.is_empty() {
+            return Err(libc::ENOENT);
+        }
+        if path.len() >= libc::PATH_MAX as usize {
+            return Err(libc::ENAMETOOLONG);
+        }
+        if flags & !KNOWN_FLAGS != 0 || mode & !0o7777 != 0 {
+            return Err(libc::EINVAL);
+        }
         let flags = flags as i32;
+        if flags & libc::O_PATH != 0 && flags & !(libc::O_PATH | WITH_PATH) != 0 {
+            return Err(libc::EINVAL);
+        }
         let start = self.start(object)?;
         let follow = if flags & libc::O_NOFOLLOW != 0 || flags & libc::O_EXCL != 0 {
             libc::AT_SYMLINK_NOFOLLOW
         } else {
             0
         };
-        if path.is_empty() {
-            return Err(libc::ENOENT);
-        }
         // `O_CREAT` makes no folders; refused since 6.4 (open(2), bugs).
         if flags & libc::O_CREAT != 0 && flags & libc::O_DIRECTORY != 0 {
             return Err(libc::EINVAL);
         }
+        // Before anything is made or emptied (`io_openat2`).
+        if !self.has_descriptor() {
+            return Err(libc::EMFILE);
+        }
+        let unnamed = flags & libc::O_TMPFILE == libc::O_TMPFILE;
+        if unnamed && flags & libc::O_ACCMODE == libc::O_RDONLY {
+            return Err(libc::EINVAL);
+        }
         let now = self.wall_nanos();
+        let mode = libc::S_IFREG | (mode as u32 & !0o022);
+        let creates = flags & libc::O_CREAT != 0;
         let mut walk = Walk::new(start, follow, resolve);
-        walk.creates = flags & libc::O_CREAT != 0;
+        walk.creates = creates;
         let found = self.files.walk(walk, path)?;
         let ino = match found.ino {
-            Some(_) if flags & libc::O_EXCL != 0 && flags & libc::O_CREAT != 0 => {
-                return Err(libc::EEXIST);
+            Some(_) if flags & libc::O_EXCL != 0 && creates => return Err(libc::EEXIST),
+            Some(folder) if unnamed => {
+                self.files.entries(folder)?;
+                self.files.add(Contents::File(Vec::new()), mode, now)
             }
             Some(ino) => ino,
-            None if flags & libc::O_CREAT == 0 => return Err(libc::ENOENT),
+            None if !creates => return Err(libc::ENOENT),
             None => {
-                let file = Contents::File(Vec::new());
-                let mode = libc::S_IFREG | (mode as u32 & 0o777 & !0o022);
-                let ino = self.files.add(file, mode, now);
+                let ino = self.files.add(Contents::File(Vec::new()), mode, now);
                 self.files.name(found.folder, &found.name, ino);
+                self.files.inode(found.folder).modified = now;
                 ino
             }
         };
-        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        match &mut self.files.inode(ino).what {
-            Contents::Folder(_) if writes => return Err(libc::EISDIR),
+        // What is emptied is written to, however it is opened (`build_open_flags`).
+        let empties = flags & libc::O_TRUNC != 0;
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || empties;
+        let inode = self.files.inode(ino);
+        match &mut inode.what {
+            Contents::Folder(_) if writes || creates => return Err(libc::EISDIR),
             Contents::Folder(_) => {}
-            Contents::File(_) | Contents::Link(_) if flags & libc::O_DIRECTORY != 0 => {
+            Contents::File(_) | Contents::Link(_) if flags & libc::O_DIRECTORY != 0 && !unnamed => {
                 return Err(libc::ENOTDIR);
             }
-            Contents::Link(_) => return Err(libc::ELOOP),
-            Contents::File(bytes) => {
-                if flags & libc::O_TRUNC != 0 && writes {
-                    bytes.clear();
-                }
+            Contents::Link(_) if flags & libc::O_PATH == 0 => return Err(libc::ELOOP),
+            Contents::File(bytes) if empties => {
+                bytes.clear();
+                // Also of one that was empty (open(2)).
+                inode.modified = now;
             }
+            Contents::File(_) | Contents::Link(_) => {}
         }
-        self.files.inode(ino).uses += 1;
+        inode.uses += 1;
         let object = self.make(Kind::File(OpenFile {
             ino,
             flags,
@@ -171,8 +196,11 @@ impl Kernel {
     ) -> Result<i32, i32> {
         let file = self.file(object)?;
         let (ino, flags, position) = (file.ino, file.flags, file.position);
-        if flags & libc::O_ACCMODE == libc::O_WRONLY {
+        if flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_PATH != 0 {
             return Err(libc::EBADF);
+        }
+        if is_past_the_end(offset, most) {
+            return Err(libc::EINVAL);
         }
         let at = if offset == CURRENT_POSITION {
             position
@@ -208,6 +236,9 @@ impl Kernel {
         let (ino, flags, position) = (file.ino, file.flags, file.position);
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
             return Err(libc::EBADF);
+        }
+        if is_past_the_end(offset, bytes.len()) {
+            return Err(libc::EINVAL);
         }
         let errors = [libc::EIO, libc::ENOSPC, libc::EDQUOT];
         if let Some(errno) = self.refused(Fault::WriteFails, &errors) {
@@ -319,5 +350,33 @@ impl Kernel {
     }
 }
 
+/// Whether this reaches beyond the last place that any file can have. `rw_verify_area`.
+pub(super) fn is_past_the_end(offset: u64, length: usize) -> bool {
+    let last = i64::MAX as u64;
+    offset != CURRENT_POSITION && length > 0 && offset > last.saturating_sub(length as u64)
+}
+
 /// More than any simulated file may have: they lie in memory.
 const MAX_FILE: usize = 1 << 30;
+
+/// `VALID_OPEN_FLAGS`, which `openat2(2)` demands.
+const KNOWN_FLAGS: u64 = (libc::O_ACCMODE
+    | libc::O_CREAT
+    | libc::O_EXCL
+    | libc::O_NOCTTY
+    | libc::O_TRUNC
+    | libc::O_APPEND
+    | libc::O_NONBLOCK
+    | libc::O_SYNC
+    | libc::O_ASYNC
+    | libc::O_DIRECT
+    | libc::O_LARGEFILE
+    | libc::O_DIRECTORY
+    | libc::O_NOFOLLOW
+    | libc::O_NOATIME
+    | libc::O_CLOEXEC
+    | libc::O_PATH
+    | libc::O_TMPFILE) as u64;
+
+/// What may stand beside `O_PATH`. `O_PATH_FLAGS`.
+const WITH_PATH: i32 = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;

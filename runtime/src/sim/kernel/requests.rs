@@ -2,13 +2,13 @@
 
 use std::os::fd::RawFd;
 
-use super::file_calls::FileCall;
+use super::file_calls::{FileCall, is_past_the_end};
 use super::ring::Stage;
 use super::work::{F_BUF_MORE, F_BUFFER, Tried};
 use super::{Coming, Kernel, Kind, OpKey, RingId};
 use crate::buf::door;
 use crate::kernel_op::at_once::AtOnce;
-use crate::kernel_op::request::{Region, RegionMut, Request};
+use crate::kernel_op::request::{CURRENT_POSITION, Region, RegionMut, Request};
 use crate::sim::fault::Fault;
 
 /// What makes an `accept4(2)` fail that is nobody's fault: the network's own errors, a firewall's, and
@@ -72,6 +72,38 @@ impl Kernel {
                 _ => unreachable!("every other request names a descriptor"),
             };
         };
+        if let Kind::File(file) = &self.object(object).kind
+            && file.flags & libc::O_PATH != 0
+            && !matches!(
+                request,
+                Request::Open { .. } | Request::Status { .. } | Request::Close { .. }
+            )
+        {
+            // It is a place to start from, and no file to work on (open(2)).
+            return done(Err(libc::EBADF));
+        }
+        if let Request::Read {
+            into: RegionMut { length, .. },
+            offset,
+            ..
+        }
+        | Request::Write {
+            from: Region { length, .. },
+            offset,
+            ..
+        } = request
+        {
+            // Files look at how they were opened first.
+            let is_file = matches!(self.object(object).kind, Kind::File(_));
+            if !is_file && is_past_the_end(offset, length as usize) {
+                return done(Err(libc::EINVAL));
+            }
+            // `sock_read_iter`, `sock_write_iter`.
+            let is_socket = matches!(self.object(object).kind, Kind::Socket(_));
+            if is_socket && offset != CURRENT_POSITION && offset != 0 {
+                return done(Err(libc::ESPIPE));
+            }
+        }
         match request {
             Request::Nop | Request::Cancel { .. } => unreachable!("names no descriptor"),
             Request::Accept { .. } => match self.try_accept(object) {
