@@ -1,7 +1,7 @@
 //! JSON-RPC 2.0: what the messages say. Pure.
 //!
-//! Strict about what it reads: what is no JSON-RPC is an error that shows how it begins. Batches are read, and
-//! never written.
+//! Strict about what it reads, as far as it could mean two things: what is no JSON-RPC is an error that shows how it
+//! begins. Batches are read, and never written.
 
 use std::error::Error;
 use std::fmt;
@@ -106,34 +106,41 @@ impl Message {
 
 /// Returns the whole number that a number is, however it is written: `7.0` and `7e0` are 7.
 pub(super) fn whole_number(number: &Value) -> Option<u64> {
-    /// Above this not each whole number is one of floating point.
-    const MOST: f64 = 9_007_199_254_740_992.0;
-    let float = || number.as_f64().filter(|float| float.fract() == 0.0);
-    let within = |float: &f64| (0.0..=MOST).contains(float);
-    number
-        .as_u64()
-        .or_else(|| float().filter(within).map(|float| float as u64))
+    let written = number.as_u64();
+    written.or_else(|| whole_float(number).and_then(|float| u64::try_from(float).ok()))
 }
 
+/// Returns the whole number that is written as one of floating point.
+fn whole_float(number: &Value) -> Option<i64> {
+    /// Beyond this not each whole number is one of floating point.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    let float = number.as_f64()?;
+    (float.fract() == 0.0 && float.abs() <= MOST).then_some(float as i64)
+}
+
+/// Some say of what they do not have that it is null.
 fn outcome_in(mut fields: Map<String, Value>) -> Result<Result<Value, RpcError>, &'static str> {
     match (fields.remove("result"), fields.remove("error")) {
+        (Some(result), None | Some(Value::Null)) => Ok(Ok(result)),
+        (None | Some(Value::Null), Some(Value::Object(error))) => error_in(error).map(Err),
         (Some(_), Some(_)) => Err("it has both a `result` and an `error`"),
-        (Some(result), None) => Ok(Ok(result)),
-        (None, Some(Value::Object(mut error))) => {
-            let code = error.get("code").and_then(Value::as_i64);
-            let code = code.ok_or("the `code` of its `error` is no whole number")?;
-            let Some(Value::String(message)) = error.remove("message") else {
-                return Err("the `message` of its `error` is no string");
-            };
-            Ok(Err(RpcError {
-                code,
-                message,
-                data: error.remove("data"),
-            }))
-        }
         (None, Some(_)) => Err("its `error` is no object"),
         (None, None) => Err("it has no `method`, no `result` and no `error`"),
     }
+}
+
+fn error_in(mut error: Map<String, Value>) -> Result<RpcError, &'static str> {
+    let code = error.get("code");
+    let code = code.and_then(|code| code.as_i64().or_else(|| whole_float(code)));
+    let code = code.ok_or("the `code` of its `error` is no whole number")?;
+    let Some(Value::String(message)) = error.remove("message") else {
+        return Err("the `message` of its `error` is no string");
+    };
+    Ok(RpcError {
+        code,
+        message,
+        data: error.remove("data"),
+    })
 }
 
 /// An error that one side answers the other with.
@@ -279,6 +286,18 @@ mod tests {
                 )],
             ),
             (
+                r#"{"jsonrpc":"2.0","id":7,"result":1,"error":null}"#,
+                vec![answer(json!(7), Ok(json!(1)))],
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"result":null,"error":null}"#,
+                vec![answer(json!(7), Ok(Value::Null))],
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"result":null,"error":{"code":-3.0,"message":"no"}}"#,
+                vec![answer(json!(7), Err(RpcError::new(-3, "no")))],
+            ),
+            (
                 r#"[{"jsonrpc":"2.0","id":7,"result":0},{"jsonrpc":"2.0","id":1,"method":"m"}]"#,
                 vec![
                     answer(json!(7), Ok(json!(0))),
@@ -311,6 +330,7 @@ mod tests {
             ),
             (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#, "both"),
             (r#"{"jsonrpc":"2.0","id":1,"error":7}"#, "`error`"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":null}"#, "`error`"),
             (
                 r#"{"jsonrpc":"2.0","id":1,"error":{"code":1.5,"message":""}}"#,
                 "`code`",
