@@ -67,6 +67,50 @@ async fn ping(pause: Duration) -> (u64, Option<u8>) {
     (MANY, None)
 }
 
+/// Pings once, after this pause, and says nothing more; returns how long it was until the goodbye.
+async fn ping_and_rest(pause: Duration) -> Duration {
+    let stream = TcpStream::connect(address()).await.expect("it listens");
+    let greeting = [PREFACE, &frame(SETTINGS, 0, b""), &frame(SETTINGS, 1, b"")].concat();
+    stream.write_all(greeting).await.0.expect("it listens");
+    sleep(pause).await.expect("nobody cancels");
+    let pinged = stream.write_all(frame(PING, 0, &[0; 8])).await;
+    pinged.0.expect("it listens");
+    let mut ahead = Vec::new();
+    let mut answered = None;
+    loop {
+        match next(&stream, &mut ahead).await {
+            Some((PING, _)) => answered = Some(Instant::now()),
+            Some((GOAWAY, _)) => return answered.expect("first the answer").elapsed(),
+            Some(_) => {}
+            None => panic!("it ended without a goodbye"),
+        }
+    }
+}
+
+#[test]
+fn a_goodbye_comes_when_the_idle_timeout_is_over() {
+    const IDLE: Duration = Duration::from_secs(75);
+    for seconds in [0, 1, 29, 31, 44, 74] {
+        for_seeds(0..1, |sim| {
+            World::Kind.of(sim).run(|| {
+                let server = Server::bind(address())
+                    .cores(Cores::Count(1))
+                    .idle_timeout(IDLE)
+                    .serve(|_| async { Ok::<_, std::io::Error>(Response::new(String::new())) });
+                let server = server.expect("a kind world");
+                let mut clients = Clients::on(1);
+                clients.start(move || async move {
+                    let took = ping_and_rest(Duration::from_secs(seconds)).await;
+                    let within = IDLE..IDLE + Duration::from_secs(1);
+                    assert!(within.contains(&took), "{took:?} after {seconds} s");
+                });
+                clients.end();
+                drop(server);
+            });
+        });
+    }
+}
+
 /// Runs a client that pings with this pause in between; how that ended, and how long it took, is checked.
 fn run(pause: Duration, check: fn((u64, Option<u8>), Duration)) {
     for_seeds(0..3, |sim| {

@@ -21,6 +21,7 @@ use crate::Address;
 pub(super) struct Activity {
     /// Grows with every transfer.
     transfers: Cell<u64>,
+    last_transfer: Cell<Option<Instant>>,
     /// Grows with every transfer towards us.
     received: Cell<u64>,
     /// `received` when the last request had come to its end, as far as can be seen from here: a head
@@ -102,7 +103,17 @@ impl Activity {
         if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
             self.received.set(self.received.get() + 1);
         }
+        self.note_transfer();
+    }
+
+    fn note_transfer(&self) {
         self.transfers.set(self.transfers.get() + 1);
+        self.last_transfer.set(Some(Instant::recent()));
+    }
+
+    /// Returns when something was received or sent last.
+    pub(super) fn last_transfer(&self) -> Option<Instant> {
+        self.last_transfer.get()
     }
 
     /// Notes what is handed to hyper, for the length of the request line that may be in it.
@@ -226,7 +237,7 @@ impl Activity {
 
     /// Notes that something was sent.
     pub(super) fn note_sent(&self) {
-        self.transfers.set(self.transfers.get() + 1);
+        self.note_transfer();
         if let Some(accepted) = self.unsent.take()
             && let Some(figures) = self.figures.get()
         {

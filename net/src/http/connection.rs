@@ -449,8 +449,17 @@ async fn watch_streams(
     let longest = longest.min(limits.head_timeout);
     let mut seen = activity.progress();
     let mut nothing_for = Duration::ZERO;
+    // It is idle from then on, or from its last transfer.
+    let mut at_rest = Instant::now();
     loop {
         let mut tick = longest;
+        let idle_at = |at_rest: Instant| {
+            let last = activity.last_transfer().unwrap_or(at_rest);
+            last.max(at_rest) + limits.idle_timeout
+        };
+        if !activity.is_handling() && !activity.is_answering() {
+            tick = tick.min(idle_at(at_rest) - Instant::now());
+        }
         // While the client takes nothing, hyper does not read what it sends.
         if let Some(begun) = activity.frame_begun()
             && !activity.is_unsent()
@@ -473,6 +482,9 @@ async fn watch_streams(
             continue;
         }
         let now = activity.progress();
+        if activity.is_handling() {
+            at_rest = Instant::now();
+        }
         if now != seen || activity.is_handling() {
             seen = now;
             nothing_for = Duration::ZERO;
@@ -485,8 +497,12 @@ async fn watch_streams(
         if activity.is_answering() && nothing_for >= limits.stall_timeout {
             return Ok(());
         }
-        if nothing_for >= limits.idle_timeout {
-            nothing_for = Duration::ZERO;
+        let is_idle = match activity.is_answering() {
+            true => nothing_for >= limits.idle_timeout,
+            false => idle_at(at_rest) <= Instant::now(),
+        };
+        if is_idle {
+            (nothing_for, at_rest) = (Duration::ZERO, Instant::now());
             if finish.replace(true) {
                 return Ok(());
             }
