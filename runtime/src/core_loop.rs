@@ -530,6 +530,7 @@ impl Core {
             self.aborts_seen.get(),
             self.coming_back.take(),
             self.yielding.take(),
+            self.refusals_noted.get(),
         );
         self.counters().polls.add(1);
         self.poll_new(id, parent, object);
@@ -540,6 +541,7 @@ impl Core {
         self.aborts_seen.set(outer.4);
         self.coming_back.set(outer.5);
         self.yielding.set(outer.6);
+        self.refusals_noted.set(outer.7);
     }
 
     #[inline(always)]
@@ -624,6 +626,7 @@ impl Core {
     fn begin_poll(&self, id: TaskId) {
         self.running.set(Some(id));
         self.refusals.set(0);
+        self.refusals_noted.set(0);
         self.aborts_seen.set(0);
         self.coming_back.clear();
     }
@@ -637,7 +640,7 @@ impl Core {
     /// Looks at what a poll has left that did not end the task.
     #[inline(always)]
     fn after_poll(&self, id: TaskId, node: NodeId, is_queued: bool) {
-        if self.refusals.get() > 0 || self.aborts_seen.get() > 1 {
+        if self.refusals.get() > self.refusals_noted.get() || self.aborts_seen.get() > 1 {
             self.note_refusals(id);
         }
         if !is_queued && self.tree.borrow().is_cancelled(node) {

@@ -149,8 +149,10 @@ pub(crate) struct Core {
     pub(crate) past_the_ring: Cell<u8>,
     /// Somebody has found that this turn has lasted for long.
     pub(crate) turn_is_long: Cell<bool>,
-    /// Ops that the running task was refused since its poll began, and under which scope the last.
+    /// Ops that the running task was refused since its poll began, and how many of them are noted.
     pub(crate) refusals: Cell<u32>,
+    pub(crate) refusals_noted: Cell<u32>,
+    /// Under which scope those were that are not.
     pub(crate) refused_under: Cell<NodeId>,
     /// How many more it may be refused before it has to pause, once it has been.
     pub(crate) allowance: Cell<u32>,
@@ -242,6 +244,7 @@ impl Core {
             past_the_ring: Cell::new(0),
             turn_is_long: Cell::new(false),
             refusals: Cell::new(0),
+            refusals_noted: Cell::new(0),
             refused_under: Cell::new(root),
             allowance: Cell::new(u32::MAX),
             aborts_seen: Cell::new(0),
@@ -726,22 +729,62 @@ impl Core {
 
     /// Returns how often the running task may be refused before it has to pause.
     #[cold]
-    pub(crate) fn allowance_of_running(&self) -> u32 {
-        match self.running.get() {
-            Some(task) => self.patience.borrow_mut().allowance(task.slot()),
-            None => u32::MAX,
+    pub(crate) fn allowance_of_running(&self, active: NodeId) -> u32 {
+        let Some(task) = self.running.get() else {
+            return u32::MAX;
+        };
+        if !self.patience.borrow().knows_task(task.slot()) {
+            return u32::MAX;
         }
+        let source = self.tree.borrow().source(active);
+        source.map_or(u32::MAX, |source| {
+            self.patience.borrow_mut().allowance(task.slot(), source)
+        })
+    }
+
+    /// Lets what the running task is refused from here on count as this scope's doing.
+    #[cold]
+    pub(crate) fn refuse_under(&self, active: NodeId) {
+        let has_more = self.has_seen_more();
+        let before = self.refused_under.replace(active);
+        if has_more {
+            let tree = self.tree.borrow();
+            let is_same = tree.source(before) == tree.source(active);
+            drop(tree);
+            if is_same && self.refusals.get() > 0 {
+                return;
+            }
+            if !is_same && let Some(task) = self.running.get() {
+                self.refused_under.set(before);
+                self.note_refusals(task);
+                self.refused_under.set(active);
+            }
+        }
+        self.allowance.set(self.allowance_of_running(active));
+    }
+
+    /// Returns whether the running task has been refused or aborted since that was last noted.
+    fn has_seen_more(&self) -> bool {
+        self.aborts_seen.get() > 0 || self.refusals.get() > self.refusals_noted.get()
+    }
+
+    /// Counts an op that the running task has found aborted.
+    pub(crate) fn saw_abort(&self) {
+        if !self.has_seen_more() {
+            self.refused_under.set(self.active.opened());
+        }
+        self.aborts_seen.set(self.aborts_seen.get() + 1);
     }
 
     /// Notes what the running task was refused since this was last asked.
     pub(crate) fn note_refusals(&self, task: TaskId) {
-        let (refused, aborted) = (self.refusals.take(), self.aborts_seen.take());
+        let count = self.refusals.get();
+        let refused = count - self.refusals_noted.replace(count);
+        let aborted = self.aborts_seen.take();
         let source = self.tree.borrow().source(self.refused_under.get());
         if let Some(source) = source {
             let mut patience = self.patience.borrow_mut();
-            let forgotten = patience.note(task.slot(), source, refused, aborted);
-            drop(patience);
-            self.let_go(forgotten);
+            patience.note(task.slot(), source, refused, aborted);
         }
     }
 

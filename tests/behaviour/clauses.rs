@@ -1,7 +1,7 @@
 //! Clauses of the rules of cancellation that no scenario tries.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -174,5 +174,46 @@ fn a_foreign_wait_is_woken_so_many_times_however_often_its_shield_is_cleared() {
         let waker = ready.1.borrow_mut().take();
         waker.expect("it was polled").wake();
         assert_eq!(task.await.expect("no panic"), Ok(Some(Some(()))));
+    });
+}
+
+// --- tasks that swallow every cancel ---
+
+/// Which refuses it counts: two scopes that take turns do not hide a task that swallows both.
+#[test]
+fn a_task_that_swallows_two_cancels_in_turn_has_to_pause() {
+    const REFUSALS: u32 = 1024 + 16 + 8;
+    conform(|handle| async move {
+        let scopes = [(); 2].map(|()| Scope::new());
+        let body = |scope: &Scope| {
+            scope.cancel();
+            async {
+                for _ in 0..REFUSALS {
+                    assert!(sleep(LONG).await.is_err());
+                    yield_uncancellable().await;
+                }
+                Ok::<_, Cancelled>(())
+            }
+        };
+        let mut runs = scopes
+            .each_ref()
+            .map(|scope| Some(Box::pin(scope.run(body(scope)))));
+        // One of them at a time; the other in the next poll.
+        let mut turns = 0;
+        poll_fn(|cx| {
+            turns += 1;
+            for at in [turns % 2, 1 - turns % 2] {
+                let Some(run) = &mut runs[at] else { continue };
+                if run.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                runs[at] = None;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let seen = gauges(&handle).await;
+        assert!((14..=40).contains(&seen.pauses), "{}", seen.pauses);
+        assert_eq!(seen.swallowing, 0);
     });
 }

@@ -37,9 +37,8 @@ pub(crate) fn entry(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
 #[cold]
 fn refuse(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
     let active = core.active();
-    core.refused_under.set(active);
-    if core.refusals.get() == 0 {
-        core.allowance.set(core.allowance_of_running());
+    if core.refusals.get() == 0 || core.refused_under.get() != active {
+        core.refuse_under(active);
     }
     let Some(allowance) = core.allowance.get().checked_sub(1) else {
         core.pause_task(waker);
@@ -106,7 +105,7 @@ pub(crate) fn look_at(core: &Core, id: ParkId, waker: &Waker) -> Look {
         Parked::Waiting => Look::Waiting,
         Parked::Ready => Look::Ready,
         Parked::Aborted(cause) => {
-            core.aborts_seen.set(core.aborts_seen.get() + 1);
+            core.saw_abort();
             Look::Aborted(cause)
         }
     }
@@ -250,7 +249,7 @@ impl Park {
         match outcome {
             Ok(()) => Look::Ready,
             Err(cause) => {
-                core.aborts_seen.set(core.aborts_seen.get() + 1);
+                core.saw_abort();
                 Look::Aborted(cause)
             }
         }
@@ -264,7 +263,7 @@ impl Park {
 
     /// Returns why this op was aborted.
     pub(crate) fn cause(&self, core: &Core) -> Cancelled {
-        core.aborts_seen.set(core.aborts_seen.get() + 1);
+        core.saw_abort();
         let tree = core.tree.borrow();
         let aborted = self.id(core).and_then(|id| tree.aborted(id));
         aborted.unwrap_or_else(|| tree.cause(core.active.opened()))

@@ -43,16 +43,22 @@ pub(crate) struct Patience {
 
 #[derive(Debug)]
 struct Swallower {
-    /// The scope that refuses.
-    source: NodeId,
-    refused: u64,
-    free: u64,
+    /// What each scope has refused it that refuses it.
+    by_source: BTreeMap<NodeId, Refusals>,
+    /// How many of them have refused it too often.
+    too_often: u32,
     next_pause: Duration,
     timer: Option<TimerId>,
     /// A pause is over, and the next refusal is free.
     permit: bool,
     /// Who pauses.
     waiting: VecDeque<Waker>,
+}
+
+#[derive(Debug)]
+struct Refusals {
+    count: u64,
+    free: u64,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +76,19 @@ impl Swallower {
     }
 
     fn has_to_pause(&self) -> bool {
-        self.refused >= self.free
+        self.too_often > 0
+    }
+}
+
+impl Refusals {
+    const NONE: Self = Self {
+        count: 0,
+        // The op it waited in, whose abort may have gone unnoted, for being the only one.
+        free: FREE + FREE_PER_OP,
+    };
+
+    fn are_too_many(&self) -> bool {
+        self.count >= self.free
     }
 }
 
@@ -89,46 +107,44 @@ pub(crate) struct Forgotten {
 }
 
 impl Patience {
-    /// Returns how many refusals a task may have in the poll that begins before it has to pause.
-    pub(crate) fn allowance(&mut self, task: u32) -> u32 {
+    /// Returns whether anything is known of a task.
+    pub(crate) fn knows_task(&self, task: u32) -> bool {
+        self.swallowers.contains_key(&task)
+    }
+
+    /// Returns how many refusals by the scope `source` a task may have from here on before it has to pause.
+    pub(crate) fn allowance(&mut self, task: u32, source: NodeId) -> u32 {
         let Some(known) = self.swallowers.get_mut(&task) else {
             return u32::MAX;
         };
-        let free = known.free.saturating_sub(known.refused);
-        let free = u32::try_from(free).unwrap_or(u32::MAX);
-        free.max(u32::from(std::mem::take(&mut known.permit)))
+        let refused = known.by_source.get(&source).unwrap_or(&Refusals::NONE);
+        let free = refused.free.saturating_sub(refused.count);
+        match u32::try_from(free).unwrap_or(u32::MAX) {
+            0 => u32::from(std::mem::take(&mut known.permit)),
+            free => free,
+        }
     }
 
     /// Notes what a poll of a task came to: refusals by the scope `source`, and ops of it that
-    /// were found aborted. What was noted of another scope is forgotten.
-    pub(crate) fn note(
-        &mut self,
-        task: u32,
-        source: NodeId,
-        refused: u32,
-        aborted: u32,
-    ) -> Forgotten {
-        let forgotten = match self.swallowers.get(&task) {
-            Some(known) if known.source != source => self.forget_task(task),
-            _ => Forgotten::default(),
-        };
+    /// were found aborted.
+    pub(crate) fn note(&mut self, task: u32, source: NodeId, refused: u32, aborted: u32) {
         let known = self.swallowers.entry(task).or_insert_with(|| Swallower {
-            source,
-            refused: 0,
-            // The op it waited in, whose abort may have gone unnoted, for being the only one.
-            free: FREE + FREE_PER_OP,
+            by_source: BTreeMap::new(),
+            too_often: 0,
             next_pause: FIRST_PAUSE,
             timer: None,
             permit: false,
             waiting: VecDeque::new(),
         });
-        let before = usize::from(known.has_to_pause());
-        known.refused += u64::from(refused);
-        known.free += FREE_PER_OP * u64::from(aborted);
+        let had_to_pause = known.has_to_pause();
+        let refusals = known.by_source.entry(source).or_insert(Refusals::NONE);
+        known.too_often -= u32::from(refusals.are_too_many());
+        refusals.count += u64::from(refused);
+        refusals.free += FREE_PER_OP * u64::from(aborted);
+        known.too_often += u32::from(refusals.are_too_many());
         self.listed.0 += usize::from(known.has_to_pause());
-        self.listed.0 -= before;
+        self.listed.0 -= usize::from(had_to_pause);
         self.by_source.insert((source, task));
-        forgotten
     }
 
     /// Returns whether the end of a task's pause wakes whoever this waker does.
@@ -235,18 +251,50 @@ impl Patience {
         let refused = self.by_source.range((node, 0)..=(node, u32::MAX));
         let refused: Vec<u32> = refused.map(|&(_, task)| task).collect();
         for task in refused {
-            let more = self.forget_task(task);
+            let more = self.forget_source(task, node);
             forgotten.timers.extend(more.timers);
             forgotten.wakers.extend(more.wakers);
         }
         forgotten
     }
 
+    /// Forgets what a scope has refused a task.
+    fn forget_source(&mut self, task: u32, source: NodeId) -> Forgotten {
+        self.by_source.remove(&(source, task));
+        let Some(known) = self.swallowers.get_mut(&task) else {
+            return Forgotten::default();
+        };
+        let Some(refusals) = known.by_source.remove(&source) else {
+            return Forgotten::default();
+        };
+        if known.by_source.is_empty() {
+            known.too_often = 0;
+            self.listed.0 -= usize::from(refusals.are_too_many());
+            return self.forget_task(task);
+        }
+        if !refusals.are_too_many() {
+            return Forgotten::default();
+        }
+        known.too_often -= 1;
+        if known.has_to_pause() {
+            return Forgotten::default();
+        }
+        self.listed.0 -= 1;
+        known.next_pause = FIRST_PAUSE;
+        known.permit = false;
+        Forgotten {
+            timers: known.timer.take().into_iter().collect(),
+            wakers: known.waiting.drain(..).collect(),
+        }
+    }
+
     /// Forgets a task that has ended.
     pub(crate) fn forget_task(&mut self, task: u32) -> Forgotten {
         match self.swallowers.remove(&task) {
             Some(known) => {
-                self.by_source.remove(&(known.source, task));
+                for &source in known.by_source.keys() {
+                    self.by_source.remove(&(source, task));
+                }
                 self.listed.0 -= usize::from(known.has_to_pause());
                 Forgotten {
                     timers: known.timer.into_iter().collect(),
@@ -268,12 +316,13 @@ impl Patience {
             .is_some_and(Swallower::has_to_pause)
     }
 
-    /// Returns how often a task has been refused by the scope that refuses it, if that was counted,
-    /// and whether it pauses now.
+    /// Returns how often a task has been refused by the scope that has refused it most, if that was counted, and
+    /// whether it pauses now.
     pub(crate) fn refusals(&self, task: u32) -> (u64, bool) {
-        self.swallowers
-            .get(&task)
-            .map_or((0, false), |known| (known.refused, known.timer.is_some()))
+        self.swallowers.get(&task).map_or((0, false), |known| {
+            let most = known.by_source.values().map(|refusals| refusals.count);
+            (most.max().unwrap_or(0), known.timer.is_some())
+        })
     }
 
     /// Returns how often a body was woken in vain, and whether it is left alone now.
@@ -317,30 +366,38 @@ mod tests {
     fn a_task_has_to_pause_after_so_many_refusals_and_not_before() {
         let (scope, other) = nodes();
         let mut patience = Patience::default();
-        assert_eq!(patience.allowance(3), u32::MAX);
+        assert_eq!(patience.allowance(3, scope), u32::MAX);
         patience.note(3, scope, 1000, 2);
         assert_eq!(
-            patience.allowance(3),
+            patience.allowance(3, scope),
             (FREE + 3 * FREE_PER_OP) as u32 - 1000
         );
         patience.note(3, scope, 1000, 0);
         assert!(patience.is_swallowing(3));
         let mut pauses = Vec::new();
         for _ in 0..7 {
-            assert_eq!(patience.allowance(3), 0);
+            assert_eq!(patience.allowance(3, scope), 0);
             pauses.extend(patience.pause(3, &mut waker()));
             patience.paused(3, timer());
             assert_eq!(patience.pause(3, &mut None), None, "one timer is enough");
             let (first, more) = patience.pause_over(3);
             assert!(first.is_some());
             assert_eq!(more, None);
-            assert_eq!(patience.allowance(3), 1);
+            assert_eq!(patience.allowance(3, scope), 1);
             patience.note(3, scope, 1, 0);
         }
         let millis: Vec<_> = pauses.iter().map(Duration::as_millis).collect();
         assert_eq!(millis, [1, 2, 4, 8, 16, 20, 20]);
         patience.note(3, other, 1, 0);
-        assert!(!patience.is_swallowing(3), "another scope begins anew");
+        assert_eq!(
+            patience.allowance(3, other),
+            (FREE + FREE_PER_OP) as u32 - 1,
+            "another scope begins anew"
+        );
+        assert!(patience.is_swallowing(3));
+        patience.forget_node(scope);
+        assert!(!patience.is_swallowing(3));
+        assert_eq!(patience.listed(), (0, 0));
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Place {
             let Some(cause) = link.cause.get() else {
                 return Look::Waiting;
             };
-            core.aborts_seen.set(core.aborts_seen.get() + 1);
+            core.saw_abort();
             Look::Aborted(cause)
         })
     }
