@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 
-use crate::driver::sys;
+use crate::driver::{self, sys};
 use crate::op::{self, SharedFd};
 
 /// A signal that a program may wait for. `signal(7)`.
@@ -71,8 +71,9 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// Those of `pthread_sigmask(3)`.
+    /// Those of `pthread_sigmask(3)`; `Unsupported` in a simulation, whose kernel knows no signals.
     pub fn block(signals: &[Signal]) -> io::Result<Self> {
+        not_simulated()?;
         let numbers: Vec<i32> = signals.iter().map(|signal| signal.number()).collect();
         sys::block_signals(&numbers)?;
         Ok(Self { numbers })
@@ -82,8 +83,9 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// Those of `sigwait(3)`; `WouldBlock` on a core's own thread.
+    /// Those of `sigwait(3)`; `WouldBlock` on a core's own thread, `Unsupported` in a simulation.
     pub fn wait(&self) -> io::Result<Signal> {
+        not_simulated()?;
         if crate::CoreId::current().is_some() {
             let what = "a core cannot block to wait for a signal: await Signals::stream";
             return Err(io::Error::new(io::ErrorKind::WouldBlock, what));
@@ -99,8 +101,9 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// Those of `signalfd(2)`.
+    /// Those of `signalfd(2)`; `Unsupported` in a simulation.
     pub fn stream(&self) -> io::Result<SignalStream> {
+        not_simulated()?;
         let fd = sys::signal_descriptor(&self.numbers)?;
         Ok(SignalStream {
             fd: sys::owned(fd).into(),
@@ -130,4 +133,13 @@ impl SignalStream {
             }
         }
     }
+}
+
+/// Fails in a simulation, which no signal of the machine reaches.
+fn not_simulated() -> io::Result<()> {
+    if driver::is_simulated() {
+        let what = "the simulated kernel knows no signals: do there what yours ask for, such as a shutdown, by `sim::after`";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    Ok(())
 }

@@ -698,12 +698,12 @@ fn writes_when_signalled() {
 
 #[test]
 fn a_simulation_has_no_signals() {
+    let signals = Signals::block(&[]).expect("none");
     quoit::sim::Sim::with_seed(0).run(|| {
         let runtime = Runtime::builder()
             .cores(Cores::Count(1))
             .build()
             .expect("a core");
-        let signals = Signals::block(&[]).expect("none");
         let refused = runtime.handle().dump_on(signals).expect_err("it has none");
         assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
     });

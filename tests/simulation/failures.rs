@@ -3,10 +3,12 @@
 
 use std::any::Any;
 use std::future::pending;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
+use quoit::signal::{Signal, Signals};
 use quoit::sim::{Fault, Faults, Sim, after, explore};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, wall_clock};
@@ -201,6 +203,23 @@ fn the_wall_clock_does_not_go_back_over_centuries() {
             let now = wall_clock();
             assert!(now >= before, "{now:?} came after {before:?}");
             before = now;
+        }
+    });
+}
+
+#[test]
+fn signals_are_refused_with_what_to_do_instead() {
+    let outside = Signals::block(&[Signal::User2]).expect("a thread of a test may block them");
+    sim().run(|| {
+        let refused = [
+            Signals::block(&[Signal::User2]).map(drop),
+            outside.wait().map(drop),
+            outside.stream().map(drop),
+        ];
+        for refused in refused {
+            let error = refused.expect_err("there are none");
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("sim::after"), "{error}");
         }
     });
 }
