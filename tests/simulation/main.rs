@@ -9,6 +9,7 @@ mod echo;
 mod failures;
 mod faults;
 mod given_up;
+mod growth;
 mod hour;
 mod http;
 mod http2;

@@ -272,8 +272,9 @@ impl World {
 
     fn keep(&self, closure: Script) -> usize {
         let mut scripts = self.scripts.borrow_mut();
-        scripts.push(Some(closure));
-        scripts.len() - 1
+        let next = scripts.last_key_value().map_or(0, |(last, _)| last + 1);
+        scripts.insert(next, closure);
+        next
     }
 }
 

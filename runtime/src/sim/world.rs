@@ -12,6 +12,7 @@
 //! - Whatever may come in more than one order is decided by the seed (or the path), and only there.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
@@ -53,7 +54,7 @@ pub(super) type Script = Box<dyn FnOnce()>;
 pub(crate) struct World {
     pub(crate) kernel: RefCell<Kernel>,
     pub(super) cores: RefCell<Vec<Rc<SimCore>>>,
-    pub(super) scripts: RefCell<Vec<Option<Script>>>,
+    pub(super) scripts: RefCell<BTreeMap<usize, Script>>,
     /// Which of this process it is. Nothing that happens depends on it.
     pub(super) number: u64,
     pub(super) seed: u64,
@@ -342,7 +343,7 @@ impl World {
             coming
         };
         if let Coming::Script(script) | Coming::Work(script) = coming {
-            let closure = self.scripts.borrow_mut()[script].take();
+            let closure = self.scripts.borrow_mut().remove(&script);
             if let Some(closure) = closure {
                 // Also when a core waits for others, and this comes in between.
                 current::lend(main, || current::outside(closure));

@@ -105,7 +105,9 @@ pub(crate) struct Kernel {
     pub(crate) trace: Recorder,
     pub(crate) random: Stream,
     objects: Vec<Option<Object>>,
+    free_objects: BTreeSet<ObjectId>,
     descriptors: Vec<Option<ObjectId>>,
+    free_descriptors: BTreeSet<usize>,
     descriptor_limit: usize,
     /// Descriptors of the runtime itself.
     own_descriptors: usize,
@@ -160,7 +162,9 @@ impl Kernel {
             trace: Recorder::new(keep_trace),
             random,
             objects: Vec::new(),
+            free_objects: BTreeSet::new(),
             descriptors: Vec::new(),
+            free_descriptors: BTreeSet::new(),
             descriptor_limit: usize::MAX,
             own_descriptors: 0,
             coming: BinaryHeap::new(),
@@ -269,7 +273,7 @@ impl Kernel {
             owners: 0,
             watchers: Vec::new(),
         };
-        match self.objects.iter().position(Option::is_none) {
+        match self.free_objects.pop_first() {
             Some(free) => {
                 self.objects[free] = Some(object);
                 free
@@ -291,7 +295,8 @@ impl Kernel {
 
     /// Whether the program may have another descriptor.
     fn has_descriptor(&self) -> bool {
-        self.descriptors.iter().flatten().count() - self.own_descriptors < self.descriptor_limit
+        let open = self.descriptors.len() - self.free_descriptors.len();
+        open - self.own_descriptors < self.descriptor_limit
     }
 
     /// Gives an object of the runtime's own a descriptor, which the limit does not count.
@@ -308,7 +313,7 @@ impl Kernel {
     }
 
     fn open_always(&mut self, object: ObjectId, name: &'static str) -> RawFd {
-        let free = self.descriptors.iter().position(Option::is_none);
+        let free = self.free_descriptors.pop_first();
         let place = free.unwrap_or(self.descriptors.len());
         if place == self.descriptors.len() {
             self.descriptors.push(None);
@@ -333,7 +338,10 @@ impl Kernel {
             name: "close",
             value: i64::from(fd - FIRST_FD),
         });
-        if let Some(request) = self.rings.iter().flatten().find_map(|ring| ring.names(fd)) {
+        // Each request that was taken is an owner: as a rule there is none but the descriptor, and maybe this close.
+        let used = self.object(object).owners > 1;
+        let mut rings = self.rings.iter().flatten();
+        if let Some(request) = rings.find_map(|ring| ring.names(fd, used)) {
             self.violated(
                 "descriptor",
                 format!(
@@ -342,7 +350,9 @@ impl Kernel {
                 ),
             );
         }
-        self.descriptors[(fd - FIRST_FD) as usize] = None;
+        let place = (fd - FIRST_FD) as usize;
+        self.descriptors[place] = None;
+        self.free_descriptors.insert(place);
         self.descriptor_names.remove(&fd);
         self.counts.closed += 1;
         self.disown(object);
@@ -389,6 +399,7 @@ impl Kernel {
     /// Ends an object that nobody uses any more.
     pub(crate) fn release(&mut self, id: ObjectId) {
         let object = self.objects[id].take().expect("released once");
+        self.free_objects.insert(id);
         match object.kind {
             Kind::Socket(socket) => self.release_socket(id, socket),
             Kind::Pipe(end) => self.release_pipe(&end),

@@ -125,7 +125,11 @@ impl Kernel {
                         if now >= op.since + CONNECT_PATIENCE {
                             return done(Err(libc::ETIMEDOUT));
                         }
-                        self.after(SYN_RETRY, Coming::Retry(id, key));
+                        // Once for each time, however often somebody is accepted meanwhile.
+                        if op.retry_at <= now {
+                            op.retry_at = now + SYN_RETRY;
+                            self.after(SYN_RETRY, Coming::Retry(id, key));
+                        }
                         Tried::Blocked
                     }
                 }

@@ -46,6 +46,8 @@ pub(crate) struct InFlight {
     pub(crate) asked: bool,
     /// It has been tried before.
     pub(crate) tried: bool,
+    /// When it is tried again whatever happens, if that lies ahead.
+    pub(crate) retry_at: u64,
 }
 
 /// The buffers that were announced.
@@ -84,6 +86,8 @@ pub(crate) struct Ring {
     pub(crate) completion_entries: usize,
     pub(crate) overflow: VecDeque<Completion>,
     pub(crate) in_flight: BTreeMap<OpKey, InFlight>,
+    /// Those in flight by their numbers.
+    numbers: BTreeMap<u64, OpKey>,
     /// Answers that are on their way: to cancel requests.
     pub(crate) answers: Vec<(u64, Completion)>,
     /// Requests that could be tried, so that they are found without a search.
@@ -106,6 +110,7 @@ impl Ring {
             completion_entries: completion_entries as usize,
             overflow: VecDeque::new(),
             in_flight: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             answers: Vec::new(),
             ready: Vec::new(),
             last: BTreeMap::new(),
@@ -136,12 +141,13 @@ impl Ring {
     /// Takes the requests that are to be looked at now.
     pub(crate) fn take_ready(&mut self, now: u64) -> Vec<OpKey> {
         let mut due = Vec::new();
+        let mut seen = BTreeSet::new();
         let flying = &self.in_flight;
         self.ready.retain(|(at, key)| {
             if *at > now {
                 return flying.contains_key(key);
             }
-            if flying.contains_key(key) && !due.contains(key) {
+            if flying.contains_key(key) && seen.insert(*key) {
                 due.push(*key);
             }
             false
@@ -156,11 +162,20 @@ impl Ring {
         ready.chain(answers).min()
     }
 
+    /// Takes a request in whose number no other has.
+    pub(crate) fn insert(&mut self, key: OpKey, op: InFlight) {
+        self.numbers.insert(op.user_data, key);
+        self.in_flight.insert(key, op);
+    }
+
+    pub(crate) fn remove(&mut self, key: OpKey) -> Option<InFlight> {
+        let op = self.in_flight.remove(&key)?;
+        self.numbers.remove(&op.user_data);
+        Some(op)
+    }
+
     pub(crate) fn find(&self, user_data: u64) -> Option<OpKey> {
-        self.in_flight
-            .iter()
-            .find(|(_, op)| op.user_data == user_data)
-            .map(|(key, _)| *key)
+        self.numbers.get(&user_data).copied()
     }
 
     /// Notes whose number a request has. True if the one before it in its slot had the same: what is
@@ -172,10 +187,13 @@ impl Ring {
         }
     }
 
-    /// Returns the name of a request in flight that names this descriptor.
-    pub(crate) fn names(&self, fd: RawFd) -> Option<&'static str> {
-        self.in_flight
-            .values()
+    /// Returns the name of a request that names this descriptor and was not taken yet, or is in flight, if it is
+    /// used there.
+    pub(crate) fn names(&self, fd: RawFd, is_used: bool) -> Option<&'static str> {
+        let in_flight = is_used.then_some(&self.in_flight);
+        in_flight
+            .into_iter()
+            .flat_map(BTreeMap::values)
             .map(|op| &op.request)
             .chain(self.submissions.iter().map(|(request, _)| request))
             .find(|request| {

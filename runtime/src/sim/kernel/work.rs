@@ -95,8 +95,9 @@ impl Kernel {
             since: now,
             asked: false,
             tried: false,
+            retry_at: now,
         };
-        self.ring(id).in_flight.insert(key, op);
+        self.ring(id).insert(key, op);
         // What goes to a worker, or takes its time, others overtake.
         if let Some(delay) = self.drawn(Fault::Delay, 3_000_000) {
             let until = now + delay;
@@ -282,7 +283,7 @@ impl Kernel {
 
     /// Takes a request out of flight.
     pub(super) fn forget(&mut self, id: RingId, key: OpKey) {
-        let Some(op) = self.ring(id).in_flight.remove(&key) else {
+        let Some(op) = self.ring(id).remove(key) else {
             return;
         };
         for object in op.object.iter().chain(&op.also) {
