@@ -8,9 +8,9 @@ use quoit::blocking::{self, JobError};
 use quoit::buf::IoBuf;
 use quoit::fs::File;
 use quoit::sim::{self, Fault, Faults, Sim, for_seeds};
-use quoit::time::{sleep, wall_clock};
+use quoit::time::{Instant, sleep, wall_clock};
 use quoit::{BuildError, Cores, Runtime, Scope, SpawnError, block_on, op, spawn};
-use quoit_net::tcp::{TcpListener, TcpStream};
+use quoit_net::tcp::{TcpListener, TcpOptions, TcpStream};
 
 use super::workload::{self, Weather};
 
@@ -110,6 +110,48 @@ fn a_peer_that_vanishes_is_noticed_by_a_deadline_and_nothing_else() {
         })
         .value
         .expect("it works");
+}
+
+/// Neither end hears of the other any more, whatever that does: not of its close, and not of a reset. What the kernel
+/// finds out by itself, it tells.
+#[test]
+fn a_peer_that_vanishes_is_given_up_by_the_kernel_in_the_end() {
+    let minute = Duration::from_secs(60);
+    for (says, keep_alive, expected) in [
+        (true, None, Some(924_600)),
+        // A minute, and nine probes, each after six seconds.
+        (false, Some(minute), Some(114_000)),
+        (true, Some(minute), Some(924_600)),
+        (false, None, None),
+    ] {
+        let outcome = Sim::with_seed(1)
+            .force_at("from here on", Fault::PeerVanishes)
+            .block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0")?;
+                let options = TcpOptions::new().keep_alive(keep_alive);
+                let near = TcpStream::connect_with(listener.local_addr(), &options).await?;
+                let far = listener.accept().await?;
+                sim::point("from here on");
+                far.write_all("hello").await.0?;
+                assert_eq!(near.recv().await?.as_deref(), Some(&b"hello"[..]));
+                let begun = Instant::now();
+                if says {
+                    near.write_all("are you there?").await.0?;
+                }
+                drop(far);
+                let hour = Scope::new().timeout(Duration::from_secs(3600));
+                let told = match hour.run(near.recv()).await {
+                    Ok(Some(received)) => panic!("{received:?} came from nowhere"),
+                    Ok(None) => None,
+                    Err(error) => {
+                        assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+                        Some(begun.elapsed().as_millis())
+                    }
+                };
+                Ok::<_, io::Error>(told)
+            });
+        assert_eq!(outcome.value.expect("it works"), expected, "{keep_alive:?}");
+    }
 }
 
 #[test]

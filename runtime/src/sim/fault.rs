@@ -81,7 +81,8 @@ faults! {
     LateNotification = 20000,
     /// A peer's machine resets the connection.
     PeerReset = 150,
-    /// A peer vanishes without a word: no byte arrives any more, in either direction.
+    /// A peer vanishes without a word: no byte arrives any more, in either direction. Who has sent something is told
+    /// after a quarter of an hour (`ETIMEDOUT`), and who keeps the connection alive as soon as that finds out.
     PeerVanishes = 0,
     /// A peer's machine takes nothing for a while.
     PeerStalls = 400,

@@ -75,6 +75,8 @@ pub(crate) enum Kind {
 pub(crate) enum Coming {
     /// Bytes or an end arrive at this socket.
     Arrival(ObjectId),
+    /// A socket has waited for its peer for long enough.
+    GivesUp(ObjectId),
     /// A request that waits tries again, whether or not anything has changed.
     Retry(RingId, OpKey),
     /// A closure of the program's own script.
@@ -476,6 +478,7 @@ impl Kernel {
                 // Also if nothing arrived: a peer that took nothing for a while does so again.
                 self.changed(id);
             }
+            Coming::GivesUp(id) => self.give_up(id),
             Coming::Retry(ring, key) => {
                 let now = self.now;
                 if let Some(ring) = self.rings[ring].as_mut() {

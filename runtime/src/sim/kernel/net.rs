@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::time::Duration;
 
 use super::address::{Family, is_nowhere, listened_at, somewhere, source};
 use super::ports::{Ports, Sharing};
@@ -41,6 +42,8 @@ pub(crate) struct Socket {
     pub(super) asked: bool,
     pub(super) sharing: Sharing,
     pub(super) capacity: usize,
+    /// A peer that is silent for so long is probed.
+    pub(super) keep_alive: Option<Duration>,
     pub(super) state: State,
 }
 
@@ -80,8 +83,12 @@ pub(super) struct Connection {
     pub(super) acknowledged: u64,
     /// Takes nothing until then.
     pub(super) stalled_until: u64,
-    /// Nothing arrives here any more.
+    /// The peer has vanished: nothing arrives any more, here or there.
     pub(super) cut_off: bool,
+    /// Bytes that were sent and did not arrive before the peer had vanished.
+    pub(super) lost: usize,
+    /// When the kernel takes the peer for gone.
+    pub(super) gives_up_at: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -98,6 +105,7 @@ impl Socket {
             asked: false,
             sharing: Sharing::default(),
             capacity: RECEIVE_BUFFER,
+            keep_alive: None,
             state: State::Fresh,
         }
     }
@@ -127,6 +135,8 @@ impl Connection {
             acknowledged: 0,
             stalled_until: 0,
             cut_off: false,
+            lost: 0,
+            gives_up_at: None,
         }
     }
 
@@ -164,8 +174,8 @@ impl Kernel {
             SocketOption::KeepAlive(after) if !(1..=32_767).contains(&after.as_secs()) => {
                 return Err(libc::EINVAL);
             }
-            SocketOption::NoDelay(_) | SocketOption::SendBuffer(_) | SocketOption::KeepAlive(_) => {
-            }
+            SocketOption::KeepAlive(after) => socket.keep_alive = Some(after),
+            SocketOption::NoDelay(_) | SocketOption::SendBuffer(_) => {}
         }
         Ok(())
     }
@@ -377,19 +387,21 @@ impl Kernel {
         let Ok(Socket {
             family,
             capacity,
+            keep_alive,
             sharing,
             ..
         }) = self.socket_mut(listener)
         else {
             unreachable!("a listener is a socket");
         };
-        let (family, capacity, sharing) = (*family, *capacity, *sharing);
+        let (family, capacity, keep_alive, sharing) = (*family, *capacity, *keep_alive, *sharing);
         let other = self.make(Kind::Socket(Socket {
             family,
             local: Some(address),
             asked: false,
             sharing,
             capacity,
+            keep_alive,
             state: State::Connected(Connection::new(local, id)),
         }));
         self.net.ports.take(address.port(), other);

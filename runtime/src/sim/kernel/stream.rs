@@ -1,8 +1,13 @@
 //! What goes over a connection: bytes, ends, resets, and what a network does to them.
 
+use std::time::Duration;
+
 use super::net::{Piece, Socket, State};
 use super::{Coming, Kernel, ObjectId};
 use crate::sim::fault::Fault;
+
+/// How long the kernel sends again what nobody acknowledges. `tcp_retries2`, tcp(7): 15 times, in all so long at least.
+const GIVES_UP_AFTER: Duration = Duration::from_millis(924_600);
 
 impl Kernel {
     /// Takes what has arrived; an empty answer is the end; `None` if there is nothing yet.
@@ -43,9 +48,13 @@ impl Kernel {
     /// Returns how many bytes could be sent now; `None` if the sender has to wait.
     pub(crate) fn sendable(&mut self, id: ObjectId) -> Option<Result<usize, i32>> {
         let now = self.now;
-        let connection = match self.connection_mut(id) {
-            Ok(connection) => connection,
-            Err(_) => return Some(Err(libc::EPIPE)),
+        let Ok(Socket {
+            capacity,
+            state: State::Connected(connection),
+            ..
+        }) = self.socket_mut(id)
+        else {
+            return Some(Err(libc::EPIPE));
         };
         if let Some(errno) = connection.error.take() {
             return Some(Err(errno));
@@ -53,15 +62,19 @@ impl Kernel {
         if connection.dead || connection.write_shut {
             return Some(Err(libc::EPIPE));
         }
+        if connection.cut_off {
+            // It takes what it can keep to send again.
+            let room = capacity.saturating_sub(connection.lost);
+            return (room > 0).then_some(Ok(room));
+        }
         let Some(peer) = connection.peer else {
             // Nobody there: what is sent is answered with a reset.
             return Some(Ok(usize::MAX));
         };
-        let cut_off = connection.cut_off;
         let other = self.socket_mut(peer).expect("a peer is a socket");
         let capacity = other.capacity;
         let other = other.connection().expect("a peer is connected");
-        if cut_off || other.stalled_until > now {
+        if other.stalled_until > now {
             return None;
         }
         let used = other.in_transit + other.arrived.len();
@@ -75,6 +88,9 @@ impl Kernel {
         let connection = self.connection_mut(id).expect("asked for its room before");
         if bytes.is_empty() {
             return;
+        }
+        if connection.cut_off {
+            return self.lose(id, bytes.len());
         }
         if connection.peer.is_none() {
             let remote = connection.remote;
@@ -105,6 +121,9 @@ impl Kernel {
         let Ok(connection) = self.connection_mut(from) else {
             return;
         };
+        if connection.cut_off {
+            return self.lose(from, 1);
+        }
         let Some(peer) = connection.peer else {
             // Closed there, which still acknowledges an end.
             connection.end_arrived = true;
@@ -201,12 +220,8 @@ impl Kernel {
             return;
         }
         if self.comes(Fault::PeerVanishes) {
-            let peer = self.connection_mut(id).ok().and_then(|connection| {
-                connection.cut_off = true;
-                connection.peer
-            });
-            if let Some(other) = peer.and_then(|peer| self.connection_mut(peer).ok()) {
-                other.cut_off = true;
+            if let Some(peer) = self.cut_off(id) {
+                self.cut_off(peer);
             }
             return;
         }
@@ -220,6 +235,73 @@ impl Kernel {
                     self.after(drawn, Coming::Arrival(peer));
                 }
             }
+        }
+    }
+
+    /// Leaves a socket alone. Returns its peer until then.
+    fn cut_off(&mut self, id: ObjectId) -> Option<ObjectId> {
+        let peer = self.connection_mut(id).ok()?.peer;
+        let lost = peer.map_or(0, |peer| self.on_its_way(peer));
+        let Ok(socket) = self.socket_mut(id) else {
+            return None;
+        };
+        let probed = socket.keep_alive;
+        let connection = socket.connection().ok()?;
+        connection.cut_off = true;
+        connection.peer = None;
+        if let Some(after) = probed {
+            // As many probes as `tcp_keepalive_probes` says, tcp(7).
+            let every = (after / 10).max(Duration::from_secs(1));
+            self.gives_up_after(id, after + every * 9);
+        }
+        if lost > 0 {
+            self.lose(id, lost);
+        }
+        peer
+    }
+
+    /// How much is on its way to a socket: bytes, or an end.
+    fn on_its_way(&mut self, id: ObjectId) -> usize {
+        self.connection_mut(id).map_or(0, |connection| {
+            connection.in_transit.max(connection.transit.len())
+        })
+    }
+
+    /// Something is sent to a peer that has vanished, again and again until the kernel gives up.
+    fn lose(&mut self, id: ObjectId, count: usize) {
+        let Ok(connection) = self.connection_mut(id) else {
+            return;
+        };
+        let is_first = connection.lost == 0;
+        connection.lost += count;
+        if is_first {
+            self.gives_up_after(id, GIVES_UP_AFTER);
+        }
+    }
+
+    fn gives_up_after(&mut self, id: ObjectId, duration: Duration) {
+        let nanos = duration.as_nanos() as u64;
+        let at = self.now + nanos;
+        if let Ok(connection) = self.connection_mut(id) {
+            connection.gives_up_at = Some(at);
+            self.after(nanos, Coming::GivesUp(id));
+        }
+    }
+
+    /// Takes a peer for gone that was not heard of for long enough.
+    pub(crate) fn give_up(&mut self, id: ObjectId) {
+        let now = self.now;
+        if self.objects[id].is_none() {
+            return;
+        }
+        let Ok(connection) = self.connection_mut(id) else {
+            return;
+        };
+        if connection.gives_up_at == Some(now) && !connection.dead {
+            connection.dead = true;
+            connection.error = Some(libc::ETIMEDOUT);
+            self.leave_port(id);
+            self.changed(id);
         }
     }
 
