@@ -13,6 +13,7 @@ use quoit::sim::{Fault, Faults, Sim, after, explore};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, wall_clock};
 use quoit::{CoreId, Cores, RemoteHandle, Runtime, block_on, spawn, yield_now};
+use quoit_pool::http::Client;
 
 fn sim() -> Sim {
     Sim::with_seed(1)
@@ -221,5 +222,15 @@ fn signals_are_refused_with_what_to_do_instead() {
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(error.to_string().contains("sim::after"), "{error}");
         }
+    });
+}
+
+#[test]
+fn names_are_refused_with_what_to_do_instead() {
+    sim().block_on(async {
+        let client = Client::new();
+        let error = client.get("http://localhost:1/").send().await;
+        let error = error.expect_err("nobody is asked where it is");
+        assert!(error.to_string().contains("`addresses`"), "{error}");
     });
 }

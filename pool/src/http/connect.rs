@@ -99,14 +99,20 @@ async fn addresses_of(config: &Config, origin: &Origin) -> Result<Vec<SocketAddr
     if let Some(known) = config.addresses.get(&origin.host) {
         return Ok(known.clone());
     }
-    let place = (origin.host.clone(), origin.port);
-    let job = blocking::run_abandonable(move |_| {
-        place.to_socket_addrs().map(Iterator::collect::<Vec<_>>)
-    });
     let unknown = |cause: io::Error| Error::Name {
         host: origin.host.clone(),
         cause: Arc::new(cause),
     };
+    if quoit::time::is_simulated() {
+        // The resolver is the machine's, and asks the network.
+        let what =
+            "names are not looked up in a simulation: say where the host is with `addresses`";
+        return Err(unknown(io::Error::new(io::ErrorKind::Unsupported, what)));
+    }
+    let place = (origin.host.clone(), origin.port);
+    let job = blocking::run_abandonable(move |_| {
+        place.to_socket_addrs().map(Iterator::collect::<Vec<_>>)
+    });
     let found = match job.await {
         Ok(found) => found.map_err(unknown)?,
         Err(JobError::Cancelled(cancelled)) => return Err(cancelled.into()),

@@ -51,9 +51,13 @@
 //! stack above whoever waits below it, the program or another job: these go on after it. Cores and
 //! scripts go on meanwhile.
 //!
-//! Names are not looked up. What a program draws from elsewhere (`std` hash maps, thread-local
-//! generators, the real clock) is not under the seed: [`Outcome::trace`] tells whether two runs were
-//! the same.
+//! What is the machine's own is none of the simulation's. Ops on its descriptors fail with `EBADF`: sockets and
+//! files are made inside. Unix sockets, child processes and [`signal`](crate::signal)s are refused, and so is an
+//! HTTP client's look at a name; a listener that is told one still asks the machine's resolver.
+//!
+//! What a program draws from elsewhere (`std` hash maps, thread-local generators, the real clock) is not
+//! under the seed, nor is what tells a [`CoreId`](crate::CoreId) from those of other runs: [`Outcome::trace`]
+//! tells whether two runs were the same.
 
 mod calls;
 mod checks;
