@@ -554,6 +554,10 @@ impl Core {
         if first && has_grace {
             self.end_grace_at(node, Instant::now() + grace);
         }
+        if first && self.tree.borrow().is_announced(node) {
+            let (index, generation) = node.to_parts();
+            self.shared.cancels.note_cancelled(index, generation);
+        }
         self.carry_out();
         first
     }

@@ -2,14 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, Group, Misuse, Reason, Scope, ScopeDump, Started, group, spawn, yield_uncancellable,
+    CancelHandle, Cancelled, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started, group,
+    spawn, yield_now, yield_uncancellable,
 };
 use tests::{Kernel, conform, gauges, poll_once};
 
@@ -121,6 +124,67 @@ fn a_cancel_for_a_misuse_is_a_request() {
             Ok(())
         });
         assert!(matches!(joined.await, Ok(Some(()))));
+    });
+}
+
+// --- a handle says what its scope says: Delivered, AlreadyCancelled or Gone ---
+
+/// What the handle of a scope answers, here and on another thread.
+fn answers(handle: CancelHandle) -> [Delivery; 3] {
+    let elsewhere = thread::spawn(move || handle.cancel()).join();
+    let moved = handle.set_deadline(Instant::now());
+    [handle.cancel(), elsewhere.expect("no panic"), moved]
+}
+
+#[test]
+fn a_handle_knows_that_its_scope_was_cancelled_otherwise() {
+    conform(|core| async move {
+        let already = [Delivery::AlreadyCancelled; 3];
+        let before = core.metrics()[0].remote_cancels;
+        // By itself.
+        let scope = Scope::new();
+        let early = scope.handle();
+        let ran = scope.run(async {
+            assert_eq!(scope.cancel(), Delivery::Delivered);
+            assert_eq!(answers(early), already);
+            assert_eq!(answers(scope.handle()), already, "made since");
+            yield_now().await
+        });
+        assert_eq!(ran.await, Ok(None));
+        assert_eq!(answers(early), [Delivery::Gone; 3]);
+        // By its deadline.
+        let scope = Scope::new().timeout(Duration::ZERO);
+        let handle = scope.handle();
+        let ran = scope.run(async {
+            assert!(yield_now().await.is_err());
+            assert_eq!(answers(handle), already);
+            yield_now().await
+        });
+        assert_eq!(ran.await, Ok(None));
+        // By a child that fails.
+        let failed = group(async |g: Group<io::Error>| {
+            let handle = g.handle().expect("it is open");
+            g.spawn(async { Err::<(), _>(io::ErrorKind::Other.into()) });
+            sleep(LONG).await.expect_err("it is cancelled");
+            assert_eq!(answers(handle), already);
+            Ok(())
+        });
+        assert!(failed.await.is_err());
+        // A cancel from further out is not its own.
+        let outer = Scope::new();
+        let ran = outer.run(async {
+            let inner = Scope::new();
+            inner
+                .run(async {
+                    outer.cancel();
+                    assert_eq!(inner.handle().cancel(), Delivery::Delivered);
+                    yield_now().await
+                })
+                .await
+        });
+        let ran = ran.await;
+        assert!(matches!(ran, Ok(None | Some(None))), "{ran:?}");
+        assert_eq!(gauges(&core).await.remote_cancels - before, 1);
     });
 }
 

@@ -439,6 +439,18 @@ impl CancelCell {
         Sent::Delivered
     }
 
+    /// Notes that the scope was cancelled without a message; one that was sent before stays. Owner only.
+    fn note_cancelled(&self, generation: u64) {
+        let before = generation << GENERATION_SHIFT;
+        // Nothing is read because of it: a cancel without `WRITTEN` says nothing.
+        let _ = self.state.compare_exchange(
+            before,
+            before | CANCELLED,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
     /// Leaves a deadline; the last one counts.
     fn set_deadline(&self, generation: u64, deadline: Instant) -> Sent {
         let state = self.state.load(Ordering::Acquire);
@@ -538,6 +550,13 @@ impl CancelCells {
     pub(crate) fn retire(&self, index: u32) {
         if let Some(cell) = self.cells.get(index) {
             cell.retire();
+        }
+    }
+
+    /// Notes that a node was cancelled without a message: handles find that. Owner only.
+    pub(crate) fn note_cancelled(&self, index: u32, generation: u32) {
+        if let Some(cell) = self.cells.get(index) {
+            cell.note_cancelled(cell_generation(generation));
         }
     }
 
@@ -684,6 +703,38 @@ mod tests {
             assert_eq!(taken(&cells)[0].cancel, Some(cancel));
             cells.retire(5);
         }
+    }
+
+    #[test]
+    fn a_scope_that_was_cancelled_without_a_message_gets_none() {
+        let cells = CancelCells::new();
+        cells.announce(5, 9);
+        let deadline = Instant::from_nanos(1 << 20);
+        let sent = cells.set_deadline(5, 9, deadline, Sender::Other);
+        assert_eq!(sent, Sent::Delivered);
+        cells.note_cancelled(5, 9);
+        let with_grace = Cancel {
+            grace: Some(Duration::from_secs(1)),
+            ..PLAIN
+        };
+        for cancel in [PLAIN, with_grace] {
+            assert_eq!(cells.cancel(5, 9, cancel, Sender::Other), Sent::Already);
+        }
+        let late = cells.set_deadline(5, 9, deadline, Sender::Other);
+        assert_eq!(late, Sent::Already);
+        let mail = taken(&cells);
+        assert_eq!((mail.len(), mail[0].cancel), (1, None));
+        assert_eq!(mail[0].deadline, Some(deadline), "it was there before");
+        assert!(!cells.has_mail());
+        // One that came first stays, and the next scope knows of nothing.
+        cells.announce(5, 10);
+        assert_eq!(cells.cancel(5, 10, PLAIN, Sender::Other), Sent::Delivered);
+        cells.note_cancelled(5, 10);
+        assert_eq!(taken(&cells)[0].cancel, Some(PLAIN));
+        cells.note_cancelled(5, 9);
+        cells.announce(5, 11);
+        cells.note_cancelled(5, 10);
+        assert_eq!(cells.cancel(5, 11, PLAIN, Sender::Other), Sent::Delivered);
     }
 
     #[test]
@@ -884,6 +935,33 @@ mod loom_tests {
                 let cancel = seen.or_else(|| cells.take(4).and_then(|mail| mail.cancel));
                 let cancel = cancel.expect("a cancel was lost");
                 assert_eq!((cancel.word, cancel.grace), won);
+            });
+        }
+    }
+
+    /// A scope is cancelled by itself while somebody else cancels it: either is the first, and the other is known not
+    /// to be.
+    #[test]
+    fn loom_a_cancel_beside_the_scopes_own_is_first_or_already() {
+        for grace in [None, Some(LONG)] {
+            loom::model(move || {
+                let cells = Cells::of(4);
+                let canceller = {
+                    let cells = cells.clone();
+                    loom::thread::spawn(move || cells.cancel(4, 1, grace))
+                };
+                let before = cells.take(4).and_then(|mail| mail.cancel);
+                cells.cell.note_cancelled(4);
+                let sent = canceller.join().unwrap();
+                let cancel = before.or_else(|| cells.take(4).and_then(|mail| mail.cancel));
+                match sent {
+                    Sent::Already => assert_eq!(cancel, None),
+                    Sent::Delivered => {
+                        let cancel = cancel.expect("a cancel was lost");
+                        assert_eq!((cancel.word, cancel.grace), (1, grace));
+                    }
+                    Sent::Gone => panic!("it is there"),
+                }
             });
         }
     }

@@ -31,10 +31,10 @@ pub struct CancelHandle {
 pub enum Delivery {
     /// The scope's core will see it: at the next op of the scope, or by its next turn.
     ///
-    /// Nothing comes of it where the scope has been cancelled otherwise, by itself or by its deadline: a handle does
-    /// not look for that.
+    /// Nothing comes of it where the scope is cancelled otherwise in the same moment, by itself or by a deadline of
+    /// which its core has not taken notice.
     Delivered,
-    /// The scope was cancelled before: by a handle, or, where the scope itself is told, in whatever way.
+    /// The scope itself was cancelled before, in whatever way.
     AlreadyCancelled,
     /// The scope, or its whole runtime, has ended.
     Gone,
@@ -44,7 +44,12 @@ impl CancelHandle {
     pub(crate) fn new(core: &Core, node: NodeId) -> Self {
         let (index, generation) = node.to_parts();
         core.shared.cancels.announce(index, generation);
-        core.tree.borrow_mut().announce(node);
+        let mut tree = core.tree.borrow_mut();
+        tree.announce(node);
+        if tree.own_cause(node).is_some() {
+            core.shared.cancels.note_cancelled(index, generation);
+        }
+        drop(tree);
         Self {
             core: core.shared,
             incarnation: core.incarnation(),

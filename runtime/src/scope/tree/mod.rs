@@ -557,6 +557,12 @@ impl Tree {
         }
     }
 
+    /// Returns whether others have a handle of a node.
+    pub(crate) fn is_announced(&self, node: NodeId) -> bool {
+        let found = self.nodes.get(node.0);
+        found.is_some_and(|found| found.announced)
+    }
+
     /// Promises that a task may come below a node: its end waits.
     pub(crate) fn promise(&mut self, node: NodeId) {
         if let Some(found) = self.nodes.get_mut(node.0) {
