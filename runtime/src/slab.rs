@@ -10,6 +10,8 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 
+use crate::driver::table::Table;
+
 /// Which indexes are free, lowest first.
 ///
 /// Two levels of bits: a bit per index, and a bit per word of those that says "something may be free
@@ -143,7 +145,7 @@ impl Link {
 /// Entries of one kind.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    entries: Vec<Entry<T>>,
+    entries: Table<Entry<T>>,
     free: LowestFree,
     first_generation: u32,
 }
@@ -165,7 +167,7 @@ impl<T> Slab<T> {
     /// from an earlier life.
     pub(crate) fn starting_at(first_generation: u32) -> Self {
         Self {
-            entries: Vec::new(),
+            entries: Table::new(),
             free: LowestFree::default(),
             first_generation,
         }
@@ -208,11 +210,10 @@ impl<T> Slab<T> {
         let length = self.entries.len() + 64;
         u32::try_from(length).expect("fewer than 2^32 entries fit memory");
         let generation = self.first_generation;
-        let vacant = || Entry {
+        self.entries.extend(64, || Entry {
             generation,
             value: None,
-        };
-        self.entries.resize_with(length, vacant);
+        });
         self.free.add_word();
     }
 

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 
 use super::sys;
+use super::table::Table;
 use crate::kernel_op::request::RegionMut;
 use crate::op::{self, PipeReader, PipeWriter, SharedFd, Stream};
 
@@ -73,6 +74,19 @@ fn send_that_a_filter_refuses_goes_by_the_ring() {
     let mut all = String::new();
     theirs.read_to_string(&mut all).expect("it ends");
     assert_eq!(all, "word");
+}
+
+#[test]
+fn a_large_table_grows_where_a_filter_lets_no_mapping_move() {
+    // On a thread of its own, with which the filters end.
+    let grown = thread::spawn(|| {
+        refuse(libc::SYS_mremap);
+        refuse(libc::SYS_madvise);
+        let mut table = Table::new();
+        (0..2_000_000).for_each(|n: u64| table.extend(1, || n));
+        table.iter().copied().eq(0..2_000_000)
+    });
+    assert!(grown.join().expect("no panic"));
 }
 
 /// Opens this program, as a file that is there.

@@ -42,6 +42,7 @@ pub(crate) mod process;
 pub(crate) mod refusal;
 pub(crate) mod socket;
 pub(crate) mod sys;
+pub(crate) mod table;
 mod uring;
 
 use std::io;

@@ -20,6 +20,7 @@ use super::memory::TaskBox;
 use super::probe::{Probe, Probing};
 use super::queue::{Entry, RunQueue, make_room};
 use super::waker::{GENERATIONS, MAX_TASKS};
+use crate::driver::table::Table;
 use crate::mailbox::{CoreShared, WakeCell};
 use crate::scope::tree::{NodeId, ParkId};
 use crate::slab::{Key, LowestFree};
@@ -117,7 +118,7 @@ pub(crate) enum Left {
 /// All tasks of one core.
 pub(crate) struct TaskTable {
     shared: &'static CoreShared,
-    slots: Vec<Slot>,
+    slots: Table<Slot>,
     free: LowestFree,
     ready: RunQueue,
     /// Those that let others go first.
@@ -141,7 +142,7 @@ impl TaskTable {
     pub(crate) fn new(shared: &'static CoreShared) -> Self {
         Self {
             shared,
-            slots: Vec::new(),
+            slots: Table::new(),
             free: LowestFree::default(),
             ready: RunQueue::default(),
             yielded: Vec::new(),
@@ -551,9 +552,11 @@ impl TaskTable {
     fn grow(&mut self) -> u32 {
         let first = self.slots.len() as u32;
         assert!(first < MAX_TASKS, "a core has fewer than 2^24 tasks");
-        for index in first..first + 64 {
+        let mut index = first;
+        self.slots.extend(64, || {
             let cell = self.shared.wakes.ensure(index);
-            self.slots.push(Slot {
+            index += 1;
+            Slot {
                 object: None,
                 node: NodeId::from_parts(0, 0),
                 generation: cell.generation(),
@@ -563,8 +566,8 @@ impl TaskTable {
                 wanted: false,
                 joiner: None,
                 cell,
-            });
-        }
+            }
+        });
         let most = self.slots.len();
         self.ready.make_room(most);
         make_room(&mut self.yielded, most);
