@@ -109,8 +109,8 @@ pub(super) struct Registry<K> {
     limits: Limits,
     origins: HashMap<K, OriginState>,
     connections: BTreeMap<ConnectionId, Connection<K>>,
-    /// Origins that somebody waits for, by who is first there.
-    lines: BTreeMap<Ticket, K>,
+    /// Origins that may need a connect and had no room for it in all, by who is first in line there.
+    wanting: BTreeMap<Ticket, K>,
     waiting: HashMap<Ticket, K>,
     /// Idle connections, the one that is so for the longest time first. By numbers, since a clock may say the same
     /// of two.
@@ -175,7 +175,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
             limits,
             origins: HashMap::new(),
             connections: BTreeMap::new(),
-            lines: BTreeMap::new(),
+            wanting: BTreeMap::new(),
             waiting: HashMap::new(),
             idle: BTreeSet::new(),
             closing: 0,
@@ -237,12 +237,9 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         }
         let state = self.origins.entry(origin.clone()).or_default();
         state.speaks = state.speaks.or(speaks);
-        if state.line.is_empty() {
-            self.lines.insert(ticket, origin.clone());
-        }
         state.line.insert(ticket);
-        self.waiting.insert(ticket, origin);
-        self.settle(&mut effects);
+        self.waiting.insert(ticket, origin.clone());
+        self.settle(&origin, &mut effects);
         (ticket, effects)
     }
 
@@ -260,7 +257,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         for connection in connecting.into_iter().skip(wanted) {
             self.begin_close(connection, &mut effects);
         }
-        self.settle(&mut effects);
+        self.settle(&origin, &mut effects);
         self.forget_if_empty(&origin);
         effects
     }
@@ -290,7 +287,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         }
         self.note_idle(id);
         self.note_room(id);
-        self.settle(&mut effects);
+        self.settle(&origin, &mut effects);
         self.after_idle(id, now, &mut effects);
         effects
     }
@@ -340,6 +337,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
     ) -> Vec<Effect<K>> {
         let mut effects = Vec::new();
         let Some(Connection {
+            origin,
             phase: Phase::Open(_, streams),
             is_settling,
             ..
@@ -347,6 +345,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         else {
             return effects;
         };
+        let origin = origin.clone();
         *is_settling = false;
         match streams.end(stream, fate, now) {
             Then::Nothing => {}
@@ -357,7 +356,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
             }
         }
         self.note_room(id);
-        self.settle(&mut effects);
+        self.settle(&origin, &mut effects);
         self.after_idle(id, now, &mut effects);
         effects
     }
@@ -367,13 +366,15 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         let mut effects = Vec::new();
         let limit = limit.min(self.limits.streams);
         if let Some(Connection {
+            origin,
             phase: Phase::Open(Speaks::Http2, streams),
             ..
         }) = self.connections.get_mut(&id)
         {
+            let origin = origin.clone();
             streams.set_limit(limit);
             self.note_room(id);
-            self.settle(&mut effects);
+            self.settle(&origin, &mut effects);
         }
         effects
     }
@@ -387,6 +388,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         let Phase::Open(_, streams) = &mut connection.phase else {
             return effects;
         };
+        let origin = connection.origin.clone();
         let then = streams.retire();
         self.idle.remove(&(connection.idle_number, id));
         if then == Then::Close {
@@ -394,7 +396,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
             self.begin_close(id, &mut effects);
         }
         self.note_room(id);
-        self.settle(&mut effects);
+        self.settle(&origin, &mut effects);
         effects
     }
 
@@ -417,7 +419,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
             if let Some(state) = self.origins.get_mut(&connection.origin) {
                 state.connections.retain(|other| *other != id);
             }
-            self.settle(&mut effects);
+            self.settle(&connection.origin, &mut effects);
             self.forget_if_empty(&connection.origin);
         }
         effects
@@ -426,7 +428,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
     /// Ends everything.
     pub(super) fn close(&mut self) -> Vec<Effect<K>> {
         self.is_closed = true;
-        self.lines.clear();
+        self.wanting.clear();
         let mut tickets: Vec<Ticket> = self.waiting.drain().map(|(ticket, _)| ticket).collect();
         tickets.sort_unstable();
         for state in self.origins.values_mut() {
@@ -441,30 +443,27 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         effects
     }
 
-    /// Gives what there is to those who wait, and has made what they need.
-    fn settle(&mut self, effects: &mut Vec<Effect<K>>) {
-        if self.lines.is_empty() {
-            return;
+    /// Gives what there is at an origin, of which something has changed, to those who wait there, and has made what is
+    /// needed: there, and where there was no room for it before. Of all others nothing is asked: there may be many.
+    fn settle(&mut self, origin: &K, effects: &mut Vec<Effect<K>>) {
+        if let Some(first) = self.give(origin, effects) {
+            self.wanting.entry(first).or_insert_with(|| origin.clone());
         }
-        let mut may_connect = true;
-        let lines: Vec<K> = self.lines.values().cloned().collect();
-        for origin in lines {
-            self.give(&origin, effects);
-            if may_connect {
-                may_connect = self.connect(&origin, effects);
+        while let Some((first, origin)) = self.wanting.pop_first() {
+            if !self.connect(&origin, effects) {
+                self.wanting.insert(first, origin);
+                return;
             }
         }
     }
 
-    /// Gives places at an origin to those who wait for them, in order.
-    fn give(&mut self, origin: &K, effects: &mut Vec<Effect<K>>) {
+    /// Gives places at an origin to those who wait for them, in order. Returns who is first of those that are left.
+    fn give(&mut self, origin: &K, effects: &mut Vec<Effect<K>>) -> Option<Ticket> {
         loop {
-            let state = self.origins.get(origin).expect("somebody waits there");
-            let Some(&ticket) = state.line.first() else {
-                return;
-            };
+            let state = self.origins.get(origin)?;
+            let &ticket = state.line.first()?;
             let Some(&(_, id)) = state.roomy.last() else {
-                return;
+                return Some(ticket);
             };
             let place = self.assign(id);
             self.waiting.remove(&ticket);
@@ -656,11 +655,11 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         let state = self.origins.get_mut(origin).expect("somebody waited there");
         let was_first = state.line.first() == Some(&ticket);
         state.line.remove(&ticket);
-        if was_first {
-            self.lines.remove(&ticket);
-            if let Some(&first) = state.line.first() {
-                self.lines.insert(first, origin.clone());
-            }
+        if was_first
+            && let Some(origin) = self.wanting.remove(&ticket)
+            && let Some(&first) = state.line.first()
+        {
+            self.wanting.insert(first, origin);
         }
     }
 
@@ -753,6 +752,7 @@ mod tests {
             let limit = self.registry.limits.in_all;
             assert!(self.registry.connections() <= limit, "the limit is kept");
             self.check_room();
+            self.check_connects();
         }
 
         /// Those that have room are known as such, and nobody waits for what is there.
@@ -764,6 +764,18 @@ mod tests {
                 let room: BTreeSet<_> = room.collect();
                 assert_eq!(state.roomy, room, "{origin}");
                 assert!(room.is_empty() || state.line.is_empty(), "{origin}");
+            }
+        }
+
+        /// Who needs a connect that there is room for has it.
+        fn check_connects(&self) {
+            let registry = &self.registry;
+            let (there, most) = (registry.connections(), registry.limits.in_all);
+            let has_room = there < most || there - most >= registry.closing && registry.idle() > 0;
+            for (origin, state) in &registry.origins {
+                let needs = state.connections.len() < registry.limits.per_origin
+                    && registry.connecting(state).len() < registry.wanted(state);
+                assert!(!(needs && has_room), "{origin}");
             }
         }
 
@@ -835,7 +847,7 @@ mod tests {
             }
             assert_eq!(self.registry.connections(), 0, "nothing is left");
             assert_eq!((self.registry.closing, self.registry.idle()), (0, 0));
-            assert!(self.registry.origins.is_empty() && self.registry.lines.is_empty());
+            assert!(self.registry.origins.is_empty() && self.registry.wanting.is_empty());
         }
     }
 
@@ -1056,5 +1068,61 @@ mod tests {
             world.gone();
         }
         assert_eq!(order, tickets);
+    }
+
+    /// An origin that says how often it was looked up or copied.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Counted<'a>(u32, &'a Cell<u32>);
+
+    impl Clone for Counted<'_> {
+        fn clone(&self) -> Self {
+            self.1.set(self.1.get() + 1);
+            Self(self.0, self.1)
+        }
+    }
+
+    impl Hash for Counted<'_> {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            self.1.set(self.1.get() + 1);
+            self.0.hash(state);
+        }
+    }
+
+    /// All connections are in use, and so many other origins wait for one. Returns what requests cost that end and
+    /// begin at one that has a connection.
+    fn touched_beside(waiting: u32) -> u32 {
+        let touched = Cell::new(0);
+        let mut registry = Registry::new(Limits {
+            in_all: 1,
+            idle_timeout: None,
+            ..limits()
+        });
+        let busy = || Counted(0, &touched);
+        registry.ask(busy(), Some(Speaks::Http2));
+        let connection = *registry.connections.keys().next().expect("it connects");
+        let effects = registry.connected(connection, Speaks::Http2, 2, NOW);
+        let [Effect::Give { place, .. }] = effects[..] else {
+            panic!("{effects:?}");
+        };
+        let mut streams = VecDeque::from([place.stream]);
+        let others = (1..=waiting).map(|number| Counted(number, &touched));
+        for other in others {
+            let (_, effects) = registry.ask(other, None);
+            assert!(effects.is_empty(), "there is no room");
+        }
+        touched.set(0);
+        for _ in 0..100 {
+            let next = registry.take(&busy()).expect("there is room for two");
+            streams.push_back(next.stream);
+            let ends = streams.pop_front().expect("there are two");
+            let effects = registry.ended(connection, ends, Fate::Reusable, NOW);
+            assert!(effects.is_empty(), "another one is under way");
+        }
+        touched.get()
+    }
+
+    #[test]
+    fn a_request_costs_the_same_however_many_other_origins_wait() {
+        assert_eq!(touched_beside(10), touched_beside(1_000));
     }
 }
