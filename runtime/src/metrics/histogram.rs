@@ -35,9 +35,8 @@ const LARGEST: u64 = (PER_CHUNK as u64) << (CHUNKS - 1);
 
 type Block = Box<[AtomicU64; PER_BLOCK]>;
 
-/// The place of a value: its chunk, and the bucket there.
+/// The place of a value that is not too large: its chunk, and the bucket there.
 fn place_of(nanos: u64) -> (usize, usize) {
-    let nanos = nanos.min(LARGEST - 1);
     let bits = u64::BITS - nanos.leading_zeros();
     match bits.saturating_sub(7) as usize {
         0 => (0, nanos as usize),
@@ -84,6 +83,7 @@ impl Default for Cells {
 impl Cells {
     /// Adds a value that stands for `weight` of its kind. One thread at a time.
     pub(crate) fn record(&self, nanos: u64, weight: u64) {
+        let nanos = nanos.min(LARGEST - 1);
         let (chunk, offset) = place_of(nanos);
         let bucket = chunk * PER_CHUNK + offset;
         let block = self.blocks[bucket / PER_BLOCK]
@@ -174,7 +174,9 @@ impl Recorder {
 
     /// Records that so many took this long each.
     pub fn record_many(&self, took: Duration, count: u64) {
-        self.cells.record(nanos(took), count);
+        if count > 0 {
+            self.cells.record(nanos(took), count);
+        }
     }
 }
 
@@ -231,7 +233,7 @@ impl Histogram {
         self.counts.is_empty()
     }
 
-    /// Returns the sum of all values.
+    /// Returns the sum of all values; past 584 years it begins anew.
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.sum)
     }
@@ -250,8 +252,9 @@ impl Histogram {
     /// value. What lies outside of 0 to 100 counts as 0 or 100.
     pub fn percentile(&self, percent: f64) -> Duration {
         let count = self.count();
-        let share = (percent / 100.0).clamp(0.0, 1.0);
-        let rank = ((share * count as f64).ceil() as u64).max(1);
+        // Multiplied first, and less by more than is rounded: a share that comes out even is not to be one value more.
+        let share = percent.clamp(0.0, 100.0) * count as f64 / 100.0;
+        let rank = ((share * (1.0 - 4.0 * f64::EPSILON)).ceil() as u64).max(1);
         let mut seen = 0;
         for (&bucket, count) in &self.counts {
             seen += count;
@@ -294,10 +297,12 @@ impl Histogram {
     /// after a restart, counts as empty.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        let is_earlier = earlier
-            .counts
-            .iter()
-            .all(|(bucket, count)| self.counts.get(bucket).is_some_and(|now| now >= count));
+        let sum = self.sum.wrapping_sub(earlier.sum);
+        let has_more = |(bucket, count)| self.counts.get(bucket).is_some_and(|now| now >= count);
+        // A sum that has begun anew has grown all the same; by as much as is left, none grows between two readings.
+        let is_earlier = self.max >= earlier.max
+            && i64::try_from(sum).is_ok()
+            && earlier.counts.iter().all(has_more);
         if !is_earlier {
             return self.clone();
         }
@@ -313,7 +318,7 @@ impl Histogram {
         let largest = counts.keys().next_back().copied().map_or(0, end_of);
         Self {
             counts,
-            sum: self.sum.wrapping_sub(earlier.sum),
+            sum,
             max: largest.min(self.max),
         }
     }
@@ -412,7 +417,7 @@ mod tests {
         let values: Vec<u64> = (1..=1000).map(|n| n * 1000).collect();
         let histogram = of(&values);
         for percent in [0.1, 1.0, 50.0, 90.0, 99.0, 99.9, 100.0] {
-            let exact = (percent / 100.0 * 1000.0_f64).ceil() * 1000.0;
+            let exact = (percent * 1000.0 / 100.0_f64).ceil() * 1000.0;
             let found = histogram.percentile(percent).as_nanos() as f64;
             assert!(
                 found >= exact && found <= exact * 1.008,
@@ -423,6 +428,43 @@ mod tests {
         assert_eq!(histogram.max(), Duration::from_nanos(1_000_000));
         assert_eq!(histogram.mean(), Duration::from_nanos(500_500));
         assert_eq!(histogram.percentile(-3.0), histogram.percentile(0.0));
+    }
+
+    /// 99.9 % of a thousand values are 999 of them, and not one more for a rounding.
+    #[test]
+    fn a_share_that_comes_out_even_is_not_one_value_more() {
+        for (percent, share, all) in [
+            (7.0, 7, 100),
+            (55.0, 55, 100),
+            (99.9, 999, 1_000),
+            (99.99, 9_999, 10_000),
+            (99.999, 9_999_900_000, 10_000_000_000),
+        ] {
+            let cells = Cells::default();
+            cells.record(1_000, share);
+            cells.record(1_000_000_000, all - share);
+            let found = cells.snapshot().percentile(percent);
+            assert!(found < Duration::from_micros(2), "p{percent}: {found:?}");
+            let past = cells.snapshot().percentile(percent + 0.001);
+            assert!(past > Duration::from_millis(999), "p{percent}: {past:?}");
+        }
+    }
+
+    #[test]
+    fn no_value_is_no_largest_one() {
+        let (recorder, reader) = Recorder::new();
+        recorder.record_many(Duration::from_secs(1), 0);
+        assert_eq!(reader.read(), Histogram::default());
+    }
+
+    #[test]
+    fn what_is_too_large_counts_as_the_largest_in_the_sum_as_well() {
+        let (recorder, reader) = Recorder::new();
+        recorder.record(Duration::MAX);
+        recorder.record(Duration::from_millis(1));
+        let both = reader.read();
+        assert_eq!(both.max(), Duration::from_nanos(LARGEST - 1));
+        assert_eq!(both.sum(), both.max() + Duration::from_millis(1));
     }
 
     #[test]
@@ -448,6 +490,19 @@ mod tests {
         assert!((900..908).contains(&max), "{max}");
         // A stranger's: a core that began anew.
         assert_eq!(of(&[1]).since(&earlier), of(&[1]));
+        // Also where it has seen as many, each nearly as large.
+        let [smallest, largest] = [1 << 20, (1 << 20) + (1 << 13) - 1];
+        for most in [largest, 1 << 30] {
+            let anew = of(&[smallest, most]);
+            assert_eq!(anew.since(&of(&[largest, most])), anew, "{most}");
+        }
+        // A sum that has begun anew on its way.
+        let hours = Duration::from_secs(4 * 3600);
+        let (recorder, reader) = Recorder::new();
+        recorder.record_many(hours, u64::MAX / nanos(hours));
+        let earlier = reader.read();
+        recorder.record(hours);
+        assert_eq!(reader.read().since(&earlier).sum(), hours);
     }
 
     #[test]
