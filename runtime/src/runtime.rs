@@ -9,7 +9,7 @@ use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -143,7 +143,8 @@ impl Runtime {
         self.handle.clone()
     }
 
-    /// Calls `main` once on every core, and returns when all have ended.
+    /// Calls `main` once on every core, and returns when all have ended. Where a core's mailbox is full, it
+    /// waits for room.
     ///
     /// The first error cancels the others and comes out. When the runtime was shut down through a
     /// handle, mains that end with [`Cancelled`](crate::Cancelled) count as ended; what else their
@@ -182,9 +183,8 @@ impl Runtime {
                     report.send(Some(outcome));
                 }));
             };
-            if core.send(Box::new(start)).is_err() {
-                // The core was shut down before it began; `Report` says so when it is dropped.
-            }
+            // If the core was shut down before it began, `Report` says so when it is dropped.
+            core.send_in_turn(Box::new(start));
         }
         drop(ended);
         let mut first = None;
@@ -661,9 +661,8 @@ impl Handle {
     }
 
     fn is_stopping(&self) -> bool {
-        self.cores
-            .iter()
-            .any(|core| core.shared.asked_to_stop().is_some())
+        let asked = |core: &CoreHandle| core.shared.was_asked_to_stop(core.id.incarnation);
+        self.cores.iter().any(asked)
     }
 
     fn find(&self, id: CoreId) -> &CoreHandle {
@@ -690,6 +689,42 @@ impl CoreHandle {
         })?;
         self.shared.rouse();
         Ok(())
+    }
+
+    /// As `send`, on a foreign thread, which waits for room. A core that has ended drops what it is sent.
+    fn send_in_turn(&self, job: Job) {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut unsent = Some(job);
+        let mut attempt = || {
+            unsent = is_full(self.closures.send_or_wait(unsent.take()?, &waker));
+            unsent.is_none().then_some(())
+        };
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            world.drive(attempt);
+            return self.shared.rouse();
+        }
+        while attempt().is_none() {
+            thread::park();
+        }
+        self.shared.rouse();
+    }
+}
+
+/// Returns a closure that there was no room for.
+fn is_full(sent: Result<(), (Refused, Option<Job>)>) -> Option<Job> {
+    match sent {
+        Err((Refused::Full, unsent)) => unsent,
+        Err((Refused::Closed, _)) | Ok(()) => None,
+    }
+}
+
+/// Wakes a thread that waits for room.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

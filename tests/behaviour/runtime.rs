@@ -4,11 +4,13 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, Once, OnceLock, mpsc};
 use std::time::Duration;
 
+use quoit::sim::{Fault, Sim};
 use quoit::time::{Instant, sleep};
 use quoit::{
     BuildError, Cancelled, CoreId, Cores, JoinError, Misuse, Reason, RemoteError, Runtime, Scope,
@@ -59,6 +61,83 @@ fn main_runs_once_on_every_core() {
         assert_eq!(seen, expected);
         assert_eq!(CoreId::current(), None);
     });
+}
+
+/// A main is no closure that may be given back: nobody would notice.
+#[test]
+fn mains_wait_for_room_in_a_full_mailbox() {
+    on_both(|| {
+        let runtime = Runtime::builder().cores(Cores::Count(1));
+        let runtime = runtime.mailbox_capacity(1).build().expect("a core");
+        let handle = runtime.handle();
+        // In the simulation it lies there until somebody waits.
+        let first = handle.spawn(handle.cores()[0], || async {});
+        let ran = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&ran);
+        let outcome = runtime.run(move |_| {
+            let note = Arc::clone(&note);
+            async move {
+                note.store(true, Ordering::Relaxed);
+                Ok::<_, Cancelled>(())
+            }
+        });
+        assert_eq!(outcome, Ok(()));
+        assert!(ran.load(Ordering::Relaxed), "the main was left out");
+        first.expect("room").wait().expect("it ended");
+    });
+}
+
+#[test]
+fn a_main_is_sent_where_a_mailbox_was_full_for_a_moment() {
+    Sim::with_seed(0).force(Fault::MailboxFull, 0).run(|| {
+        let runtime = Runtime::builder().cores(Cores::Count(1));
+        let runtime = runtime.build().expect("a core");
+        let outcome = runtime.run(async |_| Err::<(), _>(io::Error::other("it ran")));
+        assert_eq!(outcome.expect_err("it says so").to_string(), "it ran");
+    });
+}
+
+/// Of a thread that has to be told of the room.
+#[test]
+fn a_main_is_sent_when_a_busy_core_has_room() {
+    let runtime = Runtime::builder().cores(Cores::Count(1));
+    let runtime = runtime.mailbox_capacity(1).build().expect("a core");
+    let handle = runtime.handle();
+    let core = handle.cores()[0];
+    let (running, runs) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let busy = handle.spawn(core, move || async move {
+        running.send(()).expect("the test listens");
+        released.recv().expect("the test releases");
+    });
+    runs.recv().expect("the core runs the task, and only it");
+    let second = handle.spawn(core, || async {});
+    let (tell, told) = mpsc::channel();
+    let (tell_thread, thread) = mpsc::channel();
+    let main = std::thread::spawn(move || {
+        let own = std::fs::read_link("/proc/thread-self").expect("/proc");
+        tell_thread.send(own).expect("the test listens");
+        runtime.run(move |_| {
+            let tell = tell.clone();
+            async move {
+                tell.send(()).expect("the test listens");
+                Ok::<_, Cancelled>(())
+            }
+        })
+    });
+    let stat = PathBuf::from("/proc")
+        .join(thread.recv().expect("it runs"))
+        .join("stat");
+    let sleeps = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") S "));
+    while !sleeps() {
+        std::thread::yield_now();
+    }
+    release.send(()).expect("the task waits");
+    let outcome = main.join().expect("no panic");
+    assert_eq!(outcome, Ok(()));
+    assert_eq!(told.try_recv(), Ok(()), "the main was left out");
+    busy.expect("room").wait().expect("it ended");
+    second.expect("room").wait().expect("it ended");
 }
 
 #[test]
@@ -407,6 +486,60 @@ fn mains_that_a_shutdown_cancelled_count_as_ended() {
             }
         });
         assert_eq!(outcome, Ok(()));
+    });
+}
+
+/// An error that lets time pass before it says what it carries: until its core has ended, and the core's number is
+/// another's.
+#[derive(Debug)]
+struct Late(Cancelled);
+
+static WITHOUT_A_CORE: OnceLock<usize> = OnceLock::new();
+
+impl Late {
+    fn lets_time_pass() {
+        static PASSED: Once = Once::new();
+        PASSED.call_once(|| {
+            while threads() > *WITHOUT_A_CORE.get().expect("the test has counted") {
+                std::thread::yield_now();
+            }
+            let other = Runtime::builder().cores(Cores::Count(1)).build();
+            // Until the process ends.
+            std::mem::forget(other.expect("a core"));
+        });
+    }
+}
+
+impl From<Cancelled> for Late {
+    fn from(cancelled: Cancelled) -> Self {
+        Self(cancelled)
+    }
+}
+
+impl quoit::CarriesCancelled for Late {
+    fn cancelled(&self) -> Option<Cancelled> {
+        Self::lets_time_pass();
+        Some(self.0)
+    }
+}
+
+#[test]
+fn a_main_that_a_shutdown_cancelled_counts_as_ended_also_when_its_core_is_gone() {
+    let test =
+        "runtime::a_main_that_a_shutdown_cancelled_counts_as_ended_also_when_its_core_is_gone";
+    in_child(test, || {
+        WITHOUT_A_CORE.get_or_init(threads);
+        let runtime = Runtime::builder().cores(Cores::Count(1));
+        let runtime = runtime.build().expect("a core");
+        let handle = runtime.handle();
+        let outcome = runtime.run(move |_| {
+            let handle = handle.clone();
+            async move {
+                handle.shutdown();
+                Ok::<_, Late>(sleep(LONG).await?)
+            }
+        });
+        assert!(outcome.is_ok(), "{outcome:?}");
     });
 }
 

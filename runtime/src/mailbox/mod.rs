@@ -294,13 +294,19 @@ impl CoreShared {
         }
     }
 
-    /// Returns the grace period, if the core was asked to stop.
+    /// Returns the grace period, if the core was asked to stop. For who knows that its life goes on.
     pub(crate) fn asked_to_stop(&self) -> Option<Duration> {
         match self.stop.load(Ordering::Acquire) as u32 {
             0 => None,
             word if word - 1 == NO_END => Some(Duration::MAX),
             word => Some(Duration::from_millis(u64::from(word - 1))),
         }
+    }
+
+    /// Returns whether the core was asked to stop in this life; it was if that is over.
+    pub(crate) fn was_asked_to_stop(&self, incarnation: u32) -> bool {
+        let word = self.stop.load(Ordering::Acquire);
+        word >> 32 != u64::from(incarnation) || word as u32 != 0
     }
 
     /// Opens the door for closures of this life; or closes it, with `None`. Owner only.
