@@ -631,18 +631,29 @@ impl Handle {
         }
     }
 
-    /// Returns what each core has done so far; a core that has ended says zero or is another's.
+    /// Returns what each core has done so far. A core that has ended says what it said last, and zero once
+    /// another has taken its place in the process.
     pub fn metrics(&self) -> Vec<CoreMetrics> {
-        self.cores
-            .iter()
-            .map(|core| core.shared.counters.snapshot())
-            .collect()
+        let of = |core: &CoreHandle| {
+            let metrics = core.shared.counters.snapshot();
+            let is_its_own = core.shared.is_or_was(core.id.incarnation);
+            if is_its_own {
+                metrics
+            } else {
+                CoreMetrics::default()
+            }
+        };
+        self.cores.iter().map(of).collect()
     }
 
     /// Returns everything that the cores have counted and measured so far, from any thread and without
-    /// asking them. A core that has ended says zero or is another's.
+    /// asking them. A core that has ended says what it said last, and nothing once another has taken its place in
+    /// the process.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.cores.iter().map(|core| core.shared))
+        Snapshot::of(self.cores.iter().map(|core| {
+            let is_its_own = || core.shared.is_or_was(core.id.incarnation);
+            (core.shared, is_its_own)
+        }))
     }
 
     /// Puts a closure into the mailbox of a core.

@@ -352,6 +352,43 @@ fn a_panic_in_a_destructor_stays_in_the_task() {
     });
 }
 
+#[test]
+fn a_core_that_has_ended_says_what_it_said_last_and_nothing_of_a_stranger() {
+    let test = "runtime::a_core_that_has_ended_says_what_it_said_last_and_nothing_of_a_stranger";
+    in_child(test, || {
+        let busy = |turns: u32| {
+            let runtime = Runtime::builder().cores(Cores::Count(1));
+            let runtime = runtime.build().expect("a core");
+            let handle = runtime.handle();
+            let task = handle.spawn(handle.cores()[0], move || async move {
+                for _ in 0..turns {
+                    yield_now().await.expect("nobody cancels");
+                }
+            });
+            task.expect("room").wait().expect("it ended");
+            (runtime, handle)
+        };
+        let polls = |handle: &quoit::Handle| {
+            let told = handle.snapshot().cores[0].count("polls", None);
+            assert_eq!(told, Some(handle.metrics()[0].polls));
+            told.expect("every core counts them")
+        };
+        let (first, handle) = busy(10);
+        first.shutdown(Duration::ZERO);
+        assert_eq!(polls(&handle), 11);
+        // It is the lowest number that is free.
+        let (_second, _) = busy(10_000);
+        assert_eq!(polls(&handle), 0);
+        let told = &handle.snapshot().cores[0];
+        assert_eq!((told.uptime, told.parked), (Duration::ZERO, Duration::ZERO));
+        assert!(
+            told.latencies
+                .iter()
+                .all(|latency| latency.histogram.is_empty())
+        );
+    });
+}
+
 // --- the mailbox ---
 
 #[test]

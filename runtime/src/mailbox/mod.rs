@@ -20,7 +20,7 @@ pub(crate) mod closures;
 pub(crate) mod park;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -110,6 +110,8 @@ impl Place {
         shared.cancels.begin_life();
         let life = shared.incarnation.load(Ordering::Relaxed).wrapping_add(1);
         shared.stop.store(u64::from(life) << 32, Ordering::Relaxed);
+        // Pairs with the fence in `is_or_was`: who sees a figure of the new life sees whose it is.
+        fence(Ordering::Release);
         // Release: who sees the new life sees it with a clean slate.
         shared.incarnation.store(life, Ordering::Release);
         Ok(Self {
@@ -200,6 +202,12 @@ impl CoreShared {
     /// Returns which life of this entry it is.
     pub(crate) fn incarnation(&self) -> u32 {
         self.incarnation.load(Ordering::Acquire)
+    }
+
+    /// Returns whether no other life has begun after this one. What was read of the core before is its own then.
+    pub(crate) fn is_or_was(&self, incarnation: u32) -> bool {
+        fence(Ordering::Acquire);
+        self.stop.load(Ordering::Relaxed) >> 32 == u64::from(incarnation)
     }
 
     /// Wakes a task of this core, from any thread.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::CoreMetrics;
 use super::histogram::Histogram;
 use super::latencies::Latencies;
 use crate::kernel_op::kind::OpKind;
@@ -139,11 +140,17 @@ impl Latency {
 }
 
 impl Snapshot {
-    pub(crate) fn of<'a>(cores: impl Iterator<Item = &'a CoreShared>) -> Self {
-        let of = |(core, shared)| CoreSnapshot::of(core, shared);
-        Self {
-            cores: cores.enumerate().map(of).collect(),
+    /// Reads all cores; of each it is asked when it was read whether that was its own.
+    pub(crate) fn of<'a>(cores: impl Iterator<Item = (&'a CoreShared, impl Fn() -> bool)>) -> Self {
+        let mut snapshot = Self::default();
+        for (core, (shared, is_its_own)) in cores.enumerate() {
+            let read = CoreSnapshot::of(core, shared);
+            let own = is_its_own().then_some(read);
+            snapshot
+                .cores
+                .push(own.unwrap_or_else(|| CoreSnapshot::nothing(core)));
         }
+        snapshot
     }
 
     /// Returns the histogram of this name over all cores and labels; empty if there is none.
@@ -167,6 +174,17 @@ impl CoreSnapshot {
             parked: Duration::from_nanos(parked),
             counts: shared.counters.snapshot().counts(),
             latencies: shared.latencies.read(),
+        }
+    }
+
+    /// What a core says that has counted and measured nothing.
+    fn nothing(core: usize) -> Self {
+        Self {
+            core,
+            uptime: Duration::ZERO,
+            parked: Duration::ZERO,
+            counts: CoreMetrics::default().counts(),
+            latencies: Latencies::default().read(),
         }
     }
 
