@@ -400,20 +400,32 @@ impl Builder {
 }
 
 /// Starts a thread, for work that blocks and whose end nobody waits for. In a simulation `work` runs
-/// outside of all cores, soon.
+/// outside of all cores, soon. A thread that a core starts is not pinned as the core is: it may run where the
+/// runtime was built.
 ///
 /// # Errors
 ///
-/// Those of `pthread_create(3)`.
+/// Those of `pthread_create(3)`; `InvalidInput` for a name with a zero byte in it.
 pub fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    if name.contains('\0') {
+        let what = "the name of a thread has no zero byte in it";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     #[cfg(feature = "sim")]
     if let Some(world) = crate::sim::world() {
         world.script(Duration::ZERO, Box::new(work));
         return Ok(());
     }
+    let pool = current::try_with(|core| Arc::clone(core.blocking.pool()));
+    let body = move || {
+        if let Some(pool) = pool {
+            pool.leave_the_core();
+        }
+        work();
+    };
     thread::Builder::new()
         .name(name.to_owned())
-        .spawn(work)
+        .spawn(body)
         .map(drop)
 }
 

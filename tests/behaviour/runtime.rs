@@ -977,6 +977,34 @@ fn block_on_returns_the_output_and_leaves_the_thread_as_it_was() {
     assert_eq!(CoreId::current(), None);
 }
 
+/// Else it would have the one processor that its starter is busy on.
+#[test]
+fn a_thread_that_a_core_starts_does_not_stay_on_that_core() {
+    let here = processors_here();
+    let runtime = Runtime::builder()
+        .cores(Cores::Count(1))
+        .build()
+        .expect("a core");
+    let handle = runtime.handle();
+    let (tell, told) = mpsc::channel();
+    let started = handle.spawn(handle.cores()[0], || async move {
+        quoit::start_thread("elsewhere", move || {
+            tell.send(processors_here()).expect("the test listens");
+        })
+    });
+    let started = started.expect("room").wait().expect("no panic");
+    started.expect("there is room for a thread");
+    assert_eq!(told.recv().as_ref(), Ok(&here));
+}
+
+#[test]
+fn a_thread_with_a_name_that_is_none_is_refused() {
+    on_both(|| {
+        let refused = quoit::start_thread("a\0b", || {}).expect_err("no name has a zero in it");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
 #[test]
 fn a_runtime_that_has_ended_leaves_no_thread() {
     let test = "runtime::a_runtime_that_has_ended_leaves_no_thread";

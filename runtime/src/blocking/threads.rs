@@ -160,13 +160,18 @@ impl Pool {
         std::thread::Builder::new()
             .name(format!("quoit-blocking-{number}"))
             .spawn(move || {
-                if let Some(affinity) = pool.affinity {
-                    // It works on the wrong processors as well.
-                    let _ = affinity.restore();
-                }
+                pool.leave_the_core();
                 pool.serve();
             })
             .map(drop)
+    }
+
+    /// Lets the calling thread, which a core may have started, run where the runtime was built.
+    pub(crate) fn leave_the_core(&self) {
+        if let Some(affinity) = self.affinity {
+            // It works on the wrong processors as well.
+            let _ = affinity.restore();
+        }
     }
 
     /// A thread could not be started. If there is no other, nobody will look at the line.
