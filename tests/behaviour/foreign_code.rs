@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use quoit::op::{self, PipeReader, SharedFd, Stream};
+use quoit::sync::Event;
 use quoit::time::{Alarm, Instant, sleep};
 use quoit::{
     CoreId, Cores, Handle, RemoteError, Runtime, Scope, block_on, check, spawn, yield_now,
@@ -135,6 +136,39 @@ fn a_waker_that_panics_costs_neither_the_core_nor_the_other_timers() {
         assert_eq!((before.wakes(), after.wakes()), (1, 1));
         assert_eq!(handle.metrics()[0].panics, 1);
         op::nop().await.expect("the core works");
+    });
+}
+
+/// The waits lie on the core; what they stand for is given up with them, whatever becomes of their wakers.
+#[test]
+fn a_waker_that_panics_when_dropped_costs_nothing_of_the_wait_that_is_given_up() {
+    on_core(|handle| async move {
+        let drops = Drops::new();
+        let counted = drops.value();
+        let event = Rc::new(Event::new());
+        let ends = Rc::clone(&event);
+        let mut task = spawn(async move {
+            ends.wait().await.expect("nobody cancels");
+            counted
+        });
+        yield_now().await.expect("nobody cancels");
+        let waker = when_dropped(|| panic!("as planned"));
+        assert!(poll_for(&waker, Pin::new(&mut task)).is_pending());
+        let mut pause = Box::pin(sleep(LONG));
+        assert!(poll_for(&waker, pause.as_mut()).is_pending());
+        // Who polls has one as well, which is dropped first: nothing comes of that.
+        drop(waker);
+        drop(pause);
+        assert_eq!(handle.metrics()[0].panics, 0);
+        drop(task);
+        assert_eq!(handle.metrics()[0].panics, 1);
+        event.set();
+        while drops.alive() > 0 {
+            yield_now().await.expect("nobody cancels");
+        }
+        // One of each is the body of this test.
+        let gauges = gauges(&handle).await;
+        assert_eq!((gauges.tasks, gauges.parked), (1, 1));
     });
 }
 

@@ -137,12 +137,22 @@ pub(crate) fn end(core: &Core, id: ParkId) {
     }
     if let Some(waker) = tree.unpark_memory(id) {
         drop(tree);
-        return drop(waker);
+        return let_go(core, waker);
     }
     let is_told = !tree.is_ready(id);
     drop(tree);
     if is_told {
         end_told(core, id);
+    }
+}
+
+/// Drops a waker, which may be foreign code: what it panics with is nobody's who gives his wait up.
+#[inline]
+fn let_go(core: &Core, waker: Waker) {
+    match task_of(&waker, core.number()) {
+        // It is a word.
+        Some(_) => std::mem::forget(waker),
+        None => core.contain(|| drop(waker)),
     }
 }
 
