@@ -440,7 +440,7 @@ pub enum BuildError {
         /// What it may be.
         rule: String,
     },
-    /// The cores that were asked for are not there.
+    /// The cores that were asked for are not there, or the process has as many as it may have.
     Cores(String),
     /// The kernel refused io_uring.
     Ring {
@@ -454,8 +454,11 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// Explains a refusal of the kernel.
+    /// Explains a refusal of the kernel. One of ours, that there are too many cores, speaks for itself.
     pub(crate) fn ring(error: io::Error) -> Self {
+        if error.raw_os_error().is_none() {
+            return Self::Cores(error.to_string());
+        }
         let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
         let remedy = refusal::remedy(&error, disabled.as_deref(), sys::memlock_limit());
         Self::Ring { error, remedy }
@@ -528,6 +531,15 @@ mod tests {
         assert!(message(Builder::default().mailbox_capacity(0)).contains("mailbox_capacity is 0"));
         let long = LONGEST_SPIN + Duration::from_nanos(1);
         assert!(message(Builder::default().spin_before_park(long)).contains("is 1000001, but"));
+    }
+
+    #[test]
+    fn what_the_kernel_has_not_said_is_no_refusal_of_it() {
+        let error = BuildError::ring(io::Error::other("a process has so many cores"));
+        assert!(matches!(error, BuildError::Cores(_)), "{error:?}");
+        assert_eq!(error.to_string(), "a process has so many cores");
+        let refused = BuildError::ring(io::Error::from_raw_os_error(libc::EPERM));
+        assert!(matches!(refused, BuildError::Ring { .. }), "{refused:?}");
     }
 
     #[test]

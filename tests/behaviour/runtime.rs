@@ -1192,3 +1192,35 @@ fn what_a_thread_is_told_of_a_task_becomes_an_io_error() {
         assert_eq!(io::Error::from(refused).to_string(), "the core has ended");
     });
 }
+
+#[test]
+fn a_group_says_in_words_how_many_have_failed() {
+    on_core(|_| async {
+        for (count, said) in [
+            (1, "one"),
+            (2, "one (and 1 more failure; one)"),
+            (3, "one (and 2 more failures; one; one)"),
+        ] {
+            let failed = group(async |g| {
+                for _ in 0..count {
+                    g.spawn(async { Err::<(), _>(io::Error::other("one")) });
+                }
+                Ok(())
+            });
+            assert_eq!(failed.await.expect_err("they failed").to_string(), said);
+            let panics = spawn(group(async move |g| {
+                g.spawn::<()>(async { panic!("two") });
+                for _ in 0..count {
+                    g.spawn(async { Err::<(), _>(io::Error::other("one")) });
+                }
+                Ok(())
+            }));
+            let told = panics.await.expect_err("it panicked").to_string();
+            let plural = if count == 1 { "" } else { "s" };
+            assert_eq!(
+                told,
+                format!("the task panicked: two; and {count} task{plural} failed")
+            );
+        }
+    });
+}

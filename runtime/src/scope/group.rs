@@ -732,7 +732,8 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
             ([], None) => f.write_str("nothing failed"),
             ([only], _) => write!(f, "{only}"),
             ([first, others @ ..], _) => {
-                write!(f, "{first} (and {} more failures", others.len())?;
+                let plural = if others.len() == 1 { "" } else { "s" };
+                write!(f, "{first} (and {} more failure{plural}", others.len())?;
                 for other in others {
                     write!(f, "; {other}")?;
                 }
@@ -806,6 +807,7 @@ impl fmt::Display for GroupPanic {
         }
         match self.failures {
             0 => Ok(()),
+            1 => f.write_str("; and 1 task failed"),
             count => write!(f, "; and {count} tasks failed"),
         }
     }
