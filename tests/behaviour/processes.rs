@@ -2,9 +2,11 @@
 //! ones, and a simulation says so.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::future::Future;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -212,6 +214,25 @@ fn simulation_says_that_it_has_no_processes() {
             assert_eq!(why(&error).why(), &Why::Simulation);
         });
     });
+/// The kernel cuts a name off after 15 bytes, in the midst of a letter.
+#[test]
+fn a_program_may_have_any_name() {
+    quietly(|_| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let long = "\u{e4}".repeat(8);
+        let names: [&[u8]; 4] = [long.as_bytes(), b"a) R 1 (b", b"two\nlines", b"\xff"];
+        for name in names {
+            let program = folder.path().join(OsStr::from_bytes(name));
+            fs::write(&program, "#!/bin/sh\nread -r line; exit 5\n").expect("room");
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(&program, mode).expect("it is ours");
+            let mut command = Command::new(&program);
+            let mut child = started(command.stdin(Stdio::Piped)).await;
+            assert_eq!(child.wait().await.expect("ours").code(), Some(5));
+        }
+    });
+}
+
 }
 
 #[test]

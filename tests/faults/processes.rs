@@ -10,6 +10,7 @@ use std::time::Duration;
 use quoit::process::{Command, Ending, Stdio};
 use quoit::time::Instant;
 use quoit::{CoreMetrics, Cores, Runtime, Scope};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tests::{
     Host, allow_descriptors, children, descriptors, gauges, in_child, is_host, kill_hosts, on_ring,
     poll_once, runs, stat,
@@ -227,6 +228,34 @@ fn guardian_that_was_killed_is_replaced_and_knows_them_all() {
         .expect("a core");
     }
     Host::start(test, 2).kill();
+}
+
+/// A host that waits for any child of its process takes the guardian as well.
+#[test]
+fn guardian_that_something_else_has_reaped_is_replaced() {
+    in_child(
+        "processes::guardian_that_something_else_has_reaped_is_replaced",
+        || {
+            on_ring(|_| async {
+                let mut command = Command::new("sleep");
+                command.arg("3600");
+                let first = command.spawn().await.expect("it is there");
+                let guardian = children().into_iter().find(|&pid| pid != first.id());
+                let guardian = i32::try_from(guardian.expect("there is one")).expect("a number");
+                let guardian = Pid::from_raw(guardian).expect("a number");
+                kill_process(guardian, Signal::KILL).expect("it is ours");
+                waitpid(Some(guardian), WaitOptions::empty()).expect("it is ours");
+                let second = command.spawn().await.expect("it is there");
+                // Both, and the new one.
+                assert_eq!(children().len(), 3);
+                for mut child in [first, second] {
+                    child.kill();
+                    child.wait().await.expect("ours");
+                }
+            });
+            assert_eq!(children(), [0_u32; 0]);
+        },
+    );
 }
 
 #[test]

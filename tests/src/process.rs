@@ -83,7 +83,9 @@ pub fn exists(pid: u32) -> bool {
 
 /// Returns what the kernel says of a process, behind its name: its state, parent, group and session.
 pub fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name may be anything.
+    let text = String::from_utf8_lossy(&stat);
     let (_, behind) = text.rsplit_once(')')?;
     Some(behind.split_whitespace().map(str::to_owned).collect())
 }

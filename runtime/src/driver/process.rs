@@ -89,8 +89,10 @@ fn ready(fd: BorrowedFd<'_>, events: PollFlags, timeout: &Timespec) -> io::Resul
 /// Returns when a process was started, in the kernel's own terms: two that had one number, one after the
 /// other, differ in it. `proc_pid_stat(5)`.
 pub(crate) fn started_at(pid: u32) -> io::Result<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is a name, in parentheses, and may have any of both in it.
+    // The second field is a name, in parentheses, and may have any of both in it; and bytes that are no text, were it
+    // only since the kernel cuts it off after so many.
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    let stat = String::from_utf8_lossy(&stat);
     let behind = stat.rsplit_once(')').map(|(_, behind)| behind);
     let field = behind.and_then(|behind| behind.split_whitespace().nth(STARTED));
     field.map(str::to_owned).ok_or_else(|| {

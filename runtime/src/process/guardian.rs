@@ -124,11 +124,7 @@ impl Guardian {
 impl State {
     /// Starts a guardian if there is none, or the last one has died, and tells it of all who live.
     fn stand_ready(&mut self, mark: &str) -> io::Result<()> {
-        let died = match &mut self.shell {
-            None => true,
-            Some(shell) => shell.process.try_wait()?.is_some(),
-        };
-        if died {
+        if self.shell.as_mut().is_none_or(Shell::has_ended) {
             let mut shell = Shell::start(mark)?;
             for name in &self.watched {
                 shell.say("+", name);
@@ -198,10 +194,17 @@ impl Shell {
             .extend_from_slice(format!("{sign} {name}\n").as_bytes());
     }
 
+    /// Returns whether it has ended; reaped by something else, it cannot be asked, and its number may be another's.
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.process.try_wait(), Ok(None))
+    }
+
     fn kill(&mut self) {
-        // Nothing else ends one that is stuck; and it is ours to reap.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if !self.has_ended() {
+            // Nothing else ends one that is stuck; and it is ours to reap.
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
     }
 }
 
@@ -231,6 +234,9 @@ impl Drop for Guardian {
         let Some(mut shell) = state.shell.take() else {
             return;
         };
+        if shell.has_ended() {
+            return;
+        }
         let last: &[u8] = if state.watched.is_empty() {
             b"bye\n"
         } else {
