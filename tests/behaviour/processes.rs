@@ -4,13 +4,13 @@
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::pin::pin;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -58,6 +58,15 @@ async fn line_of(stdout: &PipeReader) -> String {
 /// Waits until a process that is not ours to reap is gone.
 async fn until_gone(pid: u32) {
     while runs(pid) {
+        quoit::time::sleep(Duration::from_millis(1))
+            .await
+            .expect("nobody cancels a test");
+    }
+}
+
+/// Waits until there is such a file.
+async fn until_there(path: &Path) {
+    while !path.exists() {
         quoit::time::sleep(Duration::from_millis(1))
             .await
             .expect("nobody cancels a test");
@@ -205,15 +214,6 @@ fn refusal_says_what_was_in_the_way() {
     });
 }
 
-#[test]
-fn simulation_says_that_it_has_no_processes() {
-    Sim::with_seed(0).run(|| {
-        quietly(|_| async {
-            let error = Command::new("true").status().await.expect_err("simulated");
-            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-            assert_eq!(why(&error).why(), &Why::Simulation);
-        });
-    });
 /// The kernel cuts a name off after 15 bytes, in the midst of a letter.
 #[test]
 fn a_program_may_have_any_name() {
@@ -233,6 +233,15 @@ fn a_program_may_have_any_name() {
     });
 }
 
+#[test]
+fn simulation_says_that_it_has_no_processes() {
+    Sim::with_seed(0).run(|| {
+        quietly(|_| async {
+            let error = Command::new("true").status().await.expect_err("simulated");
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            assert_eq!(why(&error).why(), &Why::Simulation);
+        });
+    });
 }
 
 #[test]
@@ -494,6 +503,84 @@ fn child_that_says_much_while_it_is_ended_does_not_hang() {
         let mut child = started(command.ending(Ending::default().grace(LONG))).await;
         line(&child).await;
         assert_eq!(child.end().await.expect("ours").code(), Some(9));
+    });
+}
+
+/// A shell that says goodbye when it is ended, and then that it has: who cannot be heard any more dies of that before.
+fn polite(folder: &Path) -> Command {
+    let script = "trap 'echo goodbye; : >\"$0/said\"; exit' TERM
+        echo; : >\"$0/ready\"; while :; do sleep 0.01; done";
+    let mut command = shell(script);
+    command.arg(folder).ending(Ending::default().grace(LONG));
+    command
+}
+
+#[test]
+fn end_that_is_dropped_goes_on_with_what_the_child_says() {
+    quietly(|_| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut child = started(&polite(folder.path())).await;
+        until_there(&folder.path().join("ready")).await;
+        let scope = Scope::new();
+        let ended = scope.run(async {
+            assert!(poll_once(pin!(child.end())).await.is_pending());
+            drop(child);
+            Ok::<_, io::Error>(())
+        });
+        ended.await.expect("no error");
+        assert!(folder.path().join("said").exists(), "nobody heard it");
+    });
+}
+
+#[test]
+fn child_whose_output_is_wanted_no_more_is_heard_to_its_end() {
+    quietly(|_| async {
+        for way in 0..3 {
+            let folder = tempfile::tempdir().expect("a folder");
+            let command = polite(folder.path());
+            let scope = Scope::new();
+            let stop = scope.handle();
+            let ended = scope.run(async {
+                let mut taking = match way {
+                    0 => Box::pin(command.output(100)) as Pin<Box<dyn Future<Output = _>>>,
+                    _ => Box::pin(started(&command).await.wait_with_output(100)),
+                };
+                assert!(poll_once(taking.as_mut()).await.is_pending());
+                let ready = folder.path().join("ready");
+                let mut ready = pin!(until_there(&ready));
+                poll_fn(|cx| {
+                    assert!(taking.as_mut().poll(cx).is_pending());
+                    ready.as_mut().poll(cx)
+                })
+                .await;
+                if way < 2 {
+                    stop.cancel();
+                    taking.await?;
+                }
+                Ok::<_, io::Error>(())
+            });
+            assert_eq!(ended.await.expect("no error").is_some(), way == 2);
+            assert!(
+                folder.path().join("said").exists(),
+                "nobody heard it: {way}"
+            );
+        }
+    });
+}
+
+#[test]
+fn child_that_has_said_too_much_may_say_more_while_it_is_ended() {
+    quietly(|_| async {
+        let script =
+            "trap 'head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2; : >\"$0\"; exit' TERM
+            echo long; while :; do sleep 0.01; done";
+        let folder = tempfile::tempdir().expect("a folder");
+        let said = folder.path().join("said");
+        let mut command = shell(script);
+        command.arg(&said).ending(Ending::default().grace(LONG));
+        let error = command.output(3).await.expect_err("it is longer");
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert!(said.exists(), "nobody heard it");
     });
 }
 

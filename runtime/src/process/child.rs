@@ -169,47 +169,31 @@ impl Child {
     }
 
     async fn end_in_time(&mut self) -> io::Result<ExitStatus> {
-        let outputs = [self.stdout.take(), self.stderr.take()];
-        let mut lost = pin!(lose(outputs));
-        let mut ending = pin!(self.end_by_steps());
-        poll_fn(|cx| {
-            let _ = lost.as_mut().poll(cx);
-            ending.as_mut().poll(cx)
-        })
-        .await
+        self.stdin = None;
+        let ending = self.ending;
+        let running = self.running.as_mut().expect("taken by the drop alone");
+        let begun = self
+            .begun
+            .get_or_insert_with(|| (Step::CloseInput, Instant::now()));
+        let status = {
+            // They stay the child's: whoever goes on with the end goes on with them.
+            let outputs = [self.stdout.as_ref(), self.stderr.as_ref()];
+            let mut lost = pin!(lose(outputs));
+            let mut ended = pin!(end_by_steps(running, ending, begun));
+            poll_fn(|cx| {
+                let _ = lost.as_mut().poll(cx);
+                ended.as_mut().poll(cx)
+            })
+            .await
+        };
+        (self.stdout, self.stderr) = (None, None);
+        status
     }
 
-    async fn end_by_steps(&mut self) -> io::Result<ExitStatus> {
-        self.stdin = None;
-        let (mut last, since) = self
-            .begun
-            .unwrap_or_else(|| (Step::CloseInput, Instant::now()));
-        loop {
-            self.begun = Some((last, since));
-            if let Some(status) = self.try_wait()? {
-                return Ok(status);
-            }
-            let ending = self.ending;
-            let running = self.running_mut();
-            match ending.next(last, since.elapsed()) {
-                Next::Do(step) => {
-                    match step {
-                        Step::CloseInput => unreachable!("that was the first"),
-                        // It may have ended in this moment; then the next look finds that.
-                        Step::Terminate => drop(running.signal(libc::SIGTERM)),
-                        Step::Kill => running.kill(),
-                    }
-                    last = step;
-                }
-                Next::Wait(None) => return running.ended().await,
-                Next::Wait(Some(passed)) => {
-                    let scope = Scope::new().deadline(since + passed);
-                    if let Some(status) = scope.run(running.ended()).await? {
-                        return Ok(status);
-                    }
-                }
-            }
-        }
+    /// Returns what its output is read by, and what waits for its end meanwhile.
+    pub(super) fn parts(&mut self) -> ([Option<&PipeReader>; 2], &mut Running) {
+        let running = self.running.as_mut().expect("taken by the drop alone");
+        ([self.stdout.as_ref(), self.stderr.as_ref()], running)
     }
 
     fn running(&self) -> &Running {
@@ -245,8 +229,40 @@ impl Drop for Child {
 }
 
 /// Reads to the end, for nobody.
-async fn lose(outputs: [Option<PipeReader>; 2]) {
+async fn lose(outputs: [Option<&PipeReader>; 2]) {
     let mut readers = outputs.map(|reader| reader.map(|reader| Box::pin(lose_one(reader))));
+/// Goes on with the end of a child from where it is.
+async fn end_by_steps(
+    running: &mut Running,
+    ending: Ending,
+    begun: &mut (Step, Instant),
+) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = running.reap()? {
+            return Ok(status);
+        }
+        let (last, since) = *begun;
+        match ending.next(last, since.elapsed()) {
+            Next::Do(step) => {
+                match step {
+                    Step::CloseInput => unreachable!("that was the first"),
+                    // It may have ended in this moment; then the next look finds that.
+                    Step::Terminate => drop(running.signal(libc::SIGTERM)),
+                    Step::Kill => running.kill(),
+                }
+                *begun = (step, since);
+            }
+            Next::Wait(None) => return running.ended().await,
+            Next::Wait(Some(passed)) => {
+                let scope = Scope::new().deadline(since + passed);
+                if let Some(status) = scope.run(running.ended()).await? {
+                    return Ok(status);
+                }
+            }
+        }
+    }
+}
+
     poll_fn(|cx| {
         for place in &mut readers {
             if let Some(reader) = place
@@ -260,7 +276,7 @@ async fn lose(outputs: [Option<PipeReader>; 2]) {
     .await;
 }
 
-async fn lose_one(reader: PipeReader) {
+async fn lose_one(reader: &PipeReader) {
     while let Ok(Some(_)) = reader.receive().await {}
 }
 

@@ -50,12 +50,14 @@ impl Error for OutputTooLong {}
 pub(super) async fn wait_with_output(child: &mut Child, limit: usize) -> io::Result<Output> {
     crate::op::entry().await?;
     child.stdin = None;
-    let mut stdout = Collected::of(child.stdout.take(), limit);
-    let mut stderr = Collected::of(child.stderr.take(), limit);
+    // The readers stay the child's: one that is ended before it has said all may go on saying it.
+    let ([stdout, stderr], running) = child.parts();
+    let mut stdout = Collected::of(stdout, limit);
+    let mut stderr = Collected::of(stderr, limit);
     let read = {
         let (first, second) = (pin!(stdout.read()), pin!(stderr.read()));
         let mut reads = [Some(first), Some(second)];
-        let mut wait = pin!(child.wait());
+        let mut wait = pin!(running.ended());
         let mut ended = None;
         poll_fn(|cx| {
             for read in &mut reads {
@@ -106,14 +108,14 @@ fn poll_part<F: Future<Output = io::Result<bool>>>(
     Ok(Some(()))
 }
 
-struct Collected {
-    reader: Option<PipeReader>,
+struct Collected<'a> {
+    reader: Option<&'a PipeReader>,
     limit: usize,
     bytes: Vec<u8>,
 }
 
-impl Collected {
-    fn of(reader: Option<PipeReader>, limit: usize) -> Self {
+impl<'a> Collected<'a> {
+    fn of(reader: Option<&'a PipeReader>, limit: usize) -> Self {
         Self {
             reader,
             limit,
@@ -123,7 +125,7 @@ impl Collected {
 
     /// Reads to the end; false if there is more than was wanted.
     async fn read(&mut self) -> io::Result<bool> {
-        let Some(reader) = &self.reader else {
+        let Some(reader) = self.reader else {
             return Ok(true);
         };
         while let Some(chunk) = reader.receive().await? {
