@@ -14,12 +14,12 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
-use quoit::op::PipeReader;
+use quoit::op::{self, PipeReader};
 use quoit::process::{Child, Command, Ending, Group, NotStarted, OutputTooLong, Stdio, Why};
 use quoit::signal::Signal;
 use quoit::sim::Sim;
 use quoit::time::Instant;
-use quoit::{CarriesCancelled, Scope, group, spawn, yield_now};
+use quoit::{CarriesCancelled, Closed, Scope, group, spawn, yield_now};
 use tests::{bytes, exists, gauges, poll_once, quietly, runs, stat};
 
 /// Longer than any test takes: who waits for it waits for ever.
@@ -581,6 +581,37 @@ fn child_that_has_said_too_much_may_say_more_while_it_is_ended() {
         let error = command.output(3).await.expect_err("it is longer");
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
         assert!(said.exists(), "nobody heard it");
+    });
+}
+
+/// It is what a child is known by.
+#[test]
+fn child_whose_descriptor_was_closed_says_so_and_is_ended_all_the_same() {
+    quietly(|_| async {
+        for is_killed in [false, true] {
+            let mut child = started(&shell("read -r line")).await;
+            let id = child.id();
+            op::close(child.fd()).await.expect("no error");
+            let closed = |error: io::Error| {
+                let inner = error.get_ref().expect("it says why");
+                assert!(inner.is::<Closed>(), "{error}");
+            };
+            closed(child.signal(Signal::User1).expect_err("it is closed"));
+            closed(child.try_wait().expect_err("it is closed"));
+            closed(child.wait().await.expect_err("it is closed"));
+            closed(child.end().await.expect_err("it is closed"));
+            if is_killed {
+                child.kill();
+                until_gone(id).await;
+            }
+            let scope = Scope::new();
+            let ended = scope.run(async {
+                drop(child);
+                Ok::<_, io::Error>(())
+            });
+            ended.await.expect("no error");
+            assert!(!exists(id));
+        }
     });
 }
 

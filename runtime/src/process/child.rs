@@ -164,6 +164,9 @@ impl Child {
     }
 
     /// Returns the descriptor of the process itself, for `pidfd_getfd(2)` and the like. `pidfd_open(2)`.
+    ///
+    /// The child is known by it. Closed with [`op::close`](crate::op::close), it lets all that asks for the child's
+    /// end fail with [`Closed`](crate::Closed); the child can still be killed, and is when it is dropped.
     pub fn fd(&self) -> SharedFd {
         self.running().fd().clone()
     }
@@ -228,9 +231,6 @@ impl Drop for Child {
     }
 }
 
-/// Reads to the end, for nobody.
-async fn lose(outputs: [Option<&PipeReader>; 2]) {
-    let mut readers = outputs.map(|reader| reader.map(|reader| Box::pin(lose_one(reader))));
 /// Goes on with the end of a child from where it is.
 async fn end_by_steps(
     running: &mut Running,
@@ -263,6 +263,9 @@ async fn end_by_steps(
     }
 }
 
+/// Reads to the end, for nobody.
+async fn lose(outputs: [Option<&PipeReader>; 2]) {
+    let mut readers = outputs.map(|reader| reader.map(|reader| Box::pin(lose_one(reader))));
     poll_fn(|cx| {
         for place in &mut readers {
             if let Some(reader) = place

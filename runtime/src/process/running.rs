@@ -168,15 +168,19 @@ impl Running {
     }
 
     pub(super) fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.process.reap(self.pidfd.as_raw_fd())
+        self.process.reap(self.pidfd.open_number()?)
     }
 
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
-        self.process.signal(self.pidfd.as_raw_fd(), signal)
+        self.process.signal(self.pidfd.open_number()?, signal)
     }
 
     pub(super) fn kill(&self) {
-        self.process.kill(self.pidfd.as_raw_fd());
+        if let Ok(pidfd) = self.pidfd.open_number() {
+            self.process.kill(pidfd);
+        } else if let Ok(pidfd) = calls::open(self.process.id()) {
+            self.process.kill(pidfd.as_raw_fd());
+        }
     }
 
     pub(super) fn fd(&self) -> &SharedFd {
