@@ -728,6 +728,17 @@ fn a_fifo_that_was_opened_as_a_file_is_read_by_the_ring() {
         let both = both.as_mut().expect("it is there");
         let fifo = File::open(&path).await.expect("it is there");
         let before = done(&handle);
+#[test]
+fn a_file_without_a_name_has_the_permissions_that_were_said() {
+    on_core_in(&[], |_, folder| async move {
+        let options = OpenOptions::new().write(true).mode(0o600);
+        let options = options.custom_flags(libc::O_TMPFILE);
+        let file = options.open(folder).await.expect("room");
+        let mode = file.metadata().expect("open").mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    });
+}
+
         for word in [b"one", b"two"] {
             both.write_all(word).expect("there is room");
             let (read, buf) = fifo.read_at([0; 3], 7).await;

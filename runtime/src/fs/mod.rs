@@ -130,8 +130,9 @@ impl OpenOptions {
         path: &Path,
         resolve: u64,
     ) -> io::Result<File> {
-        let mut how = OpenHow::new().flags(self.flags()? as u64).resolve(resolve);
-        if self.create || self.create_new {
+        let flags = self.flags()?;
+        let mut how = OpenHow::new().flags(flags as u64).resolve(resolve);
+        if flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE {
             // The kernel wants no mode where nothing can be created.
             how = how.mode(u64::from(self.mode));
         }
