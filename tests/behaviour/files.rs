@@ -582,8 +582,14 @@ fn a_device_that_may_wait_is_written_to_by_the_ring() {
 /// The ring asks a terminal whether there is room, and then writes all where it is submitted.
 #[test]
 fn a_full_terminal_keeps_none_waiting_but_its_writer() {
+    for as_a_file in [false, true] {
+        full_terminal(as_a_file);
+    }
+}
+
+fn full_terminal(as_a_file: bool) {
     const LENGTH: usize = 256 * 1024;
-    on_ring(|_| async {
+    on_ring(move |_| async move {
         let (screen, terminal) = terminal();
         let (tell, told) = mpsc::channel();
         let reading = thread::spawn(move || {
@@ -593,8 +599,14 @@ fn a_full_terminal_keeps_none_waiting_but_its_writer() {
             let read = fs::File::from(screen).read_exact(&mut all);
             read.map(|()| (core_goes_on, all))
         });
-        let writer = PipeWriter::new(terminal).expect("a signal can be blocked");
-        let writing = spawn(async move { writer.write_all(vec![b'x'; LENGTH]).await.0 });
+        let all = vec![b'x'; LENGTH];
+        let writing = spawn(async move {
+            if as_a_file {
+                return File::from(terminal).write_all_at(all, 0).await.0;
+            }
+            let writer = PipeWriter::new(terminal).expect("a signal can be blocked");
+            writer.write_all(all).await.0
+        });
         settled().await;
         tell.send(()).expect("it listens");
         writing.await.expect("no panic").expect("somebody reads");
@@ -716,6 +728,17 @@ fn a_cancel_from_another_thread_reaches_whoever_goes_past_the_ring_on_and_on() {
     }
 }
 
+#[test]
+fn a_file_without_a_name_has_the_permissions_that_were_said() {
+    on_core_in(&[], |_, folder| async move {
+        let options = OpenOptions::new().write(true).mode(0o600);
+        let options = options.custom_flags(libc::O_TMPFILE);
+        let file = options.open(folder).await.expect("room");
+        let mode = file.metadata().expect("open").mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    });
+}
+
 /// It has no offsets, and may wait.
 #[test]
 fn a_fifo_that_was_opened_as_a_file_is_read_by_the_ring() {
@@ -728,17 +751,6 @@ fn a_fifo_that_was_opened_as_a_file_is_read_by_the_ring() {
         let both = both.as_mut().expect("it is there");
         let fifo = File::open(&path).await.expect("it is there");
         let before = done(&handle);
-#[test]
-fn a_file_without_a_name_has_the_permissions_that_were_said() {
-    on_core_in(&[], |_, folder| async move {
-        let options = OpenOptions::new().write(true).mode(0o600);
-        let options = options.custom_flags(libc::O_TMPFILE);
-        let file = options.open(folder).await.expect("room");
-        let mode = file.metadata().expect("open").mode();
-        assert_eq!(mode & 0o7777, 0o600);
-    });
-}
-
         for word in [b"one", b"two"] {
             both.write_all(word).expect("there is room");
             let (read, buf) = fifo.read_at([0; 3], 7).await;

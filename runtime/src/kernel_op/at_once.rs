@@ -95,9 +95,7 @@ fn on_file<O: Operation>(core: &Core, fd: &SharedFd, operation: &mut O) -> Optio
         Request::Read { offset, into, .. } if offset != CURRENT_POSITION => {
             (AtOnce::Reads, into.length)
         }
-        Request::Write { offset, from, .. } if offset == CURRENT_POSITION => {
-            (AtOnce::Writes, from.length)
-        }
+        Request::Write { from, .. } => (AtOnce::Writes, from.length),
         _ => return None,
     };
     let known = match known {
@@ -107,6 +105,11 @@ fn on_file<O: Operation>(core: &Core, fd: &SharedFd, operation: &mut O) -> Optio
     };
     if known == AtOnce::Terminal && asks == AtOnce::Writes {
         operation.set_apart();
+        return None;
+    }
+    if let Request::Write { offset, .. } = request
+        && offset != CURRENT_POSITION
+    {
         return None;
     }
     if known != asks && known != AtOnce::Unknown || !core.is_alone_on_a_file(bytes) {
