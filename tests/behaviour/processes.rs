@@ -20,7 +20,8 @@ use quoit::signal::Signal;
 use quoit::sim::Sim;
 use quoit::time::Instant;
 use quoit::{CarriesCancelled, Closed, Scope, group, spawn, yield_now};
-use tests::{bytes, exists, gauges, poll_once, quietly, runs, stat};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tests::{bytes, exists, gauges, in_child, mapped_kib, poll_once, quietly, runs, stat};
 
 /// Longer than any test takes: who waits for it waits for ever.
 const LONG: Duration = Duration::from_secs(3_600);
@@ -170,6 +171,7 @@ fn refusal_says_what_was_in_the_way() {
         let no_folder = io::ErrorKind::NotADirectory;
         let (absent, text) = (path("absent"), path("text"));
         let nowhere = Why::Folder(absent.clone());
+        let unnamed = Why::Folder(PathBuf::new());
         let no_place = Why::Folder(text.clone());
         let table = [
             (
@@ -180,6 +182,13 @@ fn refusal_says_what_was_in_the_way() {
                 "PATH",
             ),
             (absent.clone(), None, Why::NotFound, not_found, "path"),
+            (
+                name("absent/"),
+                None,
+                Why::NotFound,
+                not_found,
+                "check its path",
+            ),
             (path("text/more"), None, Why::NotFound, no_folder, "path"),
             (text.clone(), None, Why::NotExecutable, denied, "mode"),
             (path(""), None, Why::NotExecutable, denied, "mode"),
@@ -191,6 +200,13 @@ fn refusal_says_what_was_in_the_way() {
                 "interpreter",
             ),
             (name("true"), Some(absent), nowhere, not_found, "absent"),
+            (
+                name("true"),
+                Some(name("")),
+                unnamed,
+                not_found,
+                "no folder",
+            ),
             (name("true"), Some(text), no_place, no_folder, "text"),
         ];
         for (program, folder, expected, kind, word) in table {
@@ -231,6 +247,38 @@ fn a_program_may_have_any_name() {
             assert_eq!(child.wait().await.expect("ours").code(), Some(5));
         }
     });
+}
+
+#[test]
+fn child_that_no_thread_could_start_says_so() {
+    in_child(
+        "processes::child_that_no_thread_could_start_says_so",
+        || {
+            quietly(|_| async {
+                // No room for the stack of one.
+                let before = getrlimit(Resource::As);
+                let room = Rlimit {
+                    current: Some(mapped_kib() * 1024 + (1 << 20)),
+                    ..before
+                };
+                setrlimit(Resource::As, room).expect("it is less");
+                let error = Command::new("true").status().await;
+                setrlimit(Resource::As, before).expect("it was so before");
+                let error = error.expect_err("there is no thread");
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                assert_eq!(why(&error).why(), &Why::Other);
+                let text = error.to_string();
+                assert!(text.contains("true") && text.contains("thread"), "{text}");
+                assert!(
+                    Command::new("true")
+                        .status()
+                        .await
+                        .expect("it runs")
+                        .success()
+                );
+            });
+        },
+    );
 }
 
 #[test]

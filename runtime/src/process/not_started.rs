@@ -4,6 +4,7 @@ use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Why a program was not started. It comes inside an [`io::Error`], where `error.get_ref()` finds it; the
@@ -32,7 +33,7 @@ pub enum Why {
     NoGuardian,
     /// This is a simulation.
     Simulation,
-    /// Something else: too few processes, descriptors, or memory; arguments that are too long.
+    /// Something else: too few processes, threads, descriptors, or memory; arguments that are too long.
     Other,
 }
 
@@ -79,10 +80,17 @@ impl NotStarted {
 
 /// Returns whether a folder can be made the working folder: asked by looking for itself in it.
 fn can_be_entered(folder: &Path) -> bool {
-    folder
-        .join(".")
-        .metadata()
-        .is_ok_and(|found| found.is_dir())
+    // To join takes an empty path, which names nothing, for this process's own folder.
+    !folder.as_os_str().is_empty()
+        && folder
+            .join(".")
+            .metadata()
+            .is_ok_and(|found| found.is_dir())
+}
+
+/// Returns whether a program is looked for where it says, and not in `PATH`. `execvp(3)`.
+fn is_path(program: &OsStr) -> bool {
+    program.as_bytes().contains(&b'/')
 }
 
 fn about_program(program: &OsStr, folder: Option<&Path>, errno: i32) -> Why {
@@ -90,9 +98,8 @@ fn about_program(program: &OsStr, folder: Option<&Path>, errno: i32) -> Why {
         return Why::NotExecutable;
     }
     let path = Path::new(program);
-    let is_path = path.components().count() > 1 || path.is_absolute();
     let from_folder = folder.is_some_and(|folder| folder.join(path).is_file());
-    if is_path && (from_folder || path.is_file()) {
+    if is_path(program) && (from_folder || path.is_file()) {
         Why::NoInterpreter
     } else {
         Why::NotFound
@@ -103,7 +110,7 @@ impl fmt::Display for NotStarted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (program, cause) = (Path::new(&self.program).display(), &self.cause);
         match &self.why {
-            Why::NotFound if Path::new(&self.program).components().count() > 1 => {
+            Why::NotFound if is_path(&self.program) => {
                 write!(f, "there is no program {program}: check its path")
             }
             Why::NotFound => write!(

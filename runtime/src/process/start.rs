@@ -17,7 +17,7 @@ use super::ending::Ending;
 use super::guardian::{Guardian, MARK};
 use super::not_started::{NotStarted, Why};
 use super::running::Process;
-use crate::blocking;
+use crate::blocking::{self, JobError};
 use crate::task::current;
 
 /// What shall be started: all of it our own, so that it can go to another thread.
@@ -150,8 +150,15 @@ pub(super) async fn start(order: Order) -> io::Result<Child> {
         let cause = io::ErrorKind::Unsupported.into();
         return Err(NotStarted::error(order.program, Why::Simulation, cause));
     }
-    let ending = order.ending;
+    let (ending, program) = (order.ending, order.program.clone());
     let guardian = current::with(|core| Arc::clone(&core.guardian));
-    let started = blocking::run(move |_| order.start(&guardian)).await??;
+    let started = match blocking::run(move |_| order.start(&guardian)).await {
+        Err(JobError::NoThread(error)) => {
+            let cause = format!("there is no thread that could do it: {error}");
+            let cause = io::Error::new(error.kind(), cause);
+            return Err(NotStarted::error(program, Why::Other, cause));
+        }
+        started => started??,
+    };
     Child::new(started, ending)
 }
