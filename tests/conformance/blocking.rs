@@ -660,6 +660,51 @@ fn c130_function_of_a_job_is_cancelled_with_its_host() {
     });
 }
 
+/// The wait has moved to the scope around, though nobody has polled it there.
+#[test]
+fn c130_function_follows_a_wait_whose_scope_has_ended() {
+    conform(|_| async {
+        let (began, gate, runs, end) = (
+            Gate::default(),
+            Gate::default(),
+            Gate::default(),
+            Gate::default(),
+        );
+        let (tell, go, tell_again, ends) = (began.clone(), gate.clone(), runs.clone(), end.clone());
+        let mut waiting = Box::pin(run(move |job| {
+            tell.open();
+            go.block(job);
+            job.run_on_core(move || async move {
+                tell_again.open();
+                until(|| ends.is_open()).await?;
+                check()
+            })
+        }));
+        let outer = Scope::new();
+        let cancel = outer.handle();
+        let body = async {
+            let inner = Scope::new();
+            let begun = inner.run(async {
+                assert!(poll_once(waiting.as_mut()).await.is_pending());
+                Ok::<_, Cancelled>(())
+            });
+            begun.await?;
+            wait_until(|| began.is_open()).await;
+            gate.open();
+            wait_until(|| runs.is_open()).await;
+            cancel.cancel();
+            end.open();
+            let outcome = waiting.as_mut().await.expect("the job ran");
+            assert_eq!(
+                cause(&outcome.expect("and its function")),
+                Some(Reason::Requested)
+            );
+            Ok::<_, Cancelled>(())
+        };
+        outer.run(body).await.expect("the cancel was its own");
+    });
+}
+
 #[test]
 fn c130_function_that_begins_after_the_cancel_is_cancelled_at_once() {
     conform(|_| async {

@@ -13,7 +13,7 @@ use crate::core_state::Core;
 use crate::mailbox::closures::{ClosureQueue, Job, Refused};
 use crate::panics::guarded;
 use crate::runtime::{CoreId, RemoteError, RemoteHandle};
-use crate::scope::tree::NodeId;
+use crate::scope::tree::ParkId;
 use crate::scope::{Cancelled, Reason};
 use crate::task::current;
 
@@ -38,8 +38,8 @@ struct State {
     /// 0, or one more than the reason of the cancel.
     cancelled: AtomicU64,
     core: CoreId,
-    /// The scope that the waiter was polled in last, as a number. Written and read by its core alone.
-    host: AtomicU64,
+    /// The wait, as a number: the scope that it stands under is the job's host. Written and read by its core alone.
+    wait: AtomicU64,
     abandonable: bool,
 }
 
@@ -48,7 +48,7 @@ impl JobContext {
         Self(Arc::new(State {
             cancelled: AtomicU64::new(0),
             core: core.id,
-            host: AtomicU64::new(packed(core.active())),
+            wait: AtomicU64::new(0),
             abandonable,
         }))
     }
@@ -112,10 +112,11 @@ impl JobContext {
             &mailbox,
             Box::new(move || {
                 current::with(|core| {
-                    let under = if state.abandonable {
-                        core.tree.borrow().root()
-                    } else {
-                        unpacked(state.host.load(Ordering::Relaxed))
+                    let wait = ParkId::from_token(state.wait.load(Ordering::Relaxed));
+                    let under = {
+                        let tree = core.tree.borrow();
+                        let host = tree.node_of(wait).filter(|_| !state.abandonable);
+                        host.unwrap_or_else(|| tree.root())
                     };
                     let (task, _) = core.spawn_under(under, async move {
                         let outcome = guarded(async move { make().await }).await;
@@ -175,19 +176,10 @@ impl JobContext {
         self.0.abandonable
     }
 
-    /// The waiter is polled in this scope.
-    pub(super) fn host_is(&self, node: NodeId) {
-        self.0.host.store(packed(node), Ordering::Relaxed);
+    /// This is the wait for the job.
+    pub(super) fn wait_is(&self, token: u64) {
+        self.0.wait.store(token, Ordering::Relaxed);
     }
-}
-
-fn packed(node: NodeId) -> u64 {
-    let (index, generation) = node.to_parts();
-    u64::from(index) | u64::from(generation) << 32
-}
-
-fn unpacked(host: u64) -> NodeId {
-    NodeId::from_parts(host as u32, (host >> 32) as u32)
 }
 
 /// Wakes a thread that waits for room.

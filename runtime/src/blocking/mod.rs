@@ -387,6 +387,9 @@ impl<T: Send + 'static> Inner<T> {
         let mut park = Park::new();
         let relay = Rc::clone(&telling) as Rc<dyn Relay>;
         park.register_relayed(core, waker, Purpose::Job, relay);
+        if let Some(token) = park.token() {
+            shared.context.wait_is(token);
+        }
         let work = Some(work);
         let job = Box::new(Job { shared, work });
         // The waker was copied for the wait: foreign code, which may have cancelled it.
@@ -400,7 +403,6 @@ impl<T: Send + 'static> Inner<T> {
 
     fn poll(&mut self, core: &Core, waker: &Waker) -> Poll<Outcome<T>> {
         let telling = &self.telling;
-        telling.shared.context.host_is(core.active());
         self.park.look(core, waker);
         let given_up = || telling.given_up.get();
         let mut unneeded = None;
