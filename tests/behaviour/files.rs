@@ -304,6 +304,20 @@ fn a_cancelled_scope_reads_nothing() {
 }
 
 #[test]
+fn a_cancelled_scope_writes_nothing_and_not_even_that() {
+    on_core_in(&[], |_, folder| async move {
+        let file = File::create(folder.join("file")).await.expect("a new one");
+        for content in ["", "some"] {
+            let scope = Scope::new();
+            scope.cancel();
+            let ended = scope.run(async { file.write_all_at(content, 0).await.0 });
+            assert!(ended.await.expect("its own cancel").is_none());
+        }
+        assert!(file.metadata().expect("open").is_empty());
+    });
+}
+
+#[test]
 fn a_closed_file_is_not_read() {
     on_core_in(&[Put::File("file", &[7; 100])], |_, folder| async move {
         let file = File::open(folder.join("file")).await.expect("it is there");

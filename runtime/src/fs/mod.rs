@@ -228,6 +228,9 @@ impl File {
     /// Those of `pwrite(2)`; an [`Interrupted`] inside says how much was written before.
     pub async fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> BufResult<(), B> {
         let (total, mut buf) = (buf.len(), buf);
+        if total == 0 {
+            return (op::entry().await.map_err(io::Error::from), buf);
+        }
         let mut written = 0;
         while written < total {
             let at = offset.saturating_add(written as u64);
@@ -274,7 +277,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// Those of `statx(2)`, and [`Cancelled`](crate::Cancelled).
+    /// Those of `statx(2)`; [`Closed`](crate::Closed). Never `Cancelled`: it waits for nothing.
     pub fn metadata(&self) -> io::Result<Metadata> {
         sys::status(self.fd.open_number()?).map(Metadata::new)
     }
