@@ -20,7 +20,7 @@ use crate::core_loop::MainPoll;
 use crate::core_state::Core;
 use crate::driver::sys;
 use crate::mailbox::CoreShared;
-use crate::mailbox::closures::{ClosureQueue, Job, Refused};
+use crate::mailbox::closures::{ClosureQueue, Job, Refused, Sender};
 use crate::metrics::{CoreMetrics, Snapshot};
 #[cfg(feature = "sim")]
 use crate::panics::caught;
@@ -717,9 +717,10 @@ impl CoreHandle {
     /// As `send`, on a foreign thread, which waits for room. A core that has ended drops what it is sent.
     fn send_in_turn(&self, job: Job) {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut sender = Sender::new(&self.closures);
         let mut unsent = Some(job);
         let mut attempt = || {
-            unsent = is_full(self.closures.send_or_wait(unsent.take()?, &waker));
+            unsent = is_full(sender.send_or_wait(unsent.take()?, &waker));
             unsent.is_none().then_some(())
         };
         #[cfg(feature = "sim")]

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use quoit::process::Command;
 use quoit::sync::{Event, OnceCell, Semaphore, broadcast, channel, oneshot, shared, watch};
 use quoit::time::{Instant, sleep};
 use quoit::{
-    AlreadyStarted, Cancelled, CarriesCancelled, CoreId, Delivery, Group, GroupPanic, Misuse,
-    Reason, Scope, Started, effective_deadline, group, is_cancelled, isolating_group, on, op,
-    spawn, yield_now,
+    AlreadyStarted, Cancelled, CarriesCancelled, CoreId, Cores, Delivery, Group, GroupPanic,
+    Misuse, Reason, Runtime, Scope, Started, effective_deadline, group, is_cancelled,
+    isolating_group, on, op, spawn, yield_now,
 };
 use tests::{
     Kernel, both_streams, conform, conform_on, gauges, on_ring, poll_once, turns_of_others,
@@ -535,6 +535,8 @@ fn a_failure_in_an_isolating_group_is_told_by_the_group_if_its_handle_is_dropped
 
 /// Returns how long this thread has run so far.
 fn time_on_the_processor() -> u64 {
+    // It is added up where a thread might make way for another.
+    std::thread::yield_now();
     let told = fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel counts it");
     let first = told.split(' ').next();
     first
@@ -579,6 +581,61 @@ fn clean_ups_of_very_many_cost_as_much_each_as_those_of_few() {
         }
         panic!("nanoseconds each, of few and of many: {told:?}");
     });
+}
+
+/// Lets so many wait for room in the mailbox of a core that takes nothing, and cancels them; returns what that cost.
+async fn wait_for_room(there: CoreId, count: usize) -> u64 {
+    let began = time_on_the_processor();
+    let ended = group(async |g| {
+        for _ in 0..count {
+            g.spawn(async move { on(there, || async { Ok::<_, io::Error>(()) }).await });
+        }
+        yield_now().await?;
+        g.cancel();
+        Ok::<_, io::Error>(())
+    });
+    assert_eq!(ended.await.expect("nothing failed"), Some(()));
+    time_on_the_processor() - began
+}
+
+/// Returns what it costs to wait so, each of few and each of many, with a mailbox that is full.
+fn waits_for_room() -> (u64, u64) {
+    let builder = Runtime::builder().mailbox_capacity(1);
+    let runtime = builder.cores(Cores::Count(2)).build();
+    let handle = runtime.as_ref().expect("tests need io_uring").handle();
+    let (here, there) = (handle.cores()[0], handle.cores()[1]);
+    let (begins, begun) = mpsc::channel();
+    let (end, ends) = mpsc::channel::<()>();
+    let busy = handle.spawn(there, move || async move {
+        begins.send(()).expect("it is waited for");
+        ends.recv().expect_err("nobody tells it anything");
+    });
+    begun.recv().expect("it begins");
+    let full = handle.spawn(there, || async {});
+    let costs = handle.spawn(here, move || async move {
+        wait_for_room(there, 100).await;
+        let few = wait_for_room(there, 1_000).await / 1_000;
+        (few, wait_for_room(there, 20_000).await / 20_000)
+    });
+    let costs = costs.expect("room").wait();
+    drop(end);
+    busy.expect("room").wait().expect("no panic");
+    full.expect("room").wait().expect("no panic");
+    costs.expect("no panic")
+}
+
+#[test]
+fn very_many_who_wait_for_room_in_a_mailbox_cost_as_much_each_as_few() {
+    let mut told = Vec::new();
+    // As above.
+    for _ in 0..3 {
+        let (few, many) = waits_for_room();
+        if many < few * 5 {
+            return;
+        }
+        told.push((few, many));
+    }
+    panic!("nanoseconds each, of few and of many: {told:?}");
 }
 
 // --- errors that panic ---

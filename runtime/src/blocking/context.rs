@@ -10,7 +10,7 @@ use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 
 use crate::core_state::Core;
-use crate::mailbox::closures::{ClosureQueue, Job, Refused};
+use crate::mailbox::closures::{ClosureQueue, Job, Refused, Sender};
 use crate::panics::guarded;
 use crate::runtime::{CoreId, RemoteError, RemoteHandle};
 use crate::scope::tree::ParkId;
@@ -134,7 +134,8 @@ impl JobContext {
     fn send(&self, mailbox: &ClosureQueue, job: Job) -> Result<(), RemoteError> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut unsent = Some(job);
-        let mut attempt = || match mailbox.send_or_wait(unsent.take()?, &waker) {
+        let mut sender = Sender::new(mailbox);
+        let mut attempt = || match sender.send_or_wait(unsent.take()?, &waker) {
             Ok(()) => {
                 self.0.core.rouse();
                 Some(Ok(()))

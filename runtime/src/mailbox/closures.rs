@@ -38,9 +38,101 @@ pub(crate) enum Refused {
 pub(crate) struct ClosureQueue {
     jobs: ArrayQueue<Job>,
     closed: AtomicBool,
-    /// Tasks that wait for room. Locked for a few instructions, and only where there was no room.
-    waiting: Mutex<Vec<Waker>>,
+    /// Those that wait for room. Locked for a few instructions, and only where there was no room.
+    waiting: Mutex<Waiting>,
     somebody_waits: AtomicBool,
+}
+
+/// Those that wait for room: each has a place, until it leaves or all are woken.
+#[derive(Default)]
+struct Waiting {
+    wakers: Vec<Option<Waker>>,
+    /// Places that nobody has.
+    free: Vec<usize>,
+    /// How often all were woken.
+    round: u64,
+}
+
+/// One that sends, and may have to wait for room.
+pub(crate) struct Sender<'a> {
+    queue: &'a ClosureQueue,
+    place: Option<Place>,
+}
+
+/// A place among those that wait; of an earlier round it is nobody's.
+#[derive(Clone, Copy)]
+struct Place {
+    round: u64,
+    index: usize,
+}
+
+impl Waiting {
+    /// Gives a waker the place that its owner has, or a new one; returns what is not needed.
+    fn put(&mut self, waker: Waker, place: &mut Option<Place>) -> Option<Waker> {
+        let own = place.filter(|place| place.round == self.round);
+        let index = own.map(|own| own.index).unwrap_or_else(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.wakers.push(None);
+                self.wakers.len() - 1
+            })
+        });
+        *place = Some(Place {
+            round: self.round,
+            index,
+        });
+        self.wakers[index].replace(waker)
+    }
+
+    fn leave(&mut self, place: Place) -> Option<Waker> {
+        if place.round != self.round {
+            return None;
+        }
+        self.free.push(place.index);
+        self.wakers[place.index].take()
+    }
+
+    fn take_all(&mut self) -> Vec<Option<Waker>> {
+        self.round += 1;
+        self.free.clear();
+        std::mem::take(&mut self.wakers)
+    }
+}
+
+impl<'a> Sender<'a> {
+    pub(crate) fn new(queue: &'a ClosureQueue) -> Self {
+        Self { queue, place: None }
+    }
+
+    /// As [`ClosureQueue::send`]; where there is no room, `waker` is woken when there may be some.
+    pub(crate) fn send_or_wait(
+        &mut self,
+        job: Job,
+        waker: &Waker,
+    ) -> Result<(), (Refused, Option<Job>)> {
+        let queue = self.queue;
+        let job = match queue.send(job) {
+            Err((Refused::Full, Some(job))) => job,
+            other => return other,
+        };
+        let own = waker.clone();
+        let mut waiting = lock(&queue.waiting);
+        let unneeded = waiting.put(own, &mut self.place);
+        queue.somebody_waits.store(true, Ordering::Relaxed);
+        drop(waiting);
+        drop(unneeded);
+        // Pairs with the fence in `wake_waiting`: either it sees us, or we see the room it made.
+        fence(Ordering::SeqCst);
+        queue.push(job)
+    }
+}
+
+impl Drop for Sender<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            let unneeded = lock(&self.queue.waiting).leave(place);
+            drop(unneeded);
+        }
+    }
 }
 
 impl std::fmt::Debug for ClosureQueue {
@@ -56,7 +148,7 @@ impl ClosureQueue {
         Self {
             jobs: ArrayQueue::new(capacity),
             closed: AtomicBool::new(false),
-            waiting: Mutex::new(Vec::new()),
+            waiting: Mutex::new(Waiting::default()),
             somebody_waits: AtomicBool::new(false),
         }
     }
@@ -74,41 +166,14 @@ impl ClosureQueue {
         self.push(job)
     }
 
-    /// As `send`; where there is no room, `waker` is woken when there may be some.
-    pub(crate) fn send_or_wait(
-        &self,
-        job: Job,
-        waker: &Waker,
-    ) -> Result<(), (Refused, Option<Job>)> {
-        let job = match self.send(job) {
-            Err((Refused::Full, Some(job))) => job,
-            other => return other,
-        };
-        let own = waker.clone();
-        let mut waiting = lock(&self.waiting);
-        let is_new = !waiting.iter().any(|known| known.will_wake(&own));
-        let unneeded = if is_new {
-            waiting.push(own);
-            None
-        } else {
-            Some(own)
-        };
-        self.somebody_waits.store(true, Ordering::Relaxed);
-        drop(waiting);
-        drop(unneeded);
-        // Pairs with the fence in `wake_waiting`: either it sees us, or we see the room it made.
-        fence(Ordering::SeqCst);
-        self.push(job)
-    }
-
     /// Wakes who waits for room, after some was made. Owner only.
     pub(crate) fn wake_waiting(&self) {
-        // Pairs with the fence in `send_or_wait`.
+        // Pairs with the fence in `Sender::send_or_wait`.
         fence(Ordering::SeqCst);
         if self.somebody_waits.load(Ordering::Relaxed) {
             self.somebody_waits.store(false, Ordering::Relaxed);
-            let waiting = std::mem::take(&mut *lock(&self.waiting));
-            for waker in waiting {
+            let waiting = lock(&self.waiting).take_all();
+            for waker in waiting.into_iter().flatten() {
                 contained(|| waker.wake());
             }
         }
@@ -151,7 +216,7 @@ impl ClosureQueue {
 }
 
 /// A thread that panicked while it held this lock left nothing half done.
-fn lock(waiting: &Mutex<Vec<Waker>>) -> MutexGuard<'_, Vec<Waker>> {
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -293,7 +358,10 @@ mod loom_tests {
         let (queue, job) = (queue.clone(), job(ended));
         thread::spawn(move || {
             let bell = std::sync::Arc::new(Bell(AtomicUsize::new(0)));
-            let sent = queue.send_or_wait(job, &bell.clone().into());
+            let mut sender = Sender::new(&queue);
+            let sent = sender.send_or_wait(job, &bell.clone().into());
+            // He waits on.
+            std::mem::forget(sender);
             (sent.map_err(|(refused, _)| refused), bell)
         })
     }
@@ -325,7 +393,8 @@ mod loom_tests {
             loom::model(move || {
                 let (queue, ended) = full(looks_first);
                 let waits = std::sync::Arc::new(Bell(AtomicUsize::new(0)));
-                let refused = queue.send_or_wait(job(&ended), &waits.clone().into());
+                let mut first = Sender::new(&queue);
+                let refused = first.send_or_wait(job(&ended), &waits.clone().into());
                 assert!(matches!(refused, Err((Refused::Full, Some(_)))));
                 let sender = comes(&queue, &ended);
                 queue.take().expect("there is one")();

@@ -26,7 +26,7 @@ use super::running::poll_end;
 use super::tree::{NodeId, Purpose, Relay};
 use super::{CancelHandle, Cancelled, CarriesCancelled, Misuse, Reason};
 use crate::core_state::Core;
-use crate::mailbox::closures::{ClosureQueue, Refused};
+use crate::mailbox::closures::{ClosureQueue, Refused, Sender};
 use crate::panics::{caught, guarded, text_of};
 use crate::runtime::CoreId;
 use crate::task::current;
@@ -134,6 +134,7 @@ where
         Some(Box::new(move || start_there(far, around, make)));
     let mut park = Park::new();
     let mut waits = false;
+    let mut sender = Sender::new(&target);
     poll_fn(|cx| {
         current::with(|here| {
             if !waits {
@@ -142,7 +143,7 @@ where
                 return Poll::Ready(Err(cancelled.into()));
             }
             let unsent = job.take().expect("sent once");
-            match target.send_or_wait(unsent, cx.waker()) {
+            match sender.send_or_wait(unsent, cx.waker()) {
                 Ok(()) => {
                     core.rouse();
                     Poll::Ready(Ok(()))
