@@ -43,6 +43,8 @@ pub(crate) mod refusal;
 pub(crate) mod socket;
 pub(crate) mod sys;
 pub(crate) mod table;
+#[cfg(test)]
+mod trace_tests;
 mod uring;
 
 use std::io;

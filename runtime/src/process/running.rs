@@ -18,6 +18,7 @@ use super::command::Group;
 use super::guardian::Watch;
 use crate::driver::process as calls;
 use crate::op::{self, SharedFd};
+use crate::time::sleep;
 
 /// A child that nobody has reaped.
 #[derive(Debug)]
@@ -33,6 +34,11 @@ pub(super) struct Process {
 /// How long a thread waits for a process that it has killed. The kernel takes a moment; more only for one
 /// that hangs in a disk or a network file system.
 const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a child that has ended, and is its tracer's still, is left alone before it is asked for again: at first, and
+/// in the end.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 impl Process {
     pub(super) fn new(child: process::Child, group: Group) -> Self {
@@ -158,12 +164,18 @@ impl Running {
 
     /// Waits for its end, and reaps it.
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.process.status() {
+            return Ok(status);
+        }
+        let mut pause = SHORTEST_PAUSE;
         loop {
-            if let Some(status) = self.process.status() {
+            op::poll(&self.pidfd, libc::POLLIN as u32).await?;
+            if let Some(status) = self.reap()? {
                 return Ok(status);
             }
-            op::poll(&self.pidfd, libc::POLLIN as u32).await?;
-            self.reap()?;
+            // Somebody traces it, who hears of its end first, and nobody tells us when he has: `ptrace(2)`.
+            sleep(pause).await?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
