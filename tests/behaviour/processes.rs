@@ -131,6 +131,38 @@ fn files_and_nothing_can_be_streams() {
 }
 
 #[test]
+fn output_that_goes_to_a_file_goes_there_also_where_the_other_is_taken() {
+    quietly(|_| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("log");
+        let mut command = shell("echo out; echo err >&2");
+        command.stderr(File::create(&log).expect("room"));
+        let output = command.output(100).await.expect("it runs");
+        assert_eq!(
+            (&output.stdout[..], &output.stderr[..]),
+            (&b"out\n"[..], &b""[..])
+        );
+        assert_eq!(fs::read(&log).expect("it is there"), b"err\n");
+        command.stdout(Stdio::Null).stderr(Stdio::Inherit);
+        let output = command.output(100).await.expect("it runs");
+        assert_eq!(
+            (&output.stdout[..], &output.stderr[..]),
+            (&b""[..], &b"err\n"[..])
+        );
+    });
+}
+
+#[test]
+fn child_whose_output_is_piped_to_nobody_ends() {
+    quietly(|_| async {
+        // More than its pipes hold.
+        let script = "head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2; exit 7";
+        let status = shell(script).status().await.expect("it runs");
+        assert_eq!(status.code(), Some(7));
+    });
+}
+
+#[test]
 fn child_has_the_environment_and_folder_that_were_said() {
     quietly(|_| async {
         let folder = tempfile::tempdir().expect("a folder");

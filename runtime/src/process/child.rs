@@ -178,19 +178,19 @@ impl Child {
         let begun = self
             .begun
             .get_or_insert_with(|| (Step::CloseInput, Instant::now()));
-        let status = {
-            // They stay the child's: whoever goes on with the end goes on with them.
-            let outputs = [self.stdout.as_ref(), self.stderr.as_ref()];
-            let mut lost = pin!(lose(outputs));
-            let mut ended = pin!(end_by_steps(running, ending, begun));
-            poll_fn(|cx| {
-                let _ = lost.as_mut().poll(cx);
-                ended.as_mut().poll(cx)
-            })
-            .await
-        };
+        // They stay the child's: whoever goes on with the end goes on with them.
+        let outputs = [self.stdout.as_ref(), self.stderr.as_ref()];
+        let status = unheard(outputs, end_by_steps(running, ending, begun)).await;
         (self.stdout, self.stderr) = (None, None);
         status
+    }
+
+    /// As [`Child::wait`]; what the child writes meanwhile is read, and lost.
+    pub(super) async fn wait_unheard(&mut self) -> io::Result<ExitStatus> {
+        crate::op::entry().await?;
+        self.stdin = None;
+        let (outputs, running) = self.parts();
+        unheard(outputs, running.ended()).await
     }
 
     /// Returns what its output is read by, and what waits for its end meanwhile.
@@ -261,6 +261,17 @@ async fn end_by_steps(
             }
         }
     }
+}
+
+/// Waits for something, and loses what a child writes meanwhile.
+async fn unheard<T>(outputs: [Option<&PipeReader>; 2], waits: impl Future<Output = T>) -> T {
+    let mut lost = pin!(lose(outputs));
+    let mut waits = pin!(waits);
+    poll_fn(|cx| {
+        let _ = lost.as_mut().poll(cx);
+        waits.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Reads to the end, for nobody.

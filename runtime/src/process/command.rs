@@ -176,7 +176,7 @@ impl Command {
         start::start(self.order.clone()).await
     }
 
-    /// Runs the child to its end. It inherits what is not said otherwise.
+    /// Runs the child to its end. It inherits what is not said otherwise; what it writes to a pipe is read, and lost.
     ///
     /// Cancelled, it ends the child first, as its [`Ending`] says, and returns when it is gone.
     ///
@@ -185,15 +185,15 @@ impl Command {
     /// As for [`Command::spawn`] and [`Child::wait`].
     pub async fn status(&self) -> io::Result<ExitStatus> {
         let mut child = self.spawn().await?;
-        let result = child.wait().await;
+        let result = child.wait_unheard().await;
         if result.is_err() {
             child.end().await?;
         }
         result
     }
 
-    /// Runs the child to its end and takes what it writes, at most `limit` bytes of each stream. It reads
-    /// nothing, unless [`Command::stdin`] was set.
+    /// Runs the child to its end and takes what it writes, at most `limit` bytes of each stream; not of one that goes to a
+    /// file or to nothing ([`Stdio::File`], [`Stdio::Null`]). It reads nothing, unless [`Command::stdin`] was set.
     ///
     /// Cancelled, it ends the child first, as its [`Ending`] says, and returns when it is gone.
     ///
@@ -205,8 +205,11 @@ impl Command {
         if let Stdio::Inherit = order.stdin {
             order.stdin = Stdio::Null;
         }
-        order.stdout = Stdio::Piped;
-        order.stderr = Stdio::Piped;
+        for output in [&mut order.stdout, &mut order.stderr] {
+            if let Stdio::Inherit = output {
+                *output = Stdio::Piped;
+            }
+        }
         let mut child = start::start(order).await?;
         let result = wait_with_output(&mut child, limit).await;
         if let Err(error) = &result
