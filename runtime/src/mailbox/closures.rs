@@ -305,6 +305,62 @@ mod model {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Bell {
+        fn rung(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn waits(sender: &mut Sender<'_>, bell: &Arc<Bell>) {
+        let refused = sender.send_or_wait(Box::new(|| ()), &Arc::clone(bell).into());
+        assert!(matches!(refused, Err((Refused::Full, Some(_)))));
+    }
+
+    #[test]
+    fn who_waits_no_more_is_not_woken_and_leaves_its_place_to_others() {
+        let queue = ClosureQueue::new(1);
+        queue
+            .send(Box::new(|| ()))
+            .map_err(|(why, _)| why)
+            .expect("room");
+        let (gone, stays) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+        let mut staying = Sender::new(&queue);
+        for _ in 0..3 {
+            let mut going = Sender::new(&queue);
+            waits(&mut going, &gone);
+            waits(&mut staying, &stays);
+            drop(going);
+            assert_eq!(lock(&queue.waiting).wakers.len(), 2);
+        }
+        assert_eq!(Arc::strong_count(&gone), 1);
+        queue.wake_waiting();
+        assert_eq!((gone.rung(), stays.rung()), (0, 1));
+        // Its place is of an earlier round: now it has another, and gives back that one alone.
+        let mut first = Sender::new(&queue);
+        waits(&mut first, &gone);
+        waits(&mut staying, &stays);
+        drop(staying);
+        queue.wake_waiting();
+        assert_eq!((gone.rung(), stays.rung()), (1, 1));
+    }
+}
+
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
