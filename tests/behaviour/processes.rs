@@ -540,6 +540,22 @@ fn end_takes_the_first_step_that_does() {
     });
 }
 
+/// A child in a group of its own that reads from the terminal is.
+#[test]
+fn child_that_was_stopped_hears_that_it_shall_end() {
+    quietly(|_| async {
+        let script = "trap 'exit 8' TERM; kill -STOP $$; while :; do sleep 0.01; done";
+        let mut command = shell(script);
+        let mut child = started(command.ending(Ending::default().grace(LONG))).await;
+        while stat(child.id()).is_none_or(|fields| fields[0] != "T") {
+            quoit::time::sleep(Duration::from_millis(1))
+                .await
+                .expect("nobody cancels a test");
+        }
+        assert_eq!(child.end().await.expect("ours").code(), Some(8));
+    });
+}
+
 #[test]
 fn end_happens_in_a_cancelled_scope_and_goes_on_when_it_is_dropped() {
     quietly(|_| async {

@@ -90,8 +90,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](crate::Cancelled), and nothing has happened: the child runs on, and can be waited for
-    /// again, or ended with [`Child::end`]. Those of `waitid(2)`; `NotFound` if something else in this
+    /// [`Cancelled`](crate::Cancelled), and nothing has happened but that the input was closed, unless it was cancelled
+    /// before it began: the child runs on, and can be waited for again, or ended with [`Child::end`]. Those of `waitid(2)`; `NotFound` if something else in this
     /// process has reaped it.
     ///
     /// # Panics
@@ -246,8 +246,11 @@ async fn end_by_steps(
             Next::Do(step) => {
                 match step {
                     Step::CloseInput => unreachable!("that was the first"),
-                    // It may have ended in this moment; then the next look finds that.
-                    Step::Terminate => drop(running.signal(libc::SIGTERM)),
+                    // It may have ended in this moment; then the next look finds that. Stopped, it would not hear.
+                    Step::Terminate => {
+                        drop(running.signal(libc::SIGTERM));
+                        drop(running.signal(libc::SIGCONT));
+                    }
                     Step::Kill => running.kill(),
                 }
                 *begun = (step, since);

@@ -8,6 +8,7 @@ use std::time::Duration;
 /// enough to flush and say goodbye, and less than those who supervise services usually wait before they
 /// kill all of it.
 ///
+/// One that was stopped, as by a terminal that it may not read from, goes on with SIGTERM, or would not hear of it.
 /// Signals go to the child's [group](super::Group), and a child is given up for ended only when it has
 /// been reaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
