@@ -91,8 +91,8 @@ impl Child {
     /// # Errors
     ///
     /// [`Cancelled`](crate::Cancelled), and nothing has happened but that the input was closed, unless it was cancelled
-    /// before it began: the child runs on, and can be waited for again, or ended with [`Child::end`]. Those of `waitid(2)`; `NotFound` if something else in this
-    /// process has reaped it.
+    /// before it began: the child runs on, and can be waited for again, or ended with [`Child::end`]. Those of
+    /// `waitid(2)`; `NotFound` if something else in this process has reaped it.
     ///
     /// # Panics
     ///

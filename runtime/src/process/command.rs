@@ -192,8 +192,8 @@ impl Command {
         result
     }
 
-    /// Runs the child to its end and takes what it writes, at most `limit` bytes of each stream; not of one that goes to a
-    /// file or to nothing ([`Stdio::File`], [`Stdio::Null`]). It reads nothing, unless [`Command::stdin`] was set.
+    /// Runs the child to its end and takes what it writes, at most `limit` bytes of each stream; not of one that goes
+    /// to a file or to nothing ([`Stdio::File`], [`Stdio::Null`]). It reads nothing, unless [`Command::stdin`] was set.
     ///
     /// Cancelled, it ends the child first, as its [`Ending`] says, and returns when it is gone.
     ///

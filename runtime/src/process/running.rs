@@ -35,8 +35,8 @@ pub(super) struct Process {
 /// that hangs in a disk or a network file system.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a child that has ended, and is its tracer's still, is left alone before it is asked for again: at first, and
-/// in the end.
+/// How long a child that has ended, and is its tracer's still, is left alone before it is asked for again: at first,
+/// and in the end.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
