@@ -7,6 +7,9 @@
 //! Whatever waits here, but for [`File::close`], fails with [`Cancelled`](crate::Cancelled) in a cancelled scope before
 //! it has begun. What the kernel has begun on a regular file cannot be ended: its result is returned, and the scope
 //! ends after it.
+//!
+//! What has to wait for a disk, the kernel does on threads of its own. Where the process may have no more threads, it
+//! fails with `ECANCELED` ("Operation canceled"), which is no [`Cancelled`](crate::Cancelled).
 
 mod folder;
 mod metadata;
