@@ -11,7 +11,7 @@ use quoit_net::http::body;
 use quoit_pool::http::{Body, Error};
 use tests::{Kernel, conform, descriptors, in_child, listening, on_ring};
 
-use crate::peer::{Host, end_of};
+use crate::peer::{Host, end_of, trusting};
 use crate::{alone, close, patient, text, until};
 
 #[test]
@@ -52,6 +52,64 @@ fn p040_a_connection_is_free_as_soon_as_its_answer_was_read() {
         close(client).await;
         end_of(serving).await;
     });
+}
+
+/// Without a length, the end of the connection is that of the answer: over TLS one that was said, since anybody on
+/// the way can make the other (RFC 9112, section 9.8).
+#[test]
+fn an_answer_that_ends_with_its_connection_is_whole_if_the_peer_says_so() {
+    for (is_encrypted, says_goodbye) in [(false, true), (true, true), (true, false)] {
+        conform(move |_| async move {
+            let host = if is_encrypted {
+                Host::encrypted(&[b"http/1.1"])
+            } else {
+                Host::new()
+            };
+            let builder = patient().tls(trusting());
+            let builder = builder.addresses("site.test", &[host.address()]);
+            let client = builder.build().expect("a client");
+            let url = host.url();
+            let serving = host.serve(move |_, mut peer| async move {
+                peer.head().await.expect("a request");
+                peer.say("HTTP/1.1 200 OK\r\n\r\nhalf of").await;
+                if says_goodbye {
+                    peer.goodbye().await;
+                }
+            });
+            match text(&client, &url).await {
+                Ok(text) if says_goodbye => assert_eq!(text, "half of"),
+                Err(Error::Lost(_)) if !says_goodbye => {}
+                other => panic!("{other:?}, {is_encrypted}, {says_goodbye}"),
+            }
+            close(client).await;
+            end_of(serving).await;
+        });
+    }
+}
+
+/// What has a length needs no goodbye to be whole.
+#[test]
+fn an_answer_with_a_length_is_whole_without_a_goodbye() {
+    let chunked = "transfer-encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n";
+    for rest in ["content-length: 5\r\n\r\nwhole", chunked] {
+        conform(move |_| async move {
+            let host = Host::encrypted(&[b"http/1.1"]);
+            let builder = patient().tls(trusting());
+            let builder = builder.addresses("site.test", &[host.address()]);
+            let client = builder.build().expect("a client");
+            let url = host.url();
+            let serving = host.serve(move |_, mut peer| async move {
+                peer.head().await.expect("a request");
+                peer.say(format!("HTTP/1.1 200 OK\r\n{rest}")).await;
+            });
+            for _ in 0..3 {
+                let text = text(&client, &url).await;
+                assert_eq!(text.expect("it is whole"), "whole");
+            }
+            close(client).await;
+            end_of(serving).await;
+        });
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::LazyLock;
 
 use quoit::{Cancelled, CarriesCancelled, Group, JoinHandle, group, spawn};
@@ -212,6 +212,15 @@ impl Peer {
                 },
             }
         }
+    }
+
+    /// Ends this side, and says so if that can be said.
+    pub(crate) async fn goodbye(&self) {
+        let ended = match &self.wire {
+            Wire::Plain(stream) => stream.shutdown(Shutdown::Write),
+            Wire::Encrypted(stream) => stream.shutdown().await,
+        };
+        ended.expect("the client is there");
     }
 
     /// Answers every request with its number on this connection, from 0.

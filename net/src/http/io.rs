@@ -167,7 +167,9 @@ impl Io {
         }
     }
 
-    /// Takes a TLS stream over, as [`Io::new`] does a plain one.
+    /// Takes a TLS stream over, as [`Io::new`] does a plain one. To a client of HTTP/1 an end that the server has not
+    /// announced is an error (`UnexpectedEof`): an answer without a length may have been cut off there (RFC 9112,
+    /// section 9.8).
     pub fn tls(stream: TlsStream) -> Self {
         let (stream, session, rest) = stream.into_parts();
         Self::encrypted(stream, session, rest, Rc::default())
@@ -462,10 +464,14 @@ impl Io {
                     self.activity.note_left();
                     return Poll::Ready(Ok(()));
                 }
-                // HTTP knows by itself whether a message has come to its end.
+                // HTTP knows by itself whether a request has come to its end, and most answers.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     self.activity.note_left();
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(if tls.may_be_cut_off() {
+                        Err(error)
+                    } else {
+                        Ok(())
+                    });
                 }
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(Plain::None) => {}
@@ -483,11 +489,12 @@ impl Io {
             if !chunk.is_empty() && fed.is_ok() {
                 self.rest = Some(chunk);
             }
-            // New keys, or why the peer was not understood: goes out with what is sent next.
+            // New keys, or why the peer was not understood: goes out with what is sent next. That it was not
+            // understood counts more than that it does not hear it.
             let mut outgoing = self.outgoing.borrow_mut();
             tls.flush(&mut outgoing.gathered);
-            outgoing.begin_next(cx)?;
-            fed?;
+            let begun = outgoing.begin_next(cx);
+            fed.and(begun)?;
         }
     }
 

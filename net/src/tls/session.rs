@@ -132,6 +132,12 @@ impl Session {
         self.tls.is_handshaking()
     }
 
+    /// Returns whether an end that the other side has not announced may have cut off what it says, and nobody
+    /// else sees that: the answers of HTTP/1 may end with their connection, its requests and what is framed do not.
+    pub(crate) fn may_be_cut_off(&self) -> bool {
+        matches!(&*self.tls, Connection::Client(_)) && self.protocol() != Some(b"h2")
+    }
+
     /// Returns the protocol that was agreed on.
     pub(crate) fn protocol(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
