@@ -10,13 +10,14 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::client::conn::{http1, http2};
+use quoit::op::{Stream, nop};
 use quoit::{CarriesCancelled, Scope, spawn};
 use quoit_net::http::{Executor, Incoming, Io, Peer, Server, Trouble};
 use quoit_net::tls::{ClientTls, Identity, ServerTls, TlsInfo, TlsStream};
 use quoit_net::{TcpListener, TcpStream};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use tests::http_client::Client;
-use tests::{bytes, on_core, on_ring};
+use tests::{bytes, on_core, on_ring, poll_once};
 
 use crate::peers;
 use crate::support::{Text, one_core, text};
@@ -288,6 +289,71 @@ fn a_write_that_is_given_up_half_way_is_the_last() {
         let again = ours.write_all(b"more").await;
         let again = again.expect_err("it cannot be understood");
         assert_eq!(again.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+/// A cancel that comes between two pieces finds nothing in the kernel that it could break.
+#[test]
+fn a_write_that_is_refused_between_two_of_its_pieces_is_the_last() {
+    on_core(|_| async {
+        let (ours, _theirs) = pair(&server_tls(), &OURS.client()).await;
+        let scope = Scope::new();
+        let written = scope.run(async {
+            let all = vec![7; 1 << 20];
+            let mut writing = Box::pin(ours.write_all(&all));
+            assert!(poll_once(writing.as_mut()).await.is_pending());
+            // What the socket takes of it has gone out.
+            nop().await?;
+            scope.cancel();
+            writing.await
+        });
+        assert!(written.await.expect("no failure").is_none());
+        let again = ours.write_all(b"more").await;
+        let again = again.expect_err("nobody knows where the first one ended");
+        assert_eq!(again.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_cancelled_scope_writes_nothing_not_even_no_bytes() {
+    on_core(|_| async {
+        let (ours, theirs) = pair(&server_tls(), &OURS.client()).await;
+        let scope = Scope::new();
+        scope.cancel();
+        let written = scope.run(ours.write_all(b"")).await;
+        assert!(written.expect("no failure").is_none());
+        ours.write_all(b"").await.expect("nothing is wrong");
+        ours.write_all(b"kept").await.expect("nor here");
+        assert_eq!(exactly(&theirs, 4).await, b"kept");
+    });
+}
+
+/// The peer has gone, so it cannot be told why.
+#[test]
+fn what_was_not_understood_is_told_by_its_cause_also_where_the_peer_has_gone() {
+    on_ring(|_| async {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let connecting = TcpStream::connect(listener.local_addr()).await;
+        let theirs = Stream::from(connecting.expect("it listens"));
+        let ours = Stream::from(listener.accept().await.expect("it connects"));
+        let (our_fd, their_fd) = (ours.fd(), theirs.fd());
+        let server = server_tls();
+        let accepting = spawn(async move { server.accept(ours).await });
+        let client = OURS.client().connect("site.test", theirs).await;
+        let theirs = client.expect("shaken");
+        let ours = accepting.await.expect("no panic").expect("shaken");
+        theirs.write_all(b"word").await.expect("connected");
+        assert_eq!(exactly(&ours, 4).await, b"word");
+
+        let beside = Stream::new(their_fd);
+        beside.send_all("no record").await.0.expect("connected");
+        let linger = beside.with_socket(|socket| socket.set_linger(Some(Duration::ZERO)));
+        linger.expect("a socket").expect("it resets");
+        quoit::op::close(beside.fd()).await.expect("open");
+        let gone = quoit::op::poll(&our_fd, libc::POLLHUP as u32).await;
+        gone.expect("it has heard of the reset");
+        let error = ours.recv().await.expect_err("it is no record");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     });
 }
 

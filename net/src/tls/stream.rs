@@ -23,6 +23,17 @@ pub struct TlsStream {
     is_broken: Cell<bool>,
 }
 
+/// Notes, if it is not told better, that a write did not come to its end.
+struct Breaks<'a>(Option<&'a Cell<bool>>);
+
+impl Drop for Breaks<'_> {
+    fn drop(&mut self) {
+        if let Some(is_broken) = self.0 {
+            is_broken.set(true);
+        }
+    }
+}
+
 /// As much plain text as is encrypted for one send.
 const PIECE: usize = 64 * 1024;
 
@@ -92,8 +103,9 @@ impl TlsStream {
             if !chunk.is_empty() && fed.is_ok() {
                 self.rest.replace(Some(chunk));
             }
-            // Tickets, new keys, or why the peer was not understood.
-            self.send_what_waits().await?;
+            // Tickets, new keys, or why the peer was not understood. What has come counts more than that the peer did
+            // not take this: whoever writes next hears of that.
+            let _ = self.send_what_waits().await;
             fed?;
         }
     }
@@ -105,18 +117,26 @@ impl TlsStream {
     /// Those of [`TcpStream::write_all`](crate::TcpStream::write_all). After a write that failed or was cancelled once it had begun
     /// the stream is broken, and says so: a record without its end cannot be followed by another.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut breaks = Breaks(None);
         let mut left = bytes;
-        while !left.is_empty() {
+        loop {
             // As every op: what is refused was not encrypted.
             quoit::op::entry().await?;
             self.check_unbroken()?;
-            let piece = &left[..left.len().min(PIECE)];
-            let mut out = Vec::with_capacity(piece.len() + 512);
-            let taken = self.session.borrow_mut().send(piece, &mut out)?;
-            left = &left[taken..];
-            self.send(out).await?;
+            if !left.is_empty() {
+                let piece = &left[..left.len().min(PIECE)];
+                let mut out = Vec::with_capacity(piece.len() + 512);
+                let taken = self.session.borrow_mut().send(piece, &mut out)?;
+                left = &left[taken..];
+                // Without its other pieces this one cannot be followed by anything either.
+                breaks.0 = Some(&self.is_broken);
+                self.send(out).await?;
+            }
+            if left.is_empty() {
+                breaks.0 = None;
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Says that nothing comes any more (`close_notify`), and ends this side of the connection. In a
@@ -147,14 +167,6 @@ impl TlsStream {
     /// Sends records. They stand in line for the network before anybody else can encrypt: a write
     /// takes its place when it is polled first, and no cancel comes in between.
     async fn send(&self, records: Vec<u8>) -> io::Result<()> {
-        struct Breaks<'a>(Option<&'a Cell<bool>>);
-        impl Drop for Breaks<'_> {
-            fn drop(&mut self) {
-                if let Some(is_broken) = self.0 {
-                    is_broken.set(true);
-                }
-            }
-        }
         if records.is_empty() {
             return Ok(());
         }
