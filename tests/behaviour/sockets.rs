@@ -22,6 +22,7 @@ use quoit::time::{Instant, sleep};
 use quoit::{Cancelled, Cores, Handle, JoinHandle, Runtime, Scope, group, spawn, yield_now};
 use quoit_net::tcp::TcpOptions;
 use quoit_net::{ShardedListener, TcpListener, TcpStream};
+use rustix::fs::OFlags;
 use socket2::{Domain, Type};
 use tests::{
     Kernel, allow_descriptors, both_ends, both_ends_with, both_streams, bytes, gauges, on_both,
@@ -104,6 +105,52 @@ fn both_ends_know_each_other_s_address() {
     });
 }
 
+/// The kernel counts seconds, and not many of them.
+#[test]
+fn a_keep_alive_of_any_length_is_taken() {
+    on_core(|_| async {
+        for (after, seconds) in [
+            (Duration::ZERO, 1),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_millis(1_500), 2),
+            (Duration::from_secs(60), 60),
+            (Duration::from_secs(12 * 3_600), 32_767),
+            (Duration::MAX, 32_767),
+        ] {
+            let options = TcpOptions::new().keep_alive(Some(after));
+            let listener = TcpListener::bind_with(LOCALHOST, &options);
+            let listener = listener.unwrap_or_else(|error| panic!("{after:?}: {error}"));
+            let ours = TcpStream::connect_with(listener.local_addr(), &options).await;
+            let theirs = listener.accept().await.expect("somebody connects");
+            for stream in [ours.expect("it listens"), theirs] {
+                let told = Stream::from(stream).with_socket(|socket| socket.tcp_keepalive_time());
+                if !Kernel::here().is_simulated() {
+                    let told = told.expect("a socket").expect("an option");
+                    assert_eq!(told, Duration::from_secs(seconds), "{after:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_buffer_that_is_larger_than_any_is_as_large_as_can_be() {
+    on_ring(|_| async {
+        let listener = TcpListener::bind(LOCALHOST).expect("a free port");
+        let mut sizes = Vec::new();
+        for bytes in [1 << 30, 1 << 32] {
+            let options = TcpOptions::new().send_buffer(bytes).receive_buffer(bytes);
+            let ours = TcpStream::connect_with(listener.local_addr(), &options).await;
+            let ours = Stream::from(ours.expect("it listens"));
+            let both = |socket: &socket2::Socket| {
+                Ok::<_, io::Error>((socket.send_buffer_size()?, socket.recv_buffer_size()?))
+            };
+            sizes.push(ours.with_socket(both).expect("a socket").expect("options"));
+        }
+        assert_eq!(sizes[0], sizes[1]);
+    });
+}
+
 #[test]
 fn a_connection_over_ipv6_works() {
     on_core(|_| async {
@@ -171,6 +218,60 @@ fn a_listener_that_is_gone_refuses() {
         let error = TcpStream::connect(address).await;
         let error = error.expect_err("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+/// Whoever has the same socket as well, such as a supervisor, goes on with it as it was.
+#[test]
+fn a_listener_that_is_also_somebody_else_s_stays_as_it_was() {
+    on_ring(|_| async {
+        for is_nonblocking in [false, true] {
+            let theirs = std::net::TcpListener::bind(LOCALHOST).expect("a free port");
+            let told = theirs.set_nonblocking(is_nonblocking);
+            told.expect("a flag");
+            let ours = theirs.try_clone().expect("a descriptor");
+            let ours = TcpListener::from_std(ours).expect("it listens");
+            let mut accept = Box::pin(ours.accept());
+            assert!(poll_once(accept.as_mut()).await.is_pending());
+            op::nop().await.expect("the accept is in the kernel");
+            let first = TcpStream::connect(ours.local_addr()).await;
+            drop(accept.await.expect("it waits, whatever the flag says"));
+            let second = TcpStream::connect(ours.local_addr()).await;
+            assert_eq!(ours.finish().await.len(), 1);
+            let flags = rustix::fs::fcntl_getfl(&theirs).expect("flags");
+            assert_eq!(flags.contains(OFlags::NONBLOCK), is_nonblocking);
+            first.and(second).expect("it listened");
+        }
+    });
+}
+
+/// A socket of somebody else's making, which may be one that does not wait.
+#[test]
+fn a_stream_over_a_socket_that_does_not_block_waits() {
+    on_ring(|_| async {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("a flag");
+        theirs.set_nonblocking(true).expect("a flag");
+        let [ours, theirs] = [ours, theirs].map(|end| Stream::new(OwnedFd::from(end).into()));
+        let mut receive = Box::pin(ours.receive());
+        assert!(poll_once(receive.as_mut()).await.is_pending());
+        op::nop().await.expect("the receive is in the kernel");
+        theirs.send_all("word").await.0.expect("connected");
+        let chunk = receive.await.expect("it waits").expect("no end");
+        assert_eq!(&*chunk, b"word");
+        // More than it takes at once, by either way.
+        let sent = bytes(big(), 3);
+        let expected = sent.clone();
+        let sending = spawn(async move {
+            theirs.send_all(sent).await.0?;
+            theirs.send_all_vectored(vec!["and", "more"]).await.0
+        });
+        let mut got = Vec::new();
+        while let Some(chunk) = ours.receive().await.expect("an orderly end") {
+            got.extend_from_slice(&chunk);
+        }
+        sending.await.expect("no panic").expect("it waits");
+        assert!(got == [&*expected, b"andmore"].concat());
     });
 }
 

@@ -53,8 +53,8 @@ impl TcpOptions {
         self
     }
 
-    /// Probes a silent peer after this time, and every tenth of it from then on. Default off.
-    /// `SO_KEEPALIVE`, `tcp(7)`.
+    /// Probes a silent peer after this time, and every tenth of it from then on: in whole seconds, rounded up, and
+    /// after 32 767 of them at the latest. Default off. `SO_KEEPALIVE`, `tcp(7)`.
     #[must_use]
     pub fn keep_alive(mut self, after: Option<Duration>) -> Self {
         self.keep_alive = after;

@@ -46,9 +46,31 @@ pub enum SocketOption {
     SendBuffer(usize),
     /// Bytes that arrived and were not received. `SO_RCVBUF`.
     ReceiveBuffer(usize),
-    /// A peer that is silent for so long is probed, and then every tenth of it. `SO_KEEPALIVE`.
+    /// A peer that is silent for so long is probed, and then every tenth of it. In whole seconds, rounded up; the
+    /// longest that the kernel takes is 32 767 of them. `SO_KEEPALIVE`.
     KeepAlive(Duration),
 }
+
+impl SocketOption {
+    /// Returns what comes nearest to it of what the kernel takes.
+    fn as_taken(self) -> Self {
+        // Of a longer number it would take the lower half.
+        let most_bytes = i32::MAX as usize;
+        match self {
+            Self::SendBuffer(bytes) => Self::SendBuffer(bytes.min(most_bytes)),
+            Self::ReceiveBuffer(bytes) => Self::ReceiveBuffer(bytes.min(most_bytes)),
+            Self::KeepAlive(after) => {
+                let begun = u64::from(after.subsec_nanos() > 0);
+                let seconds = after.as_secs().saturating_add(begun);
+                Self::KeepAlive(Duration::from_secs(seconds.clamp(1, MAX_KEEP_ALIVE)))
+            }
+            taken => taken,
+        }
+    }
+}
+
+/// `MAX_TCP_KEEPIDLE`, `linux/tcp.h`: seconds.
+const MAX_KEEP_ALIVE: u64 = 32_767;
 
 impl Socket {
     /// Makes a TCP socket of the family of `address`. `socket(2)`.
@@ -164,6 +186,7 @@ impl From<OwnedFd> for Socket {
 
 /// Tells a socket something.
 pub(crate) fn set(fd: RawFd, option: SocketOption) -> io::Result<()> {
+    let option = option.as_taken();
     simulated!(fd, |world| world.set_option(fd, option));
     sys::with_socket(fd, |socket| match option {
         SocketOption::NoDelay(on) => socket.set_tcp_nodelay(on),
@@ -219,10 +242,18 @@ pub(crate) fn accept_waiting(fd: RawFd) -> Vec<SharedFd> {
         .collect());
     sys::with_socket(fd, |socket| {
         let mut accepted = Vec::new();
+        // The flag is also that of others who have the socket.
+        let blocks = socket
+            .nonblocking()
+            .is_ok_and(|is_nonblocking| !is_nonblocking);
         if socket.set_nonblocking(true).is_ok() {
             while let Ok((next, _)) = socket.accept() {
                 accepted.push(SharedFd::from(OwnedFd::from(next)));
             }
+        }
+        if blocks {
+            // It could be set: so it can be cleared.
+            let _ = socket.set_nonblocking(false);
         }
         accepted
     })
