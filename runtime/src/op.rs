@@ -378,9 +378,10 @@ impl Stream {
             Err(cancelled) => return (Err(cancelled.into()), bufs),
         };
         let mut sent = 0;
+        let mut from = ops::Place::default();
         while sent < total {
             let result;
-            let operation = ops::SendVectored::new(bufs, sent, turn);
+            let operation = ops::SendVectored::new(bufs, from, turn);
             (result, bufs, turn) = KernelOp::new(operation, Some(self.fd())).await;
             match result {
                 Ok(0) => {
@@ -389,7 +390,10 @@ impl Stream {
                         bufs,
                     );
                 }
-                Ok(count) => sent += count,
+                Ok(count) => {
+                    sent += count;
+                    from = from.behind(&bufs, count);
+                }
                 Err(error) => return (Err(Interrupted::after(sent, error)), bufs),
             }
         }

@@ -42,11 +42,11 @@ pub trait SliceExt: IoBuf + Sized {
     fn slice(self, range: impl RangeBounds<usize>) -> Slice<Self> {
         let begin = match range.start_bound() {
             Bound::Included(&at) => at,
-            Bound::Excluded(&at) => at + 1,
+            Bound::Excluded(&at) => at.saturating_add(1),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(&at) => at + 1,
+            Bound::Included(&at) => at.saturating_add(1),
             Bound::Excluded(&at) => at,
             Bound::Unbounded => usize::MAX,
         };
@@ -125,6 +125,7 @@ mod tests {
     #[test]
     fn a_range_past_the_end_ends_with_the_bytes() {
         assert_eq!(bytes(&vec![1, 2, 3].slice(1..100)), [2, 3]);
+        assert_eq!(bytes(&vec![1, 2, 3].slice(1..=usize::MAX)), [2, 3]);
         assert_eq!(bytes(&vec![1, 2, 3].slice(3..)), []);
     }
 }

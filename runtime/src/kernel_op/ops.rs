@@ -242,20 +242,41 @@ impl<B: IoBuf> Operation for SendZeroCopy<B> {
 /// `sendmsg(2)` of several buffers.
 pub(crate) struct SendVectored<B> {
     bufs: Vec<B>,
-    skip: usize,
+    from: Place,
     parts: Vec<libc::iovec>,
     header: libc::msghdr,
     turn: SendTurn,
 }
 
+/// Where in several buffers what is left begins: so many of them, and so many bytes of the next, have gone out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Place {
+    buf: usize,
+    byte: usize,
+}
+
+impl Place {
+    /// Returns the place so many bytes further on.
+    pub(crate) fn behind<B: IoBuf>(mut self, bufs: &[B], count: usize) -> Self {
+        self.byte += count;
+        while let Some(buf) = bufs.get(self.buf)
+            && self.byte >= buf.len()
+        {
+            self.byte -= buf.len();
+            self.buf += 1;
+        }
+        self
+    }
+}
+
 impl<B: IoBuf> SendVectored<B> {
-    /// Sends what lies behind the first `skip` bytes of `bufs`.
-    pub(crate) fn new(bufs: Vec<B>, skip: usize, turn: SendTurn) -> Self {
+    /// Sends what lies from that place on.
+    pub(crate) fn new(bufs: Vec<B>, from: Place, turn: SendTurn) -> Self {
         // SAFETY: all-zero is a valid message header: no name, no parts, no control data.
         let header: libc::msghdr = unsafe { std::mem::zeroed() };
         Self {
             bufs,
-            skip,
+            from,
             parts: Vec::new(),
             header,
             turn,
@@ -270,16 +291,20 @@ impl<B: IoBuf> Operation for SendVectored<B> {
     fn request(&mut self, fd: RawFd) -> Request {
         // Made here, where the buffers have their final place.
         self.parts.clear();
-        let mut skip = self.skip;
-        for buf in &self.bufs {
-            let skipped = skip.min(buf.len());
-            skip -= skipped;
-            if skipped < buf.len() && self.parts.len() < MAX_PARTS {
+        let mut skipped = self.from.byte;
+        for buf in &self.bufs[self.from.buf..] {
+            if self.parts.len() == MAX_PARTS {
+                break;
+            }
+            // What has become shorter meanwhile, against the contract of `IoBuf`, has nothing there.
+            let length = buf.len().saturating_sub(skipped);
+            if length > 0 {
                 self.parts.push(libc::iovec {
                     iov_base: buf.as_ptr().wrapping_add(skipped).cast_mut().cast(),
-                    iov_len: buf.len() - skipped,
+                    iov_len: length,
                 });
             }
+            skipped = 0;
         }
         self.header.msg_iov = self.parts.as_mut_ptr();
         self.header.msg_iovlen = self.parts.len();
@@ -751,5 +776,67 @@ fn end_of(errno: i32) -> End {
         // We paused it, or the kernel was interrupted: nothing is lost.
         libc::ECANCELED | libc::EINTR | libc::EAGAIN => End::Again,
         errno => End::Failed(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    thread_local!(static ASKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
+
+    /// Bytes that count how often they are asked for their number.
+    struct Counted(&'static [u8]);
+
+    // SAFETY: static bytes stay where they are and never change.
+    unsafe impl IoBuf for Counted {
+        fn as_ptr(&self) -> *const u8 {
+            self.0.as_ptr()
+        }
+
+        fn len(&self) -> usize {
+            ASKED.set(ASKED.get() + 1);
+            self.0.len()
+        }
+    }
+
+    /// Sends buffers as a socket would that takes this much at a time; returns the lengths of all parts, by call.
+    fn lengths(mut bufs: Vec<Counted>, at_once: usize) -> Vec<Vec<usize>> {
+        let [_reader, writer] = sys::pipe().expect("a pipe").map(Descriptor::new);
+        let fd = SharedFd::new(writer);
+        let mut turn = SendTurn::try_take(&fd).expect("nobody has it");
+        let (mut from, mut calls) = (Place::default(), Vec::new());
+        loop {
+            let mut send = SendVectored::new(bufs, from, turn);
+            send.request(0);
+            let parts: Vec<_> = send.parts.iter().map(|part| part.iov_len).collect();
+            let count = at_once.min(parts.iter().sum());
+            if count == 0 {
+                return calls;
+            }
+            calls.push(parts);
+            (_, bufs, turn) = send.finish(Outcome::Done(count as u32));
+            from = from.behind(&bufs, count);
+        }
+    }
+
+    #[test]
+    fn several_buffers_go_on_where_they_stopped() {
+        let bufs = || ["", "ab", "", "", "cde", "f", ""].map(|text| Counted(text.as_bytes()));
+        let by = |at_once| lengths(bufs().into(), at_once);
+        assert_eq!(by(6), [[2, 3, 1]]);
+        assert_eq!(by(2), [vec![2, 3, 1], vec![3, 1], vec![1, 1]]);
+        let one_by_one: [&[usize]; 6] = [&[2, 3, 1], &[1, 3, 1], &[3, 1], &[2, 1], &[1, 1], &[1]];
+        assert_eq!(by(1), one_by_one);
+        assert!(lengths(Vec::new(), 1).is_empty());
+    }
+
+    #[test]
+    fn very_many_buffers_cost_as_much_each_as_few() {
+        const MANY: usize = 100 * MAX_PARTS;
+        let bufs = (0..MANY).map(|_| Counted(b"x")).collect();
+        ASKED.set(0);
+        assert_eq!(lengths(bufs, usize::MAX).len(), 100);
+        assert!(ASKED.get() < 5 * MANY, "{} times", ASKED.get());
     }
 }
