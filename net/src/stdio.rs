@@ -13,7 +13,8 @@
 //! The thread is started by the first text, inherits the signals that are blocked there, and stays: block those
 //! that are to be waited for ([`quoit::signal`]) before anything is written. A stream that cannot be written to (a pipe whose reader
 //! has gone) is no reason to end anything: what is meant for it is dropped. In a simulation it is the process's
-//! real stream all the same: nobody there can tell.
+//! real stream all the same: nobody there can tell. A stream that does not block, as a terminal does not if anybody
+//! else who has it wanted that, is waited for as any other.
 //!
 //! ```
 //! use std::time::Duration;
@@ -26,9 +27,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 /// A stream of the process that takes texts at once and writes them when it can; see [`stdio`](self).
 #[derive(Debug)]
@@ -58,16 +62,13 @@ const MOST_BYTES: usize = 1024 * 1024;
 
 /// Returns the process's standard output.
 pub fn stdout() -> &'static Stdio {
-    static STDOUT: Stdio = Stdio::new("stdout", |bytes| {
-        let mut stream = io::stdout().lock();
-        stream.write_all(bytes).and_then(|()| stream.flush())
-    });
+    static STDOUT: Stdio = Stdio::new("stdout", |bytes| write_all(io::stdout().lock(), bytes));
     &STDOUT
 }
 
 /// Returns the process's standard error.
 pub fn stderr() -> &'static Stdio {
-    static STDERR: Stdio = Stdio::new("stderr", |bytes| io::stderr().write_all(bytes));
+    static STDERR: Stdio = Stdio::new("stderr", |bytes| write_all(io::stderr(), bytes));
     &STDERR
 }
 
@@ -158,6 +159,27 @@ impl State {
     }
 }
 
+/// Writes all of it, and waits wherever the stream has no room: whether it blocks is up to everybody who has it.
+fn write_all(mut stream: impl Write + AsFd, mut bytes: &[u8]) -> io::Result<()> {
+    loop {
+        let written = match bytes {
+            [] => stream.flush().map(|()| None),
+            left => stream.write(left).map(Some),
+        };
+        match written {
+            Ok(None) => return Ok(()),
+            Ok(Some(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(Some(count)) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // What is wrong with it is told by the next write.
+                let _ = poll(&mut [PollFd::new(&stream, PollFlags::OUT)], None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 fn told_of(lost: u64) -> String {
     let texts = if lost == 1 { "text" } else { "texts" };
     format!("quoit: {lost} {texts} for this stream were lost: nobody read what came before\n")
@@ -172,7 +194,7 @@ mod tests {
 
     /// A stream of the test's own: a pipe.
     static PIPE: OnceLock<(Mutex<PipeReader>, PipeWriter)> = OnceLock::new();
-    static STREAM: Stdio = Stdio::new("pipe", |bytes| pipe().1.try_clone()?.write_all(bytes));
+    static STREAM: Stdio = Stdio::new("pipe", |bytes| write_all(&pipe().1, bytes));
 
     fn pipe() -> &'static (Mutex<PipeReader>, PipeWriter) {
         PIPE.get_or_init(|| {
@@ -219,5 +241,30 @@ mod tests {
         STREAM.write(line(3));
         STREAM.write(line(4));
         assert_eq!(read(2 * LINE), line(3) + &line(4));
+    }
+
+    #[test]
+    fn a_stream_that_does_not_block_loses_nothing_either() {
+        static ENDS: OnceLock<(PipeReader, PipeWriter)> = OnceLock::new();
+        static STREAM: Stdio = Stdio::new("pipe", |bytes| {
+            write_all(&ENDS.get().expect("it is there").1, bytes)
+        });
+        let ends = ENDS.get_or_init(|| io::pipe().expect("a pipe"));
+        rustix::io::ioctl_fionbio(&ends.0, true).expect("a flag");
+        rustix::io::ioctl_fionbio(&ends.1, true).expect("a flag");
+        // More than a pipe takes at once.
+        let long = format!("{}\n", "x".repeat(MOST_BYTES));
+        STREAM.write(&*long);
+        let (mut reader, mut read) = (&ends.0, Vec::new());
+        loop {
+            let is_written = STREAM.flush(Duration::ZERO);
+            let mut part = [0; 4096];
+            match reader.read(&mut part) {
+                Ok(count) => read.extend_from_slice(&part[..count]),
+                Err(_) if is_written => break,
+                Err(_) => thread::yield_now(),
+            }
+        }
+        assert!(read == long.as_bytes(), "{} of {}", read.len(), long.len());
     }
 }

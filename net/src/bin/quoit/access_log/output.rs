@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 /// Takes lines. After one that was not written to its end, by us or by who wrote there before, the next
 /// begins on a line of its own.
 pub(super) struct Output {
@@ -18,9 +20,17 @@ pub(super) struct Output {
 pub(super) trait Sink: Write + Send {
     /// Returns whether it ends in the middle of a line, as far as that can be seen.
     fn is_torn(&self) -> bool;
+
+    /// Waits where it has no room, and has said so instead of waiting.
+    fn wait(&self);
 }
 
 impl Sink for File {
+    fn wait(&self) {
+        // What is wrong with it is told by the next write.
+        let _ = poll(&mut [PollFd::new(self, PollFlags::OUT)], None);
+    }
+
     fn is_torn(&self) -> bool {
         let last = || {
             let found = self.metadata().ok().filter(std::fs::Metadata::is_file)?;
@@ -73,6 +83,7 @@ impl Output {
                     self.is_torn = Some(bytes[written - 1] != b'\n');
                     return Ok(written);
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.file.wait(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -94,6 +105,8 @@ impl fmt::Debug for Output {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -131,6 +144,10 @@ mod tests {
     }
 
     impl Sink for Disk {
+        fn wait(&self) {
+            unreachable!("a disk has no such error");
+        }
+
         fn is_torn(&self) -> bool {
             let text = self.text();
             !text.is_empty() && !text.ends_with('\n')
@@ -195,7 +212,29 @@ mod tests {
             assert_eq!(file.is_torn(), is_torn, "{text:?}");
         }
         let (_reader, writer) = io::pipe().expect("a pipe");
-        let pipe = File::from(std::os::fd::OwnedFd::from(writer));
+        let pipe = File::from(OwnedFd::from(writer));
         assert!(!pipe.is_torn(), "what a pipe had is gone");
+    }
+
+    /// Somebody else who has the same pipe wanted that.
+    #[test]
+    fn a_pipe_that_does_not_block_gets_every_line() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        rustix::io::ioctl_fionbio(&writer, true).expect("a flag");
+        let mut output = Output::new(Box::new(File::from(OwnedFd::from(writer))));
+        // More than a pipe takes at once.
+        let lines = "a line\n".repeat(100_000);
+        let written = std::thread::scope(|threads| {
+            let writing = threads.spawn(|| {
+                let written = output.write(lines.as_bytes());
+                drop(output);
+                written.map_err(|(lost, error)| format!("{lost} lost: {error}"))
+            });
+            let mut read = String::new();
+            reader.read_to_string(&mut read).expect("text");
+            (writing.join().expect("no panic"), read)
+        });
+        assert_eq!(written.0, Ok(()));
+        assert!(written.1 == lines);
     }
 }
