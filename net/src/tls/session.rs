@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use quoit::buf::Chunk;
 use quoit::op::Stream;
-use rustls::{Connection, ProtocolVersion, ServerConnection};
+use rustls::{Connection, ContentType, ProtocolVersion, ServerConnection};
 use rustls_pki_types::CertificateDer;
 
 use super::ServerTls;
@@ -107,9 +107,21 @@ impl Session {
     }
 
     /// Encrypts bytes behind what `out` holds; returns how many were taken.
+    ///
+    /// # Errors
+    ///
+    /// In TLS 1.2, where keys cannot be changed: they have been used for as many records as is safe (RFC 8446,
+    /// section 5.5). A goodbye is in `out` then.
     pub(crate) fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
+        self.flush(out);
+        let before = out.len();
         let taken = self.tls.writer().write(plain)?;
         self.flush(out);
+        // rustls says in place of it that nothing comes any more, or nothing at all, and takes it without a word.
+        if taken > 0 && out.get(before) != Some(&u8::from(ContentType::ApplicationData)) {
+            let what = "the keys of this connection have been used for as much as is safe: make another one";
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, what));
+        }
         Ok(taken)
     }
 
@@ -230,4 +242,155 @@ pub(super) async fn shake_hands(
 fn gone() -> io::Error {
     let what = "the other side went away before the handshake was over";
     io::Error::new(io::ErrorKind::UnexpectedEof, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::CryptoProvider;
+    use rustls::sign::SingleCertAndKey;
+    use rustls::{
+        CipherSuite, CipherSuiteCommon, ClientConfig, ClientConnection, ServerConfig,
+        SupportedCipherSuite, SupportedProtocolVersion, Tls12CipherSuite, Tls13CipherSuite,
+    };
+    use rustls_pki_types::ServerName;
+
+    use super::super::server::roots_of;
+    use super::super::{Identity, provider};
+    use super::*;
+
+    /// For how many records the keys of [`hasty`] are used.
+    const RECORDS: u64 = 20;
+
+    /// Algorithms whose keys are used up soon.
+    fn hasty() -> Arc<CryptoProvider> {
+        let mut provider = CryptoProvider::clone(&provider());
+        let common = |common: &CipherSuiteCommon| CipherSuiteCommon {
+            suite: common.suite,
+            hash_provider: common.hash_provider,
+            confidentiality_limit: RECORDS,
+        };
+        let wanted = [
+            CipherSuite::TLS13_AES_128_GCM_SHA256,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ];
+        let suites = &mut provider.cipher_suites;
+        suites.retain(|suite| wanted.contains(&suite.suite()));
+        for suite in suites {
+            // For as long as the test runs.
+            *suite = match *suite {
+                SupportedCipherSuite::Tls12(known) => {
+                    SupportedCipherSuite::Tls12(Box::leak(Box::new(Tls12CipherSuite {
+                        common: common(&known.common),
+                        ..*known
+                    })))
+                }
+                SupportedCipherSuite::Tls13(known) => {
+                    SupportedCipherSuite::Tls13(Box::leak(Box::new(Tls13CipherSuite {
+                        common: common(&known.common),
+                        ..*known
+                    })))
+                }
+            };
+        }
+        Arc::new(provider)
+    }
+
+    /// A client, and a server that it has shaken hands with.
+    fn pair(version: &'static SupportedProtocolVersion) -> (Session, ServerConnection) {
+        let own = rcgen::generate_simple_self_signed(["site.test".to_owned()]);
+        let own = own.expect("a certificate");
+        let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+        let identity = Identity::from_pem(certificate.as_bytes(), key.as_bytes());
+        let shown = SingleCertAndKey::from(identity.expect("both belong together").certified());
+        let server = ServerConfig::builder_with_provider(hasty())
+            .with_protocol_versions(&[version])
+            .expect("a version")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(shown));
+        let client = ClientConfig::builder_with_provider(hasty())
+            .with_protocol_versions(&[version])
+            .expect("a version")
+            .with_root_certificates(roots_of(certificate.as_bytes()).expect("a root"))
+            .with_no_client_auth();
+        let name = ServerName::try_from("site.test").expect("a name");
+        let client = ClientConnection::new(Arc::new(client), name).expect("a client");
+        let mut client = Session::new(client.into());
+        let mut server = ServerConnection::new(Arc::new(server)).expect("a server");
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut said = Vec::new();
+            client.flush(&mut said);
+            hear(&mut server, &said);
+            let mut back = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut back).expect("a vector");
+            }
+            let mut back = &back[..];
+            while !back.is_empty() {
+                client.tls.read_tls(&mut back).expect("there is room");
+                client.tls.process_new_packets().expect("what was said");
+            }
+        }
+        (client, server)
+    }
+
+    /// Lets a server hear this; returns what it makes of it, and whether that was the last.
+    fn hear(server: &mut ServerConnection, mut said: &[u8]) -> (Vec<u8>, bool) {
+        let mut heard = Vec::new();
+        loop {
+            let mut reader = server.reader();
+            match reader.fill_buf() {
+                Ok([]) => return (heard, true),
+                Ok(bytes) => {
+                    heard.extend_from_slice(bytes);
+                    let count = bytes.len();
+                    reader.consume(count);
+                }
+                Err(_) if said.is_empty() => return (heard, false),
+                Err(_) => {
+                    server.read_tls(&mut said).expect("there is room");
+                    server.process_new_packets().expect("what was said");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_are_used_up_are_changed_where_they_can_be() {
+        let (mut client, mut server) = pair(&rustls::version::TLS13);
+        for number in 0..10 * RECORDS {
+            let word = number.to_ne_bytes();
+            let (mut out, mut left) = (Vec::new(), &word[..]);
+            while !left.is_empty() {
+                let taken = client.send(left, &mut out).expect("it goes on");
+                left = &left[taken..];
+            }
+            assert_eq!(hear(&mut server, &out), (word.to_vec(), false));
+        }
+    }
+
+    #[test]
+    fn keys_that_are_used_up_and_cannot_be_changed_are_the_end() {
+        let (mut client, mut server) = pair(&rustls::version::TLS12);
+        let mut sent = 0;
+        let error = loop {
+            let word = [sent; 2];
+            let mut out = Vec::new();
+            match client.send(&word, &mut out) {
+                Ok(taken) => assert_eq!((taken, word.to_vec()), (2, hear(&mut server, &out).0)),
+                Err(error) => {
+                    assert_eq!(hear(&mut server, &out), (Vec::new(), true));
+                    break error;
+                }
+            }
+            sent += 1;
+        };
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
+        assert!(u64::from(sent) < RECORDS && u64::from(sent) > RECORDS / 2);
+        for _ in 0..3 {
+            let mut out = Vec::new();
+            client.send(b"more", &mut out).expect_err("it stays so");
+            client.say_goodbye(&mut out);
+            assert!(out.is_empty(), "it was said");
+        }
+    }
 }

@@ -115,7 +115,8 @@ impl TlsStream {
     /// # Errors
     ///
     /// Those of [`TcpStream::write_all`](crate::TcpStream::write_all). After a write that failed or was cancelled once it had begun
-    /// the stream is broken, and says so: a record without its end cannot be followed by another.
+    /// the stream is broken, and says so: a record without its end cannot be followed by another. `BrokenPipe` also
+    /// where the keys of a connection of TLS 1.2 have been used for as much as is safe, some millions of writes.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         let mut breaks = Breaks(None);
         let mut left = bytes;
@@ -126,11 +127,13 @@ impl TlsStream {
             if !left.is_empty() {
                 let piece = &left[..left.len().min(PIECE)];
                 let mut out = Vec::with_capacity(piece.len() + 512);
-                let taken = self.session.borrow_mut().send(piece, &mut out)?;
-                left = &left[taken..];
+                let taken = self.session.borrow_mut().send(piece, &mut out);
                 // Without its other pieces this one cannot be followed by anything either.
                 breaks.0 = Some(&self.is_broken);
-                self.send(out).await?;
+                // Or a goodbye, if it was not taken.
+                let sent = self.send(out).await;
+                left = &left[taken?..];
+                sent?;
             }
             if left.is_empty() {
                 breaks.0 = None;
