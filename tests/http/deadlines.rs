@@ -1,7 +1,7 @@
 //! How long a connection may be idle, and a request may take in all.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -213,4 +213,44 @@ fn a_stream_of_http_2_that_takes_too_long_is_reset_and_the_others_are_not() {
     let mut why = [said.recv().expect("told"), said.recv().expect("told")];
     why.sort_by_key(|reason| format!("{reason:?}"));
     assert_eq!(why, [Reason::Deadline, Reason::Disconnected]);
+}
+
+/// Whoever takes 0 for "without end", or means it: nobody looks at it without a pause.
+#[test]
+fn a_timeout_of_nothing_does_not_keep_the_core_busy() {
+    let zero = Duration::ZERO;
+    for at_work in [true, false] {
+        let builder = one_core().stall_timeout(zero);
+        let builder = if at_work {
+            builder.idle_timeout(zero)
+        } else {
+            builder
+        };
+        let server = builder.serve_boxed(|_| async {
+            let _ = sleep(LONG).await;
+            text("late")
+        });
+        let server = server.expect("a server");
+        let mut client = TcpStream::connect(server.local_addr()).expect("it listens");
+        client
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .expect("connected");
+        if at_work {
+            // GET / of x.
+            let head = b"\0\0\x06\x01\x05\0\0\0\x01\x82\x84\x86\x41\x01x";
+            client.write_all(head).expect("connected");
+        }
+        client.read_exact(&mut [0; 9]).expect("its settings");
+        let (before, begun) = (server.metrics()[0].polls, Instant::now());
+        pause(SHORT);
+        let (after, took) = (server.metrics()[0].polls, begun.elapsed());
+        let looks = took.as_millis() as u64 / 10;
+        assert!(
+            after - before < 3 * looks + 20,
+            "{} polls in {took:?}",
+            after - before
+        );
+        drop(client);
+        server.shutdown(zero).expect("it stops");
+    }
 }

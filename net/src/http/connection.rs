@@ -190,6 +190,10 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 /// trips of any network.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How often it is looked at most whether something takes too long on a connection of HTTP/2: a timeout that is next to
+/// nothing is not to keep the core busy.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+
 /// HTTP/2's preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -446,7 +450,7 @@ async fn watch_streams(
     finish: &Cell<bool>,
 ) -> Result<(), Cancelled> {
     let longest = limits.stall_timeout.min(limits.idle_timeout);
-    let longest = longest.min(limits.head_timeout);
+    let longest = longest.min(limits.head_timeout).max(SHORTEST_LOOK);
     let mut seen = activity.progress();
     let mut nothing_for = Duration::ZERO;
     // It is idle from then on, or from its last transfer.
