@@ -694,11 +694,21 @@ impl Listener {
     /// server that stops, and answers those before it goes. Happens also in a cancelled scope.
     pub async fn finish(self) -> Vec<SharedFd> {
         let mut left = self.pause().await;
-        // Those that the kernel has made and nobody has accepted.
-        if let Ok(number) = self.all.fd().open_number() {
-            left.extend(socket::accept_waiting(number));
+        // Those that the kernel has made and nobody has accepted. By the ring, as always: a call that does not wait
+        // is a matter of a flag, which others have as well who have the socket.
+        if let Ok(number) = self.all.fd().open_number()
+            && let Some(waiting) = socket::accept_waiting(number)
+        {
+            left.extend(waiting);
+            return left;
         }
-        left
+        loop {
+            let waiting = rest(self.all.take_waiting().await);
+            if waiting.is_empty() {
+                return left;
+            }
+            left.extend(waiting);
+        }
     }
 
     /// Returns the address it listens on. `getsockname(2)`.

@@ -233,30 +233,17 @@ pub(crate) fn with<R>(fd: RawFd, f: impl FnOnce(&socket2::Socket) -> R) -> io::R
     Ok(sys::with_socket(fd, f))
 }
 
-/// Accepts every connection that waits, without waiting itself.
-pub(crate) fn accept_waiting(fd: RawFd) -> Vec<SharedFd> {
-    simulated!(fd, |world| world
-        .accept_waiting(fd)
-        .into_iter()
-        .map(|fd| SharedFd::new(Descriptor::new(fd)))
-        .collect());
-    sys::with_socket(fd, |socket| {
-        let mut accepted = Vec::new();
-        // The flag is also that of others who have the socket.
-        let blocks = socket
-            .nonblocking()
-            .is_ok_and(|is_nonblocking| !is_nonblocking);
-        if socket.set_nonblocking(true).is_ok() {
-            while let Ok((next, _)) = socket.accept() {
-                accepted.push(SharedFd::from(OwnedFd::from(next)));
-            }
-        }
-        if blocks {
-            // It could be set: so it can be cleared.
-            let _ = socket.set_nonblocking(false);
-        }
-        accepted
-    })
+/// Accepts every connection that waits at a simulated socket; `None` of a real one, which the ring is to ask.
+pub(crate) fn accept_waiting(fd: RawFd) -> Option<Vec<SharedFd>> {
+    simulated!(fd, |world| Some(
+        world
+            .accept_waiting(fd)
+            .into_iter()
+            .map(|fd| SharedFd::new(Descriptor::new(fd)))
+            .collect()
+    ));
+    debug_assert!(fd >= 0, "a listener that is open");
+    None
 }
 
 fn inet(address: socket2::SockAddr) -> io::Result<SocketAddr> {

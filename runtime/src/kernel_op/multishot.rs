@@ -14,11 +14,12 @@ use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, ready};
 
-use super::Ticket;
 use super::fd::{Closed, SharedFd};
+use super::ops::Nop;
 use super::payload::Operation;
 use super::slab::{Notify, OpId};
 use super::state::Asker;
+use super::{KernelOp, Ticket};
 use crate::core_state::Core;
 use crate::scope::park::{self, Park};
 use crate::scope::tree::Purpose;
@@ -198,6 +199,15 @@ impl<Q: Queue> Multishot<Q> {
             })
         })
         .await
+    }
+
+    /// Returns what the kernel has and gives at once. Nobody waits, and the op is not armed; it happens also in a
+    /// cancelled scope.
+    pub(crate) async fn take_waiting(&self) -> Option<Q> {
+        current::with(|core| self.arm(core)).ok()?;
+        // It is submitted behind the op: at its end the kernel has done what it can without waiting.
+        let _ = KernelOp::release(Nop, None).await;
+        self.stop().await
     }
 
     /// Returns the descriptor.
