@@ -2,9 +2,10 @@
 //! has gone.
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use quoit::{Cancelled, Reason, Scope, spawn, yield_now};
 use quoit_net::http::Server;
 use quoit_net::http::body::{self, Event, EventSender, SendError, Sender, StreamBody};
 use tests::http_client::{Client, pause, until};
-use tests::{Serve, on_ring};
+use tests::{Serve, on_ring, poll_once};
 
 use crate::peers::{self, get};
 use crate::support::{LONG, at_rest, narrow, one_core};
@@ -95,6 +96,32 @@ fn whoever_makes_a_body_waits_for_a_client_that_takes_nothing() {
     drop(client);
     let reason = said.recv().expect("it is cancelled");
     assert_eq!(reason, Reason::Disconnected);
+}
+
+/// Of a body that is dropped: its producer is cancelled, and then nobody takes it any more.
+#[test]
+fn who_is_cancelled_before_the_body_is_gone_hears_of_that_also_where_there_was_room() {
+    on_ring(|_| async {
+        let (sender, mut body) = body::channel(1);
+        sender.send("one").await.expect("there is room");
+        let scope = Scope::new();
+        let sent = scope.run(async {
+            let mut second = pin!(sender.send("two"));
+            assert!(poll_once(second.as_mut()).await.is_pending());
+            let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            assert!(first.is_some_and(|first| first.is_ok()));
+            // There is room for the second now, which it does not know yet.
+            scope.cancel();
+            drop(body);
+            let error = second.await.expect_err("nobody takes it");
+            let cancelled = error.cancelled().expect("it was cancelled first");
+            assert_eq!(error.into_inner(), "two");
+            Err::<(), _>(cancelled)
+        });
+        assert!(sent.await.expect("its own").is_none());
+        let error = sender.send("three").await.expect_err("nobody takes it");
+        assert!(error.cancelled().is_none());
+    });
 }
 
 #[test]

@@ -196,7 +196,11 @@ impl Sender {
             Err(cancelled) => return Err(SendError::Cancelled(content, cancelled)),
         };
         if self.is_gone() {
-            return Err(SendError::Gone(content));
+            // There was room before: who was cancelled since then, and then lost the body, hears of the first.
+            return Err(match quoit::op::entry().await {
+                Err(cancelled) => SendError::Cancelled(content, cancelled),
+                Ok(()) => SendError::Gone(content),
+            });
         }
         self.pipe.push(framed(content), permit);
         Ok(())
