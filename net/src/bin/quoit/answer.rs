@@ -196,9 +196,7 @@ async fn listing_answer(path: &Path, folder: &Folder) -> io::Result<Response<Bod
                 size: metadata.len(),
                 modified: metadata.modified(),
             }),
-            Err(error) if quoit::CarriesCancelled::cancelled(&error).is_some() => {
-                return Err(error);
-            }
+            Err(error) if !is_left_out(&error) => return Err(error),
             // It has just gone, leads out, or is neither a file nor a folder.
             Ok(_) | Err(_) => {}
         }
@@ -216,6 +214,13 @@ async fn listing_answer(path: &Path, folder: &Folder) -> io::Result<Response<Bod
     headers.insert(CONTENT_SECURITY_POLICY, policy);
     set_length(&mut answer);
     Ok(answer)
+}
+
+/// Returns whether what cannot be opened for this reason is left out of a list, as it would not be served either. What
+/// would be the next time must not be missing: then there is no list.
+fn is_left_out(error: &io::Error) -> bool {
+    let is_cancelled = quoit::CarriesCancelled::cancelled(error).is_some();
+    !is_cancelled && of_error(error).0 != StatusCode::SERVICE_UNAVAILABLE
 }
 
 /// Sends the client to the same folder with a slash at the end, which its links are relative to.
@@ -297,5 +302,21 @@ fn without_body(answer: Response<Body>) -> Response<Body> {
 fn insert_some(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     if let Some(value) = value {
         headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_leaves_out_what_would_not_be_served_and_nothing_else() {
+        let is_left_out = |errno| is_left_out(&io::Error::from_raw_os_error(errno));
+        for errno in [libc::ENOENT, libc::EXDEV, libc::ELOOP, libc::EACCES] {
+            assert!(is_left_out(errno), "{errno}");
+        }
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN] {
+            assert!(!is_left_out(errno), "{errno}");
+        }
     }
 }
