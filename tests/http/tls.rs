@@ -7,6 +7,7 @@ use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{join, join3};
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::client::conn::{http1, http2};
@@ -289,6 +290,32 @@ fn a_write_that_is_given_up_half_way_is_the_last() {
         let again = ours.write_all(b"more").await;
         let again = again.expect_err("it cannot be understood");
         assert_eq!(again.kind(), io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn writes_of_several_tasks_do_not_mix_however_long_they_are() {
+    on_core(|_| async {
+        let (ours, theirs) = pair(&server_tls(), &OURS.client()).await;
+        let (long, short) = (bytes(1 << 20, 5), *b"and short");
+        let mut first = Box::pin(ours.write_all(&long));
+        assert!(poll_once(first.as_mut()).await.is_pending());
+        let mut second = Box::pin(ours.write_all(&short));
+        assert!(poll_once(second.as_mut()).await.is_pending());
+        let mut ending = Box::pin(ours.shutdown());
+        assert!(poll_once(ending.as_mut()).await.is_pending());
+        let reading = async {
+            let mut read = Vec::new();
+            loop {
+                match theirs.recv().await.expect("an orderly end") {
+                    end if end.is_empty() => return read,
+                    came => read.extend(came),
+                }
+            }
+        };
+        let (sent, read) = join(join3(first, second, ending), reading).await;
+        sent.0.and(sent.1).and(sent.2).expect("all was taken");
+        assert!(read == [&long[..], &short].concat());
     });
 }
 

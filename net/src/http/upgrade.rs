@@ -145,7 +145,7 @@ impl Switch {
 /// A connection that has gone over to another protocol, on its core: bytes both ways, encrypted if it was
 /// before.
 ///
-/// One task at a time may receive; writes of several tasks go out one after the other.
+/// One task at a time may receive; writes of several tasks go out one after the other, each as a whole.
 #[derive(Debug)]
 pub struct Upgraded {
     /// What came behind the request.

@@ -6,19 +6,22 @@ use std::net::{Shutdown, SocketAddr};
 
 use quoit::buf::Chunk;
 use quoit::op::Stream;
+use quoit::sync::Mutex;
 
 use super::TlsInfo;
 use super::session::{Plain, Session};
 
 /// A TLS connection on one core, of either side.
 ///
-/// One task at a time may receive; writes of several tasks go out one after the other.
+/// One task at a time may receive; writes of several tasks go out one after the other, each as a whole.
 #[derive(Debug)]
 pub struct TlsStream {
     stream: Stream,
     session: RefCell<Session>,
     /// What was received and had no room in the session yet.
     rest: RefCell<Option<Chunk>>,
+    /// Whose turn it is to write: a write of several pieces is one.
+    turn: Mutex<()>,
     /// A record was lost on its way out: nothing after it can be understood.
     is_broken: Cell<bool>,
 }
@@ -43,6 +46,7 @@ impl TlsStream {
             stream,
             session: RefCell::new(session),
             rest: RefCell::new(rest),
+            turn: Mutex::new(()),
             is_broken: Cell::new(false),
         }
     }
@@ -118,6 +122,7 @@ impl TlsStream {
     /// the stream is broken, and says so: a record without its end cannot be followed by another. `BrokenPipe` also
     /// where the keys of a connection of TLS 1.2 have been used for as much as is safe, some millions of writes.
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let _turn = self.turn.lock().await?;
         let mut breaks = Breaks(None);
         let mut left = bytes;
         loop {
@@ -149,7 +154,7 @@ impl TlsStream {
     ///
     /// As for [`TlsStream::write_all`], and those of `shutdown(2)`.
     pub async fn shutdown(&self) -> io::Result<()> {
-        quoit::op::entry().await?;
+        let _turn = self.turn.lock().await?;
         self.check_unbroken()?;
         let mut out = Vec::new();
         self.session.borrow_mut().say_goodbye(&mut out);
