@@ -147,15 +147,20 @@ impl Core {
                 self.wait_if(is_done)
             }
             Life::Ending {
-                last,
+                ref mut last,
                 ref mut wake_cancelled,
             } => {
-                if self.wait_to_end(last, wake_cancelled) {
-                    return Step::Waited;
+                if let Some(grace) = self.asked_for_less() {
+                    self.stop_grace.set(grace);
+                    *last = (*last).min(Instant::now() + grace + LAST_WAIT);
+                    return Step::Again;
                 }
-                self.publish_gauges();
-                *life = Life::Ended;
-                Step::Ended
+                let step = self.wait_to_end(*last, wake_cancelled);
+                if step == Step::Ended {
+                    self.publish_gauges();
+                    *life = Life::Ended;
+                }
+                step
             }
             Life::Ended => Step::Ended,
         }
@@ -166,6 +171,7 @@ impl Core {
         match life {
             Life::Main { .. } | Life::Running => self.end_park(),
             Life::Ending { .. } => {
+                self.shared.park.withdraw();
                 self.reap();
             }
             Life::Ended => {}
@@ -893,22 +899,30 @@ impl Core {
         }
     }
 
-    /// Waits for the kernel to give something back; false if it has nothing of ours any more, or
-    /// has had its time.
-    fn wait_to_end(&self, last: Instant, wake_cancelled: &mut bool) -> bool {
-        if self.wake_armed.get() && !*wake_cancelled {
+    /// Waits for the kernel to give something back, unless it has nothing of ours any more, or has had its time. Who
+    /// has less patience wakes it meanwhile: the eventfd is watched until all else has ended.
+    fn wait_to_end(&self, last: Instant, wake_cancelled: &mut bool) -> Step {
+        let has_ops = self.ops.borrow().in_kernel() > 0;
+        if self.wake_armed.get() && !has_ops && !*wake_cancelled {
             let cancel = Request::Cancel { target: WAKE };
             *wake_cancelled = self.driver.borrow_mut().push(&cancel, WAKE_CANCEL).is_ok();
         }
-        let in_kernel = self.ops.borrow().in_kernel() > 0 || self.wake_armed.get();
-        if !in_kernel || Instant::now() >= last {
-            return false;
+        if !has_ops && !self.wake_armed.get() || Instant::now() >= last {
+            return Step::Ended;
+        }
+        if has_ops && !self.wake_armed.get() {
+            self.arm_wake(&mut self.driver.borrow_mut());
+        }
+        self.shared.park.publish();
+        if self.asked_for_less().is_some() {
+            self.shared.park.withdraw();
+            return Step::Again;
         }
         self.enter_to_end(Wait::Until(Some(last)));
-        true
+        Step::Waited
     }
 
-    /// As `enter`, but the eventfd is not watched again.
+    /// As `enter`, but the eventfd is not watched again by that.
     fn enter_to_end(&self, wait: Wait) {
         let all_pushed = {
             let mut driver = self.driver.borrow_mut();

@@ -1,14 +1,17 @@
 //! Corners where two mechanisms meet: a busy core and its clock, bytes that were put back and a cancel.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use quoit::op::{self, ReceiveWait, SharedFd, Stream};
+use quoit::sim::{Fault, Sim};
 use quoit::time::{Instant, sleep};
-use quoit::{Cores, JoinHandle, RingFeature, Runtime, Scope, spawn, yield_now};
-use tests::{Drops, Kernel, both_streams, on_both, on_core, on_ring, on_ring_of, until_parked};
+use quoit::{Cores, JoinHandle, RemoteHandle, RingFeature, Runtime, Scope, spawn, yield_now};
+use tests::{
+    Drops, Kernel, both_streams, on_both, on_core, on_ring, on_ring_of, poll_once, until_parked,
+};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -156,6 +159,65 @@ fn a_core_that_waits_out_its_grace_hears_of_a_shorter_one() {
 }
 
 // On both again.
+
+/// Begins a read that nothing comes for.
+async fn begun_read() -> impl Future {
+    let (reader, writer) = pipe();
+    let mut read = Box::pin(async move {
+        let _writer = writer;
+        op::read(&reader, vec![0; 8]).await
+    });
+    assert!(poll_once(read.as_mut()).await.is_pending());
+    read
+}
+
+/// All its tasks have ended; what it waits for is the kernel alone. The simulation looks whether it has heard.
+#[test]
+fn a_core_that_has_nothing_left_to_run_hears_of_a_shorter_grace() {
+    Sim::with_seed(0).force(Fault::CancelledLate, 0).run(|| {
+        let runtime = Runtime::builder().cores(Cores::Count(1));
+        let runtime = runtime.build().expect("a core");
+        let handle = runtime.handle();
+        let asks = handle.clone();
+        let (tell, told) = RemoteHandle::channel();
+        let last = handle.spawn(handle.cores()[0], move || async move {
+            let _read = begun_read().await;
+            tell.send(());
+            sleep(LONG).await.expect_err("the runtime stops");
+            asks.shutdown_within(Duration::ZERO);
+        });
+        told.wait().expect("it reads");
+        runtime.shutdown(LONG);
+        last.expect("room").wait().expect("it ended by itself");
+    });
+}
+
+/// As above, of one that has begun to wait: it is woken for that, or it would wait until the kernel lets go.
+#[test]
+fn a_core_that_waits_for_the_kernel_alone_is_woken_for_a_shorter_grace() {
+    Sim::with_seed(0).force(Fault::CancelledLate, 0).run(|| {
+        let runtime = Runtime::builder().cores(Cores::Count(1));
+        let runtime = runtime.build().expect("a core");
+        let (handle, core) = (runtime.handle(), runtime.handle().cores()[0]);
+        let pass = |nanos| {
+            let (_sender, never) = RemoteHandle::<()>::channel();
+            let waited = never.wait_for(Duration::from_nanos(nanos));
+            assert!(waited.is_err(), "nobody sends");
+        };
+        let reading = handle.spawn(core, || async { drop(begun_read().await) });
+        reading.expect("room").wait().expect("it ended");
+        handle.shutdown_within(LONG);
+        while handle.spawn(core, || async {}).is_ok() {
+            pass(10);
+        }
+        pass(10);
+        let calls = || handle.metrics()[0].wake_calls;
+        let before = calls();
+        handle.shutdown_within(Duration::ZERO);
+        assert_eq!(calls(), before + 1);
+        drop(runtime);
+    });
+}
 
 #[test]
 fn the_end_of_a_core_drops_each_of_very_many_tasks_once() {
