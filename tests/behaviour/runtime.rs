@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use quoit::sim::{Fault, Sim};
@@ -535,14 +535,14 @@ static WITHOUT_A_CORE: OnceLock<usize> = OnceLock::new();
 
 impl Late {
     fn lets_time_pass() {
-        static PASSED: Once = Once::new();
-        PASSED.call_once(|| {
+        // Until the process ends.
+        static OTHER: OnceLock<Mutex<Runtime>> = OnceLock::new();
+        OTHER.get_or_init(|| {
             while threads() > *WITHOUT_A_CORE.get().expect("the test has counted") {
                 std::thread::yield_now();
             }
             let other = Runtime::builder().cores(Cores::Count(1)).build();
-            // Until the process ends.
-            std::mem::forget(other.expect("a core"));
+            Mutex::new(other.expect("a core"))
         });
     }
 }
