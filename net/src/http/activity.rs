@@ -108,6 +108,11 @@ impl Activity {
 
     fn note_transfer(&self) {
         self.transfers.set(self.transfers.get() + 1);
+        self.note_leaving();
+    }
+
+    /// Notes that something goes out of which nobody may hear for long that it has.
+    pub(super) fn note_leaving(&self) {
         self.last_transfer.set(Some(Instant::recent()));
     }
 
@@ -235,9 +240,12 @@ impl Activity {
         self.at_last_end.set(self.received.get());
     }
 
-    /// Notes that something was sent.
-    pub(super) fn note_sent(&self) {
-        self.note_transfer();
+    /// Notes that something was sent; some time ago, if it was `noted` when it went out.
+    pub(super) fn note_sent(&self, noted: bool) {
+        match noted {
+            true => self.transfers.set(self.transfers.get() + 1),
+            false => self.note_transfer(),
+        }
         if let Some(accepted) = self.unsent.take()
             && let Some(figures) = self.figures.get()
         {

@@ -199,7 +199,7 @@ impl Outgoing {
         self.sending = None;
         self.stall.note_sent();
         if matches!(result, Ok(1..)) {
-            self.activity.note_sent();
+            self.activity.note_sent(self.sending_bytes <= SMALL);
         }
         match result {
             // The kernel stopped half-way, as for a signal: the rest goes first.
@@ -252,6 +252,10 @@ impl Outgoing {
         self.activity.measure();
         let buf = std::mem::take(&mut self.gathered);
         let is_small = buf.len() <= SMALL;
+        if is_small {
+            // Its end is seen at the next look, which may be at the end of a timeout.
+            self.activity.note_leaving();
+        }
         self.sending_bytes = buf.len();
         self.sending = Some(self.stream.start_send(buf));
         let has_ended = self.poll_send(cx).is_ready();
