@@ -9,7 +9,7 @@ use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::task::{Poll, Wake, Waker};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::core_loop::MainPoll;
 use crate::core_state::Core;
 use crate::driver::sys;
 use crate::mailbox::CoreShared;
-use crate::mailbox::closures::{ClosureQueue, Job, Refused, Sender};
+use crate::mailbox::closures::{ClosureQueue, Job, Refused};
 use crate::metrics::{CoreMetrics, Snapshot};
 #[cfg(feature = "sim")]
 use crate::panics::caught;
@@ -716,39 +716,8 @@ impl CoreHandle {
 
     /// As `send`, on a foreign thread, which waits for room. A core that has ended drops what it is sent.
     fn send_in_turn(&self, job: Job) {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut sender = Sender::new(&self.closures);
-        let mut unsent = Some(job);
-        let mut attempt = || {
-            unsent = is_full(sender.send_or_wait(unsent.take()?, &waker));
-            unsent.is_none().then_some(())
-        };
-        #[cfg(feature = "sim")]
-        if let Some(world) = crate::sim::world() {
-            world.drive(attempt);
-            return self.shared.rouse();
-        }
-        while attempt().is_none() {
-            thread::park();
-        }
+        self.closures.send_in_turn(job);
         self.shared.rouse();
-    }
-}
-
-/// Returns a closure that there was no room for.
-fn is_full(sent: Result<(), (Refused, Option<Job>)>) -> Option<Job> {
-    match sent {
-        Err((Refused::Full, unsent)) => unsent,
-        Err((Refused::Closed, _)) | Ok(()) => None,
-    }
-}
-
-/// Wakes a thread that waits for room.
-struct Unpark(thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 

@@ -6,11 +6,9 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Wake, Waker};
-use std::thread::{self, Thread};
 
 use crate::core_state::Core;
-use crate::mailbox::closures::{ClosureQueue, Job, Refused, Sender};
+use crate::mailbox::closures::{ClosureQueue, Job};
 use crate::panics::guarded;
 use crate::runtime::{CoreId, RemoteError, RemoteHandle};
 use crate::scope::tree::ParkId;
@@ -132,30 +130,11 @@ impl JobContext {
 
     /// Puts a closure into the core's mailbox; blocks while that is full.
     fn send(&self, mailbox: &ClosureQueue, job: Job) -> Result<(), RemoteError> {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut unsent = Some(job);
-        let mut sender = Sender::new(mailbox);
-        let mut attempt = || match sender.send_or_wait(unsent.take()?, &waker) {
-            Ok(()) => {
-                self.0.core.rouse();
-                Some(Ok(()))
-            }
-            Err((Refused::Closed, _)) => Some(Err(RemoteError::Gone)),
-            Err((Refused::Full, back)) => {
-                unsent = back;
-                None
-            }
-        };
-        #[cfg(feature = "sim")]
-        if let Some(world) = crate::sim::world() {
-            return world.drive(attempt);
+        if !mailbox.send_in_turn(job) {
+            return Err(RemoteError::Gone);
         }
-        loop {
-            if let Some(sent) = attempt() {
-                return sent;
-            }
-            thread::park();
-        }
+        self.0.core.rouse();
+        Ok(())
     }
 
     /// Notes that nobody waits any more, and why. The first reason stays.
@@ -180,14 +159,5 @@ impl JobContext {
     /// This is the wait for the job.
     pub(super) fn wait_is(&self, token: u64) {
         self.0.wait.store(token, Ordering::Relaxed);
-    }
-}
-
-/// Wakes a thread that waits for room.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }

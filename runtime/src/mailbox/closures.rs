@@ -8,12 +8,13 @@
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
 #[cfg(loom)]
 use loom::sync::{Mutex, MutexGuard};
-use std::sync::PoisonError;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, PoisonError};
 #[cfg(not(loom))]
 use std::sync::{Mutex, MutexGuard};
-use std::task::Waker;
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
 
 #[cfg(not(loom))]
 use crossbeam_queue::ArrayQueue;
@@ -135,6 +136,15 @@ impl Drop for Sender<'_> {
     }
 }
 
+/// Wakes a thread that waits for room.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 impl std::fmt::Debug for ClosureQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClosureQueue")
@@ -164,6 +174,31 @@ impl ClosureQueue {
             return Err((Refused::Full, Some(job)));
         }
         self.push(job)
+    }
+
+    /// As [`ClosureQueue::send`], on a thread that runs no core: it waits for room. False if the core has ended.
+    pub(crate) fn send_in_turn(&self, job: Job) -> bool {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut sender = Sender::new(self);
+        let mut unsent = Some(job);
+        let mut attempt = || match sender.send_or_wait(unsent.take()?, &waker) {
+            Ok(()) => Some(true),
+            Err((Refused::Closed, _)) => Some(false),
+            Err((Refused::Full, back)) => {
+                unsent = back;
+                None
+            }
+        };
+        #[cfg(feature = "sim")]
+        if let Some(world) = crate::sim::world() {
+            return world.drive(attempt);
+        }
+        loop {
+            if let Some(is_sent) = attempt() {
+                return is_sent;
+            }
+            thread::park();
+        }
     }
 
     /// Wakes who waits for room, after some was made. Owner only.
