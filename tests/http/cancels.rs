@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{Cancelled, CoreId, Cores, Handle, Scope, on, yield_now};
-use quoit_net::http::{Incoming, Peer, Server, Trouble};
+use quoit_net::http::{Incoming, Server, Trouble};
 use tests::http_client::Client;
 use tests::{Serve, on_ring};
 
@@ -333,10 +333,7 @@ fn a_body_that_is_none_is_refused() {
 #[test]
 fn a_request_says_whose_it_is_and_on_which_core() {
     let server = one_core().serve_boxed(|request: Request<Incoming>| async move {
-        let peer = request
-            .extensions()
-            .get::<Peer>()
-            .expect("of every request");
+        let peer = request.body().peer();
         assert_eq!(Some(peer.core), CoreId::current());
         text(peer.address.to_string())
     });

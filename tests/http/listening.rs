@@ -25,19 +25,16 @@ use crate::support::{LONG, PIECE, Pieces, Text, at_rest, one_core, text};
 
 /// Says whose the request is.
 async fn whose(request: Request<Incoming>) -> Result<Text, std::convert::Infallible> {
-    let peer: &Peer = request.extensions().get().expect("of each request");
+    let peer = request.body().peer();
     let pid = peer.credentials.map(|whose| whose.pid);
     text(format!("{} {pid:?}", peer.address))
 }
 
-/// Says whose the request is, and whether nobody was here before; keeps the peer, and leaves something behind.
+/// Says whose the request is, and whether nobody was here before; leaves something behind.
 async fn whose_alone(mut request: Request<Incoming>) -> Result<Text, std::convert::Infallible> {
-    #[derive(Clone)]
-    struct Seen;
-    let extensions = request.extensions_mut();
-    let peer: Peer = extensions.remove().expect("of each request");
-    let is_first = extensions.insert(Seen).is_none();
-    text(format!("{} {is_first}", peer.address))
+    let peer: Peer = request.body().peer().clone();
+    let is_first = request.extensions_mut().insert(peer).is_none();
+    text(format!("{} {is_first}", request.body().peer().address))
 }
 
 /// Asks once on a connection of its own, and returns all that comes.
@@ -183,7 +180,7 @@ fn all_cores_serve_a_unix_socket() {
     let seen = Arc::clone(&counts);
     let server = on_unix(UnixAddress::path(&*path)).cores(Cores::Count(cores));
     let server = server.serve_boxed(move |request: Request<Incoming>| {
-        let peer: &Peer = request.extensions().get().expect("of each request");
+        let peer = request.body().peer();
         seen[peer.core.index()].fetch_add(1, Ordering::Relaxed);
         async { text("well") }
     });

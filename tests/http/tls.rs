@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::client::conn::{http1, http2};
 use quoit::op::{Stream, nop};
 use quoit::{CarriesCancelled, Scope, spawn};
-use quoit_net::http::{Executor, Incoming, Io, Peer, Server, Trouble};
+use quoit_net::http::{Executor, Incoming, Io, Server, Trouble};
 use quoit_net::tls::{ClientTls, Identity, ServerTls, TlsInfo, TlsStream};
 use quoit_net::{TcpListener, TcpStream};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
@@ -412,10 +412,7 @@ fn site(tls: ServerTls) -> Server {
     let server = one_core()
         .tls(tls)
         .serve(|request: Request<Incoming>| async move {
-            let peer = request
-                .extensions()
-                .get::<Peer>()
-                .expect("of every request");
+            let peer = request.body().peer();
             let tls: &TlsInfo = peer.tls.as_ref().expect("it is encrypted");
             text(format!(
                 "{:?} {} {:?}",

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::{Extensions, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -34,7 +34,7 @@ use super::page::PageSite;
 use super::streams::Streams;
 use super::strict::{KnownHost, Strictness};
 use super::trouble::Listener;
-use super::upgrade::Offered;
+use super::upgrade::Switch;
 use super::{BoxError, Incoming, Io, Timer};
 use crate::Address;
 use crate::tls::{self, ServerTls, TlsInfo};
@@ -56,7 +56,7 @@ pub(super) struct Limits {
     pub(super) max_connections: usize,
 }
 
-/// Whose a request is: in the extensions of each request.
+/// Whose a request is: [`Incoming::peer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
@@ -68,6 +68,14 @@ pub struct Peer {
     pub core: CoreId,
     /// What the TLS handshake has come to; `None` without TLS.
     pub tls: Option<Arc<TlsInfo>>,
+}
+
+/// What a connection is to its requests.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) peer: Peer,
+    /// How it goes on as something else, in HTTP/1.
+    pub(super) switch: Option<Switch>,
 }
 
 /// Whose a connection is, as the kernel says.
@@ -257,19 +265,18 @@ where
     activity.note_received(PREFACE);
     activity.record_in(Rc::clone(&site.figures), client.accepted);
     let line = Rc::new(Line::new(Rc::clone(&site)));
-    let switch: Offered = (protocol == Protocol::Http1).then(Rc::default);
     let dates = Dates::of(protocol);
-    let mut extensions = Extensions::new();
-    extensions.insert(Peer::clone(&peer));
+    let connected = Rc::new(Connected {
+        peer,
+        switch: (protocol == Protocol::Http1).then(Switch::default),
+    });
     let common = Rc::new(Common {
         protocol,
         group,
         site: Rc::clone(&site),
-        peer,
-        extensions,
+        connected: Rc::clone(&connected),
         activity: Rc::clone(&activity),
         line: Rc::clone(&line),
-        switch: switch.clone(),
         dates,
         known: KnownHost::default(),
     });
@@ -302,7 +309,7 @@ where
                 watch,
             )
             .await?;
-            if let Some(then) = switch.as_ref().and_then(|switch| switch.take()) {
+            if let Some(then) = connected.switch.as_ref().and_then(Switch::take) {
                 drop(outgoing);
                 activity.note_upgrade();
                 let parts = connection.into_parts();

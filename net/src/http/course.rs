@@ -16,7 +16,7 @@ use quoit::time::Instant;
 
 use super::activity::{Activity, Asked, Handling};
 use super::answer::Content;
-use super::connection::Site;
+use super::connection::{Connected, Site};
 use super::exchange::Kind;
 use super::lookout::Expiry;
 use super::trouble::undisturbed;
@@ -68,7 +68,7 @@ impl fmt::Debug for Audit {
 #[derive(Debug)]
 struct Entry {
     audit: Audit,
-    peer: Peer,
+    connected: Rc<Connected>,
     method: Method,
     uri: Uri,
     version: Version,
@@ -186,7 +186,7 @@ impl Course {
     pub(super) fn begin<H, T>(
         site: &Site<H>,
         activity: &Rc<Activity>,
-        peer: &Peer,
+        connected: &Rc<Connected>,
         request: &Request<T>,
         asked: Asked,
     ) -> Self {
@@ -203,7 +203,7 @@ impl Course {
         notes.entry = site.audit.as_ref().map(|audit| {
             Box::new(Entry {
                 audit: audit.clone(),
-                peer: peer.clone(),
+                connected: Rc::clone(connected),
                 method: request.method().clone(),
                 uri: request.uri().clone(),
                 version: request.version(),
@@ -341,7 +341,7 @@ impl Drop for Course {
         }
         if let Some(entry) = notes.entry.take() {
             let answered = Answered {
-                peer: &entry.peer,
+                peer: &entry.connected.peer,
                 method: &entry.method,
                 uri: &entry.uri,
                 version: entry.version,

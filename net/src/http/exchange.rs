@@ -15,22 +15,21 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE};
-use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, response};
 use http_body::Body;
 use hyper::body;
 use quoit::{Cancelled, Group};
 
 use super::activity::{Activity, Asked};
 use super::answer::{Content, Counted};
-use super::connection::{Limits, Protocol, Site};
+use super::connection::{Connected, Limits, Protocol, Site};
 use super::course::Course;
 use super::incoming::Fate;
 use super::line::Line;
 use super::request::{self, Outcome, Pending};
 use super::strict::KnownHost;
 use super::trouble::Trouble;
-use super::upgrade::Offered;
-use super::{BoxError, Incoming, Peer, http2, strict};
+use super::{BoxError, Incoming, http2, strict};
 
 /// What the requests of a connection share.
 #[derive(Debug)]
@@ -38,12 +37,9 @@ pub(super) struct Common<H, B: 'static> {
     pub(super) protocol: Protocol,
     pub(super) group: Group<Cancelled>,
     pub(super) site: Rc<Site<H>>,
-    pub(super) peer: Peer,
-    /// Those of each request: the peer. To copy them costs less than to begin anew.
-    pub(super) extensions: Extensions,
+    pub(super) connected: Rc<Connected>,
     pub(super) activity: Rc<Activity>,
     pub(super) line: Rc<Line<H, B>>,
-    pub(super) switch: Offered,
     pub(super) dates: Dates,
     pub(super) known: KnownHost,
 }
@@ -114,7 +110,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         let Common {
             protocol,
             site,
-            peer,
+            connected,
             activity,
             line,
             known,
@@ -122,13 +118,13 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         } = &**common;
         let (head, body) = request.into_parts();
         let mut place = line.request();
-        let unread = Incoming::none(common.switch.clone());
+        let unread = Incoming::none(Rc::clone(connected));
         let request = place.insert(Request::from_parts(head, unread));
         let asked = match body.is_end_stream() {
             true => Asked::Head,
             false => Asked::HeadAndBody,
         };
-        let course = Course::begin(site, activity, peer, request, asked);
+        let course = Course::begin(site, activity, connected, request, asked);
         let expiry = course.expiry();
         match protocol {
             Protocol::Http1 => activity.expire(expiry.cloned()),
@@ -139,10 +135,13 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             _ => strict::check(request, asked, site.limits.strictness, known),
         };
         let part = match (checked, &site.page) {
-            (Ok(()), Some(page)) => page.part(request.uri().path(), peer),
+            (Ok(()), Some(page)) => page.part(request.uri().path(), &connected.peer),
             _ => None,
         };
-        let work = match (part, checked.and_then(|()| admit(&body, &site.limits))) {
+        let work = match (
+            part,
+            checked.and_then(|()| admit(&body, asked, &site.limits)),
+        ) {
             (Some(part), _) => {
                 let (site, method) = (Rc::clone(site), request.method().clone());
                 *place = None;
@@ -158,11 +157,6 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             (None, Ok(fate)) => {
                 let until = expiry.map(|expiry| expiry.at);
                 let until = request::deadline(&site.limits, until);
-                let extensions = request.extensions_mut();
-                match extensions.is_empty() {
-                    true => extensions.clone_from(&common.extensions),
-                    false => extensions.extend(common.extensions.clone()),
-                }
                 if asked == Asked::HeadAndBody {
                     let reading = activity.reading();
                     let incoming = request.body_mut();
@@ -187,12 +181,12 @@ impl<H, B: Body + 'static> Exchange<H, B> {
 }
 
 /// Takes a request with this body in, or says with which status it is refused.
-fn admit(body: &body::Incoming, limits: &Limits) -> Result<Fate, StatusCode> {
+fn admit(body: &body::Incoming, asked: Asked, limits: &Limits) -> Result<Fate, StatusCode> {
     // What is known to be too large is not begun.
     if body.size_hint().lower() > limits.max_body {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    Ok(Fate::new(!body.is_end_stream()))
+    Ok(Fate::new(asked == Asked::HeadAndBody))
 }
 
 impl<H, B: 'static> Unpin for Exchange<H, B> {}
@@ -217,7 +211,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         let Common {
             protocol,
             site,
-            peer,
+            connected,
             line,
             ..
         } = &*self.common;
@@ -226,7 +220,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         let tally = &site.figures.tally;
         let fail = |error: &BoxError| {
             tally.failed.add_one();
-            let peer = &peer.address;
+            let peer = &connected.peer.address;
             site.listener.tell(&Trouble::Request { peer, error });
             refusal(StatusCode::INTERNAL_SERVER_ERROR)
         };
@@ -268,7 +262,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
         }
         let status = head.status;
         course.answer(&head, &content);
-        if let Some(switch) = &self.common.switch {
+        if let Some(switch) = &connected.switch {
             switch.answered(course.method(), status);
         }
         let goes_on = status == StatusCode::SWITCHING_PROTOCOLS;
@@ -291,7 +285,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
     /// it as the last.
     fn is_final(&self, status: StatusCode) -> bool {
         let goes_on = || {
-            let switch = self.common.switch.as_ref();
+            let switch = self.common.connected.switch.as_ref();
             status == StatusCode::SWITCHING_PROTOCOLS && switch.is_some_and(|it| it.is_offered())
         };
         !status.is_informational() || goes_on()

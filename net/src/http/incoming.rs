@@ -16,8 +16,8 @@ use quoit::time::{Alarm, Instant};
 use quoit::{CarriesCancelled, ForeignWait};
 
 use super::activity::Reading;
-use super::connection::Limits;
-use super::upgrade::{Offered, Switch};
+use super::connection::{Connected, Limits, Peer};
+use super::upgrade::Switch;
 
 /// The body of a request, which arrives while it is read.
 ///
@@ -45,8 +45,7 @@ use super::upgrade::{Offered, Switch};
 pub struct Incoming {
     /// None if there is none. In a place of its own: most requests have none, and are moved often.
     body: Option<Box<Reader>>,
-    /// How its connection goes on as something else.
-    switch: Offered,
+    connected: Rc<Connected>,
 }
 
 /// A body that is read.
@@ -113,8 +112,29 @@ impl fmt::Debug for Incoming {
 
 impl Incoming {
     /// Of a request without a body.
-    pub(super) fn none(switch: Offered) -> Self {
-        Self { body: None, switch }
+    pub(super) fn none(connected: Rc<Connected>) -> Self {
+        Self {
+            body: None,
+            connected,
+        }
+    }
+
+    /// Returns whose the request is.
+    ///
+    /// What looks for it in the extensions, such as a layer of `tower`, finds it there if it was put there:
+    ///
+    /// ```
+    /// use http::Request;
+    /// use quoit_net::http::Incoming;
+    ///
+    /// fn with_peer(mut request: Request<Incoming>) -> Request<Incoming> {
+    ///     let peer = request.body().peer().clone();
+    ///     request.extensions_mut().insert(peer);
+    ///     request
+    /// }
+    /// ```
+    pub fn peer(&self) -> &Peer {
+        &self.connected.peer
     }
 
     /// There is a body, which is read as far as these limits go.
@@ -138,7 +158,7 @@ impl Incoming {
     }
 
     pub(super) fn switch(&self) -> Option<&Switch> {
-        self.switch.as_deref()
+        self.connected.switch.as_ref()
     }
 }
 

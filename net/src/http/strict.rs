@@ -59,7 +59,7 @@ pub(super) fn check<T>(
     }
     let in_order = match strictness {
         Strictness::Lenient => true,
-        Strictness::Strict if is_http2 => is_addressed_in_http2(request),
+        Strictness::Strict if is_http2 => is_addressed_in_http2(request, known),
         Strictness::Strict => {
             let target = Target::of(request.method(), request.uri());
             target.is_some_and(|target| is_addressed(request, target, known))
@@ -167,7 +167,7 @@ fn is_addressed<T>(request: &mut Request<T>, target: Target, known: &KnownHost) 
         return false;
     }
     if let Some(field) = field
-        && !known.is(field)
+        && !known.is(field.as_bytes())
     {
         let Some(host) = Host::parse(field.as_bytes()) else {
             return false;
@@ -175,7 +175,7 @@ fn is_addressed<T>(request: &mut Request<T>, target: Target, known: &KnownHost) 
         // A client that has none to name sends an empty one.
         let may_be_empty = is_1_0 || matches!(target, Target::Elsewhere);
         if !host.name.is_empty() {
-            known.note(field);
+            known.note(field.as_bytes());
         } else if !may_be_empty || host.port.is_some() {
             return false;
         }
@@ -191,12 +191,20 @@ fn is_addressed<T>(request: &mut Request<T>, target: Target, known: &KnownHost) 
 }
 
 /// Checks `:authority`, Host and `:path` of a request of HTTP/2.
-fn is_addressed_in_http2<T>(request: &Request<T>) -> bool {
+fn is_addressed_in_http2<T>(request: &Request<T>, known: &KnownHost) -> bool {
     let uri = request.uri();
     let is_connect = request.method() == Method::CONNECT;
     let well_named = match uri.authority() {
         Some(authority) if is_connect && uri.scheme().is_none() => is_to_connect_to(authority),
-        Some(authority) => is_named(authority),
+        Some(authority) => {
+            let bytes = authority.as_str().as_bytes();
+            let is_known = known.is(bytes);
+            let is_well = is_known || is_named(authority);
+            if is_well && !is_known {
+                known.note(bytes);
+            }
+            is_well
+        }
         None => !is_connect,
     };
     if !well_named || uri.scheme().is_some() && !is_path(request.method(), uri) {
@@ -218,7 +226,7 @@ fn is_addressed_in_http2<T>(request: &Request<T>) -> bool {
     }
 }
 
-/// A Host field of a connection that named a host: whoever asks again says the same.
+/// What has named a host on a connection, a Host field or `:authority`: whoever asks again says the same.
 #[derive(Debug, Default)]
 pub(super) struct KnownHost(RefCell<([u8; KNOWN], usize)>);
 
@@ -226,16 +234,16 @@ pub(super) struct KnownHost(RefCell<([u8; KNOWN], usize)>);
 const KNOWN: usize = 32;
 
 impl KnownHost {
-    fn is(&self, field: &HeaderValue) -> bool {
+    fn is(&self, named: &[u8]) -> bool {
         let (known, length) = &*self.0.borrow();
-        known[..*length] == *field.as_bytes() && *length > 0
+        known[..*length] == *named && *length > 0
     }
 
-    fn note(&self, field: &HeaderValue) {
+    fn note(&self, named: &[u8]) {
         let (known, length) = &mut *self.0.borrow_mut();
-        if let Some(place) = known.get_mut(..field.len()) {
-            place.copy_from_slice(field.as_bytes());
-            *length = field.len();
+        if let Some(place) = known.get_mut(..named.len()) {
+            place.copy_from_slice(named);
+            *length = named.len();
         }
     }
 }

@@ -16,7 +16,6 @@ use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
@@ -217,6 +216,3 @@ impl Upgraded {
         }
     }
 }
-
-/// A switch that the requests of a connection share; none in HTTP/2.
-pub(super) type Offered = Option<Rc<Switch>>;
