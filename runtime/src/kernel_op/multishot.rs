@@ -128,6 +128,8 @@ impl<Q: Queue> Multishot<Q> {
                 }
             } else {
                 match wait.park.look_last(core, cx.waker()) {
+                    // Nothing has come since: it would have been told.
+                    park::Look::Waiting if self.will_be_told(core, wait) => return Poll::Pending,
                     park::Look::Waiting => {}
                     // An item came first, and is in the queue.
                     park::Look::Ready => self.end_wait(wait),
@@ -218,6 +220,15 @@ impl<Q: Queue> Multishot<Q> {
     /// Returns the op, if it is armed.
     fn op(&self, core: &Core) -> Option<OpId> {
         self.armed.get().map(|ticket| ticket.id(core))
+    }
+
+    /// Returns whether the op goes on, and tells this wait of what comes next.
+    #[inline]
+    fn will_be_told(&self, core: &Core, wait: &NextWait) -> bool {
+        match (self.op(core), wait.park.token()) {
+            (Some(id), Some(token)) => core.ops.borrow_mut().will_tell(id, token),
+            _ => false,
+        }
     }
 
     /// Takes what is there.

@@ -564,6 +564,14 @@ impl OpSlab {
         matches!(&slot.notify, Notify::Waker(known) if known.will_wake(waker))
     }
 
+    /// Returns whether an op goes on, and its progress completes this wait.
+    #[inline]
+    pub(crate) fn will_tell(&mut self, id: OpId, wait: u64) -> bool {
+        let slot = self.find(id).expect("a ticket's op lives");
+        let has_ended = matches!(slot.state, Some(OpState::Completed { .. }));
+        !has_ended && matches!(slot.notify, Notify::Token(token) if token == wait)
+    }
+
     /// Returns whether the slot of an op still keeps what its request named: the memory and the
     /// descriptor are where they were when it was pushed.
     #[cfg(feature = "sim")]

@@ -18,7 +18,7 @@ use std::task::{Poll, Waker};
 
 use super::Cancelled;
 use super::patience::YIELD_EVERY;
-use super::tree::{NodeId, ParkId, Parked, Purpose, Relay, Remains, Wait};
+use super::tree::{NodeId, Outcome, ParkId, Parked, Purpose, Relay, Remains, Wait};
 use crate::core_state::Core;
 use crate::slab::Key;
 use crate::task::current;
@@ -251,17 +251,21 @@ impl Park {
     pub(crate) fn look_last(&mut self, core: &Core, waker: &Waker) -> Look {
         let id = self.id(core).expect("only a registered wait is looked at");
         core.see_remote_cancels();
-        let outcome = core.tree.borrow_mut().outcome(id, waker);
-        let Some(outcome) = outcome else {
-            return self.look(core, waker);
-        };
-        self.registered = None;
+        let polled = core.active.polled();
+        let outcome = core.tree.borrow_mut().outcome(id, polled, waker);
         match outcome {
-            Ok(()) => Look::Ready,
-            Err(cause) => {
+            Outcome::Ready => {
+                self.registered = None;
+                Look::Ready
+            }
+            Outcome::Aborted(cause) => {
+                self.registered = None;
                 core.saw_abort();
                 Look::Aborted(cause)
             }
+            // Whoever polls again and again what has not moved is answered shortly.
+            Outcome::Unchanged => Look::Waiting,
+            Outcome::None => self.look(core, waker),
         }
     }
 

@@ -51,7 +51,7 @@ use crate::time::store::TimerId;
 use node::{Extra, Node, Own};
 pub(crate) use node::{Kind, Shield};
 use parks::Park;
-pub(crate) use parks::{Parked, Purpose, Relay, Remains, Wait};
+pub(crate) use parks::{Outcome, Parked, Purpose, Relay, Remains, Wait};
 pub(crate) use view::{View, Waiting, Waits};
 
 /// A node's address; a stranger once the node is gone.

@@ -177,6 +177,17 @@ pub(crate) enum Parked {
     Aborted(Cancelled),
 }
 
+/// What became of a wait in memory.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ready,
+    Aborted(Cancelled),
+    /// It goes on, under who polls it again, with the same waker.
+    Unchanged,
+    /// It goes on.
+    None,
+}
+
 /// What a look at a park found.
 #[derive(Debug)]
 pub(crate) struct Polled {
@@ -276,21 +287,28 @@ impl Tree {
         Some(Polled { parked, stale })
     }
 
-    /// Forgets a wait in memory that has its outcome, and returns that; `None` if it goes on.
-    pub(crate) fn outcome(&mut self, id: ParkId, waker: &Waker) -> Option<Result<(), Cancelled>> {
+    /// Forgets a wait in memory that has its outcome, and returns that. `polled` is what is being polled, if it has a
+    /// node.
+    pub(crate) fn outcome(&mut self, id: ParkId, polled: Option<NodeId>, waker: &Waker) -> Outcome {
         let Some(park) = self.parks.get(id.0) else {
-            return Some(Ok(()));
+            return Outcome::Ready;
         };
-        let cause = match park.state {
-            ParkState::Aborted(cause, None) => cause,
+        let cause = match &park.state {
+            ParkState::Aborted(cause, None) => *cause,
             ParkState::Due(cause, _) => {
+                let cause = *cause;
                 self.look_in_line(id.0.link(), waker);
                 cause
             }
-            _ => return None,
+            ParkState::Waiting(Wait::Memory { waker: known, .. })
+                if polled.is_some_and(|node| node.0 == park.node) && known.will_wake(waker) =>
+            {
+                return Outcome::Unchanged;
+            }
+            _ => return Outcome::None,
         };
         self.parks.clear_plain(id.0.link());
-        Some(Err(cause))
+        Outcome::Aborted(cause)
     }
 
     /// Ends a wait in memory with success, and forgets it: whoever looks at it from here on finds nothing, and knows.

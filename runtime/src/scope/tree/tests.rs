@@ -128,6 +128,44 @@ fn a_park_follows_the_scope_it_is_polled_under() {
 }
 
 #[test]
+fn a_wait_is_unchanged_only_where_the_same_polls_it_again() {
+    let mut tree = Tree::new(0);
+    let (scope, other) = (
+        open_below_root(&mut tree, false),
+        open_below_root(&mut tree, false),
+    );
+    let waker = Waker::from(Arc::new(Woken(0.into())));
+    let purpose = Purpose::Time;
+    let known = waker.clone();
+    let wait = Wait::Memory {
+        waker: known,
+        purpose,
+    };
+    let park = tree.park(scope, wait);
+    assert_eq!(tree.outcome(park, Some(scope), &waker), Outcome::Unchanged);
+    assert_eq!(tree.outcome(park, Some(other), &waker), Outcome::None);
+    assert_eq!(
+        tree.outcome(park, None, &waker),
+        Outcome::None,
+        "it has no node yet"
+    );
+    assert_eq!(
+        tree.outcome(park, Some(scope), Waker::noop()),
+        Outcome::None
+    );
+    assert!(tree.cancel(scope, cause(), false));
+    assert_eq!(
+        tree.outcome(park, Some(scope), &waker),
+        Outcome::Aborted(cause())
+    );
+    assert_eq!(
+        tree.outcome(park, Some(scope), &waker),
+        Outcome::Ready,
+        "it is forgotten"
+    );
+}
+
+#[test]
 fn a_park_that_outlives_its_scope_moves_to_the_parent() {
     let mut tree = Tree::new(0);
     let outer = open_below_root(&mut tree, false);
@@ -669,7 +707,7 @@ fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
             let park = parks[place as usize];
             match way {
                 0 => drop(tree.unpark(park)),
-                1 => assert_eq!(tree.outcome(park, &looks), Some(Err(cause()))),
+                1 => assert_eq!(tree.outcome(park, None, &looks), Outcome::Aborted(cause())),
                 _ => {
                     let polled = poll(&mut tree, park, scope, &looks);
                     assert_eq!(polled, Parked::Aborted(cause()));
@@ -709,7 +747,7 @@ fn who_waits_is_woken_for_a_cancel_though_another_has_looked_or_dropped_the_wait
                 let remains = tree.unpark(park).expect("it stood in line");
                 remains.due().expect("it was to be woken").wake();
             }
-            1 => assert_eq!(tree.outcome(park, another), Some(Err(cause()))),
+            1 => assert_eq!(tree.outcome(park, None, another), Outcome::Aborted(cause())),
             _ => {
                 let polled = poll(&mut tree, park, scope, another);
                 assert_eq!(polled, Parked::Aborted(cause()));
