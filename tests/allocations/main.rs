@@ -1,18 +1,25 @@
-//! Who tells a core something allocates nothing.
+//! Who tells a core something allocates nothing; what a large answer took is given back.
 //!
-//! A binary of its own: allocations are counted for the whole process.
+//! A binary of its own: allocations are counted for the whole process, by one test at a time.
 
 use std::alloc::System;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::hint::spin_loop;
-use std::sync::Arc;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
 use quoit::time::{Instant, sleep};
 use quoit::{CancelHandle, Cancelled, Delivery, Reason, Scope, spawn, yield_now};
+use quoit_net::http::Server;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::on_ring;
 
@@ -20,6 +27,13 @@ use tests::on_ring;
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const LONG: Duration = Duration::from_secs(3600);
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Lets no other test allocate meanwhile.
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn allocations() -> usize {
     let stats = ALLOCATOR.stats();
@@ -42,6 +56,7 @@ fn tell(handles: &[CancelHandle]) {
 
 #[test]
 fn who_cancels_from_elsewhere_or_wakes_allocates_nothing() {
+    let _alone = alone();
     on_ring(|_| async {
         let mut handles = Vec::new();
         let mut tasks = Vec::new();
@@ -76,4 +91,54 @@ fn who_cancels_from_elsewhere_or_wakes_allocates_nothing() {
             assert_eq!(task.await.expect("it ended"), Ok(None));
         }
     });
+}
+
+const LARGE: usize = 1 << 20;
+
+/// Asks for so many bytes, and reads them without allocating anything.
+fn ask(client: &mut TcpStream, length: usize) {
+    let path = if length == LARGE { "large" } else { "small" };
+    write!(client, "GET /{path} HTTP/1.1\r\nhost: test\r\n\r\n").expect("it is taken");
+    let mut room = [0; 8192];
+    let mut head = Vec::with_capacity(256);
+    while !head.ends_with(b"\r\n\r\n") {
+        client.read_exact(&mut room[..1]).expect("a head");
+        head.push(room[0]);
+    }
+    let mut left = length;
+    while left > 0 {
+        let part = left.min(room.len());
+        left -= client.read(&mut room[..part]).expect("a body");
+    }
+}
+
+/// Where hyper copies what it sends, its memory would be as large as its largest answer for as long as the connection is
+/// there.
+#[test]
+fn what_a_large_answer_took_is_given_back_while_its_connection_stays() {
+    static BODY: [u8; LARGE] = [b'x'; LARGE];
+    let _alone = alone();
+    let server = Server::bind("127.0.0.1:0").serve(|request| async move {
+        let is_large = request.uri().path() == "/large";
+        let body: &[u8] = if is_large { &BODY } else { b"small" };
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(body))))
+    });
+    let server = server.expect("a server");
+    let connect = |_| TcpStream::connect(server.local_addr()).expect("it listens");
+    let mut clients: Vec<_> = (0..16).map(connect).collect();
+    for client in &mut clients {
+        ask(client, 5);
+    }
+    let before = ALLOCATOR.stats();
+    for client in &mut clients {
+        ask(client, LARGE);
+        // With the first its connection comes to rest; with the second it has.
+        ask(client, 5);
+        ask(client, 5);
+    }
+    let change = ALLOCATOR.stats() - before;
+    let kept = change
+        .bytes_allocated
+        .saturating_sub(change.bytes_deallocated);
+    assert!(kept < clients.len() * LARGE / 4, "{kept} bytes are kept");
 }

@@ -3,6 +3,7 @@
 mod authority;
 mod between;
 mod binding;
+mod bulk;
 mod cancels;
 mod deadlines;
 mod drain;

@@ -55,6 +55,8 @@ pub(super) struct Activity {
     flooded: Cell<bool>,
     /// In this turn of the connection nothing more can be received.
     drained: Cell<bool>,
+    /// Whether hyper is to begin anew, in HTTP/1.
+    renewal: Cell<Renewal>,
     /// The request line of the next request, as far as it came.
     line: Cell<Line>,
     /// When the connection was accepted, as long as nothing was sent.
@@ -95,6 +97,22 @@ impl Default for Line {
     fn default() -> Self {
         Self::Coming(0)
     }
+}
+
+/// How far hyper is from beginning anew, as one that does not copy what it sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Renewal {
+    /// Not wanted: it copies nothing, or only what is small.
+    #[default]
+    None,
+    /// It copies: wanted as soon as something large is sent.
+    Copies,
+    /// Something large was sent: wanted at rest.
+    Wanted,
+    /// A request was read, and its answer made, behind which a connection goes on (RFC 9112, section 9.3).
+    Kept,
+    /// All of that has been handed over, and nothing since.
+    AtRest,
 }
 
 impl Activity {
@@ -144,7 +162,50 @@ impl Activity {
             && matches!(self.line.get(), Line::Asked)
         {
             self.line.set(Line::default());
+            if self.renewal.get() == Renewal::Kept && self.reading.get() == 0 {
+                self.renewal.set(Renewal::AtRest);
+            }
         }
+    }
+
+    /// Notes that hyper copies what it sends.
+    pub(super) fn note_copies(&self) {
+        self.renewal.set(Renewal::Copies);
+    }
+
+    /// Notes that something large is sent.
+    pub(super) fn note_bulk(&self) {
+        self.figures().bulk.note();
+        if self.renewal.get() == Renewal::Copies {
+            self.renewal.set(Renewal::Wanted);
+        }
+    }
+
+    /// Returns whether it matters if the connection goes on behind a request.
+    #[inline]
+    pub(super) fn may_begin_anew(&self) -> bool {
+        !matches!(self.renewal.get(), Renewal::None | Renewal::Copies)
+    }
+
+    /// Notes whether the connection goes on behind a request, as far as is known.
+    pub(super) fn note_kept(&self, is_kept: bool) {
+        self.renewal.set(match is_kept {
+            true => Renewal::Kept,
+            false => Renewal::Wanted,
+        });
+    }
+
+    /// Returns whether hyper can begin anew: it has read nothing but whole requests and what comes behind them, said
+    /// all that it had to say, and goes on.
+    #[inline]
+    pub(super) fn is_to_begin_anew(&self) -> bool {
+        self.renewal.get() == Renewal::AtRest && !self.has_left.get()
+    }
+
+    /// Notes that hyper begins anew, with what it has read and nobody has asked for.
+    pub(super) fn note_beginning(&self) {
+        self.renewal.set(Renewal::None);
+        self.line.set(Line::default());
     }
 
     /// Returns how long the request line is that hyper answers on its own, as far as it came; `None` if it
@@ -153,6 +214,13 @@ impl Activity {
         match self.line.get() {
             Line::Asked => None,
             Line::Coming(length) | Line::Ended(length) => Some(length),
+        }
+    }
+
+    /// Notes that hyper says something on its own, behind which it may end the connection.
+    pub(super) fn note_own_words(&self) {
+        if self.may_begin_anew() {
+            self.renewal.set(Renewal::Wanted);
         }
     }
 

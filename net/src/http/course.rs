@@ -110,6 +110,10 @@ struct Notes {
     is_awaited: bool,
 }
 
+/// A piece of an answer that is larger is better not copied once more: to copy it costs more than to send it beside its
+/// head.
+const BULK: usize = 8 * 1024;
+
 const THERE: &str = "a request is noted until it is dropped";
 
 /// What the last request of a core has left: the place of the next one's notes.
@@ -291,6 +295,9 @@ impl Course {
     #[inline]
     pub(super) fn note_piece(&mut self, length: usize, is_last: bool) {
         self.activity.note_answered();
+        if length > BULK {
+            self.activity.note_bulk();
+        }
         let notes = self.notes_mut();
         notes.sent += length as u64;
         notes.whole = is_last || notes.expected.is_some_and(|all| notes.sent >= all);

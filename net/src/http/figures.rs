@@ -3,6 +3,7 @@
 //! Each core writes its own; anybody reads them at any time. [`Figures`] is the core's end, [`Tally`]
 //! everybody's.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -140,9 +141,34 @@ impl Tally {
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Whether a core sends much at a time.
+#[derive(Debug)]
+pub(super) struct Bulk {
+    /// How many connections have begun since it did.
+    begun: Cell<u32>,
+}
+
+/// So many connections that begin, behind the last that something large was sent on, have hyper copy what it sends.
+const UNTIL_SMALL: u32 = 64;
+
+impl Bulk {
+    /// Notes that something large is sent.
+    pub(super) fn note(&self) {
+        self.begun.set(0);
+    }
+
+    /// Notes that a connection begins. Returns whether what it sends will rather be small.
+    pub(super) fn will_be_small(&self) -> bool {
+        let begun = self.begun.get().saturating_add(1);
+        self.begun.set(begun);
+        begun > UNTIL_SMALL
+    }
+}
+
 /// The figures of one core, as it writes them.
 #[derive(Debug)]
 pub(super) struct Figures {
+    pub(super) bulk: Bulk,
     pub(super) tally: Arc<Tally>,
     pub(super) request: Recorder,
     pub(super) first_byte: Recorder,
@@ -169,6 +195,9 @@ impl Figures {
             first_byte: first_byte_reader,
         });
         Self {
+            bulk: Bulk {
+                begun: Cell::new(UNTIL_SMALL),
+            },
             tally,
             request,
             first_byte,

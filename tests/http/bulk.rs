@@ -1,0 +1,205 @@
+//! Connections on which something large is sent after small answers: hyper begins anew on them, and nobody hears of it.
+
+use std::convert::Infallible;
+use std::mem;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use quoit_net::TcpStream;
+use quoit_net::http::{Incoming, Server, Upgraded, upgrade};
+use quoit_net::tls::TlsStream;
+use tests::http_client::Client;
+use tests::{Serve, on_ring};
+
+use crate::support::{Text, one_core, text};
+use crate::tls::{OURS, server_tls};
+
+const LARGE: usize = 300_000;
+
+fn large() -> Vec<u8> {
+    (0..LARGE).map(|place| (place * 31 % 251) as u8).collect()
+}
+
+/// Answers with much, or with what was asked for; reads bodies, but not all of them; goes on as an echo.
+async fn answer(mut request: Request<Incoming>) -> Result<Text, Infallible> {
+    match request.uri().path() {
+        "/large" => text(large()),
+        "/read" => {
+            let body = request.body_mut().collect().await.expect("a body");
+            text(format!("{}", body.to_bytes().len()))
+        }
+        "/upgrade" => {
+            let echo = async |stream: Upgraded| {
+                while let Ok(Some(bytes)) = stream.recv().await {
+                    if stream.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            upgrade(&mut request, echo).expect("it asks for it");
+            let mut answer = Response::new(Full::new(Bytes::new()));
+            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let fields = answer.headers_mut();
+            fields.insert(CONNECTION, "upgrade".parse().expect("a value"));
+            fields.insert(UPGRADE, "echo".parse().expect("a value"));
+            Ok(answer)
+        }
+        path => text(path.to_owned()),
+    }
+}
+
+/// A server, and a client to which it has sent something large.
+fn sent_much() -> (Server, Client) {
+    let server = one_core().serve_boxed(answer).expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/first").text(), "/first");
+    assert!(client.get("/large").body == large());
+    (server, client)
+}
+
+fn head(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")
+}
+
+#[test]
+fn what_came_behind_a_request_is_read_by_whom_begins_anew() {
+    let whole = [head("/a"), head("/b"), head("/c")].concat();
+    // The rest of it comes once the others were answered, wherever it was cut.
+    for cut in [1, 2, 10, head("/c").len() - 2] {
+        let (_server, mut client) = sent_much();
+        let (now, later) = whole.split_at(whole.len() - cut);
+        client.send(now);
+        assert_eq!(client.answer().text(), "/a");
+        assert_eq!(client.answer().text(), "/b");
+        client.send(later);
+        assert_eq!(client.answer().text(), "/c");
+        assert!(client.get("/large").body == large());
+        assert_eq!(client.get("/d").text(), "/d");
+    }
+}
+
+#[test]
+fn large_answers_follow_each_other() {
+    let (_server, mut client) = sent_much();
+    let paths = ["/large", "/a", "/large", "/large", "/b"];
+    client.send(paths.map(head).concat());
+    for path in paths {
+        let told = client.answer();
+        match path {
+            "/large" => assert!(told.body == large()),
+            path => assert_eq!(told.text(), path),
+        }
+    }
+}
+
+#[test]
+fn a_body_is_read_to_its_end_by_whom_has_begun_with_it() {
+    let (_server, mut client) = sent_much();
+    let size = 100_000;
+    for _ in 0..2 {
+        client.ask("POST", "/read", &format!("content-length: {size}\r\n"));
+        client.send(vec![b'x'; size]);
+        assert_eq!(client.answer().text(), size.to_string());
+        assert_eq!(client.get("/a").text(), "/a");
+    }
+    // Nobody reads this one, which looks like a request.
+    let hidden = head("/hidden");
+    let length = hidden.len();
+    client.ask("POST", "/unread", &format!("content-length: {length}\r\n"));
+    assert_eq!(client.answer().text(), "/unread");
+    client.send(hidden);
+    client.send(head("/b"));
+    if let Ok(Some(told)) = client.try_answer() {
+        assert_eq!(told.text(), "/b");
+    }
+}
+
+#[test]
+fn a_connection_that_is_to_end_ends() {
+    for (fields, version) in [("connection: close\r\n", "1.1"), ("", "1.0")] {
+        let (_server, mut client) = sent_much();
+        client.send(format!(
+            "GET /a HTTP/{version}\r\nhost: test\r\n{fields}\r\n"
+        ));
+        assert_eq!(client.answer().text(), "/a");
+        client.ends();
+    }
+    let (_server, mut client) = sent_much();
+    client.send("no request\r\n\r\n");
+    assert_eq!(client.head().status, 400);
+    let (server, mut client) = sent_much();
+    assert_eq!(client.get("/a").text(), "/a");
+    let report = server.shutdown(Duration::from_secs(10)).expect("a report");
+    assert_eq!(report.cut, 0, "{report}");
+    client.ends();
+}
+
+#[test]
+fn an_upgrade_carries_what_came_with_it() {
+    let (_server, mut client) = sent_much();
+    assert_eq!(client.get("/a").text(), "/a");
+    let fields = "connection: upgrade\r\nupgrade: echo\r\n";
+    client.send(format!(
+        "GET /upgrade HTTP/1.1\r\nhost: test\r\n{fields}\r\nearly"
+    ));
+    assert_eq!(client.head().status, 101);
+    client.send(" and late");
+    let mut came = Vec::new();
+    let taken = client.exactly(14, &mut |part: &[u8]| came.extend_from_slice(part));
+    taken.expect("it comes back");
+    assert_eq!(came, b"early and late");
+}
+
+/// Reads the body of an answer, of which `came` may be the beginning; leaves what comes behind it.
+async fn answer_over_tls(stream: &TlsStream, came: &mut Vec<u8>) -> Vec<u8> {
+    loop {
+        if let Some((begin, length)) = body_of(came)
+            && came.len() >= begin + length
+        {
+            let rest = came.split_off(begin + length);
+            return mem::replace(came, rest).split_off(begin);
+        }
+        let bytes = stream.recv().await.expect("connected");
+        assert!(!bytes.is_empty(), "the connection stays");
+        came.extend_from_slice(&bytes);
+    }
+}
+
+/// Where the body of an answer begins, and how long it is; `None` while its head is not there.
+fn body_of(came: &[u8]) -> Option<(usize, usize)> {
+    let text = String::from_utf8_lossy(came);
+    let (head, _) = text.split_once("\r\n\r\n")?;
+    let (_, length) = head.split_once("content-length: ").expect("a length");
+    let length = length.lines().next().expect("a line").parse();
+    Some((head.len() + 4, length.expect("a number")))
+}
+
+#[test]
+fn what_came_encrypted_is_read_by_whom_begins_anew() {
+    let server = one_core().tls(server_tls()).serve_boxed(answer);
+    let server = server.expect("a server");
+    let address = server.local_addr();
+    on_ring(move |_| async move {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let stream = OURS.client().connect("site.test", stream).await;
+        let (stream, mut came) = (stream.expect("shaken"), Vec::new());
+        for path in ["/first", "/large"] {
+            stream
+                .write_all(head(path).as_bytes())
+                .await
+                .expect("connected");
+            let told = answer_over_tls(&stream, &mut came).await;
+            assert!(told == path.as_bytes() || told == large());
+        }
+        let whole = [head("/a"), head("/b"), head("/c")].concat();
+        let (now, later) = whole.as_bytes().split_at(whole.len() - 9);
+        stream.write_all(now).await.expect("connected");
+        assert_eq!(answer_over_tls(&stream, &mut came).await, b"/a");
+        assert_eq!(answer_over_tls(&stream, &mut came).await, b"/b");
+        stream.write_all(later).await.expect("connected");
+        assert_eq!(answer_over_tls(&stream, &mut came).await, b"/c");
+    });
+}
