@@ -98,7 +98,9 @@ const LARGE: usize = 1 << 20;
 /// Asks for so many bytes, and reads them without allocating anything.
 fn ask(client: &mut TcpStream, length: usize) {
     let path = if length == LARGE { "large" } else { "small" };
-    write!(client, "GET /{path} HTTP/1.1\r\nhost: test\r\n\r\n").expect("it is taken");
+    // As browsers say.
+    let fields = "host: test\r\nconnection: keep-alive\r\n";
+    write!(client, "GET /{path} HTTP/1.1\r\n{fields}\r\n").expect("it is taken");
     let mut room = [0; 8192];
     let mut head = Vec::with_capacity(256);
     while !head.ends_with(b"\r\n\r\n") {

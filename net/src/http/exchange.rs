@@ -186,10 +186,11 @@ impl<H, B: Body + 'static> Exchange<H, B> {
 /// Returns whether a connection of HTTP/1 goes on behind a request, as far as that is concerned, with nothing of it left
 /// to be read (RFC 9112, section 9.3).
 fn goes_on_behind<T>(request: &Request<T>, asked: Asked) -> bool {
+    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
     request.version() == Version::HTTP_11
         && asked == Asked::Head
         && request.method() != Method::CONNECT
-        && !request.headers().contains_key(CONNECTION)
+        && request.headers().get_all(CONNECTION).iter().all(says_so)
 }
 
 /// Takes a request with this body in, or says with which status it is refused.
