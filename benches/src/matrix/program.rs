@@ -2,7 +2,7 @@
 //! of one that is killed are ended by a `Guardian`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quoit::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -112,6 +113,15 @@ impl Processors {
     ///
     /// If it cannot be started, or does not say where it listens.
     pub fn server(&self, core: usize, command: &mut Command) -> io::Result<Server> {
+        self.server_within(core, command, START)
+    }
+
+    fn server_within(
+        &self,
+        core: usize,
+        command: &mut Command,
+        patience: Duration,
+    ) -> io::Result<Server> {
         command.args([
             "--listen",
             &free_address()?.to_string(),
@@ -124,15 +134,13 @@ impl Processors {
             .stdout(Stdio::piped())
             .stderr(complained.try_clone()?);
         let mut running = self.spawn(Some(core), command)?;
-        let mut said = BufReader::new(running.child.stdout.take().expect("it is piped"));
-        if !is_ready(said.get_ref(), START)? {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the server does not say that it listens",
-            ));
-        }
-        let mut line = String::new();
-        if said.read_line(&mut line)? == 0 {
+        let mut said = running.child.stdout.take().expect("it is piped");
+        let line = line_within(&mut said, patience)?;
+        if line.is_empty() {
+            if !running.ends_within(patience)? {
+                let what = "the server does not listen: it closes its output, and goes on";
+                return Err(io::Error::other(what));
+            }
             let (status, why) = (running.child.wait()?, complaint(&text(&mut complained)?));
             let what = format!("the server does not listen: {status}: {why}");
             return Err(io::Error::other(what));
@@ -169,10 +177,11 @@ impl Processors {
             .stdout(Stdio::piped())
             .stderr(complained.try_clone()?);
         let mut running = self.spawn(Some(core), command)?;
-        let mut said = BufReader::new(running.child.stdout.take().expect("it is piped"));
-        let mut line = String::new();
-        if !is_ready(said.get_ref(), patience)? || said.read_line(&mut line)? == 0 {
-            let why = complaint(&text(&mut complained)?);
+        let mut said = running.child.stdout.take().expect("it is piped");
+        let line = line_within(&mut said, patience);
+        if !line.as_ref().is_ok_and(|line| line.ends_with('\n')) {
+            let said = complaint(&text(&mut complained)?);
+            let why = line.err().map_or(said, |error| error.to_string());
             return Err(io::Error::other(format!("the load did not begin: {why}")));
         }
         running.said = Some(said);
@@ -187,7 +196,7 @@ pub struct Running {
     handle: OwnedFd,
     guardian: Arc<Guardian>,
     /// Kept, so that it may say more.
-    said: Option<BufReader<ChildStdout>>,
+    said: Option<ChildStdout>,
 }
 
 impl Running {
@@ -288,7 +297,7 @@ pub struct Server {
     running: Running,
     address: SocketAddr,
     complained: File,
-    _said: BufReader<ChildStdout>,
+    _said: ChildStdout,
 }
 
 impl Server {
@@ -352,6 +361,25 @@ fn is_ready(what: &impl AsFd, patience: Duration) -> io::Result<bool> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Reads up to the end of a line, or of the output; not for longer than patience, however little comes at a time.
+fn line_within(output: &mut ChildStdout, patience: Duration) -> io::Result<String> {
+    let until = Instant::now() + patience;
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let mut byte = [0];
+        if !is_ready(output, until.duration_since(Instant::now()))? {
+            let said = String::from_utf8_lossy(&line);
+            let what = format!("no line after {patience:?}, but {said:?}");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+        }
+        if output.read(&mut byte)? == 0 {
+            break;
+        }
+        line.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
 fn text(file: &mut File) -> io::Result<String> {
@@ -456,6 +484,23 @@ mod tests {
             &mut shell("echo listening on 127.0.0.1:7; exec sleep 1000"),
         );
         assert_eq!(server.expect("it says so").address().port(), 7);
+    }
+
+    #[test]
+    fn nobody_who_stops_in_a_line_or_closes_the_output_is_waited_for_without_end() {
+        let processors = Processors::here().expect("there are some");
+        let first = processors.numbers().next().expect("one");
+        let patience = Duration::from_millis(200);
+        for line in [
+            "printf listening; exec sleep 1000",
+            "exec >&-; exec sleep 1000",
+        ] {
+            let server = processors.server_within(first, &mut shell(line), patience);
+            assert!(server.is_err(), "{line}");
+            let load = processors.held(first, &mut shell(line), patience);
+            let told = load.expect_err(line).to_string();
+            assert!(told.starts_with("the load did not begin: "), "{told}");
+        }
     }
 
     #[test]
