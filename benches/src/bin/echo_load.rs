@@ -189,12 +189,13 @@ async fn measure(arguments: Arguments) -> io::Result<Value> {
     let server = Rc::new(Cell::new(None));
     let all = group(async |tasks| {
         if let Some(process) = arguments.server {
-            let server = Rc::clone(&server);
+            let (load, server) = (Rc::clone(&load), Rc::clone(&server));
             tasks.spawn(async move {
                 sleep_until(begin).await?;
-                let before = Usage::of(process)?;
+                let (before, answered) = (Usage::of(process)?, load.tally.borrow().answers);
                 sleep_until(until).await?;
-                server.set(Some(Usage::of(process)?.since(before)));
+                let used = Usage::of(process)?.since(before);
+                server.set(Some((used, load.tally.borrow().answers - answered)));
                 Ok::<_, io::Error>(())
             });
         }
@@ -216,8 +217,9 @@ async fn measure(arguments: Arguments) -> io::Result<Value> {
 
     let tally = load.tally.borrow();
     let mut said = tally.told(begin, until);
-    if let Some(used) = server.get() {
+    if let Some((used, answers)) = server.get() {
         said["server"] = json!({
+            "answers": answers,
             "cpu_us": used.cpu.as_secs_f64() * 1e6,
             "user_us": used.user.as_secs_f64() * 1e6,
             "switches": used.switches,
@@ -385,11 +387,13 @@ async fn once(load: &Load, stream: &TcpStream, size: usize) -> io::Result<()> {
 }
 
 impl Load {
-    /// Counts an answer that came `now`, if `counted` lies in the time that is measured.
+    /// Counts an answer that came `now`: as one of those that are told, if `counted` lies in the time that is measured.
     fn record(&self, counted: Instant, now: Instant, since: Instant) {
         let Course { begin, until, .. } = self.course.get();
+        let mut tally = self.tally.borrow_mut();
+        tally.answers += 1;
         if (begin..=until).contains(&counted) {
-            self.tally.borrow_mut().record(now, now - since);
+            tally.record(now, now - since);
         }
     }
 }
@@ -444,6 +448,8 @@ impl Pattern {
 /// What came back, and what did not.
 struct Tally {
     histogram: Histogram<u64>,
+    /// How many answers came so far, whenever they were due: what the server had to do for what it used.
+    answers: u64,
     /// How many connections failed.
     errors: u64,
     /// Why the first of them did: that is enough to know what is wrong.
@@ -457,6 +463,7 @@ impl Tally {
         let histogram = Histogram::new_with_bounds(1, longest, 3);
         Self {
             histogram: histogram.expect("the bounds are right"),
+            answers: 0,
             errors: 0,
             error: None,
             last: None,
@@ -599,6 +606,27 @@ mod tests {
         assert_eq!(said["requests"], 100);
         let median = said["latency_us"]["p50"].as_f64().expect("a number");
         assert!((median - 1000.0).abs() < 2.0, "{median}");
+    }
+
+    #[test]
+    fn an_answer_that_counts_elsewhere_was_the_servers_work_nevertheless() {
+        let begin = Instant::now();
+        let until = begin + Duration::from_secs(1);
+        let load = Load {
+            course: Cell::new(Course {
+                start: begin,
+                begin,
+                until,
+            }),
+            pattern: Pattern::new(),
+            tally: RefCell::new(Tally::new()),
+            arguments: Arguments::parse_from(["echo_load"]),
+        };
+        let late = until + Duration::from_secs(1);
+        load.record(begin, begin, begin);
+        load.record(late, late, until);
+        let tally = load.tally.borrow();
+        assert_eq!((tally.answers, tally.histogram.len()), (2, 1));
     }
 
     #[test]

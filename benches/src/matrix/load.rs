@@ -22,7 +22,9 @@ pub fn echo(said: &str) -> Result<Told, String> {
     let mut told = from_json(said)?;
     let line: Value = serde_json::from_str(said.trim()).map_err(|error| error.to_string())?;
     let server = &line["server"];
-    let per_request = |name: &str| Some(server[name].as_f64()? / told.requests);
+    // Of a server that falls behind, many answers come when it is not watched any more: what it used was for the others.
+    let answers = server["answers"].as_f64().filter(|answers| *answers > 0.0);
+    let per_request = |name: &str| Some(server[name].as_f64()? / answers?);
     // Hundredths of a second say little of a turn that has less than a hundred of them.
     let is_long = line["seconds"].as_f64() >= Some(1.0);
     let figures = [
@@ -194,7 +196,7 @@ mod tests {
 
     const ECHO: &str = r#"{"requests":1000,"seconds":2.0,"rate":500.0,"errors":0,
         "latency_us":{"p50":10.0,"p90":15.0,"p99":20.0,"p99.9":30.0,"max":40.0},
-        "curve_us":[[50.0,10.0],[100.0,40.0]],"server":{"cpu_us":4000.0,"user_us":500.0,"switches":100}}"#;
+        "curve_us":[[50.0,10.0],[100.0,40.0]],"server":{"answers":1000,"cpu_us":4000.0,"user_us":500.0,"switches":100}}"#;
 
     #[test]
     fn an_echo_costs_its_share_of_the_server() {
@@ -204,6 +206,24 @@ mod tests {
         assert_eq!(told.turn.figures[&Figure::Switches], 0.1);
         assert_eq!(told.turn.figures[&Figure::P999], 30.0);
         assert_eq!(told.turn.curve, [(50.0, 10.0), (100.0, 40.0)]);
+    }
+
+    #[test]
+    fn what_a_server_used_was_for_what_it_answered_meanwhile() {
+        let behind = echo(&ECHO.replace("\"answers\":1000", "\"answers\":500"));
+        let figures = behind.expect("it is a line").turn.figures;
+        assert_eq!(
+            (figures[&Figure::Cpu], figures[&Figure::Rate]),
+            (8.0, 500.0)
+        );
+        let hung = echo(&ECHO.replace("\"answers\":1000", "\"answers\":0"));
+        assert!(
+            !hung
+                .expect("it is a line")
+                .turn
+                .figures
+                .contains_key(&Figure::Cpu)
+        );
     }
 
     #[test]
