@@ -95,7 +95,20 @@ impl Goal {
     /// A figure as it is read, with its unit.
     #[must_use]
     pub fn text(&self, value: f64) -> String {
-        format!("{}{}", number(value), self.unit())
+        format!("{}{}", self.number(value), self.unit())
+    }
+
+    /// A figure as it is read: with as many places as tell on which side of the bound it lies.
+    #[must_use]
+    pub fn number(&self, value: f64) -> String {
+        let holds = self.bound.holds(value);
+        let is_there = |text: &String| {
+            text.parse()
+                .is_ok_and(|told| self.bound.holds(told) == holds)
+        };
+        let longer = (2..20).map(|places| format!("{value:.places$}"));
+        let mut texts = std::iter::once(number(value)).chain(longer);
+        texts.find(is_there).unwrap_or_else(|| number(value))
     }
 }
 
@@ -169,5 +182,26 @@ const fn goal(
         whose: Role::Ours,
         to,
         bound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_never_read_as_one_beyond_its_bound() {
+        let of = |bound| goal("A goal", "echo-c64", Rate, Limit, bound);
+        for (bound, value, told) in [
+            (AtLeast(0.97), 0.9655, "0.966"),
+            (AtLeast(0.97), 0.9749, "0.97"),
+            (AtLeast(0.97), 0.969_999, "0.969999"),
+            (AtMost(1.04), 1.0431, "1.043"),
+            (AtMost(1.04), 1.0399, "1.04"),
+            (AtMost(0.0), 0.000_04, "0.00004"),
+            (AtMost(0.0), 0.0, "0.00"),
+        ] {
+            assert_eq!(of(bound).text(value), told);
+        }
     }
 }

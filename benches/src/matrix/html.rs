@@ -115,12 +115,15 @@ fn goals(page: &mut String, judged: &[Judged]) {
         );
         let told = judged.verdict.text();
         let measured = |class: &str, figure: Spread| {
-            let (unit, reached) = (goal.unit(), range(figure));
+            let (median, unit) = (goal.number(figure.median), goal.unit());
+            let rounds = [figure.least, figure.most].map(number).join(" to ");
             let peer = judged.best_peer.as_ref().map_or_else(
                 || "–".to_owned(),
                 |(peer, reached)| format!("{} {}", escape(peer), goal.text(*reached)),
             );
-            format!("<td class=\"{class}\">{told}</td><td>{reached}{unit}</td><td>{peer}</td></tr>")
+            format!(
+                "<td class=\"{class}\">{told}</td><td>{median} ({rounds}){unit}</td><td>{peer}</td></tr>"
+            )
         };
         page.push_str(&match &judged.verdict {
             Verdict::Met(figure) => measured("better", *figure),
