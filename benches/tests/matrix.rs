@@ -107,6 +107,53 @@ fn nobody_who_reads_is_an_error_and_no_panic() {
     );
 }
 
+#[test]
+fn reports_are_written_though_nobody_reads_what_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rounds = folder.path().join("rounds.json");
+    let full = File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("Linux");
+    let program = Path::new(env!("CARGO_BIN_EXE_matrix"));
+    let only = ["--only", "micro-check", "--rounds", "1"];
+    let mut matrix = matrix(program, &only);
+    matrix.arg("--json").arg(&rounds).stdout(full);
+    let said = matrix.output().expect("it runs");
+    assert_eq!(said.status.code(), Some(1));
+    let complaint = text(&said.stderr);
+    assert!(
+        complaint.contains("matrix: standard output: "),
+        "{complaint}"
+    );
+    let rounds = fs::read_to_string(rounds).expect("it is written");
+    assert!(rounds.contains("\"name\": \"micro-check\""), "{rounds}");
+}
+
+#[test]
+fn two_reports_are_two_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [report, same] = ["report", "same"].map(|name| folder.path().join(name));
+    fs::write(&report, "").expect("a file");
+    symlink(&report, &same).expect("a link");
+    let said = run(&[
+        "--only",
+        "micro-check",
+        "--rounds",
+        "1",
+        "--json",
+        report.to_str().expect("text"),
+        "--html",
+        same.to_str().expect("text"),
+    ]);
+    assert_eq!(said.status.code(), Some(1));
+    let complaint = text(&said.stderr);
+    assert!(
+        complaint.contains("cannot be two reports: name two files"),
+        "{complaint}"
+    );
+}
+
 /// Writes a program that a shell prints. Another process does it: one that is open for writing cannot be run, and what
 /// this one has open, others inherit for a moment.
 fn write(program: &Path, prints: &str) {

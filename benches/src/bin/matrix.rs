@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -85,21 +86,24 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     are_built(&scenarios, &places, &rounds)?;
-    let reports = [&arguments.json, &arguments.html];
-    for path in reports.into_iter().flatten() {
-        // Before all is measured, not after it.
-        let opened = OpenOptions::new().append(true).create(true).open(path);
-        opened.map_err(|error| cannot_write(path, &error))?;
-    }
+    // Before all is measured, not after it.
+    let reports = can_be_written(&[&arguments.json, &arguments.html])?;
 
     let usual = if arguments.quick { 2 } else { 5 };
     let count = arguments.rounds.unwrap_or(usual) as usize;
     let begun = Instant::now();
+    let mut told = Ok(());
     for (index, scenario) in scenarios.iter().enumerate() {
         eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
         let count = turns(&scenario.load, count);
         let row = measure(scenario, &rounds, count, &places, &mut matrix.left_out);
-        say(&format!("{}\n", table::row(&row)))?;
+        let said = say(&format!("{}\n", table::row(&row)));
+        if reports == 0 {
+            // Nobody would ever know what comes of the others.
+            said?;
+        } else {
+            told = told.and(said);
+        }
         matrix.rows.push(row);
     }
     let took = begun.elapsed().as_secs();
@@ -109,7 +113,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         "{count} {were} of {seconds} s (idle connections and parts: fewer; HTTP: whole seconds); servers on processor {}, load on processor {}; {took} s in all",
         arguments.server_core, arguments.load_core
     );
-    say(&table::summary(&matrix))?;
+    told = told.and_then(|()| say(&table::summary(&matrix)));
     // Each is tried, whatever becomes of the other.
     let json = arguments.json.as_ref().map(|path| {
         let text = serde_json::to_string_pretty(&json::whole(&matrix));
@@ -120,6 +124,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .as_ref()
         .map(|path| write(path, &html::page(&matrix)));
     json.into_iter().chain(html).collect::<Result<(), _>>()?;
+    told?;
     let failed = failures(&matrix.rows);
     if failed.is_empty() {
         Ok(())
@@ -340,6 +345,25 @@ fn is_installed(program: &str, flag: &str) -> bool {
     command.status().is_ok()
 }
 
+/// Looks whether reports can be written, each into a file of its own. Returns how many there are.
+fn can_be_written(reports: &[&Option<PathBuf>]) -> Result<usize, String> {
+    let mut files = Vec::new();
+    let mut count = 0;
+    for path in reports.iter().copied().flatten() {
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        let about = opened.and_then(|file| file.metadata());
+        let about = about.map_err(|error| cannot_write(path, &error))?;
+        let file = (about.dev(), about.ino());
+        if about.is_file() && files.contains(&file) {
+            let path = path.display();
+            return Err(format!("{path} cannot be two reports: name two files"));
+        }
+        files.push(file);
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// Says something on standard output, which may be full, or closed.
 fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -349,7 +373,8 @@ fn say(text: &str) -> io::Result<()> {
 
 fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
     fs::write(path, text).map_err(|error| cannot_write(path, &error))?;
-    say(&format!("written: {}\n", path.display()))?;
+    // It is there, whether or not somebody hears of it.
+    let _ = say(&format!("written: {}\n", path.display()));
     Ok(())
 }
 
