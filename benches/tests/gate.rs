@@ -1,8 +1,13 @@
 //! The gate as a program: what it says of files, and what it does without valgrind.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 /// Runs the gate where there is no other program than it.
 fn gate(expected: &Path, arguments: &[&str]) -> Output {
@@ -87,4 +92,54 @@ fn without_valgrind_the_rest_is_compared() {
     assert_eq!(said.status.code(), Some(2));
     assert!(complaint(&said).contains("half a table is not written"));
     assert_eq!(fs::read_to_string(&file).expect("it is there"), text);
+}
+
+/// Returns the number of a process that has left a file `valgrind.number` in a folder, if one has.
+fn begun(folder: &Path) -> Option<i32> {
+    let mut entries = fs::read_dir(folder).expect("it is there");
+    entries.find_map(|entry| {
+        let name = entry.expect("it is listed").file_name();
+        name.to_str()?.strip_prefix("valgrind.")?.parse().ok()
+    })
+}
+
+#[test]
+fn what_ends_the_gate_and_its_group_ends_what_it_started() {
+    // A valgrind that does not end by itself.
+    const FOLDER: &str = r#"
+cd "$0" && ln -s "$(command -v timeout)" "$(command -v sleep)" . &&
+printf '#!/bin/sh\n[ "$1" = --version ] || { : > "$0.$$"; exec sleep 1000; }\n' > valgrind &&
+chmod 755 valgrind
+"#;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut shell = Command::new("sh");
+    let written = shell.args(["-c", FOLDER]).arg(folder.path()).status();
+    assert!(written.expect("a shell").success());
+    let mut gate = Command::new(env!("CARGO_BIN_EXE_gate"));
+    gate.env("PATH", folder.path()).process_group(0);
+    gate.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut gate = gate.spawn().expect("it runs");
+    let valgrind = loop {
+        if let Some(number) = begun(folder.path()) {
+            break Pid::from_raw(number).expect("a number");
+        }
+        assert!(
+            gate.try_wait().expect("it is ours").is_none(),
+            "it has ended"
+        );
+        thread::yield_now();
+    };
+    let valgrind = pidfd_open(valgrind, PidfdFlags::empty()).expect("it runs");
+    kill_process_group(Pid::from_child(&gate), Signal::TERM).expect("it runs");
+    gate.wait().expect("it is ours");
+    let mut polled = [PollFd::new(&valgrind, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: 60,
+        tv_nsec: 0,
+    };
+    assert_eq!(
+        poll(&mut polled, Some(&patience)),
+        Ok(1),
+        "valgrind goes on"
+    );
 }

@@ -40,9 +40,9 @@ impl Counted {
         let folder = tempfile::tempdir()?;
         let profile = folder.path().join("profile");
         // A scenario that waits for a thread would wait for ever here (see the module above); and valgrind holds back
-        // all signals but the last one.
+        // all signals but the last one. In the foreground: what ends us from a terminal ends it as well.
         let ran = Command::new("timeout")
-            .args(["--signal=KILL", "300", "valgrind"])
+            .args(["--foreground", "--signal=KILL", "300", "valgrind"])
             .args([
                 "--tool=callgrind",
                 "--collect-systime=yes",
