@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use quoit::metrics::CoreMetrics;
 use quoit::op::{self, SharedFd};
 use quoit::sync::Event;
 use quoit::time::Instant;
@@ -80,7 +81,7 @@ pub fn tasks(count: u32, core: Core, timeout: Option<Duration>) -> f64 {
 pub async fn park_and_cancel(count: u32, timeout: Option<Duration>) -> (f64, f64) {
     let event = Rc::new(Event::new());
     let start = Instant::now();
-    let mut begin = start;
+    let (mut parked, mut begin) = (start, start);
     let ended = group(async |g| {
         for _ in 0..count {
             let event = Rc::clone(&event);
@@ -94,13 +95,16 @@ pub async fn park_and_cancel(count: u32, timeout: Option<Duration>) -> (f64, f64
                 }
             });
         }
-        until(|handle| handle.metrics()[0].parked >= u64::from(count)).await?;
+        // All of them go first, and wait from then on. That they do is seen by and by, in naps that are not theirs.
+        quoit::yield_now().await?;
+        parked = Instant::now();
+        until(|core| core.parked, count).await?;
         begin = Instant::now();
         g.cancel();
         Ok::<_, Cancelled>(())
     });
     assert!(ended.await.is_ok());
-    let spawned = (begin - start).as_nanos() as f64 / f64::from(count);
+    let spawned = (parked - start).as_nanos() as f64 / f64::from(count);
     (spawned, each(begin, count))
 }
 
@@ -122,14 +126,17 @@ async fn age(count: u32) {
     }
 }
 
-/// Waits for what the core's figures say, which are those of its last park.
-async fn until(mut holds: impl FnMut(&Handle) -> bool) -> Result<(), Cancelled> {
-    let handle = Handle::current().expect("on a core");
-    while !holds(&handle) {
-        quoit::time::sleep(Duration::from_millis(1)).await?;
+/// Waits until a figure of the core's is so high. It is told when the core parks: what was told before is of what was.
+async fn until(figure: fn(&CoreMetrics) -> u64, count: u32) -> Result<(), Cancelled> {
+    let now = || Handle::current().expect("on a core").metrics()[0];
+    let parks = now().parks;
+    while now().parks == parks || figure(&now()) < u64::from(count) {
+        quoit::time::sleep(NAP).await?;
     }
     Ok(())
 }
+
+const NAP: Duration = Duration::from_millis(1);
 
 /// Begins so many receives, each of a socket of its own, and cancels all; nanoseconds per receive, until the
 /// kernel has given all buffers back.
@@ -154,7 +161,7 @@ pub fn receives(count: u32) -> f64 {
                     Ok::<_, io::Error>(())
                 });
             }
-            until(|handle| handle.metrics()[0].in_flight >= u64::from(count)).await?;
+            until(|core| core.in_flight, count).await?;
             begin = Instant::now();
             g.cancel();
             Ok(())
@@ -162,4 +169,35 @@ pub fn receives(count: u32) -> f64 {
         assert!(ended.await.is_ok());
         each(begin, count)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_wait_before_they_are_cancelled_in_a_used_core_too() {
+        on_one(async {
+            // They are counted at the end of a turn.
+            let polls = async || {
+                quoit::time::sleep(NAP).await.expect("nobody cancels");
+                Handle::current().expect("on a core").metrics()[0].polls
+            };
+            let before = polls().await;
+            for _ in 0..3 {
+                park_and_cancel(1_000, None).await;
+            }
+            // Each task once to begin to wait, once to end.
+            let polled = polls().await - before;
+            assert!(polled >= 6_000, "{polled}");
+        });
+    }
+
+    #[test]
+    fn starting_a_task_is_told_without_the_naps_of_who_looks_whether_it_waits() {
+        on_one(async {
+            // As often as it takes on a machine that stalls.
+            while park_and_cancel(1, None).await.0 >= NAP.as_nanos() as f64 {}
+        });
+    }
 }
