@@ -1,6 +1,7 @@
-//! How programs end: with 0, or with a line that says what is wrong and 1.
+//! What programs say, and how they end: with 0, or with a line that says what is wrong and 1.
 
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Says on standard error what went wrong in a program, if something did, and returns what it ends with.
@@ -12,4 +13,15 @@ pub fn ended(program: &str, outcome: Result<(), impl Display>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says something on standard output, at once.
+///
+/// # Errors
+///
+/// Those of writing: it may be full, or closed.
+pub fn say(text: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let said = write!(out, "{text}").and_then(|()| out.flush());
+    said.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
 }

@@ -21,6 +21,7 @@ const HYPER: &str = env!("CARGO_BIN_EXE_hyper");
 const LEASE: &str = env!("CARGO_BIN_EXE_lease");
 const MICRO: &str = env!("CARGO_BIN_EXE_micro");
 const CANCEL: &str = env!("CARGO_BIN_EXE_cancel");
+const GATE: &str = env!("CARGO_BIN_EXE_gate");
 
 #[test]
 fn nonsense_is_refused_with_what_is_wrong() {
@@ -116,6 +117,40 @@ fn a_part_that_nobody_reads_is_an_error_and_no_panic() {
         complaint(&said).starts_with("micro: No space left"),
         "{said:?}"
     );
+}
+
+#[test]
+fn nobody_who_reads_is_an_error_and_no_panic() {
+    let (listen, core) = (["--listen", "127.0.0.1:0"], ["--cores", "0"]);
+    let serves = [&listen[..], &core].concat();
+    let quoit = format!("quoit={HTTP_CLIENT}");
+    let pairs = [
+        &["--client", &quoit, "--server", HTTP, "--client-core", "0"][..],
+        &["--protocols", "h1", "--concurrency", "1"],
+        &["--rounds", "1", "--seconds", "0.001"],
+    ];
+    for (program, arguments) in [
+        (ECHO, &serves[..]),
+        (HTTP, &serves),
+        (HYPER, &serves),
+        (CANCEL, &["scopes", "--rounds", "1"]),
+        (LEASE, &["--rounds", "1", "--leases", "1"]),
+        (HTTP_CLIENT_PAIRS, &pairs.concat()),
+        (GATE, &["ask", "echo_1", "1"]),
+        (GATE, &["serve"]),
+    ] {
+        let full = File::options().write(true).open("/dev/full");
+        let mut command = Command::new(program);
+        let said = command.args(arguments).stdout(full.expect("Linux"));
+        let said = said.output().expect("it runs");
+        let complaint = complaint(&said);
+        assert!(matches!(said.status.code(), Some(1 | 2)), "{said:?}");
+        assert!(
+            complaint.contains(": standard output: No space left"),
+            "{program}: {complaint}"
+        );
+        assert!(!complaint.contains("panicked"), "{program}: {complaint}");
+    }
 }
 
 #[test]

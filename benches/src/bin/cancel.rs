@@ -4,12 +4,14 @@
 //! Prints one line per figure, `name value unit`; each is the median of some rounds in this process.
 //! `cancel tasks ops` measures those two alone. The same without quoit is in `comparators/`.
 
+use std::io;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use benches::matrix::statistics::{Spread, spread};
 use benches::micro::{cancels, cores, quantile};
+use benches::outcome::{ended, say};
 use clap::Parser;
 use quoit::time::Instant;
 use quoit::{block_on, group, op};
@@ -39,34 +41,39 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    ended("cancel", run(&Options::parse()))
+}
+
+fn run(options: &Options) -> io::Result<()> {
     let wants = |what| options.what.is_empty() || options.what.contains(&what);
     if wants(What::Scopes) {
-        scopes(options.rounds);
+        scopes(options.rounds)?;
     }
     if wants(What::Tasks) {
-        tasks(&options);
+        tasks(options)?;
     }
     if wants(What::Ops) {
-        ops(&options);
+        ops(options)?;
     }
     if wants(What::Cores) {
         if thread::available_parallelism().map_or(1, usize::from) < 2 {
-            eprintln!("cancel: cores: it takes two processors, and this process may use one");
-            return ExitCode::FAILURE;
+            let missing = "cores: it takes two processors, and this process may use one";
+            return Err(io::Error::other(missing));
         }
-        cores();
+        cores()?;
     }
-    ExitCode::SUCCESS
+    Ok(())
 }
 
-fn say(name: &str, values: &[f64], unit: &str) {
+fn tell(name: &str, values: &[f64], unit: &str) -> io::Result<()> {
     let Spread {
         median,
         least,
         most,
     } = spread(values).expect("there are rounds");
-    println!("{name:<44} {median:9.1} {unit}  ({least:.1} to {most:.1})");
+    say(format_args!(
+        "{name:<44} {median:9.1} {unit}  ({least:.1} to {most:.1})\n"
+    ))
 }
 
 fn resident_kib() -> u64 {
@@ -75,7 +82,7 @@ fn resident_kib() -> u64 {
     pages.parse::<u64>().expect("a number") * 4
 }
 
-fn scopes(rounds: u32) {
+fn scopes(rounds: u32) -> io::Result<()> {
     const COUNT: u32 = 1_000_000;
     let figures: [(_, fn() -> f64); 4] = [
         ("scope: enter and leave", || {
@@ -90,15 +97,16 @@ fn scopes(rounds: u32) {
         }),
     ];
     for (name, figure) in figures {
-        say(
+        tell(
             name,
             &(0..rounds).map(|_| figure()).collect::<Vec<_>>(),
             "ns",
-        );
+        )?;
     }
+    Ok(())
 }
 
-fn tasks(options: &Options) {
+fn tasks(options: &Options) -> io::Result<()> {
     let count = options.count;
     let mut figures = [const { Vec::new() }; 4];
     let mut memory = 0;
@@ -109,7 +117,10 @@ fn tasks(options: &Options) {
             // The second time the slots lie there already, in the order in which they were freed.
             let (_, again) = cancels::park_and_cancel(count, None).await;
             let (_, timed) = cancels::park_and_cancel(count, TIMEOUT).await;
-            ([plain, again, timed, spawned], resident_kib() - before)
+            (
+                [plain, again, timed, spawned],
+                resident_kib().saturating_sub(before),
+            )
         });
         let (values, kept) = measured.expect("io_uring");
         memory = kept;
@@ -124,12 +135,13 @@ fn tasks(options: &Options) {
         "(starting and parking them, each)",
     ];
     for (name, values) in names.into_iter().zip(figures) {
-        say(name, &values, "ns");
+        tell(name, &values, "ns")?;
     }
-    println!("{:<44} {memory:9} KiB", "resident after, beyond before");
+    let name = "resident after, beyond before";
+    say(format_args!("{name:<44} {memory:9} KiB\n"))
 }
 
-fn ops(options: &Options) {
+fn ops(options: &Options) -> io::Result<()> {
     let count = options.count.min(100_000);
     let mut values = Vec::new();
     for _ in 0..options.rounds {
@@ -141,7 +153,7 @@ fn ops(options: &Options) {
                     let reader = reader.clone();
                     g.spawn(async move {
                         op::read(&reader, [0; 8]).await.0?;
-                        Ok::<_, std::io::Error>(())
+                        Ok::<_, io::Error>(())
                     });
                 }
                 let handle = quoit::Handle::current().expect("on a core");
@@ -158,15 +170,15 @@ fn ops(options: &Options) {
         });
         values.push(measured.expect("io_uring"));
     }
-    say("cancel kernel reads of one pipe, each", &values, "ns");
+    tell("cancel kernel reads of one pipe, each", &values, "ns")
 }
 
-fn cores() {
+fn cores() -> io::Result<()> {
     let mut took = cores::cancels(2_000);
-    println!(
-        "{:<44} {:9.1} µs p50 {:.1} µs p99",
+    say(format_args!(
+        "{:<44} {:9.1} µs p50 {:.1} µs p99\n",
         "cancel on one core until it runs on a parked",
         quantile(&mut took, 0.5) / 1000.0,
         quantile(&mut took, 0.99) / 1000.0
-    );
+    ))
 }

@@ -1,11 +1,11 @@
 //! TCP echo on every core, as a user would write it.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use benches::outcome::ended;
+use benches::outcome::{ended, say};
 use clap::Parser;
 use quoit::{CoreId, Cores, Runtime};
 use quoit_net::ShardedListener;
@@ -34,8 +34,7 @@ fn run(arguments: Arguments) -> io::Result<()> {
         .spin_before_park(Duration::from_micros(arguments.spin))
         .build()?;
     let port = ShardedListener::bind(arguments.listen, &runtime.handle())?;
-    println!("listening on {}", port.local_addr());
-    io::stdout().flush()?;
+    say(format_args!("listening on {}\n", port.local_addr()))?;
     runtime.run(move |core| serve(port.clone(), core))
 }
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use benches::matrix::program::raise_descriptor_limit;
-use benches::outcome::ended;
+use benches::outcome::{ended, say};
 use benches::process::Usage;
 use clap::Parser;
 use hdrhistogram::Histogram;
@@ -364,8 +364,7 @@ async fn hold(load: &Load, streams: Vec<TcpStream>) -> io::Result<Value> {
     }
     let said = json!({ "connections": streams.len() });
     let waited = blocking::run(move |_| {
-        println!("{said}");
-        io::stdout().flush()?;
+        say(format_args!("{said}\n"))?;
         io::copy(&mut io::stdin(), &mut io::sink())
     });
     waited

@@ -11,6 +11,7 @@ use benches::gate::parts::PARTS;
 use benches::gate::table::{Conditions, Counter, Table};
 use benches::gate::{ASK, DO_PART, REQUESTS, SERVE, count, idle, requests};
 use benches::matrix::program::raise_descriptor_limit;
+use benches::outcome::say;
 use clap::{Parser, Subcommand};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -92,7 +93,7 @@ fn hold(arguments: &Arguments) -> io::Result<bool> {
         }
         taken.table.keep_margins(&expected);
         fs::write(file, format!("{HEAD}{}", taken.table)).map_err(named)?;
-        println!("{} is written", file.display());
+        say(format_args!("{} is written\n", file.display()))?;
         return Ok(true);
     }
     let (is, was) = (&taken.table.conditions, &expected.conditions);
@@ -112,7 +113,7 @@ fn hold(arguments: &Arguments) -> io::Result<bool> {
         } else {
             "all that was compared"
         };
-        println!("gate: {what} is as {} says", file.display());
+        say(format_args!("gate: {what} is as {} says\n", file.display()))?;
         return Ok(true);
     }
     for finding in &findings {
@@ -186,10 +187,14 @@ fn ask(name: &str, rounds: u32) -> io::Result<()> {
         let stats = ALLOCATOR.stats();
         (stats.allocations + stats.reallocations) as u64
     })?;
-    println!("allocations {}", after.allocations - before.allocations);
+    let allocations = after.allocations - before.allocations;
+    say(format_args!("allocations {allocations}\n"))?;
     for ((name, before), (_, after)) in before.core.named().zip(after.core.named()) {
         // Those that only grow.
-        println!("{name} {}", after.wrapping_sub(before) as i64);
+        say(format_args!(
+            "{name} {}\n",
+            after.wrapping_sub(before) as i64
+        ))?;
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! A small HTTP server on every core: what a request costs.
 
 use std::convert::Infallible;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use benches::outcome::ended;
+use benches::outcome::{ended, say};
 use bytes::Bytes;
 use clap::Parser;
 use http::Response;
@@ -45,8 +45,7 @@ fn run(arguments: Arguments) -> io::Result<()> {
         let hello = Full::new(Bytes::from_static(b"Hello, world!"));
         Ok::<_, Infallible>(Response::new(hello))
     })?;
-    println!("listening on {}", server.local_addr());
-    io::stdout().flush()?;
+    say(format_args!("listening on {}\n", server.local_addr()))?;
     // Until it is killed.
     server.wait().map(drop)
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use benches::outcome::ended;
+use benches::outcome::{ended, say};
 use clap::Parser;
 use quoit::time::Instant;
 use quoit::{Cores, GroupError, Runtime, group};
@@ -27,7 +27,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::builder().cores(cores).build()?;
     let handle = runtime.handle();
     let measured = handle.spawn(handle.cores()[0], move || measure(arguments))?;
-    println!("{}", measured.wait().map_err(|error| error.to_string())??);
+    let line = measured.wait().map_err(|error| error.to_string())??;
+    say(format_args!("{line}\n"))?;
     runtime.shutdown(Duration::from_secs(5));
     Ok(())
 }

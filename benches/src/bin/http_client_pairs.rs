@@ -5,13 +5,14 @@
 //! own; how busy it was is told, for a server that is busy all the time measures itself.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use benches::matrix::program::{Processors, Server};
 use benches::matrix::statistics::{Spread, paired, spread};
-use benches::outcome::ended;
+use benches::outcome::{ended, say};
 use benches::process::Usage;
 use clap::Parser;
 use quoit::time::Instant;
@@ -83,13 +84,13 @@ fn run_all(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                     run(arguments, &processors, &server, command, asked, rounds)?;
                 }
             }
-            println!("{protocol}, {concurrency} at once");
+            say(format_args!("{protocol}, {concurrency} at once\n"))?;
             for ((name, _), rounds) in clients.iter().zip(&rounds) {
-                tell(name, rounds);
+                tell(name, rounds)?;
             }
             for ((name, _), other) in clients.iter().zip(&rounds).skip(1) {
                 let first = (clients[0].0, &rounds[0]);
-                compare(first, (name, other));
+                compare(first, (name, other))?;
             }
         }
     }
@@ -143,11 +144,11 @@ fn middle(values: &[f64]) -> Spread {
     spread(values).expect("there are rounds, and numbers")
 }
 
-fn tell(name: &str, rounds: &Rounds) {
+fn tell(name: &str, rounds: &Rounds) -> io::Result<()> {
     let (rate, cpu) = (middle(&rounds.rate), middle(&rounds.cpu));
-    println!(
+    say(format_args!(
         "  {name:<12} {:8.0} /s [{:.0} to {:.0}]  cpu {:6.2} us [{:.2} to {:.2}]  p50 {:7.1} us  p99 {:7.1} us  \
-         server busy {:3.0} %",
+         server busy {:3.0} %\n",
         rate.median,
         rate.least,
         rate.most,
@@ -157,10 +158,10 @@ fn tell(name: &str, rounds: &Rounds) {
         middle(&rounds.p50).median,
         middle(&rounds.p99).median,
         middle(&rounds.server).median * 100.0,
-    );
+    ))
 }
 
-fn compare((first, one): (&str, &Rounds), (name, other): (&str, &Rounds)) {
+fn compare((first, one): (&str, &Rounds), (name, other): (&str, &Rounds)) -> io::Result<()> {
     let ratio = |one: &[f64], other: &[f64]| {
         let told = paired(one, other);
         told.map_or_else(
@@ -173,11 +174,11 @@ fn compare((first, one): (&str, &Rounds), (name, other): (&str, &Rounds)) {
             },
         )
     };
-    println!(
-        "  {first} / {name:<12} rate {}  cpu {}",
+    say(format_args!(
+        "  {first} / {name:<12} rate {}  cpu {}\n",
         ratio(&one.rate, &other.rate),
         ratio(&one.cpu, &other.cpu),
-    );
+    ))
 }
 
 /// How long a client may take beside its rounds, on a machine that does other things as well.

@@ -1,12 +1,12 @@
 //! hyper alone on quoit's streams, as it is on any other runtime: what a request costs without the server of `quoit-net`.
 
 use std::convert::Infallible;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use benches::outcome::ended;
+use benches::outcome::{ended, say};
 use bytes::Bytes;
 use clap::Parser;
 use http::{Request, Response};
@@ -37,8 +37,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> io::Result<()> {
     let runtime = Runtime::builder().cores(arguments.cores).build()?;
     let port = ShardedListener::bind(arguments.listen, &runtime.handle())?;
-    println!("listening on {}", port.local_addr());
-    io::stdout().flush()?;
+    say(format_args!("listening on {}\n", port.local_addr()))?;
     runtime.run(move |core| serve(port.clone(), core))
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use benches::matrix::statistics::spread;
-use benches::outcome::ended;
+use benches::outcome::{ended, say};
 use clap::Parser;
 use quoit::time::Instant;
 use quoit::{Cores, Handle, Runtime, on};
@@ -68,10 +68,10 @@ async fn measure(leases: u32, rounds: u32) -> io::Result<()> {
             }
             let told = spread(&each).expect("there are rounds");
             let what = if with_call { "lease and call" } else { "lease" };
-            println!(
-                "{{\"name\": \"{what}, {place}\", \"ns\": {:.1}, \"least\": {:.1}, \"most\": {:.1}}}",
+            say(format_args!(
+                "{{\"name\": \"{what}, {place}\", \"ns\": {:.1}, \"least\": {:.1}, \"most\": {:.1}}}\n",
                 told.median, told.least, told.most,
-            );
+            ))?;
         }
     }
     pool.close_all().await?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -15,7 +15,7 @@ use benches::matrix::program::{Processors, raise_descriptor_limit};
 use benches::matrix::round::Rounds;
 use benches::matrix::scenarios::{self, Load, Scale, Scenario};
 use benches::matrix::{Entry, Matrix, Row, html, json, table};
-use benches::outcome::ended;
+use benches::outcome::{ended, say};
 use clap::Parser;
 use quoit::time::Instant;
 
@@ -81,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let scenarios = wanted(scenarios, &arguments.only, &matrix.not_possible)?;
     if arguments.list {
         for scenario in &scenarios {
-            say(&format!("{:<36} {}\n", scenario.name, scenario.title))?;
+            say(format!("{:<36} {}\n", scenario.name, scenario.title))?;
         }
         return Ok(());
     }
@@ -97,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
         let count = turns(&scenario.load, count);
         let row = measure(scenario, &rounds, count, &places, &mut matrix.left_out);
-        let said = say(&format!("{}\n", table::row(&row)));
+        let said = say(format!("{}\n", table::row(&row)));
         if reports == 0 {
             // Nobody would ever know what comes of the others.
             said?;
@@ -113,7 +113,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         "{count} {were} of {seconds} s (idle connections and parts: fewer; HTTP: whole seconds); servers on processor {}, load on processor {}; {took} s in all",
         arguments.server_core, arguments.load_core
     );
-    told = told.and_then(|()| say(&table::summary(&matrix)));
+    told = told.and_then(|()| say(table::summary(&matrix)));
     // Each is tried, whatever becomes of the other.
     let json = arguments.json.as_ref().map(|path| {
         let text = serde_json::to_string_pretty(&json::whole(&matrix));
@@ -364,17 +364,10 @@ fn can_be_written(reports: &[&Option<PathBuf>]) -> Result<usize, String> {
     Ok(count)
 }
 
-/// Says something on standard output, which may be full, or closed.
-fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    said.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
-}
-
 fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
     fs::write(path, text).map_err(|error| cannot_write(path, &error))?;
     // It is there, whether or not somebody hears of it.
-    let _ = say(&format!("written: {}\n", path.display()));
+    let _ = say(format!("written: {}\n", path.display()));
     Ok(())
 }
 

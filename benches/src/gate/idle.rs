@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use quoit_net::TcpListener;
 
 use super::requests;
+use crate::outcome::say;
 use crate::process::resident;
 
 /// How many connections make what all share, and how many are weighed: together as many as programs may have that
@@ -25,8 +26,7 @@ pub fn serve() -> io::Result<()> {
     rustix::thread::disable_transparent_huge_pages(true)?;
     quoit::block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        println!("{}", listener.local_addr());
-        io::stdout().flush()?;
+        say(format_args!("{}\n", listener.local_addr()))?;
         requests::serve_echo(listener).await;
         Ok(())
     })?
