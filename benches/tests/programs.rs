@@ -154,6 +154,25 @@ fn nobody_who_reads_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn more_requests_at_once_than_descriptors_are_usual_is_no_error() {
+    const FEW: &str = "ulimit -Sn 64 && exec \"$0\" \"$@\"";
+    let folder = tempfile::tempdir().expect("a folder");
+    let client = folder.path().join("client");
+    let script = "printf '#!/bin/sh\\nulimit -Sn 64 && exec %s \"$@\"\\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let mut shell = Command::new("sh");
+    let written = shell.args(["-c", script]).arg(&client).arg(HTTP_CLIENT);
+    assert!(written.status().expect("a shell").success());
+    let client = format!("quoit={}", client.display());
+    let mut pairs = Command::new("sh");
+    pairs.args(["-c", FEW, HTTP_CLIENT_PAIRS]);
+    pairs.args(["--client", &client, "--server", HTTP]);
+    pairs.args(["--client-core", "0", "--protocols", "h1"]);
+    pairs.args(["--concurrency", "100", "--rounds", "1", "--seconds", "0.01"]);
+    let said = pairs.output().expect("it runs");
+    assert!(said.status.success(), "{}", complaint(&said));
+}
+
+#[test]
 fn a_part_between_cores_needs_two() {
     let mut micro = Command::new("taskset");
     let said = micro

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use benches::matrix::program::raise_descriptor_limit;
 use benches::outcome::{ended, say};
 use clap::Parser;
 use quoit::time::Instant;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    raise_descriptor_limit()?;
     let cores = Cores::List(vec![arguments.core]);
     let runtime = Runtime::builder().cores(cores).build()?;
     let handle = runtime.handle();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use benches::matrix::program::{Processors, Server};
+use benches::matrix::program::{Processors, Server, raise_descriptor_limit};
 use benches::matrix::statistics::{Spread, paired, spread};
 use benches::outcome::{ended, say};
 use benches::process::Usage;
@@ -72,6 +72,7 @@ fn run_all(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         parts.ok_or_else(|| format!("{client:?} is no client: write name=program"))
     });
     let clients: Vec<(&str, &str)> = clients.collect::<Result<_, _>>()?;
+    raise_descriptor_limit()?;
     let processors = Processors::here()?;
     let mut server = Command::new(&arguments.server);
     let server = processors.server(arguments.server_core, &mut server)?;
