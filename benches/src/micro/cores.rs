@@ -141,20 +141,24 @@ pub fn cancels(times: u32) -> Vec<f64> {
         unreachable!("two cores");
     };
     let took = (0..times).map(|_| {
-        let (sender, told): (_, RemoteHandle<CancelHandle>) = RemoteHandle::channel();
+        let (sender, told): (_, RemoteHandle<(CancelHandle, u64)>) = RemoteHandle::channel();
+        let own = handle.clone();
+        let parks = move || own.metrics()[1].parks;
+        let far_parks = parks.clone();
         let waits = handle.spawn(far, move || async move {
             let scope = Scope::new();
-            sender.send(scope.handle());
+            // It waits before its core parks again.
+            sender.send((scope.handle(), far_parks()));
             let outcome = scope.run(Event::new().wait()).await;
             assert_eq!(outcome, Ok(None), "the cancel is its scope's own");
             Instant::now()
         });
-        let cancel = told.wait().expect("it was sent");
-        let parks = handle.metrics()[1].parks;
-        while handle.metrics()[1].parks == parks && handle.metrics()[1].parked == 0 {
+        let (cancel, before) = told.wait().expect("it was sent");
+        while parks() == before {
             thread::yield_now();
         }
         let cancels = handle.spawn(near, move || async move {
+            assert!(parks() > before, "what is cancelled is parked");
             let begin = Instant::now();
             cancel.cancel();
             begin
@@ -166,4 +170,19 @@ pub fn cancels(times: u32) -> Vec<f64> {
     let took = took.collect();
     runtime.shutdown(Duration::from_secs(5));
     took
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cancelled_from_another_core_is_parked() {
+        // Between two processors, as `micro` wants them: with one there are no two cores.
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        if processors > 1 {
+            // Each looks whether it is.
+            assert_eq!(cancels(2_000).len(), 2_000);
+        }
+    }
 }
