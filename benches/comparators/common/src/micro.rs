@@ -103,8 +103,19 @@ pub fn run_all(figures: &[Figure], refusable: &[Refusable], spreads: &[Spread]) 
 }
 
 fn say(name: &str, mut values: Vec<f64>) {
-    let median = quantile(&mut values, 0.5);
+    let median = median(&mut values);
     println!(r#"{{"name": "{name}", "ns": {median:.1}}}"#);
+}
+
+/// Returns the value in the middle; of an even number, the mean of the two, as quoit's own program does.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
 }
 
 fn quantile(values: &mut [f64], share: f64) -> f64 {
@@ -166,5 +177,17 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_of_rounds_lies_between_two() {
+        assert_eq!(median(&mut [9.0, 1.0]), 5.0);
+        assert_eq!(median(&mut [9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0]), 4.0);
     }
 }
