@@ -1,7 +1,8 @@
 //! Turns of the matrix against real servers: quoit's own echo, asked in every way, and one that says something else.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -124,6 +125,34 @@ fn every_goal_has_a_scenario_with_its_figure() {
         let scenario = scenario.unwrap_or_else(|| panic!("{goal:?}"));
         assert!(scenario.figures().contains(&goal.figure), "{goal:?}");
     }
+}
+
+#[test]
+fn connections_that_are_opened_and_closed_come_from_more_ports_than_one_address_has() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("a port");
+    let served = std::thread::spawn(move || {
+        let mut sources = BTreeSet::new();
+        loop {
+            let (mut stream, source) = listener.accept().expect("it connects");
+            let mut bytes = [0; 64];
+            if stream.read_exact(&mut bytes).is_err() {
+                // The last one says nothing.
+                return sources;
+            }
+            sources.insert(source.ip());
+            stream.write_all(&bytes).expect("it is taken");
+            assert_eq!(stream.read(&mut bytes).expect("it ends"), 0);
+        }
+    });
+    let mut load = Command::new(env!("CARGO_BIN_EXE_echo_load"));
+    load.args(["--core", "0", "--churn", "--connections", "4"]);
+    load.args(["--seconds", "0.2", "--warm-up", "0"]);
+    let said = load.args(["--connect", &address.to_string()]).output();
+    drop(TcpStream::connect(address).expect("it listens"));
+    let sources = served.join().expect("it ends");
+    assert!(said.expect("it runs").status.success());
+    assert_eq!(sources.len(), 4, "{sources:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use benches::outcome::{ended, say};
 use benches::process::Usage;
 use clap::Parser;
 use hdrhistogram::Histogram;
+use quoit::op::{Socket, SocketOption, Stream};
 use quoit::time::{Instant, sleep_until};
 use quoit::{CarriesCancelled, Cores, GroupError, Runtime, Scope, blocking, group};
 use quoit_net::TcpStream;
@@ -231,7 +232,7 @@ async fn measure(arguments: Arguments) -> io::Result<Value> {
 /// One connection, or one after the other.
 async fn one(load: &Rc<Load>, stream: Option<TcpStream>, index: usize) -> io::Result<()> {
     match (stream, load.arguments.rate) {
-        (None, _) => churn(load).await,
+        (None, _) => churn(load, index).await,
         (Some(stream), None) => ask(load, &stream).await,
         (Some(stream), Some(rate)) => keep_time(load, stream, index, rate).await,
     }
@@ -338,17 +339,22 @@ async fn keep_time(load: &Rc<Load>, stream: TcpStream, index: usize, rate: f64) 
 }
 
 /// Connections one after the other, a message each. The latency is that of all of it.
-async fn churn(load: &Load) -> io::Result<()> {
-    let size = load.arguments.size;
+async fn churn(load: &Load, index: usize) -> io::Result<()> {
+    let Arguments { size, connect, .. } = load.arguments;
     loop {
         let begun = Instant::now();
         if begun >= load.course.get().until {
             return Ok(());
         }
-        let stream = TcpStream::connect(load.arguments.connect).await?;
+        let socket = Socket::tcp(connect)?;
+        socket.set(SocketOption::NoDelay(true))?;
+        if let Some(own) = source(connect, index) {
+            socket.bind(own)?;
+        }
+        let stream = Stream::connect(socket, connect.into()).await?;
         once(load, &stream, size).await?;
         stream.shutdown(Shutdown::Write)?;
-        if stream.recv().await?.is_some() {
+        if stream.receive().await?.is_some() {
             return Err(too_much());
         }
         stream.close().await?;
@@ -357,8 +363,22 @@ async fn churn(load: &Load) -> io::Result<()> {
     }
 }
 
+/// Returns where one of those begins its connections that open one after the other, with a port that the kernel picks.
+///
+/// Each of them has an address of its own. A port stays taken for a minute, towards this server from this address, and
+/// where most are, the kernel looks for one for longer than everything else takes: the load would measure itself.
+/// Only the loopback interface has so many addresses.
+fn source(server: SocketAddr, index: usize) -> Option<SocketAddr> {
+    let [_, _, high, low] = (index as u32 % (1 << 16)).to_be_bytes();
+    match server.ip() {
+        IpAddr::V4(ip) if ip.is_loopback() => Some(SocketAddr::from(([127, 1, high, low], 0))),
+        _ => None,
+    }
+}
+
 /// Uses each connection once, says how many there are, and holds them until the standard input ends.
 async fn hold(load: &Load, streams: Vec<TcpStream>) -> io::Result<Value> {
+    let streams: Vec<_> = streams.into_iter().map(Stream::from).collect();
     for stream in &streams {
         once(load, stream, load.arguments.size).await?;
     }
@@ -374,11 +394,11 @@ async fn hold(load: &Load, streams: Vec<TcpStream>) -> io::Result<Value> {
 }
 
 /// A message, and its answer.
-async fn once(load: &Load, stream: &TcpStream, size: usize) -> io::Result<()> {
-    stream.write_all(load.pattern.at(0, size)).await.0?;
+async fn once(load: &Load, stream: &Stream, size: usize) -> io::Result<()> {
+    stream.send_all(load.pattern.at(0, size)).await.0?;
     let mut read = 0;
     while read < size {
-        let chunk = stream.recv().await?.ok_or_else(gone)?;
+        let chunk = stream.receive().await?.ok_or_else(gone)?;
         load.pattern.check(read, &chunk)?;
         read += chunk.len();
     }
@@ -590,6 +610,24 @@ mod tests {
         assert_eq!(of(0).at(0), start);
         assert_eq!(of(3).at(0), start + Duration::from_millis(3));
         assert_eq!(of(1).at(2), start + Duration::from_millis(9));
+    }
+
+    #[test]
+    fn who_opens_one_connection_after_the_other_has_an_address_of_its_own() {
+        let server = |text: &str| text.parse().expect("an address");
+        let of = |index| source(server("127.0.0.1:7000"), index);
+        let mut sources: Vec<_> = (0..1_000).map(|index| of(index).expect("one")).collect();
+        assert!(
+            sources
+                .iter()
+                .all(|own| own.ip().is_loopback() && own.port() == 0)
+        );
+        sources.sort_unstable();
+        sources.dedup();
+        assert_eq!(sources.len(), 1_000);
+        for elsewhere in ["192.0.2.1:7000", "[::1]:7000"] {
+            assert_eq!(source(server(elsewhere), 3), None);
+        }
     }
 
     #[test]
