@@ -131,6 +131,20 @@ fn reports_are_written_though_nobody_reads_what_is_said() {
 }
 
 #[test]
+fn a_part_that_this_machine_does_not_have_is_no_failure_of_quoit() {
+    let program = Path::new(env!("CARGO_BIN_EXE_matrix"));
+    let part = ["--only", "read_4k_direct_qd1", "--rounds", "1"];
+    let mut matrix = matrix(program, &part);
+    // It lies in memory, as the usual folder of temporary files does on many machines.
+    let said = matrix.env("TMPDIR", "/dev/shm").output().expect("it runs");
+    assert_eq!(said.status.code(), Some(1));
+    assert_eq!(
+        text(&said.stderr),
+        "matrix: micro-read_4k_direct_qd1 cannot be measured here: /dev/shm lies in memory: name another TMPDIR\n"
+    );
+}
+
+#[test]
 fn two_reports_are_two_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let [report, same] = ["report", "same"].map(|name| folder.path().join(name));

@@ -15,6 +15,7 @@ use benches::matrix::program::{Processors, raise_descriptor_limit};
 use benches::matrix::round::Rounds;
 use benches::matrix::scenarios::{self, Load, Scale, Scenario};
 use benches::matrix::{Entry, Matrix, Row, html, json, table};
+use benches::micro::missing as missing_part;
 use benches::outcome::{ended, say};
 use clap::Parser;
 use quoit::time::Instant;
@@ -271,7 +272,18 @@ fn scenarios(
     }
     let (micro, _) = places.contenders(Discipline::Micro);
     if let Some(ours) = micro.iter().find(|contender| contender.role == Role::Ours) {
-        scenarios.extend(scenarios::micro(&rounds.parts(ours)?, scale));
+        for scenario in scenarios::micro(&rounds.parts(ours)?, scale) {
+            let Load::Micro(part) = &scenario.load else {
+                unreachable!("it is a part");
+            };
+            match missing_part(part, limit) {
+                Some(why) => {
+                    left_out.push(format!("{}: {why}", scenario.name));
+                    matrix.not_possible.insert(scenario.name, why);
+                }
+                None => scenarios.push(scenario),
+            }
+        }
     }
     Ok(scenarios)
 }

@@ -3,13 +3,12 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use benches::matrix::program::raise_descriptor_limit;
 use benches::matrix::statistics::spread;
 use benches::micro::cancels::Core;
-use benches::micro::{cancels, channels, cores, ops, quantile, tasks, timers};
+use benches::micro::{cancels, channels, cores, missing, ops, quantile, tasks, timers};
 use clap::Parser;
 
 /// Measures parts of the runtime.
@@ -172,19 +171,6 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         }
     }
     Ok(if refused { ExitCode::FAILURE } else { code })
-}
-
-/// Returns what a figure needs and this process has not.
-fn missing(name: &str, descriptors: u64) -> Option<String> {
-    // Two each, and some for the program.
-    const NEEDED: u64 = 8_100;
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    if (name.starts_with("cross_") || name.starts_with("remote_")) && processors < 2 {
-        return Some("it takes two processors, and this process may use one".to_owned());
-    }
-    (name == "cancel_4k_recv" && descriptors < NEEDED).then(|| {
-        format!("it takes {NEEDED} descriptors, and {descriptors} are allowed (`ulimit -Hn`)")
-    })
 }
 
 fn say(name: &str, values: &[f64]) -> io::Result<()> {

@@ -11,6 +11,7 @@ pub mod tasks;
 pub mod timers;
 
 use std::future::Future;
+use std::thread;
 
 use quoit::time::Instant;
 use quoit::{Cores, Handle, Runtime};
@@ -48,6 +49,24 @@ pub fn quantile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len() - 1;
     values[(last as f64 * share).round() as usize]
+}
+
+/// Returns what a figure of `micro` needs and this process has not; so many descriptors are allowed.
+#[must_use]
+pub fn missing(name: &str, descriptors: u64) -> Option<String> {
+    // Two each, and some for the program.
+    const NEEDED: u64 = 8_100;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    if (name.starts_with("cross_") || name.starts_with("remote_")) && processors < 2 {
+        return Some("it takes two processors, and this process may use one".to_owned());
+    }
+    if name.starts_with("read_4k_direct_") {
+        let refused = ops::takes_direct_reads().err();
+        return refused.map(|error| error.to_string());
+    }
+    (name == "cancel_4k_recv" && descriptors < NEEDED).then(|| {
+        format!("it takes {NEEDED} descriptors, and {descriptors} are allowed (`ulimit -Hn`)")
+    })
 }
 
 /// A stream of numbers that a seed decides (xorshift64*).

@@ -76,13 +76,27 @@ fn fill(file: &mut File) -> io::Result<()> {
 /// A file whose reads pass by the page cache.
 fn direct() -> io::Result<File> {
     let mut file = NamedTempFile::new()?;
-    if fstatfs(&file)?.f_type == TMPFS {
+    fill(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    reopened(&file)
+}
+
+/// Looks whether the folder of temporary files takes direct reads.
+///
+/// # Errors
+///
+/// Why it does not.
+pub fn takes_direct_reads() -> io::Result<()> {
+    reopened(&NamedTempFile::new()?).map(drop)
+}
+
+/// Opens a file once more, so that its reads pass by the page cache.
+fn reopened(file: &NamedTempFile) -> io::Result<File> {
+    if fstatfs(file)?.f_type == TMPFS {
         let folder = std::env::temp_dir();
         let memory = format!("{} lies in memory: name another TMPDIR", folder.display());
         return Err(io::Error::new(io::ErrorKind::Unsupported, memory));
     }
-    fill(file.as_file_mut())?;
-    file.as_file().sync_all()?;
     let flags = OFlags::DIRECT.bits().cast_signed();
     OpenOptions::new()
         .read(true)
