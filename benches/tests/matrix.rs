@@ -12,7 +12,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// Returns the command that runs the matrix without the others.
 fn matrix(program: &Path, arguments: &[&str]) -> Command {
     let mut matrix = Command::new(program);
-    matrix.args(["--comparators", "/nowhere"]).args(arguments);
+    if !arguments.contains(&"--comparators") {
+        matrix.args(["--comparators", "/nowhere"]);
+    }
+    matrix.args(arguments);
     matrix
 }
 
@@ -142,6 +145,34 @@ fn a_part_that_this_machine_does_not_have_is_no_failure_of_quoit() {
         text(&said.stderr),
         "matrix: micro-read_4k_direct_qd1 cannot be measured here: /dev/shm lies in memory: name another TMPDIR\n"
     );
+}
+
+#[test]
+fn a_program_that_cannot_say_its_parts_is_asked_once_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let peer = folder.path().join("micro-tokio");
+    write(
+        &peer,
+        r#"printf '#!/bin/sh\necho asked >> "$0.log"; exit 3\n'"#,
+    );
+    let said = run(&[
+        "--only",
+        "micro-check",
+        "--only",
+        "micro-yield_1",
+        "--rounds",
+        "1",
+        "--comparators",
+        folder.path().to_str().expect("text"),
+    ]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    let told = text(&said.stdout);
+    assert!(
+        told.contains("left out: tokio in all parts: exit status: 3"),
+        "{told}"
+    );
+    let asked = fs::read_to_string(folder.path().join("micro-tokio.log"));
+    assert_eq!(asked.expect("it was asked"), "asked\n");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use benches::matrix::contenders::{Contender, Discipline, Places, Role, built_comparators};
+use benches::matrix::contenders::{Discipline, Places, Role, built_comparators};
 use benches::matrix::machine::Machine;
 use benches::matrix::program::{Processors, raise_descriptor_limit};
 use benches::matrix::round::Rounds;
@@ -90,6 +90,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     // Before all is measured, not after it.
     let reports = can_be_written(&[&arguments.json, &arguments.html])?;
 
+    let is_part = |scenario: &Scenario| matches!(scenario.load, Load::Micro(_));
+    let parts = if scenarios.iter().any(is_part) {
+        parts(&rounds, &places, &mut matrix.left_out)
+    } else {
+        Parts::new()
+    };
     let usual = if arguments.quick { 2 } else { 5 };
     let count = arguments.rounds.unwrap_or(usual) as usize;
     let begun = Instant::now();
@@ -97,7 +103,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     for (index, scenario) in scenarios.iter().enumerate() {
         eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
         let count = turns(&scenario.load, count);
-        let row = measure(scenario, &rounds, count, &places, &mut matrix.left_out);
+        let left_out = &mut matrix.left_out;
+        let row = measure(scenario, &rounds, count, (&places, &parts), left_out);
         let said = say(format!("{}\n", table::row(&row)));
         if reports == 0 {
             // Nobody would ever know what comes of the others.
@@ -302,13 +309,16 @@ fn measure(
     scenario: &Scenario,
     rounds: &Rounds,
     count: usize,
-    places: &Places,
+    (places, parts): (&Places, &Parts),
     left_out: &mut Vec<String>,
 ) -> Row {
     let (mut contenders, _) = places.contenders(scenario.discipline());
     contenders.retain(|contender| contender.takes.part_in(&scenario.name));
     if let Load::Micro(name) = &scenario.load {
-        contenders.retain(|contender| knows(rounds, contender, name));
+        contenders.retain(|contender| {
+            let known = parts.get(contender.name);
+            known.is_some_and(|known| known.contains(name))
+        });
     }
     let mut entries: Vec<Entry> = contenders
         .iter()
@@ -339,11 +349,19 @@ fn measure(
     }
 }
 
-/// Returns whether a micro program can do a part. One that cannot be asked is told of when it fails its turn.
-fn knows(rounds: &Rounds, contender: &Contender, name: &str) -> bool {
-    rounds
-        .parts(contender)
-        .map_or(true, |parts| parts.iter().any(|part| part == name))
+/// The parts that contenders know, by the names of these.
+type Parts = BTreeMap<&'static str, Vec<String>>;
+
+/// Asks each micro program once which parts it knows. One that does not say so takes part in none.
+fn parts(rounds: &Rounds, places: &Places, left_out: &mut Vec<String>) -> Parts {
+    let mut parts = Parts::new();
+    for contender in places.contenders(Discipline::Micro).0 {
+        match rounds.parts(&contender) {
+            Ok(known) => drop(parts.insert(contender.name, known)),
+            Err(error) => left_out.push(format!("{} in all parts: {error}", contender.name)),
+        }
+    }
+    parts
 }
 
 fn is_installed(program: &str, flag: &str) -> bool {
