@@ -12,7 +12,8 @@ use quoit_pool::http::{Client, Error};
 use tests::{bytes, conform, gauges};
 
 use crate::frames::{
-    CANCEL, DATA, END_HEADERS, ENHANCE_YOUR_CALM, Frames, HEADERS, REFUSED_STREAM, RST_STREAM,
+    CANCEL, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, NO_ERROR,
+    REFUSED_STREAM, RST_STREAM,
 };
 use crate::peer::{Host, end_of, trusting};
 use crate::{close, patient, text, until};
@@ -314,6 +315,64 @@ fn p046_a_reset_is_one_requests_failure_and_nobody_elses() {
         close(client).await;
         end_of(serving).await;
     });
+}
+
+/// A reset with NO_ERROR is for the rest of a request, behind a whole answer: before that it breaks the answer off.
+#[test]
+fn p046_an_answer_that_is_broken_off_without_an_error_is_not_whole() {
+    // `content-length: 10`, by its number in the static table.
+    let length = b"\x0f\x0d\x0210";
+    let whole = "x".repeat(10);
+    // What comes before the reset, and whether the request had a body that went on.
+    let cases: [(&[u8], &str, bool, bool, Result<&str, u32>); 7] = [
+        (b"", "half", false, false, Err(NO_ERROR)),
+        (b"", "", false, false, Err(NO_ERROR)),
+        (length, "half", false, false, Err(NO_ERROR)),
+        (length, "half", false, true, Err(NO_ERROR)),
+        (length, &whole, false, true, Ok(&whole)),
+        (b"", "whole", true, false, Ok("whole")),
+        (b"", "whole", true, true, Ok("whole")),
+    ];
+    for (fields, said, ends, goes_on, comes) in cases {
+        let (said, comes) = (said.to_owned(), comes.map(str::to_owned));
+        conform(move |_| {
+            let (said, comes) = (said.clone(), comes.clone());
+            async move {
+                let host = Host::new();
+                let url = host.url();
+                let says = said.clone();
+                let serving = host.serve(move |_, peer| {
+                    let says = says.clone();
+                    async move {
+                        let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+                        let stream = frames.request().await.expect("a request");
+                        let head = [&[0x88], fields].concat();
+                        frames.send(HEADERS, END_HEADERS, stream, &head).await;
+                        let flags = if ends { END_STREAM } else { 0 };
+                        frames.send(DATA, flags, stream, says.as_bytes()).await;
+                        frames.reset(stream, NO_ERROR).await;
+                        frames.serve().await;
+                    }
+                });
+                let client = prior();
+                let (_sender, pieces) = body::channel(1);
+                let asked = match goes_on {
+                    true => client.post(&url).body(pieces),
+                    false => client.get(&url),
+                };
+                let text = async { asked.send().await?.text().await };
+                let text = text.await.map_err(|error| match error {
+                    Error::Reset { code } => code,
+                    other => panic!("{said:?}: {other:?}"),
+                });
+                assert_eq!(text, comes, "{said:?}, ends {ends}, goes on {goes_on}");
+                crate::text(&client, &url).await.expect("an answer");
+                assert_eq!(client.pool().counts().connects, 1);
+                close(client).await;
+                end_of(serving).await;
+            }
+        });
+    }
 }
 
 #[test]

@@ -193,6 +193,11 @@ impl Sending {
         (Self(sent.clone()), OutgoingBody(sent))
     }
 
+    /// Returns whether there is a body.
+    pub(super) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Returns whether the connection has taken all of it, or wants no more.
     pub(super) fn is_done(&self) -> bool {
         self.0.as_ref().is_none_or(|sent| sent.is_done.get())

@@ -48,6 +48,7 @@ impl Response {
         let (head, incoming) = answer.into_parts();
         let mut body = ResponseBody {
             incoming: Some(incoming),
+            is_http2: head.version == Version::HTTP_2,
             lease: Some(lease),
             wait: ForeignWait::default(),
             deadline: None,
@@ -195,6 +196,7 @@ impl Response {
 pub struct ResponseBody {
     /// Until the end, or a failure.
     incoming: Option<Incoming>,
+    is_http2: bool,
     lease: Option<Lease>,
     wait: ForeignWait,
     deadline: Option<Instant>,
@@ -246,6 +248,18 @@ impl ResponseBody {
         {
             self.end();
         }
+    }
+
+    /// Returns whether the body ended where its peer broke it off. hyper takes a reset with NO_ERROR for an end: a peer
+    /// says that behind a whole answer, so that the rest of the request stays where it is (RFC 9113, section 8.1). But
+    /// of a request that was whole no answer ends so, and none that owes some of its length.
+    fn was_cut(&self) -> bool {
+        let Some(rest) = self.incoming.as_ref().filter(|_| self.is_http2) else {
+            return false;
+        };
+        let owes = rest.size_hint().exact().is_some_and(|left| left > 0);
+        let has_body = self.lease.as_ref().is_some_and(Lease::has_body);
+        !rest.is_end_stream() && (owes || !has_body)
     }
 
     fn end(&mut self) {
@@ -304,6 +318,13 @@ impl http_body::Body for ResponseBody {
         let polled = this.wait.poll(cx, |cx| Pin::new(incoming).poll_frame(cx));
         match ready!(polled) {
             Err(cancelled) => Poll::Ready(Some(Err(cancelled.into()))),
+            Ok(None) if this.was_cut() => {
+                let (rest, lease) = (this.incoming.take(), this.lease.take());
+                drop(rest);
+                drop(lease);
+                let code = h2::Reason::NO_ERROR.into();
+                Poll::Ready(Some(Err(Error::Reset { code })))
+            }
             Ok(None) => {
                 this.end();
                 Poll::Ready(None)

@@ -336,6 +336,12 @@ impl Lease {
         }
     }
 
+    /// Returns whether the request has a body.
+    pub(super) fn has_body(&self) -> bool {
+        let sending = self.sending.borrow();
+        sending.as_ref().is_some_and(Sending::is_some)
+    }
+
     /// Returns whether the connection has taken all of the request's body.
     fn is_sent(&self) -> bool {
         let sending = self.sending.borrow();
