@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{StatusCode, Version};
 use quoit::spawn;
+use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit_net::http::body;
 use quoit_pool::http::{Body, Error};
@@ -287,6 +288,53 @@ fn p052_a_request_that_meets_a_closed_connection_is_sent_again_once() {
         let counts = client.pool().counts();
         assert_eq!((counts.connects, counts.retries), (2, 1), "{counts:?}");
         assert_eq!(asked.get(), 3, "the second was sent twice");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// A server that went away without a word leaves all its connections behind: one is tried, and then none of them.
+#[test]
+fn p052_a_request_is_sent_again_once_however_many_connections_have_died() {
+    const DEAD: usize = 6;
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let asked = Rc::new(Cell::new(0));
+        let all_ask = Rc::new(Event::new());
+        let (counted, may_answer) = (Rc::clone(&asked), Rc::clone(&all_ask));
+        let serving = host.serve(move |number, mut peer| {
+            let (asked, all_ask) = (Rc::clone(&counted), Rc::clone(&may_answer));
+            async move {
+                if number >= DEAD {
+                    return peer.count().await;
+                }
+                peer.head().await.expect("a request");
+                asked.set(asked.get() + 1);
+                all_ask.wait().await.expect("nobody cancels");
+                peer.answer("first").await;
+                if peer.head().await.is_some() {
+                    asked.set(asked.get() + 1);
+                }
+            }
+        });
+        let client = patient().build().expect("a client");
+        let ask = |_| {
+            let (client, url) = (client.clone(), url.clone());
+            spawn(async move { text(&client, &url).await })
+        };
+        let asking: Vec<_> = (0..DEAD).map(ask).collect();
+        until(|| asked.get() == DEAD).await;
+        all_ask.set();
+        for asking in asking {
+            let first = asking.await.expect("no panic").expect("an answer");
+            assert_eq!(first, "first");
+        }
+        until(|| client.pool().counts().idle == DEAD).await;
+        assert_eq!(text(&client, &url).await.expect("an answer"), "0");
+        assert_eq!(asked.get(), DEAD + 1, "one that was dead was asked");
+        let counts = client.pool().counts();
+        assert_eq!((counts.connects, counts.retries), (7, 1), "{counts:?}");
         close(client).await;
         end_of(serving).await;
     });

@@ -544,6 +544,61 @@ fn p048_the_window_of_a_request_that_is_left_comes_back() {
     });
 }
 
+/// The peer closes an idle connection, without a GOAWAY, when the next request has come. One beside others, or with a
+/// body, is not sent again.
+#[test]
+fn p052_a_request_that_meets_a_closed_connection_is_sent_again_once() {
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Second {
+        Alone,
+        Beside,
+        WithBody,
+    }
+    for second in [Second::Alone, Second::Beside, Second::WithBody] {
+        conform(move |_| async move {
+            let host = Host::new();
+            let url = host.url();
+            let serving = host.serve(move |number, peer| async move {
+                let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+                if number > 0 {
+                    return frames.serve().await;
+                }
+                let first = frames.request().await.expect("a request");
+                frames.head(first).await;
+                if second != Second::Beside {
+                    frames.send(DATA, END_STREAM, first, b"first").await;
+                }
+                frames.request().await.expect("a second request");
+            });
+            let client = prior();
+            let first = client.get(&url).send().await.expect("a head");
+            let first = match second {
+                Second::Beside => Some(first),
+                _ => {
+                    assert_eq!(first.text().await.expect("all of it"), "first");
+                    None
+                }
+            };
+            let asked = match second {
+                Second::WithBody => client.put(&url).body("body"),
+                _ => client.get(&url),
+            };
+            let said = asked.send().await;
+            let counts = client.pool().counts();
+            if second == Second::Alone {
+                assert_eq!(said.expect("a head").text().await.expect("text"), "1");
+                assert_eq!((counts.connects, counts.retries), (2, 1), "{counts:?}");
+            } else {
+                assert!(matches!(said, Err(Error::Lost(_))), "{second:?}: {said:?}");
+                assert_eq!((counts.connects, counts.retries), (1, 0), "{counts:?}");
+            }
+            drop(first);
+            close(client).await;
+            end_of(serving).await;
+        });
+    }
+}
+
 #[test]
 fn p053_a_peer_that_answers_no_ping_is_given_up() {
     conform(|_| async {

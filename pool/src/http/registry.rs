@@ -59,7 +59,10 @@ pub(super) struct Limits {
 pub(super) struct Place {
     pub(super) connection: ConnectionId,
     pub(super) stream: StreamId,
+    /// It was used before.
     pub(super) is_reused: bool,
+    /// Of one that was used before: nobody was on it.
+    pub(super) was_idle: bool,
 }
 
 /// What is to be done.
@@ -400,6 +403,16 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         effects
     }
 
+    /// One of the idle connections to an origin was found to be dead: the others have been idle for longer, or were so
+    /// while it died, and nothing is given to them any more.
+    pub(super) fn retire_idle(&mut self, origin: &K) -> Vec<Effect<K>> {
+        let state = self.origins.get(origin);
+        let ids = state.map_or(&[][..], |state| &state.connections);
+        let is_idle = |id: &&ConnectionId| matches!(&self.connections[id].phase, Phase::Open(_, streams) if streams.idle_since().is_some());
+        let idle: Vec<_> = ids.iter().filter(is_idle).copied().collect();
+        idle.into_iter().flat_map(|id| self.retire(id)).collect()
+    }
+
     /// The time has come that an owner was told to look again.
     pub(super) fn expire(&mut self, id: ConnectionId, now: Instant) -> Vec<Effect<K>> {
         let mut effects = Vec::new();
@@ -479,7 +492,8 @@ impl<K: Clone + Eq + Hash> Registry<K> {
         let Phase::Open(_, streams) = &mut connection.phase else {
             unreachable!("it has room");
         };
-        if streams.idle_since().is_some() {
+        let is_idle = streams.idle_since().is_some();
+        if is_idle {
             self.idle.remove(&(connection.idle_number, id));
         }
         streams.assign(stream);
@@ -490,6 +504,7 @@ impl<K: Clone + Eq + Hash> Registry<K> {
             connection: id,
             stream,
             is_reused,
+            was_idle: is_reused && is_idle,
         }
     }
 

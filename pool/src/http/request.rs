@@ -366,10 +366,19 @@ async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response
             true
         }
         Kind::Refused => true,
-        // It was idle, and the peer closed it when, or before, the request came.
-        Kind::Lost if lease.is_reused => {
+        // The peer closed it when, or before, the request came.
+        Kind::Lost if lease.is_reused && !was_written => {
             lease.retire_connection();
-            !was_written || (speaks == Speaks::Http1 && is_empty && ask.method.is_idempotent())
+            true
+        }
+        Kind::Lost if lease.was_idle => {
+            lease.retire_connection();
+            let may_be_repeated = is_empty && ask.method.is_idempotent();
+            if may_be_repeated {
+                // Once, and on a connection that is fresh, or at work.
+                lease.retire_idle();
+            }
+            may_be_repeated
         }
         Kind::Lost | Kind::Reset(_) | Kind::PeerSilent | Kind::Protocol => false,
     };

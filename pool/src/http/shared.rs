@@ -176,6 +176,11 @@ impl Shared {
         self.perform(effects, None);
     }
 
+    pub(super) fn retire_idle(self: &Rc<Self>, origin: &Rc<Origin>) {
+        let effects = self.registry.borrow_mut().retire_idle(origin);
+        self.perform(effects, None);
+    }
+
     pub(super) fn expire(self: &Rc<Self>, id: ConnectionId) {
         let effects = self.registry.borrow_mut().expire(id, Instant::now());
         self.perform(effects, None);
@@ -253,6 +258,7 @@ impl Shared {
             handle: handle.expect("its owner has not ended"),
             stream: place.stream,
             is_reused: place.is_reused,
+            was_idle: place.was_idle,
             sending: RefCell::default(),
             is_answered: Cell::new(false),
             is_over: Cell::new(false),
@@ -298,6 +304,7 @@ pub(super) struct Lease {
     pub(super) handle: Rc<Handle>,
     stream: StreamId,
     pub(super) is_reused: bool,
+    pub(super) was_idle: bool,
     /// The request's body, once it was handed to the connection.
     sending: RefCell<Option<Sending>>,
     /// The answer was read to its end.
@@ -378,6 +385,11 @@ impl Lease {
     /// The connection takes nothing new.
     pub(super) fn retire_connection(&self) {
         self.pool.retire(self.handle.id);
+    }
+
+    /// It was dead, and so may be all that are idle to its origin: none of them is used any more.
+    pub(super) fn retire_idle(&self) {
+        self.pool.retire_idle(&self.handle.origin);
     }
 
     fn settles(&self) {
