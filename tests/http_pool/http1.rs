@@ -165,6 +165,38 @@ fn p040_an_answer_that_is_long_or_late_costs_its_connection() {
     });
 }
 
+/// The server has answered, and reads no more of a request that is still going out: nothing comes behind that.
+#[test]
+fn p040_an_answer_to_a_request_that_is_not_read_costs_its_connection() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let is_over = Rc::new(Event::new());
+        let over = Rc::clone(&is_over);
+        let serving = host.serve(move |number, mut peer| {
+            let over = Rc::clone(&over);
+            async move {
+                if number > 0 {
+                    return peer.count().await;
+                }
+                peer.head().await.expect("a request");
+                peer.answer("enough").await;
+                over.wait().await.expect("nobody cancels");
+                peer.end().await;
+            }
+        });
+        let client = patient().build().expect("a client");
+        let body = vec![7; 32 << 20];
+        let answer = client.post(&url).body(body).send().await.expect("a head");
+        assert_eq!(answer.text().await.expect("all of it"), "enough");
+        assert_eq!(text(&client, &url).await.expect("an answer"), "0");
+        until(|| client.pool().counts().connections == 1).await;
+        is_over.set();
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
 #[test]
 fn p044_an_idle_timeout_of_zero_closes_at_once() {
     conform(|_| async {

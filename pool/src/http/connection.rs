@@ -124,7 +124,11 @@ enum Sender {
 /// What is left to be done about a request whose caller has gone.
 enum Left {
     /// The answer was read: hyper says when the next request can come.
-    Settle(StreamId),
+    Settle {
+        stream: StreamId,
+        /// The connection was polled, and the next could not come.
+        was_busy: bool,
+    },
     /// The answer was not read to its end: if the rest is there already, it is taken.
     Drain {
         stream: StreamId,
@@ -133,6 +137,15 @@ enum Left {
         /// The connection was polled, and had no more.
         had_none: bool,
     },
+}
+
+impl Left {
+    fn settle(stream: StreamId) -> Self {
+        Self::Settle {
+            stream,
+            was_busy: false,
+        }
+    }
 }
 
 impl fmt::Debug for Handle {
@@ -215,7 +228,7 @@ impl Handle {
 
     /// The answer of an HTTP/1 request was read to its end.
     pub(super) fn settle(&self, stream: StreamId) {
-        self.leave(Left::Settle(stream));
+        self.leave(Left::settle(stream));
     }
 
     /// The answer of an HTTP/1 request was left before its end.
@@ -292,7 +305,7 @@ impl Handle {
                 return Poll::Pending;
             };
             match left {
-                Left::Settle(stream) => {
+                Left::Settle { stream, was_busy } => {
                     let Some(Sender::Http1(mut sender)) = self.sender.take() else {
                         return Poll::Ready(Some((stream, Fate::Unfit)));
                     };
@@ -303,10 +316,15 @@ impl Handle {
                             return Poll::Ready(Some((stream, Fate::Reusable)));
                         }
                         Poll::Ready(Err(_)) => return Poll::Ready(Some((stream, Fate::Unfit))),
-                        Poll::Pending => {
-                            self.left.replace(Some(Left::Settle(stream)));
-                            return Poll::Pending;
+                        Poll::Pending if !was_busy => {
+                            self.left.replace(Some(Left::Settle {
+                                stream,
+                                was_busy: true,
+                            }));
+                            return Poll::Ready(None);
                         }
+                        // The request still goes out, to a peer that has answered it and may never read the rest.
+                        Poll::Pending => return Poll::Ready(Some((stream, Fate::Unfit))),
                     }
                 }
                 Left::Drain {
@@ -316,7 +334,7 @@ impl Handle {
                     had_none,
                 } => match Pin::new(&mut body).poll_frame(cx) {
                     Poll::Ready(None) => {
-                        self.left.replace(Some(Left::Settle(stream)));
+                        self.left.replace(Some(Left::settle(stream)));
                     }
                     Poll::Ready(Some(Ok(frame))) => {
                         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
