@@ -205,6 +205,12 @@ fn what_is_no_request_is_refused_with_what_to_say_instead() {
         let builder = patient().max_connections(0);
         let refused = builder.build().expect_err("no room at all").to_string();
         assert!(refused.contains("max_connections is 0"), "{refused}");
+        let (zero, some) = (Duration::ZERO, Duration::from_secs(1));
+        for (interval, limit, said) in [(zero, some, "interval"), (some, zero, "limit")] {
+            let refused = patient().keep_alive(interval, limit).build();
+            let refused = refused.expect_err("no ping is in time").to_string();
+            assert!(refused.contains(said), "{refused}");
+        }
     });
 }
 

@@ -163,6 +163,19 @@ impl Frames {
         requests.count()
     }
 
+    /// Waits for a ping of the client's, which is answered.
+    pub(crate) async fn ping(&mut self) -> Option<()> {
+        loop {
+            let frame = self.any().await?;
+            if frame.kind == PING && frame.flags & ACK == 0 {
+                return Some(());
+            }
+            if frame.stream > 0 {
+                self.kept.push_back(frame);
+            }
+        }
+    }
+
     /// Waits for the head of a request; returns its stream.
     pub(crate) async fn request(&mut self) -> Option<u32> {
         let frame = self.find(|frame| frame.kind == HEADERS).await?;

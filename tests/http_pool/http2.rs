@@ -658,6 +658,35 @@ fn a_peer_that_answers_pings_is_left_alone() {
 }
 
 #[test]
+fn a_time_may_be_as_long_as_can_be() {
+    const EVER: Duration = Duration::MAX;
+    let soon = Duration::from_millis(1);
+    for (interval, limit) in [(EVER, EVER), (EVER, soon), (soon, EVER)] {
+        conform(move |_| async move {
+            let host = Host::new();
+            let url = host.url();
+            let serving = host.serve(move |_, peer| async move {
+                let mut frames = Frames::greet(peer, 100).await.expect("a preface");
+                let stream = frames.request().await.expect("a request");
+                if interval != EVER {
+                    frames.ping().await.expect("a ping");
+                }
+                frames.answer(stream, "well").await;
+                frames.serve().await;
+            });
+            let client = Client::builder().http2_prior_knowledge();
+            let client = client.keep_alive(interval, limit).idle_timeout(EVER);
+            let client = client.pool_timeout(EVER).connect_timeout(EVER);
+            let client = client.timeout(EVER).build().expect("a client");
+            let answer = text(&client, &url).await.expect("an answer");
+            assert_eq!(answer, "well");
+            close(client).await;
+            end_of(serving).await;
+        });
+    }
+}
+
+#[test]
 fn p054_a_pool_that_is_closed_ends_streams_and_those_who_wait_for_one() {
     conform(|_| async {
         let host = Host::new();

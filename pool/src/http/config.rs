@@ -138,7 +138,7 @@ impl ClientBuilder {
 
     /// Asks the peer of an HTTP/2 connection that has requests on it for a sign of life after `interval`
     /// of silence, and gives it up when none comes for `limit`: its requests fail with
-    /// [`Error::PeerSilent`]. Default 30 s and 20 s.
+    /// [`Error::PeerSilent`]. Default 30 s and 20 s; neither may be zero.
     pub fn keep_alive(mut self, interval: Duration, limit: Duration) -> Self {
         self.config.keep_alive = Some((interval, limit));
         self
@@ -186,10 +186,26 @@ impl ClientBuilder {
         let too_few = zero.map(|(name, _)| format!("{name} is 0: it must be 1 or more"));
         let no_time = self.config.connect_timeout.is_zero();
         let no_time = no_time.then(|| "connect_timeout is 0: no connection is made in that".into());
+        let no_ping = self.config.keep_alive.and_then(|times| match times {
+            (interval, _) if interval.is_zero() => {
+                Some("keep_alive has an interval of 0: a peer is to be asked less often")
+            }
+            (_, limit) if limit.is_zero() => {
+                Some("keep_alive has a limit of 0: no peer answers in that")
+            }
+            _ => None,
+        });
+        let no_ping = no_ping.map(str::to_owned);
         let contradicts = self.config.has_prior_knowledge && !self.http2;
         let contradicts = contradicts
             .then(|| "http1_only and http2_prior_knowledge are both set: choose one".into());
-        if let Some(what) = self.wrong.or(too_few).or(no_time).or(contradicts) {
+        if let Some(what) = self
+            .wrong
+            .or(too_few)
+            .or(no_time)
+            .or(no_ping)
+            .or(contradicts)
+        {
             return Err(Error::Request(what));
         }
         let mut config = self.config;

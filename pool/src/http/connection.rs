@@ -50,6 +50,9 @@ const DRAINED: u64 = 64 * 1024;
 /// before it; then the connection's place in the pool is worth more.
 const GOODBYE: Duration = Duration::from_millis(100);
 
+/// What hyper adds to an instant of the standard library's, which has an end: more is as good as never.
+const FAR: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// What becomes of a request, as hyper tells it.
 pub(super) trait Answer:
     Future<Output = Result<Response<Incoming>, TrySendError<Request<OutgoingBody>>>>
@@ -439,8 +442,8 @@ impl Owner {
                 builder.timer(Timer).initial_max_send_streams(1);
                 if let Some((interval, limit)) = config.keep_alive {
                     builder
-                        .keep_alive_interval(interval)
-                        .keep_alive_timeout(limit);
+                        .keep_alive_interval(interval.min(FAR))
+                        .keep_alive_timeout(limit.min(FAR));
                 }
                 self.speak_http2(&builder, io).await?
             }
