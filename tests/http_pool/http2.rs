@@ -2,13 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::bytes::Bytes;
 use http::Version;
 use quoit::{JoinHandle, Scope, spawn};
 use quoit_net::http::body;
-use quoit_pool::http::{Client, Error};
+use quoit_pool::http::{Body, Client, Error};
 use tests::{bytes, conform, gauges};
 
 use crate::frames::{
@@ -509,6 +512,110 @@ fn p048_an_answer_that_is_dropped_ends_the_body_of_its_request() {
 
 /// Answers of which nothing is read, many times as much as the connection's window: the credit of each comes
 /// back, or the last would not begin.
+/// A body of pieces that are all there: what is left of it, and how much of that comes at a time.
+struct Pieces(usize, usize);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let length = self.0.min(self.1);
+        self.0 -= length;
+        Poll::Ready((length > 0).then(|| Ok(http_body::Frame::data(vec![7; length].into()))))
+    }
+}
+
+/// The peer has room for 65 535 bytes, and gives no more; it allows one stream at a time.
+#[test]
+fn p048_a_body_that_the_window_holds_up_is_reset() {
+    let bodies: [fn() -> Body; 4] = [
+        || Body::new(Pieces(1 << 20, 40_000)),
+        || Body::from(vec![7; 1 << 20]),
+        // All but the last byte fits, and all but some of the last piece.
+        || Body::from(vec![7; 65_536]),
+        || Body::from(vec![7; 70_000]),
+    ];
+    for body in bodies {
+        // It has all of the answer, or its head.
+        for is_whole in [true, false] {
+            conform(move |_| async move {
+                let host = Host::new();
+                let url = host.url();
+                let code = Rc::new(Cell::new(None));
+                let noted = Rc::clone(&code);
+                let serving = host.serve(move |_, peer| {
+                    let code = Rc::clone(&noted);
+                    async move {
+                        let mut frames = Frames::greet(peer, 1).await.expect("a preface");
+                        let stream = frames.request().await.expect("a request");
+                        match is_whole {
+                            true => frames.answer(stream, "early").await,
+                            false => frames.head(stream).await,
+                        }
+                        code.set(frames.reset_of(stream).await);
+                        frames.serve().await;
+                    }
+                });
+                let client = prior();
+                let answer = client.post(&url).body(body()).send().await;
+                let answer = answer.expect("a head");
+                match is_whole {
+                    true => assert_eq!(answer.text().await.expect("all of it"), "early"),
+                    false => drop(answer),
+                }
+                until(|| code.get().is_some()).await;
+                assert_eq!(code.get(), Some(CANCEL));
+                assert_eq!(text(&client, &url).await.expect("an answer"), "3");
+                assert_eq!(client.pool().counts().connects, 1);
+                close(client).await;
+                end_of(serving).await;
+            });
+        }
+    }
+}
+
+/// Each byte of a body that is all there goes out once, in order, whatever its length.
+#[test]
+fn a_body_that_is_all_there_goes_out_in_pieces() {
+    for length in [1, 16_384, 16_385, 16_386, 32_768, 32_769, 65_535] {
+        conform(move |_| async move {
+            let host = Host::new();
+            let url = host.url();
+            let sent = bytes(length, 5);
+            let expected = sent.clone();
+            let serving = host.serve(move |_, peer| {
+                let expected = expected.clone();
+                async move {
+                    let mut frames = Frames::greet(peer, 1).await.expect("a preface");
+                    let stream = frames.request().await.expect("a request");
+                    let mut came = Vec::new();
+                    loop {
+                        let frame = frames.next().await.expect("a frame");
+                        assert_eq!((frame.kind, frame.stream), (DATA, stream));
+                        came.extend_from_slice(&frame.payload);
+                        if frame.ends_stream() {
+                            break;
+                        }
+                    }
+                    assert!(came == expected, "{length}: {} came", came.len());
+                    frames.answer(stream, "all").await;
+                    frames.serve().await;
+                }
+            });
+            let client = prior();
+            let answer = client.post(&url).body(sent).send().await;
+            let answer = answer.expect("a head").text().await;
+            assert_eq!(answer.expect("all of it"), "all");
+            close(client).await;
+            end_of(serving).await;
+        });
+    }
+}
+
 #[test]
 fn p048_the_window_of_a_request_that_is_left_comes_back() {
     conform(|_| async {

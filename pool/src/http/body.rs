@@ -12,6 +12,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use quoit_net::http::body::ChannelBody;
 
+/// How much of a body that is all there goes out as one, by HTTP/2: the usual length of a frame.
+const PIECE: usize = 16 * 1024;
+
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 type AnyBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>;
 
@@ -158,11 +161,18 @@ pub(super) struct Sending(Option<Rc<Sent>>);
 
 /// What both know.
 #[derive(Default)]
-struct Sent {
+pub(super) struct Sent {
+    /// What is all there stays, for a second attempt.
     body: RefCell<Kind>,
-    /// For a second attempt: a clone of what is all there, and the length.
+    /// How much of what is all there was handed out.
+    taken: Cell<usize>,
     has_begun: Cell<bool>,
+    /// All of it was handed out.
+    has_ended: Cell<bool>,
+    /// The connection has taken all of it, or wants no more.
     is_done: Cell<bool>,
+    /// By HTTP/2, where what was handed out waits for the peer's window.
+    is_windowed: bool,
     /// Nobody wants the answer any more.
     is_stopped: Cell<bool>,
     failure: RefCell<Option<BoxError>>,
@@ -180,17 +190,20 @@ impl fmt::Debug for Sent {
 
 impl Sending {
     /// Returns what the caller keeps, and what is sent.
-    pub(super) fn new(body: Body) -> (Self, OutgoingBody) {
-        let is_done = body.is_empty();
+    pub(super) fn new(body: Body, piping: Option<&Rc<Piping>>) -> (Self, OutgoingBody) {
+        let is_empty = body.is_empty();
         let sent = match body.0 {
             Kind::Empty => None,
             kind => Some(Rc::new(Sent {
                 body: RefCell::new(kind),
-                is_done: Cell::new(is_done),
+                has_ended: Cell::new(is_empty),
+                is_done: Cell::new(is_empty),
+                is_windowed: piping.is_some(),
                 ..Sent::default()
             })),
         };
-        (Self(sent.clone()), OutgoingBody(sent))
+        let piping = piping.filter(|_| sent.is_some()).cloned();
+        (Self(sent.clone()), OutgoingBody { sent, piping })
     }
 
     /// Returns whether there is a body.
@@ -245,9 +258,7 @@ impl Sent {
         let (kind, polled) = match kind {
             Kind::Empty => (Kind::Empty, Poll::Ready(None)),
             Kind::Bytes(bytes) => {
-                let next = (!self.is_done.get()).then(|| Ok(Frame::data(bytes.clone())));
-                self.is_done.set(true);
-                // Kept for a second attempt: the bytes are shared.
+                let next = (!self.has_ended.get()).then(|| Ok(Frame::data(self.next_of(&bytes))));
                 (Kind::Bytes(bytes), Poll::Ready(next))
             }
             Kind::Stream(mut body) => {
@@ -259,8 +270,7 @@ impl Sent {
                     let what = format!("it panicked: {}", text_of(&*panic));
                     (Poll::Ready(Some(Err(what.into()))), true)
                 });
-                self.is_done
-                    .set(has_ended || matches!(polled, Poll::Ready(None | Some(Err(_)))));
+                self.note_end(has_ended || matches!(polled, Poll::Ready(None | Some(Err(_)))));
                 (Kind::Stream(body), polled)
             }
         };
@@ -274,12 +284,65 @@ impl Sent {
                 Poll::Ready(Some(Err(told)))
             }
             Poll::Pending => {
-                let before = self.waker.replace(Some(cx.waker().clone()));
-                drop(before);
+                self.note_waker(cx);
                 Poll::Pending
             }
             ready => ready,
         }
+    }
+
+    /// Takes the next piece of what is all there; the bytes are shared.
+    fn next_of(&self, bytes: &Bytes) -> Bytes {
+        let taken = self.taken.get();
+        let left = bytes.len() - taken;
+        let next = match left {
+            _ if !self.is_windowed || (taken == 0 && left <= PIECE) => left,
+            1 => 1,
+            // The last byte goes by itself: once the window has room for that, it had room for all before it.
+            _ => PIECE.min(left - 1),
+        };
+        self.taken.set(taken + next);
+        self.note_end(next == left);
+        bytes.slice(taken..taken + next)
+    }
+
+    fn note_end(&self, has_ended: bool) {
+        self.has_ended.set(has_ended);
+        if !self.is_windowed {
+            self.is_done.set(has_ended);
+        }
+    }
+
+    fn note_waker(&self, cx: &Context<'_>) {
+        let is_known = matches!(&*self.waker.borrow(), Some(known) if known.will_wake(cx.waker()));
+        if !is_known {
+            let before = self.waker.replace(Some(cx.waker().clone()));
+            drop(before);
+        }
+    }
+
+    /// Returns whether nobody wants it sent any more; if not yet, `cx` is woken then.
+    pub(super) fn is_stopped(&self, cx: &Context<'_>) -> bool {
+        if !self.is_stopped.get() {
+            self.note_waker(cx);
+        }
+        self.is_stopped.get()
+    }
+}
+
+/// The body that hyper has asked last, within one poll: a task that it starts there sends the rest of that.
+#[derive(Default)]
+pub(super) struct Piping(Cell<Option<Rc<Sent>>>);
+
+impl Piping {
+    pub(super) fn take(&self) -> Option<Rc<Sent>> {
+        self.0.take()
+    }
+}
+
+impl fmt::Debug for Piping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Piping").finish_non_exhaustive()
     }
 }
 
@@ -291,13 +354,20 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// A request's body as hyper gets it.
 #[derive(Debug)]
-pub(super) struct OutgoingBody(Option<Rc<Sent>>);
+pub(super) struct OutgoingBody {
+    sent: Option<Rc<Sent>>,
+    /// Of HTTP/2.
+    piping: Option<Rc<Piping>>,
+}
 
 impl Drop for OutgoingBody {
     /// The connection wants no more: it has as much as was announced, or has ended.
     fn drop(&mut self) {
-        if let Some(sent) = &self.0 {
+        if let Some(sent) = &self.sent {
             sent.is_done.set(true);
+        }
+        if let Some(piping) = &self.piping {
+            drop(piping.take());
         }
     }
 }
@@ -310,24 +380,28 @@ impl http_body::Body for OutgoingBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &self.0 {
+        if let Some(piping) = &self.piping {
+            let before = piping.0.replace(self.sent.clone());
+            drop(before);
+        }
+        match &self.sent {
             Some(sent) => sent.poll(cx),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|sent| sent.is_done.get())
+        let sent = self.sent.as_ref();
+        sent.is_none_or(|sent| sent.has_ended.get() || sent.is_done.get())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(sent) = &self.0 else {
+        let Some(sent) = &self.sent else {
             return SizeHint::with_exact(0);
         };
         match &*sent.body.borrow() {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Bytes(_) if sent.is_done.get() => SizeHint::with_exact(0),
-            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Bytes(bytes) => SizeHint::with_exact((bytes.len() - sent.taken.get()) as u64),
             Kind::Stream(body) => body.size_hint(),
         }
     }

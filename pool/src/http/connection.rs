@@ -34,7 +34,7 @@ use quoit::time::{Alarm, Instant};
 use quoit::{CancelHandle, Cancelled, Group, Scope, group, op, run_until_cancelled};
 use quoit_net::http::{Io, Timer};
 
-use super::body::OutgoingBody;
+use super::body::{OutgoingBody, Piping};
 use super::connect::connect;
 use super::error::Error;
 use super::origin::Origin;
@@ -95,6 +95,8 @@ pub(super) struct Handle {
     pub(super) id: ConnectionId,
     pub(super) origin: Rc<Origin>,
     sender: RefCell<Option<Sender>>,
+    /// Of HTTP/2: whose body is about to get a task that sends it.
+    pub(super) piping: Rc<Piping>,
     /// Of HTTP/1: what is left of a request before the next can come.
     left: RefCell<Option<Left>>,
     /// When the pool is asked whether it has expired.
@@ -168,6 +170,7 @@ impl Handle {
             id,
             origin,
             sender: RefCell::default(),
+            piping: Rc::default(),
             left: RefCell::default(),
             look_at: Cell::default(),
             stopped: Cell::default(),
@@ -582,16 +585,23 @@ where
 {
     fn execute(&self, task: F) {
         let (owner, pool) = (Rc::clone(&self.owner), Weak::clone(&self.pool));
+        let body = owner.piping.take();
         // hyper's future is large, whatever it is about: it is moved once, to where it stays.
         let mut task = Box::pin(task);
         let task = run_until_cancelled(async move {
             poll_fn(|cx| {
                 let polled = task.as_mut().poll(cx);
+                let asked = owner.piping.take();
+                drop(asked);
                 // A peer that allows more streams tells that to this task, and the owner hears of it here.
                 if pool.upgrade().is_some_and(|pool| pool.is_awaited()) {
                     owner.wake();
                 }
-                polled
+                if polled.is_pending() && body.as_ref().is_some_and(|body| body.is_stopped(cx)) {
+                    // The peer has no room for what hyper has of it, and hyper asks for no more. Dropped, it is reset.
+                    return Poll::Ready(());
+                }
+                polled.map(drop)
             })
             .await
         });

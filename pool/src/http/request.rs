@@ -321,7 +321,8 @@ async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response
     };
     let switch =
         (speaks == Speaks::Http1 && ask.asks_for_upgrade()).then(|| lease.handle.expect_switch());
-    let (sending, outgoing) = Sending::new(body);
+    let piping = (speaks == Speaks::Http2).then_some(&lease.handle.piping);
+    let (sending, outgoing) = Sending::new(body, piping);
     let Some(answer) = lease.send(ask.written(speaks, outgoing), &sending) else {
         return Ok(Err(gone(&lease, sending.again())));
     };

@@ -23,6 +23,9 @@ use super::shared::Lease;
 ///
 /// It holds its place on the connection until the body was read to the end. Dropped before that, a connection
 /// of HTTP/1 is closed, unless the rest is short and there already; of HTTP/2 only the stream is reset.
+///
+/// A peer may answer before it has all of the request. What is left of the request's body when this is dropped is not
+/// sent any more, in the same way.
 pub struct Response {
     head: http::response::Parts,
     body: ResponseBody,
