@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quoit::{spawn, time};
+use quoit_net::http::body;
 use quoit_pool::http::Error;
 use tests::{conform, full_address, on_ring, refusing_address};
 
@@ -246,5 +247,53 @@ fn a_length_that_is_not_the_body_s_is_refused() {
         assert_eq!(client.pool().counts().connects, 1);
         close(client).await;
         end_of(serving).await;
+    });
+}
+
+/// A body that is made while it is sent, in pieces of a byte, and not as long as the head says, or it itself.
+#[test]
+fn a_body_that_is_not_as_long_as_announced_is_its_requests_failure() {
+    let cases = [(3, 5, "after 3 of the 5"), (7, 5, "longer than the 5")];
+    for is_http2 in [false, true] {
+        for (length, announced, said) in cases {
+            conform(move |_| async move {
+                let host = Host::new();
+                let url = host.url();
+                let serving = host.serve(|_, peer| peer.end());
+                let client = match is_http2 {
+                    true => patient().http2_prior_knowledge(),
+                    false => patient(),
+                };
+                let client = client.build().expect("a client");
+                let (sender, pieces) = body::channel(length);
+                for _ in 0..length / 2 {
+                    sender.send("x").await.expect("there is room");
+                }
+                sender
+                    .send("x".repeat(length - length / 2))
+                    .await
+                    .expect("room");
+                drop(sender);
+                let asked = client
+                    .post(&url)
+                    .header("content-length", announced.to_string());
+                let failed = asked.body(pieces).send().await;
+                assert!(matches!(failed, Err(Error::Body(_))), "{failed:?}");
+                let failed = failed.expect_err("its body failed").to_string();
+                assert!(failed.contains(said), "{failed}");
+                close(client).await;
+                end_of(serving).await;
+            });
+        }
+    }
+    conform(|_| async {
+        let client = patient().build().expect("a client");
+        let (_sender, pieces) = body::channel(1);
+        let asked = client
+            .post("http://127.0.0.1:1/")
+            .header("content-length", "some");
+        let refused = asked.body(pieces).send().await;
+        assert!(matches!(refused, Err(Error::Request(_))), "{refused:?}");
+        assert_eq!(client.pool().counts().failed_connects, 0);
     });
 }

@@ -16,6 +16,7 @@ use quoit_net::http::body::ChannelBody;
 const PIECE: usize = 16 * 1024;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 type AnyBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>;
 
 /// The body of a request: nothing, bytes, or what is made while it is sent.
@@ -164,8 +165,10 @@ pub(super) struct Sending(Option<Rc<Sent>>);
 pub(super) struct Sent {
     /// What is all there stays, for a second attempt.
     body: RefCell<Kind>,
-    /// How much of what is all there was handed out.
-    taken: Cell<usize>,
+    /// How much of it was handed out.
+    taken: Cell<u64>,
+    /// How much there is of what is made while it is sent, if the head says that.
+    announced: Option<u64>,
     has_begun: Cell<bool>,
     /// All of it was handed out.
     has_ended: Cell<bool>,
@@ -190,7 +193,11 @@ impl fmt::Debug for Sent {
 
 impl Sending {
     /// Returns what the caller keeps, and what is sent.
-    pub(super) fn new(body: Body, piping: Option<&Rc<Piping>>) -> (Self, OutgoingBody) {
+    pub(super) fn new(
+        body: Body,
+        announced: Option<u64>,
+        piping: Option<&Rc<Piping>>,
+    ) -> (Self, OutgoingBody) {
         let is_empty = body.is_empty();
         let sent = match body.0 {
             Kind::Empty => None,
@@ -198,6 +205,7 @@ impl Sending {
                 body: RefCell::new(kind),
                 has_ended: Cell::new(is_empty),
                 is_done: Cell::new(is_empty),
+                announced,
                 is_windowed: piping.is_some(),
                 ..Sent::default()
             })),
@@ -248,7 +256,7 @@ impl Sending {
 }
 
 impl Sent {
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll(&self, cx: &mut Context<'_>) -> Polled {
         if self.is_stopped.get() {
             // The reset then says that it was our wish.
             return Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())));
@@ -270,6 +278,7 @@ impl Sent {
                     let what = format!("it panicked: {}", text_of(&*panic));
                     (Poll::Ready(Some(Err(what.into()))), true)
                 });
+                let polled = self.measured(polled, has_ended);
                 self.note_end(has_ended || matches!(polled, Poll::Ready(None | Some(Err(_)))));
                 (Kind::Stream(body), polled)
             }
@@ -291,9 +300,35 @@ impl Sent {
         }
     }
 
+    /// Lets a body fail that is not as long as the head says: its peer would wait for the rest of it, or take what is
+    /// too much for the next request.
+    fn measured(&self, polled: Polled, has_ended: bool) -> Polled {
+        let Some(announced) = self.announced else {
+            return polled;
+        };
+        let (length, is_last) = match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let data = frame.data_ref();
+                (data.map_or(0, Bytes::len) as u64, data.is_none())
+            }
+            Poll::Ready(None) => (0, true),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return polled,
+        };
+        let taken = self.taken.get() + length;
+        self.taken.set(taken);
+        let what = if taken > announced {
+            format!("it is longer than the {announced} bytes that the head says")
+        } else if taken < announced && (has_ended || is_last) {
+            format!("it ends after {taken} of the {announced} bytes that the head says")
+        } else {
+            return polled;
+        };
+        Poll::Ready(Some(Err(what.into())))
+    }
+
     /// Takes the next piece of what is all there; the bytes are shared.
     fn next_of(&self, bytes: &Bytes) -> Bytes {
-        let taken = self.taken.get();
+        let taken = self.taken.get() as usize;
         let left = bytes.len() - taken;
         let next = match left {
             _ if !self.is_windowed || (taken == 0 && left <= PIECE) => left,
@@ -301,7 +336,7 @@ impl Sent {
             // The last byte goes by itself: once the window has room for that, it had room for all before it.
             _ => PIECE.min(left - 1),
         };
-        self.taken.set(taken + next);
+        self.taken.set((taken + next) as u64);
         self.note_end(next == left);
         bytes.slice(taken..taken + next)
     }
@@ -401,7 +436,7 @@ impl http_body::Body for OutgoingBody {
         };
         match &*sent.body.borrow() {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Bytes(bytes) => SizeHint::with_exact((bytes.len() - sent.taken.get()) as u64),
+            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64 - sent.taken.get()),
             Kind::Stream(body) => body.size_hint(),
         }
     }

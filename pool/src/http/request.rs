@@ -146,19 +146,33 @@ impl RequestBuilder {
         sent.map(|answer| answer.with_deadline(deadline))
     }
 
+    /// Returns how long the body is, if it or the head says so: both say the same.
+    fn length(&self) -> Result<Option<u64>, Error> {
+        let told = self.headers.get_all(header::CONTENT_LENGTH);
+        let number = |told: &HeaderValue| {
+            let text = told.to_str().ok()?;
+            let number = text.parse::<u64>().ok()?;
+            (number.to_string() == text).then_some(number)
+        };
+        let known = self.body.length();
+        let length = known.or_else(|| told.iter().next().and_then(number));
+        let is_wrong = |told: &&HeaderValue| length.is_none() || number(told) != length;
+        let Some(wrong) = told.iter().find(is_wrong) else {
+            return Ok(length);
+        };
+        Err(Error::Request(match known {
+            Some(length) => format!(
+                "the field content-length says {wrong:?}, and the body has {length} bytes: leave the field out"
+            ),
+            None => format!("the field content-length says {wrong:?}, and is to be one number"),
+        }))
+    }
+
     fn finish(self) -> Result<(Ask, Body), Error> {
         if let Some(what) = self.wrong {
             return Err(Error::Request(what));
         }
-        if let Some(length) = self.body.length() {
-            let told = self.headers.get_all(header::CONTENT_LENGTH);
-            let is_right = |told: &&HeaderValue| told.as_bytes() == length.to_string().as_bytes();
-            if let Some(wrong) = told.iter().find(|told| !is_right(told)) {
-                return Err(Error::Request(format!(
-                    "the field content-length says {wrong:?}, and the body has {length} bytes: leave the field out"
-                )));
-            }
-        }
+        let length = self.length()?;
         let url = self.url.map_err(Error::Request)?;
         let origin = self.pool.origin_of(&url, self.unix)?;
         if origin.is_encrypted && self.pool.config.tls.is_none() {
@@ -171,6 +185,7 @@ impl RequestBuilder {
             method: self.method,
             url: with_query(url, &self.query)?,
             headers: self.headers,
+            length,
             config: Rc::clone(&self.pool.config),
         };
         Ok((ask, self.body))
@@ -221,6 +236,8 @@ struct Ask {
     url: Uri,
     /// Those that the caller has set.
     headers: HeaderMap,
+    /// How long the body is, if that is known.
+    length: Option<u64>,
     config: Rc<Config>,
 }
 
@@ -322,7 +339,7 @@ async fn try_once(ask: &Ask, lease: Lease, body: Body) -> Result<Result<Response
     let switch =
         (speaks == Speaks::Http1 && ask.asks_for_upgrade()).then(|| lease.handle.expect_switch());
     let piping = (speaks == Speaks::Http2).then_some(&lease.handle.piping);
-    let (sending, outgoing) = Sending::new(body, piping);
+    let (sending, outgoing) = Sending::new(body, ask.length, piping);
     let Some(answer) = lease.send(ask.written(speaks, outgoing), &sending) else {
         return Ok(Err(gone(&lease, sending.again())));
     };
