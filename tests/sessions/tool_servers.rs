@@ -384,6 +384,36 @@ fn list_that_is_none_is_an_error_whatever_it_is() {
     });
 }
 
+/// As the number of an answer, that of a progress may be written as one of floating point.
+#[test]
+fn progress_may_write_its_token_in_another_way() {
+    quietly(|_| async {
+        for token in ["0", "0.0", "0e1"] {
+            let mut command = Command::new("sh");
+            let script = r#"
+                read -r hello
+                echo '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}'
+                read -r initialized
+                read -r asked
+                told='{"jsonrpc":"2.0","method":"notifications/progress","params"'
+                printf '%s:{"progressToken":%s,"progress":1}}\n' "$told" "$0"
+                echo '{"jsonrpc":"2.0","id":1,"result":{"content":[]}}'
+                read -r more
+            "#;
+            command.args(["-c", script, token]);
+            let session = start(&command).await.expect("it greets");
+            let heard = Rc::new(RefCell::new(Vec::new()));
+            let hears = Rc::clone(&heard);
+            let called = session.call_tool_with_progress("any", json!({}), move |progress| {
+                hears.borrow_mut().push(progress.progress);
+            });
+            called.await.expect("an answer");
+            assert_eq!(*heard.borrow(), [1.0], "{token}");
+            session.close().await.expect("nobody cancels it");
+        }
+    });
+}
+
 /// Somebody holds a call and polls it no more.
 #[test]
 fn p023_server_is_gone_when_the_pool_was_closed_whatever_becomes_of_calls() {

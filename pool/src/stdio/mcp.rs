@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::RpcConfig;
 use super::error::SessionError;
-use super::json_rpc::RpcError;
+use super::json_rpc::{self, RpcError};
 use super::session::RpcSession;
 use super::tell::{CancelWord, Peer};
 use super::tool::{Progress, Tool, ToolResult, unexpected};
@@ -301,7 +301,7 @@ impl Listeners {
     }
 
     fn tell(&self, params: &Value) {
-        let token = params["progressToken"].as_u64();
+        let token = json_rpc::whole_number(&params["progressToken"]);
         let listener = token.and_then(|token| self.by_token.borrow().get(&token).cloned());
         // Nobody, if the call has ended meanwhile.
         if let Some(listener) = listener
