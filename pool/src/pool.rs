@@ -388,15 +388,16 @@ impl<S: Sessions> SessionPool<S> {
 
     async fn close(&self, which: Selection<'_>) -> Result<usize, Cancelled> {
         let registry = self.registry();
-        let closing = registry.close(which);
+        let mut closing = registry.close(which);
+        let count = closing.len();
         run_until_cancelled(poll_fn(|cx| {
-            match registry.left(&closing, cx.waker()).is_empty() {
+            match registry.have_ended(&mut closing, cx.waker()) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }
         }))
         .await?;
-        Ok(closing.len())
+        Ok(count)
     }
 
     /// Closes all sessions, from any thread, and waits at most so long.
@@ -408,7 +409,8 @@ impl<S: Sessions> SessionPool<S> {
     /// could never end.
     pub fn close_all_blocking(&self, timeout: Duration) -> Result<usize, CloseError> {
         let registry = self.registry();
-        let closing = registry.close(Selection::All);
+        let mut closing = registry.close(Selection::All);
+        let count = closing.len();
         if CoreId::current().is_some() {
             return Err(CloseError::WouldBlock);
         }
@@ -417,11 +419,14 @@ impl<S: Sessions> SessionPool<S> {
             // In a simulation this is what the cores go on for.
             let (sender, told) = RemoteHandle::channel();
             let waker = Waker::from(Arc::new(Tell(Mutex::new(Some(sender)))));
-            let left = registry.left(&closing, &waker);
-            if left.is_empty() {
-                return Ok(closing.len());
+            if registry.have_ended(&mut closing, &waker) {
+                return Ok(count);
             }
             if told.wait_for(until - Instant::now()).is_err() {
+                let left = registry.left(closing);
+                if left.is_empty() {
+                    return Ok(count);
+                }
                 return Err(CloseError::TimedOut(left));
             }
         }

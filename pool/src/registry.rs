@@ -36,8 +36,8 @@ struct Inside<E> {
     owners: BTreeMap<EntryId, Arc<Line>>,
     /// Cores that have asked, each in the place that stands for it.
     cores: Vec<CoreId>,
-    /// Who waits until entries have gone.
-    closers: Vec<Waker>,
+    /// Who waits until an entry has gone.
+    closers: BTreeMap<EntryId, Vec<Waker>>,
 }
 
 impl<E> Inside<E> {
@@ -63,7 +63,7 @@ impl<S: Sessions> Registry<S> {
                 callers: BTreeMap::new(),
                 owners: BTreeMap::new(),
                 cores: Vec::new(),
-                closers: Vec::new(),
+                closers: BTreeMap::new(),
             }),
         }
     }
@@ -110,7 +110,7 @@ impl<S: Sessions> Registry<S> {
                 Effect::Stop(entry) => stopped.extend(inside.owners.get(&entry).cloned()),
                 Effect::Gone(entry) => {
                     inside.owners.remove(&entry);
-                    wakers.append(&mut inside.closers);
+                    wakers.extend(inside.closers.remove(&entry).unwrap_or_default());
                 }
             }
         }
@@ -170,16 +170,31 @@ impl<S: Sessions> Registry<S> {
         self.step(|state, now| state.close(which, now))
     }
 
-    /// Returns those of the entries that have not ended; `waker` is woken when one of them does.
-    pub(crate) fn left(&self, of: &[(EntryId, Key)], waker: &Waker) -> Vec<Key> {
+    /// Takes the entries that have ended off the end of a list; true if none is left. Else `waker` is woken when the
+    /// last of them ends: whoever waits for many is woken for each, and looks at no other.
+    pub(crate) fn have_ended(&self, list: &mut Vec<(EntryId, Key)>, waker: &Waker) -> bool {
         let own = waker.clone();
         let mut inside = self.lock();
-        let there = of.iter().filter(|(id, _)| inside.state.is_there(*id));
-        let left: Vec<_> = there.map(|(_, key)| key.clone()).collect();
-        if !left.is_empty() && !inside.closers.iter().any(|other| other.will_wake(waker)) {
-            inside.closers.push(own);
+        while let Some(&(last, _)) = list.last() {
+            if inside.state.is_there(last) {
+                let closers = inside.closers.entry(last).or_default();
+                if !closers.iter().any(|other| other.will_wake(waker)) {
+                    closers.push(own);
+                }
+                return false;
+            }
+            list.pop();
         }
-        left
+        true
+    }
+
+    /// Returns which entries of a list have not ended.
+    pub(crate) fn left(&self, list: Vec<(EntryId, Key)>) -> Vec<Key> {
+        let inside = self.lock();
+        let left = list
+            .into_iter()
+            .filter(|(id, _)| inside.state.is_there(*id));
+        left.map(|(_, key)| key).collect()
     }
 
     pub(crate) fn metrics(&self) -> PoolMetrics {

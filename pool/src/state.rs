@@ -307,8 +307,7 @@ impl<E> State<E> {
         let spot = self.queue.push_back(key, ticket);
         self.stand(ticket, At::Queue, spot);
         self.make_room();
-        // Those for whom room is coming do not count.
-        if self.queue.len() > self.limits.max_waiting.saturating_add(self.closing) {
+        if self.is_too_long() {
             self.queue.remove(key, spot);
             self.tickets.remove(&ticket);
             self.counts.exhausted += 1;
@@ -318,6 +317,15 @@ impl<E> State<E> {
             };
         }
         Decision::Wait(ticket)
+    }
+
+    /// Returns whether more wait for room than may. Those for whom room is coming do not count: they are all who want one
+    /// of the first keys.
+    fn is_too_long(&self) -> bool {
+        let most = self.limits.max_waiting;
+        // The cheap question first: at least one wants each key.
+        self.queue.len() > most.saturating_add(self.closing)
+            && self.queue.len_behind(self.closing) > most
     }
 
     /// The session that a lease has looked at is fit: the others may have it.

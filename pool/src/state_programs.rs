@@ -245,6 +245,17 @@ impl Run {
         let (state, world) = (&self.state, &self.world);
         assert!(state.entries.len() <= state.limits.max_sessions, "too many");
         assert!(state.queue.len() <= state.limits.max_waiting + world.waiting.len());
+        let behind: Vec<_> = (0..=state.queue.keys())
+            .map(|keys| state.queue.len_behind(keys))
+            .collect();
+        assert!(
+            behind.is_sorted_by(|more, less| more > less),
+            "each key is wanted: {behind:?}"
+        );
+        assert_eq!(
+            (behind.first(), behind.last()),
+            (Some(&state.queue.len()), Some(&0))
+        );
         assert_eq!(state.tickets.len(), world.waiting.len());
         for (key, id) in &state.live {
             let entry = &state.entries[id];

@@ -61,6 +61,8 @@ impl Waiters {
 pub(crate) struct Queue {
     all: Waiters,
     by_key: BTreeMap<Key, BTreeSet<Spot>>,
+    /// Where the first stands who wants a key.
+    firsts: BTreeMap<Spot, Key>,
 }
 
 impl Queue {
@@ -76,9 +78,16 @@ impl Queue {
 
     fn note(&mut self, key: &Key, spot: Spot) -> Spot {
         if let Some(spots) = self.by_key.get_mut(key) {
+            let first = spots.first().copied();
+            let first = first.expect("a key that is known is wanted");
             spots.insert(spot);
+            if spot < first {
+                let key = self.firsts.remove(&first);
+                self.firsts.extend(key.map(|key| (spot, key)));
+            }
         } else {
             self.by_key.insert(key.clone(), BTreeSet::from([spot]));
+            self.firsts.insert(spot, key.clone());
         }
         spot
     }
@@ -89,7 +98,12 @@ impl Queue {
         let spots = self.by_key.get_mut(key);
         let spots = spots.expect("whoever is in the queue is known by key");
         spots.remove(&spot);
-        if spots.is_empty() {
+        let next = spots.first().copied();
+        let was_first = self.firsts.remove(&spot);
+        if let (Some(key), Some(next)) = (was_first, next) {
+            self.firsts.insert(next, key);
+        }
+        if next.is_none() {
             self.by_key.remove(key);
         }
     }
@@ -97,6 +111,9 @@ impl Queue {
     /// Takes out all who want this, in their order.
     pub(crate) fn remove_all(&mut self, key: &Key) -> Vec<TicketId> {
         let spots = self.by_key.remove(key).unwrap_or_default();
+        if let Some(first) = spots.first() {
+            self.firsts.remove(first);
+        }
         let ids = spots.into_iter().map(|spot| self.all.remove(spot));
         ids.map(|id| id.expect("somebody stands there")).collect()
     }
@@ -115,6 +132,13 @@ impl Queue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Returns how many are in the queue beside those who want one of the first keys, so many of them.
+    pub(crate) fn len_behind(&self, keys: usize) -> usize {
+        let first = self.firsts.values().take(keys);
+        let before: usize = first.map(|key| self.by_key[key].len()).sum();
+        self.len() - before
     }
 
     /// Returns how many keys are wanted.

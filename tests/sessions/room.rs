@@ -1,13 +1,18 @@
 //! Limits: who is closed for whom, who waits, and what grows old.
 
+use std::rc::Rc;
 use std::time::Duration;
 
+use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{Scope, spawn};
-use quoit_pool::{Key, LeaseError, SessionPool};
+use quoit_pool::{CallError, Key, LeaseError, SessionPool};
 use tests::{conform, turns_of_others};
 
 use crate::kind::{Kind, number, pool_of, settle};
+
+/// A time that no test waits for.
+const LONG: Duration = Duration::from_secs(3600);
 
 fn of_two(builder: quoit_pool::Builder<Kind>) -> quoit_pool::Builder<Kind> {
     builder.max_sessions(2)
@@ -197,6 +202,53 @@ fn whoever_can_have_the_room_of_an_idle_session_is_not_refused() {
     });
 }
 
+/// All who want the same have the same session: room for one of them is room for all.
+#[test]
+fn whoever_can_share_the_room_of_an_idle_session_is_not_refused() {
+    conform(|_| async {
+        let set_up = |builder: quoit_pool::Builder<Kind>| {
+            builder
+                .max_sessions(1)
+                .max_waiting(0)
+                .check_after(Duration::ZERO)
+        };
+        let (pool, seen) = pool_of(set_up);
+        let ask = |scope: &'static str, count| {
+            let pool = pool.clone();
+            let ask = move |_| {
+                let pool = pool.clone();
+                spawn(async move {
+                    let lease = pool.lease(&Key::new("any", scope)).await?;
+                    Ok::<_, LeaseError<_>>(number(&lease).await)
+                })
+            };
+            (0..count).map(ask).collect::<Vec<_>>()
+        };
+        drop(pool.lease(&Key::new("any", "idle")).await.expect("one"));
+        for asked in ask("wanted", 5) {
+            assert_eq!(asked.await.expect("no panic").expect("room"), 1);
+        }
+        // So it is where one of them finds that the session is good for nothing.
+        let lease = pool.lease(&Key::new("any", "wanted")).await.expect("one");
+        let unfit = lease.call(async |session| Ok::<_, CallError>(session.fit.set(Some(false))));
+        unfit.await.expect("the session is open");
+        drop(lease);
+        for asked in ask("wanted", 5) {
+            assert_eq!(asked.await.expect("no panic").expect("room"), 2);
+        }
+        // Others have no room to hope for.
+        let lease = pool.lease(&Key::new("any", "wanted")).await.expect("one");
+        let refused = pool.lease(&Key::new("any", "other")).await;
+        assert!(
+            matches!(refused, Err(LeaseError::Exhausted { .. })),
+            "{refused:?}"
+        );
+        drop(lease);
+        assert_eq!((seen.opened(), pool.metrics().exhausted), (3, 1));
+        pool.close_all().await.expect("nobody cancels");
+    });
+}
+
 #[test]
 fn without_idle_time_a_session_lives_as_long_as_its_leases() {
     conform(|_| async {
@@ -312,6 +364,77 @@ fn very_many_who_wait_cost_as_much_each_as_few() {
             assert!(
                 told.iter().any(is_right),
                 "nanoseconds for 20 times 500, and for 10 000: {told:?}"
+            );
+        }
+    });
+}
+
+/// Closes so many sessions, of which each ends in its turn: each by a caller of its own, or all by one. Returns what that
+/// cost.
+async fn close_in_turn(count: usize, by_one: bool) -> u64 {
+    let (pool, _) = pool_of(|builder| builder.max_sessions(count).grace(LONG));
+    let keys: Vec<_> = (0..count).map(|n| Key::new("any", n.to_string())).collect();
+    let mut calls = Vec::new();
+    for key in &keys {
+        let (lease, end) = (pool.lease(key).await.expect("room"), Rc::new(Event::new()));
+        let ends = Rc::clone(&end);
+        let call = spawn(async move {
+            let held_up = lease.call_here(async |_| Ok::<_, CallError>(ends.wait().await?));
+            held_up.await.expect("it has all the time");
+        });
+        calls.push((end, call));
+    }
+    settle().await;
+    let began = time_on_the_processor();
+    let close = |key: Option<&Key>| {
+        let (pool, key) = (pool.clone(), key.cloned());
+        spawn(async move {
+            match key {
+                Some(key) => pool.close_session(&key).await,
+                None => pool.close_all().await,
+            }
+        })
+    };
+    let closing: Vec<_> = match by_one {
+        true => vec![close(None)],
+        false => keys.iter().map(|key| close(Some(key))).collect(),
+    };
+    settle().await;
+    for (end, call) in calls {
+        end.set();
+        call.await.expect("no panic");
+        settle().await;
+    }
+    let mut closed = 0;
+    for closing in closing {
+        closed += closing.await.expect("no panic").expect("nobody cancels");
+    }
+    assert_eq!(closed, count);
+    time_on_the_processor() - began
+}
+
+// On the real ring: it is about the time that the core takes.
+#[test]
+fn closing_very_many_costs_as_much_each_as_few() {
+    tests::on_ring(|_| async {
+        for by_one in [true, false] {
+            let mut told = Vec::new();
+            // As above: of several attempts, one has to be right.
+            for _ in 0..3 {
+                let mut few = 0;
+                for _ in 0..20 {
+                    few += close_in_turn(50, by_one).await;
+                }
+                let many = close_in_turn(1_000, by_one).await;
+                told.push((few, many));
+                if many < few * 4 {
+                    break;
+                }
+            }
+            let is_right = |(few, many): &(u64, u64)| *many < few * 4;
+            assert!(
+                told.iter().any(is_right),
+                "nanoseconds for 20 times 50, and for 1 000, by one {by_one}: {told:?}"
             );
         }
     });
