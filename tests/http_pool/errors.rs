@@ -8,7 +8,7 @@ use quoit_pool::http::Error;
 use tests::{conform, full_address, on_ring, refusing_address};
 
 use crate::peer::{Host, end_of, trusting};
-use crate::{close, patient, text};
+use crate::{close, patient, text, until};
 
 #[test]
 fn p051_nobody_listens() {
@@ -90,6 +90,38 @@ fn p051_the_peer_speaks_something_else() {
         close(client).await;
         end_of(serving).await;
     });
+}
+
+/// The head was right, and what follows is no body: the peer has not gone, and is not understood.
+#[test]
+fn p051_the_peer_says_a_body_that_is_none() {
+    for said in [
+        "zz\r\n",
+        "\r\n",
+        "2\r\nabc\r\n",
+        "1 2\r\na\r\n",
+        "0\r\na b: c\r\n\r\n",
+    ] {
+        conform(move |_| async move {
+            let host = Host::new();
+            let url = host.url();
+            let serving = host.serve(move |_, mut peer| async move {
+                peer.head().await.expect("a request");
+                let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+                peer.say(format!("{head}{said}")).await;
+                peer.end().await;
+            });
+            let client = patient().build().expect("a client");
+            let failed = text(&client, &url).await;
+            assert!(
+                matches!(failed, Err(Error::Protocol(_))),
+                "{said:?}: {failed:?}"
+            );
+            until(|| client.pool().counts().connections == 0).await;
+            close(client).await;
+            end_of(serving).await;
+        });
+    }
 }
 
 #[test]

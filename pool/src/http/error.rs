@@ -259,9 +259,13 @@ pub(super) fn kind_of(error: &hyper::Error) -> Kind {
             Kind::Protocol
         };
     }
+    // So hyper says what is no chunk.
+    let is_no_chunk = caused_by::<io::Error>(error)
+        .is_some_and(|error| error.kind() == io::ErrorKind::InvalidInput);
+    let is_no_head = error.is_parse() || error.is_parse_too_large() || error.is_parse_status();
     if error.is_timeout() {
         Kind::PeerSilent
-    } else if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
+    } else if is_no_head || is_no_chunk {
         Kind::Protocol
     } else {
         Kind::Lost
