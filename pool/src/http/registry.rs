@@ -876,6 +876,7 @@ mod tests {
         Gone,
         Limit(usize),
         Retire,
+        RetireIdle(char),
         Close,
     }
 
@@ -918,6 +919,10 @@ mod tests {
                         world.perform(effects);
                     }
                 }
+                Event::RetireIdle(origin) => {
+                    let effects = world.registry.retire_idle(&origin);
+                    world.perform(effects);
+                }
                 Event::Close => {
                     let effects = world.registry.close();
                     world.given.clear();
@@ -956,8 +961,9 @@ mod tests {
     /// nothing is closed under a request, no limit is passed, nobody is forgotten, nothing is left.
     #[test]
     fn p043_no_order_of_events_closes_a_connection_under_a_request() {
-        use Event::{Ask, Close, Connected, End, Gone, LeaveNewest, Limit, NotConnected, Retire};
-        let sets: [&[Event]; 4] = [
+        use Event::{Ask, Close, Connected, End, Gone, LeaveNewest, Limit, NotConnected};
+        use Event::{Retire, RetireIdle};
+        let sets: [&[Event]; 5] = [
             &[
                 Ask('a'),
                 Ask('a'),
@@ -985,6 +991,16 @@ mod tests {
                 Limit(1),
                 Retire,
                 End(Fate::Reusable),
+            ],
+            &[
+                Ask('a'),
+                Ask('a'),
+                Ask('b'),
+                Connected,
+                Connected,
+                End(Fate::Reusable),
+                RetireIdle('a'),
+                Gone,
             ],
             &[
                 Ask('a'),
