@@ -623,6 +623,38 @@ fn bodies_are_sent_whole_or_in_pieces() {
     });
 }
 
+/// A request takes as long as it takes, unless somebody says otherwise: so long may a server read none of it.
+#[test]
+fn a_server_may_take_its_time_before_it_reads_a_body() {
+    const LENGTH: usize = 16 << 20;
+    conform(|_| async {
+        if !Kernel::here().is_simulated() {
+            // Nobody waits for so long.
+            return;
+        }
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            peer.head().await.expect("a request");
+            sleep(Duration::from_secs(600))
+                .await
+                .expect("nobody cancels");
+            peer.exactly(LENGTH).await.expect("all of it");
+            peer.answer("taken").await;
+            peer.end().await;
+        });
+        let client = patient().build().expect("a client");
+        let answer = client.post(&url).body(vec![7; LENGTH]).send().await;
+        let answer = answer.expect("an answer").text().await;
+        assert_eq!(answer.expect("all of it"), "taken");
+        let late = client.post(&url).body(vec![7; LENGTH]);
+        let late = late.timeout(Duration::from_secs(100)).send().await;
+        assert!(matches!(late, Err(Error::TimedOut)), "{late:?}");
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
 #[test]
 fn a_body_that_fails_or_panics_is_its_requests_failure() {
     conform(|_| async {

@@ -34,10 +34,12 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 pub(super) async fn connect(config: &Config, origin: &Origin) -> Result<(Io, Speaks), Error> {
     let scope = Scope::new().timeout(config.connect_timeout);
     let connected = scope.run(connect_in_any_time(config, origin)).await?;
-    connected.ok_or_else(|| {
+    let (io, speaks) = connected.ok_or_else(|| {
         let what = format!("no connection came about in {:?}", config.connect_timeout);
         failed(origin, io::Error::new(io::ErrorKind::TimedOut, what))
-    })
+    })?;
+    // A server may take its time with a request; how long it has is for that to say.
+    Ok((io.stall_timeout(Duration::MAX), speaks))
 }
 
 async fn connect_in_any_time(config: &Config, origin: &Origin) -> Result<(Io, Speaks), Error> {
