@@ -45,6 +45,12 @@ async fn site(mut request: Request<Incoming>) -> io::Result<Answer> {
             return Ok(answer);
         }
         "/much" => return Ok(Response::new(bytes(200_000, 1).into())),
+        "/host" => {
+            let named = request.uri().authority().map(ToString::to_string);
+            let field = request.headers().get("host").cloned();
+            let field = field.map(|field| field.to_str().expect("text").to_owned());
+            return Ok(Response::new(named.or(field).unwrap_or_default().into()));
+        }
         "/slow" => sleep(Duration::from_millis(5)).await?,
         _ => {}
     }
@@ -149,6 +155,27 @@ fn what_is_asked_for_comes_in_every_way() {
             let head = head.expect("an answer");
             assert_eq!(head.headers()["content-length"], "200000");
             assert_eq!(head.bytes().await.expect("nothing"), "");
+            close(client).await;
+        });
+    });
+}
+
+/// Who is asked need not be who is connected to.
+#[test]
+fn a_request_is_for_the_host_that_its_field_names() {
+    in_every_way(|way| {
+        on_ring(|_| async move {
+            let client = way.client();
+            let url = format!("{}/host", way.url);
+            for named in ["other.test", "other.test:8080", "[::1]:8080"] {
+                let asked = client.get(&url).header("host", named).send().await;
+                let told = asked.expect("an answer").text().await.expect("all");
+                assert_eq!(told, named);
+            }
+            let asked = client.get(&url).send().await.expect("an answer");
+            let told = asked.text().await.expect("all");
+            assert!(url.contains(&format!("//{told}/")), "{told}");
+            assert_eq!(client.pool().counts().connects, 1);
             close(client).await;
         });
     });

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use quoit::time::Instant;
 use quoit::{ForeignWait, Scope};
@@ -76,7 +76,7 @@ impl RequestBuilder {
         }
     }
 
-    /// Adds a field.
+    /// Adds a field. `host` says whom the request is for, where that is not the URL's host: in HTTP/2 as `:authority`.
     pub fn header<N, V>(mut self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
@@ -250,9 +250,9 @@ impl Ask {
         match speaks {
             Speaks::Http2 => {
                 *request.version_mut() = Version::HTTP_2;
-                *request.uri_mut() = self.url.clone();
                 // It is in the URL, and two of them may contradict each other.
-                headers.remove(header::HOST);
+                let host = headers.remove(header::HOST);
+                *request.uri_mut() = self.url_at(host.as_ref());
             }
             Speaks::Http1 => {
                 *request.uri_mut() = self.target();
@@ -276,6 +276,17 @@ impl Ask {
             }
         }
         fields
+    }
+
+    /// Returns the URL, with the host that the caller has named in a field.
+    fn url_at(&self, host: Option<&HeaderValue>) -> Uri {
+        let named = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let Some(named) = named else {
+            return self.url.clone();
+        };
+        let mut parts = self.url.clone().into_parts();
+        parts.authority = Some(named);
+        Uri::from_parts(parts).unwrap_or_else(|_| self.url.clone())
     }
 
     /// What stands in the first line of HTTP/1 (RFC 9112, section 3.2).
