@@ -85,7 +85,9 @@ async fn ask(client: &Client, url: &str, mut dice: Dice) -> Result<(), Error> {
     match dice.below(4) {
         0 => request.send().await.map(drop),
         1 => {
-            let answer = request.body("some body").send().await?;
+            // Some of them are more than a window has room for.
+            let length = dice.one_of(&[9, 20_000, 65_536, 200_000]);
+            let answer = request.body(vec![7; length]).send().await?;
             answer.bytes().await.map(drop)
         }
         2 => {

@@ -38,8 +38,13 @@ pub(super) async fn connect(config: &Config, origin: &Origin) -> Result<(Io, Spe
         let what = format!("no connection came about in {:?}", config.connect_timeout);
         failed(origin, io::Error::new(io::ErrorKind::TimedOut, what))
     })?;
-    // A server may take its time with a request; how long it has is for that to say.
-    Ok((io.stall_timeout(Duration::MAX), speaks))
+    let io = match speaks {
+        // A server may take its time with a request; how long it has is for that to say.
+        Speaks::Http1 => io.stall_timeout(Duration::MAX),
+        // It reads whatever it does with requests, which it holds up by their windows.
+        Speaks::Http2 => io,
+    };
+    Ok((io, speaks))
 }
 
 async fn connect_in_any_time(config: &Config, origin: &Origin) -> Result<(Io, Speaks), Error> {
