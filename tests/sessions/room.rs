@@ -230,7 +230,10 @@ fn whoever_can_share_the_room_of_an_idle_session_is_not_refused() {
         }
         // So it is where one of them finds that the session is good for nothing.
         let lease = pool.lease(&Key::new("any", "wanted")).await.expect("one");
-        let unfit = lease.call(async |session| Ok::<_, CallError>(session.fit.set(Some(false))));
+        let unfit = lease.call(async |session| {
+            session.fit.set(Some(false));
+            Ok::<_, CallError>(())
+        });
         unfit.await.expect("the session is open");
         drop(lease);
         for asked in ask("wanted", 5) {
