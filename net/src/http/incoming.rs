@@ -51,6 +51,7 @@ pub struct Incoming {
 /// A body that is read.
 struct Reader {
     body: hyper::body::Incoming,
+    is_http2: bool,
     wait: ForeignWait,
     patience: Duration,
     given_up_at: Option<Alarm>,
@@ -147,6 +148,7 @@ impl Incoming {
     ) {
         self.body = Some(Box::new(Reader {
             body,
+            is_http2: self.connected.switch.is_none(),
             wait: ForeignWait::default(),
             patience: limits.body_timeout,
             given_up_at: None,
@@ -203,6 +205,11 @@ impl Reader {
         match polled {
             Poll::Pending => self.poll_patience(cx).map(|late| Some(Err(late))),
             Poll::Ready(Err(cancelled)) => Poll::Ready(Some(Err(cancelled.into()))),
+            // hyper takes a reset with NO_ERROR for the end, as which it counts behind an answer alone.
+            Poll::Ready(Ok(None)) if self.is_http2 && !self.body.is_end_stream() => {
+                let kind = io::ErrorKind::UnexpectedEof;
+                Poll::Ready(Some(Err(self.gone(kind, "it reset the stream"))))
+            }
             Poll::Ready(Ok(None)) => Poll::Ready(None),
             Poll::Ready(Ok(Some(Ok(frame)))) => Poll::Ready(Some(self.take(frame))),
             Poll::Ready(Ok(Some(Err(error)))) => Poll::Ready(Some(Err(self.explain(error)))),
@@ -247,13 +254,14 @@ impl Reader {
                 self.fate.refuse(StatusCode::BAD_REQUEST);
                 io::Error::new(kind, error)
             }
-            kind => {
-                self.fate.gone();
-                let kind = kind.unwrap_or(io::ErrorKind::UnexpectedEof);
-                let what = "the client went away before its request's body had come to an end";
-                io::Error::new(kind, format!("{what}: {error}"))
-            }
+            kind => self.gone(kind.unwrap_or(io::ErrorKind::UnexpectedEof), error),
         }
+    }
+
+    fn gone(&self, kind: io::ErrorKind, why: impl fmt::Display) -> io::Error {
+        self.fate.gone();
+        let what = "the client went away before its request's body had come to an end";
+        io::Error::new(kind, format!("{what}: {why}"))
     }
 }
 
