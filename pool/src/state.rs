@@ -31,6 +31,9 @@ use crate::config::Limits;
 use crate::figures::{Counts, PoolMetrics};
 use crate::waiters::{Queue, Spot, Waiters};
 
+/// How many failures may be kept that are over.
+const FEW_FAILURES: usize = 64;
+
 /// Names an entry, in the life of its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct EntryId(pub(crate) u64);
@@ -156,6 +159,8 @@ struct Entry {
     last_used: Instant,
     /// The same, counted: no two entries have the same.
     last_use: u64,
+    /// Where it stands among the idle ones.
+    idle_at: Option<u64>,
 }
 
 impl Entry {
@@ -220,9 +225,13 @@ pub(crate) struct State<E> {
     tickets: BTreeMap<TicketId, Ticket<E>>,
     /// Who waits for room, in order.
     queue: Queue,
+    /// Entries that nobody uses or waits for, the one that was used least recently first.
+    idle: BTreeMap<u64, EntryId>,
     /// How many entries are closing.
     closing: usize,
     failures: BTreeMap<Key, Failures<E>>,
+    /// With so many, those that are over are looked for.
+    most_failures: usize,
     next_entry: u64,
     next_ticket: u64,
     /// Grows with each lease that comes back.
@@ -241,8 +250,10 @@ impl<E> State<E> {
             live: BTreeMap::new(),
             tickets: BTreeMap::new(),
             queue: Queue::default(),
+            idle: BTreeMap::new(),
             closing: 0,
             failures: BTreeMap::new(),
+            most_failures: FEW_FAILURES,
             next_entry: 0,
             next_ticket: 0,
             uses: 0,
@@ -278,9 +289,11 @@ impl<E> State<E> {
                 if entry.line.is_empty() && grant(entry, mode) {
                     let unused = now - entry.last_used;
                     entry.is_checked = entry.leases == 1 && unused >= self.limits.check_after;
+                    let is_checked = entry.is_checked;
                     // One that is to be checked counts when it is known to be fit.
-                    self.counts.reuses += u64::from(!entry.is_checked);
-                    return Decision::Leased(id, entry.is_checked);
+                    self.counts.reuses += u64::from(!is_checked);
+                    self.note_idle(id);
+                    return Decision::Leased(id, is_checked);
                 }
             } else {
                 self.counts.joins += 1;
@@ -435,7 +448,9 @@ impl<E> State<E> {
             return;
         }
         entry.phase = Phase::Retiring(End::Retired);
+        self.note_idle(id);
         self.counts.retired += 1;
+        let entry = self.entries.get_mut(&id).expect("it is there");
         let line = std::mem::take(&mut entry.line);
         let is_leased = entry.leases > 0;
         let key = entry.key.clone();
@@ -501,14 +516,16 @@ impl<E> State<E> {
     fn back_off(&mut self, key: Key, error: &Arc<E>, jitter: u32, now: Instant) {
         let longest = self.limits.backoff.longest;
         // Whoever has not tried again for so long begins anew.
-        let over = |old: &&Key| now >= self.failures[*old].until + longest;
-        let over: Vec<_> = self.failures.keys().filter(over).cloned().collect();
-        for old in over {
-            let forgotten = self.failures.remove(&old);
+        let is_over = |old: &Failures<E>| now >= old.until + longest;
+        // Looked for when there are twice as many as were left by the last look: each costs the same then.
+        if self.failures.len() >= self.most_failures {
+            let over = self.failures.extract_if(.., |_, old| is_over(old));
             self.discarded
-                .extend(forgotten.map(|failures| failures.last));
+                .extend(over.map(|(_, failures)| failures.last));
+            self.most_failures = (2 * self.failures.len()).max(FEW_FAILURES);
         }
-        let count = self.failures.get(&key).map_or(0, |old| old.count) + 1;
+        let before = self.failures.get(&key).filter(|old| !is_over(old));
+        let count = before.map_or(0, |old| old.count) + 1;
         let failures = Failures {
             count,
             until: now + self.limits.backoff.pause(count, jitter),
@@ -698,7 +715,24 @@ impl<E> State<E> {
     fn join_line(&mut self, id: TicketId, entry_id: EntryId) {
         let entry = self.entries.get_mut(&entry_id).expect("it is there");
         let spot = entry.line.push_back(id);
+        self.note_idle(entry_id);
         self.stand(id, At::Line(entry_id), spot);
+    }
+
+    /// Something has changed about an entry: it may be idle now, or not any more.
+    fn note_idle(&mut self, id: EntryId) {
+        let entry = self.entries.get_mut(&id).expect("it is there");
+        let now = entry.is_idle().then_some(entry.last_use);
+        let before = std::mem::replace(&mut entry.idle_at, now);
+        if before == now {
+            return;
+        }
+        if let Some(before) = before {
+            self.idle.remove(&before);
+        }
+        if let Some(now) = now {
+            self.idle.insert(now, id);
+        }
     }
 
     fn decide(&mut self, id: TicketId, outcome: Outcome<E>) {
@@ -726,6 +760,7 @@ impl<E> State<E> {
             since: now,
             last_used: now,
             last_use: 0,
+            idle_at: None,
         };
         self.entries.insert(id, entry);
         for ticket in line {
@@ -739,14 +774,15 @@ impl<E> State<E> {
         loop {
             let entry = self.entries.get_mut(&id).expect("it is ready");
             let Some(first) = entry.line.first() else {
-                return;
+                break;
             };
             if !grant(entry, self.tickets[&first].mode) {
-                return;
+                break;
             }
             entry.line.pop_first();
             self.decide(first, Outcome::Granted(id));
         }
+        self.note_idle(id);
     }
 
     /// Lets those at the head of the queue in, while there is room.
@@ -787,8 +823,7 @@ impl<E> State<E> {
         let free = self.limits.max_sessions.saturating_sub(self.entries.len());
         let mut short = self.queue.keys().saturating_sub(free + self.closing);
         while short > 0 {
-            let idle = self.entries.iter().filter(|(_, entry)| entry.is_idle());
-            let Some((&oldest, _)) = idle.min_by_key(|(_, entry)| entry.last_use) else {
+            let Some((_, &oldest)) = self.idle.first_key_value() else {
                 return;
             };
             self.begin_closing(oldest, End::Evicted);
@@ -800,6 +835,7 @@ impl<E> State<E> {
         self.drop_live(id);
         let entry = self.entries.get_mut(&id).expect("it is there");
         let before = std::mem::replace(&mut entry.phase, Phase::Closing(end));
+        self.note_idle(id);
         self.closing += 1;
         match end {
             // It was counted when it was retired.
@@ -825,6 +861,9 @@ impl<E> State<E> {
     fn remove(&mut self, id: EntryId) {
         self.drop_live(id);
         let entry = self.entries.remove(&id).expect("it was there");
+        if let Some(idle_at) = entry.idle_at {
+            self.idle.remove(&idle_at);
+        }
         self.closing -= usize::from(matches!(entry.phase, Phase::Closing(_)));
         self.effects.push(Effect::Gone(id));
     }

@@ -257,6 +257,10 @@ impl Run {
             (Some(&state.queue.len()), Some(&0))
         );
         assert_eq!(state.tickets.len(), world.waiting.len());
+        let entries = state.entries.iter();
+        let idle = entries.filter(|(_, entry)| entry.is_idle());
+        let idle: BTreeMap<_, _> = idle.map(|(id, entry)| (entry.last_use, *id)).collect();
+        assert_eq!(state.idle, idle);
         for (key, id) in &state.live {
             let entry = &state.entries[id];
             assert_eq!(&entry.key, key);

@@ -442,3 +442,83 @@ fn closing_very_many_costs_as_much_each_as_few() {
         }
     });
 }
+
+/// Returns what it costs to make room so many times in a pool that is full of idle sessions.
+async fn make_room(sessions: usize, times: usize) -> u64 {
+    let (pool, _) = pool_of(|builder| builder.max_sessions(sessions));
+    let key = |n: usize| Key::new("any", n.to_string());
+    for n in 0..sessions {
+        drop(pool.lease(&key(n)).await.expect("room"));
+    }
+    let began = time_on_the_processor();
+    for n in sessions..sessions + times {
+        drop(pool.lease(&key(n)).await.expect("room"));
+    }
+    let cost = time_on_the_processor() - began;
+    assert_eq!(pool.metrics().evicted, times as u64);
+    pool.close_all().await.expect("nobody cancels");
+    cost
+}
+
+// On the real ring: it is about the time that the core takes.
+#[test]
+fn room_among_very_many_costs_as_much_as_among_few() {
+    tests::on_ring(|_| async {
+        let mut told = Vec::new();
+        // As above: of several attempts, one has to be right.
+        for _ in 0..3 {
+            let few = make_room(100, 1_000).await;
+            let many = make_room(10_000, 1_000).await;
+            told.push((few, many));
+            if many < few * 4 {
+                return;
+            }
+        }
+        panic!("nanoseconds among 100, and among 10 000: {told:?}");
+    });
+}
+
+/// Sessions with servers of which none is there.
+struct Nobody;
+
+impl quoit_pool::Sessions for Nobody {
+    type Session = ();
+    type Error = std::io::Error;
+
+    async fn open(&self, _: &Key) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Returns what it costs that so many openings fail, each of another key.
+async fn fail(count: usize) -> u64 {
+    let pool = SessionPool::builder(Nobody).build();
+    let pool = pool.expect("it is set up right");
+    let began = time_on_the_processor();
+    for n in 0..count {
+        let failed = pool.lease(&Key::new("any", n.to_string())).await;
+        assert!(matches!(failed, Err(LeaseError::Open(_))), "{failed:?}");
+    }
+    time_on_the_processor() - began
+}
+
+// On the real ring: it is about the time that the core takes.
+#[test]
+fn failures_of_very_many_cost_as_much_each_as_those_of_few() {
+    tests::on_ring(|_| async {
+        let mut told = Vec::new();
+        // As above: of several attempts, one has to be right.
+        for _ in 0..3 {
+            let mut few = 0;
+            for _ in 0..20 {
+                few += fail(500).await;
+            }
+            let many = fail(10_000).await;
+            told.push((few, many));
+            if many < few * 4 {
+                return;
+            }
+        }
+        panic!("nanoseconds for 20 times 500, and for 10 000: {told:?}");
+    });
+}
