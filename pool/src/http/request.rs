@@ -123,7 +123,7 @@ impl RequestBuilder {
     ///
     /// A request of which the peer says that it has done nothing about it is sent again, at most three times;
     /// so is one without a body, by a method that may be repeated (RFC 9110, section 9.2.2), if the peer closed
-    /// an idle connection just before it came.
+    /// an idle connection just before it came. Other connections that are idle there are closed then.
     ///
     /// Cancelled or dropped, it leaves nothing behind: a connection of HTTP/1 is closed, of HTTP/2 only the
     /// stream is reset.
