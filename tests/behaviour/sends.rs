@@ -2,10 +2,10 @@
 //! other, each from its beginning.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use quoit::time::{Instant, sleep};
 use quoit::{GroupError, Scope, group, spawn, yield_now};
 use quoit_net::TcpStream;
 use quoit_net::tcp::TcpOptions;
-use tests::{Dice, both_ends_with, connected, on_core, on_ring, poll_once};
+use tests::{Dice, both_ends_with, both_streams, connected, on_core, on_ring, poll_once};
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,6 +238,43 @@ fn what_comes_out_of_a_pipe_is_what_was_written_one_after_the_other() {
 }
 
 // --- past the ring, with a real peer ---
+
+/// It waits in line behind what fills the submission queue, and wants to hear of all but its success.
+#[test]
+fn a_muted_send_that_is_cancelled_in_line_tells_of_that() {
+    on_ring(|_| async {
+        let (ours, theirs) = both_streams().await;
+        let fill = spawn(async {
+            let mut nops: Vec<_> = (0..600).map(|_| Box::pin(op::nop())).collect();
+            for nop in &mut nops {
+                assert!(poll_once(nop.as_mut()).await.is_pending());
+            }
+            for nop in nops {
+                nop.await.expect("not cancelled");
+            }
+        });
+        let mut send = spawn(async move {
+            let scope = Scope::new();
+            let mut sent = ours.start_send(vec![0; 100]);
+            let mut muted = false;
+            let sent = poll_fn(|cx| {
+                let polled = Pin::new(&mut sent).poll(cx);
+                if !std::mem::replace(&mut muted, true) {
+                    assert!(polled.is_pending());
+                    sent.mute(100);
+                    scope.cancel();
+                }
+                polled
+            });
+            let sent = scope.run(async { sent.await.0 }).await;
+            assert!(matches!(sent, Ok(None)), "{sent:?}");
+            drop(theirs);
+        });
+        fill.await.expect("no panic");
+        op::nop().await.expect("not cancelled");
+        send.try_join().expect("it was told").expect("no panic");
+    });
+}
 
 /// Ways to do something again and again.
 #[derive(Debug, Clone, Copy)]

@@ -427,7 +427,8 @@ impl OpSlab {
                     "nothing stands in line while a close waits"
                 );
                 self.leave(id.index());
-                std::mem::take(&mut self.slot_mut(id.index()).notify)
+                let told = std::mem::take(&mut self.slot_mut(id.index()).notify);
+                told.of(-libc::ECANCELED)
             }
             Effect::None => Notify::Nobody,
             Effect::Wake | Effect::Free { .. } => unreachable!("a cancel completes nothing"),
