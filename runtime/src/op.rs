@@ -679,12 +679,20 @@ impl Listener {
 
     /// Takes no more connections from the kernel until the next [`Listener::accept`]: they wait in
     /// its queue. Returns those that had been taken and given to nobody. Happens also in a cancelled
-    /// scope. Not while a task waits for one.
+    /// scope. While somebody waits for one, nothing is taken back, and nothing returned; who begins to wait while
+    /// this goes on is told that another does (`ResourceBusy`).
     ///
     /// Where listeners of other cores wait on the same socket, the kernel may have woken this one for a
     /// connection, and it wakes none of them for that: if nothing is returned, have another take its
     /// [`Listener::accept_one`] back as well, and ask anew.
     pub async fn pause(&self) -> Vec<SharedFd> {
+        if self.all.is_waited_for() || self.one.is_waited_for() {
+            return Vec::new();
+        }
+        self.stop().await
+    }
+
+    async fn stop(&self) -> Vec<SharedFd> {
         let mut left = rest(self.all.stop().await);
         left.extend(rest(self.one.stop().await));
         left
@@ -693,7 +701,7 @@ impl Listener {
     /// Stops listening, and returns every connection that had been made and not yet taken: for a
     /// server that stops, and answers those before it goes. Happens also in a cancelled scope.
     pub async fn finish(self) -> Vec<SharedFd> {
-        let mut left = self.pause().await;
+        let mut left = self.stop().await;
         // Those that the kernel has made and nobody has accepted. By the ring, as always: a call that does not wait
         // is a matter of a flag, which others have as well who have the socket.
         if let Ok(number) = self.all.fd().open_number()

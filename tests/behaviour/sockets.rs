@@ -92,6 +92,54 @@ fn an_accept_of_one_takes_one() {
     });
 }
 
+async fn listening_here() -> (Rc<op::Listener>, SocketAddr) {
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let socket = TcpOptions::new().listen(address).expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    (Rc::new(op::Listener::new(socket)), address)
+}
+
+#[test]
+fn a_pause_takes_nothing_from_whoever_waits_for_a_connection() {
+    for one in [false, true] {
+        on_core(move |_| async move {
+            let (listener, address) = listening_here().await;
+            let ours = Rc::clone(&listener);
+            let waits = spawn(async move {
+                match one {
+                    true => ours.accept_one().await,
+                    false => ours.accept().await,
+                }
+            });
+            op::nop().await.expect("nobody cancels");
+            assert!(listener.pause().await.is_empty());
+            let _theirs = TcpStream::connect(address).await.expect("it listens");
+            waits.await.expect("no panic").expect("one has come");
+            assert!(listener.pause().await.is_empty());
+        });
+    }
+}
+
+#[test]
+fn who_would_wait_for_a_connection_in_a_pause_is_told_so() {
+    on_core(|_| async {
+        let (listener, address) = listening_here().await;
+        assert!(poll_once(pin!(listener.accept())).await.is_pending());
+        op::nop().await.expect("nobody cancels");
+        let mut pause = pin!(listener.pause());
+        assert!(poll_once(pause.as_mut()).await.is_pending());
+        let refused = listener.accept().await.map(drop);
+        let kind = refused.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::ResourceBusy));
+        assert!(pause.await.is_empty());
+        // One that is given up leaves nobody out.
+        assert!(poll_once(pin!(listener.accept())).await.is_pending());
+        assert!(poll_once(pin!(listener.pause())).await.is_pending());
+        let _theirs = TcpStream::connect(address).await.expect("it listens");
+        listener.accept().await.expect("one waits");
+    });
+}
+
 // --- connecting ---
 
 #[test]

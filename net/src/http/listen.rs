@@ -199,15 +199,17 @@ impl Door {
     async fn accept_shared(&self, shared: &SharedDoor) -> io::Result<SharedFd> {
         loop {
             shared.is_armed.set(true);
-            let mut accept = pin!(self.listener.accept_one());
-            let mut asked = pin!(shared.second_look.asked());
-            let accepted = poll_fn(|cx| {
-                if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
-                    return Poll::Ready(accepted.map(Some));
-                }
-                asked.as_mut().poll(cx).map_ok(|()| None)
-            });
-            let accepted = accepted.await?;
+            let accepted = {
+                let mut accept = pin!(self.listener.accept_one());
+                let mut asked = pin!(shared.second_look.asked());
+                let accepted = poll_fn(|cx| {
+                    if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
+                        return Poll::Ready(accepted.map(Some));
+                    }
+                    asked.as_mut().poll(cx).map_ok(|()| None)
+                });
+                accepted.await?
+            };
             // The kernel looks when it is asked: so it is asked anew.
             let found = match accepted {
                 Some(fd) => Some(fd),

@@ -184,8 +184,18 @@ impl<Q: Queue> Multishot<Q> {
         }
     }
 
-    /// Ends the op and waits until the kernel is done with it; returns what lies in the queue.
+    /// Returns whether somebody waits for the next item, or for the end of the op.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.get()
+    }
+
+    /// Ends the op and waits until the kernel is done with it; returns what lies in the queue. Nobody waits for an item
+    /// of it, and nobody may meanwhile: an op tells one of its end.
     pub(crate) async fn stop(&self) -> Option<Q> {
+        let _stopping = Stopping {
+            waiting: &self.waiting,
+            before: self.waiting.replace(true),
+        };
         std::future::poll_fn(|cx| {
             current::with(|core| {
                 let Some(id) = self.op(core) else {
@@ -312,6 +322,18 @@ impl<Q: Queue> Multishot<Q> {
             let old = core.ops.borrow_mut().notify(op, Notify::Token(token));
             drop(old);
         }
+    }
+}
+
+/// A wait for the end of an op: the only wait there is, but for one whose future was leaked.
+struct Stopping<'a> {
+    waiting: &'a Cell<bool>,
+    before: bool,
+}
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.waiting.set(self.before);
     }
 }
 
