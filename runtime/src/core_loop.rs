@@ -824,6 +824,7 @@ impl Core {
                     match reaction {
                         Reaction::None => {}
                         Reaction::Tell(notify) => self.tell(notify),
+                        Reaction::GivesUp(turn) => drop(turn),
                         Reaction::OrphanEnded { account, ended } => {
                             if completion.result == -libc::EFAULT {
                                 self.counters().orphan_faults.add(1);

@@ -1,5 +1,6 @@
 //! TCP, end to end: what arrives, what ends, what fails and how it is said.
 
+use std::cell::RefCell;
 use std::fmt::Debug;
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use quoit::buf::{Interrupted, IoBufMut, SliceExt};
 use quoit::op::{self, SharedFd, Stream};
+use quoit::sim::{Fault, Faults, for_seeds};
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{Cancelled, Cores, Handle, JoinHandle, Runtime, Scope, group, spawn, yield_now};
@@ -1189,6 +1191,54 @@ fn a_zero_copy_send_gives_its_buffer_back_and_its_bytes_arrive() {
         }
         ours.shutdown(Shutdown::Write).expect("connected");
         assert!(reader.await.expect("no panic") == all);
+    });
+}
+
+/// The memory of a send that is given up is the kernel's for longer than the bytes take to go out: others send meanwhile.
+#[test]
+fn a_zero_copy_send_that_is_given_up_keeps_its_turn_until_its_bytes_are_taken() {
+    for seen in [false, true] {
+        let late = Faults::none().rate(Fault::LateNotification, 1.0);
+        for_seeds(0..20, |sim| {
+            sim.faults(late.clone()).run(|| given_up_zero_copy(seen));
+        });
+    }
+}
+
+/// It is given up before the kernel gets it; or once the bytes are taken, and before its task looks.
+fn given_up_zero_copy(seen: bool) {
+    on_ring(move |_| async move {
+        let (ours, theirs) = both_ends().await;
+        let ours = Rc::new(ours);
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let given_up = Rc::new(Event::new());
+        let (sends, gone, tells) = (Rc::clone(&ours), Rc::clone(&order), Rc::clone(&given_up));
+        let gives_up = spawn(async move {
+            let mut send = Box::pin(sends.write_zero_copy(vec![b'a'; 100]));
+            let outcome = Scope::new()
+                .run(async {
+                    assert!(poll_once(send.as_mut()).await.is_pending());
+                    if seen {
+                        op::nop().await?;
+                    }
+                    drop(send);
+                    tells.set();
+                    Ok::<_, io::Error>(())
+                })
+                .await;
+            gone.borrow_mut().push("the kernel is done");
+            outcome.expect("not cancelled");
+        });
+        given_up.wait().await.expect("not cancelled");
+        ours.write_all(vec![b'b'; 100]).await.0.expect("connected");
+        order.borrow_mut().push("another was sent");
+        gives_up.await.expect("no panic");
+        assert_eq!(*order.borrow(), ["another was sent", "the kernel is done"]);
+        ours.shutdown(Shutdown::Write).expect("connected");
+        // The cancel may have come before the bytes were taken.
+        let came = receive_all(&theirs).await;
+        let both = [[b'a'; 100], [b'b'; 100]].concat();
+        assert!(came == both || !seen && came == both[100..], "{came:?}");
     });
 }
 

@@ -82,6 +82,7 @@ struct Kind {
     multishot: bool,
     request: unsafe fn(*mut u8, RawFd) -> Request,
     deliver: unsafe fn(*mut u8, Completion) -> Option<Asker>,
+    early: unsafe fn(*mut u8) -> Option<SendTurn>,
     dispose: unsafe fn(*mut u8, i32),
     drop: unsafe fn(*mut u8),
 }
@@ -179,6 +180,13 @@ impl Payload {
         unsafe { (kind.deliver)(self.words.get().cast(), completion) }
     }
 
+    /// Takes what an op of several completions gives up before its last.
+    pub(crate) fn early(&mut self) -> Option<SendTurn> {
+        let kind = self.kind.expect("a slot that is in use has a payload");
+        // SAFETY: the storage holds what `kind` was made for.
+        unsafe { (kind.early)(self.words.get().cast()) }
+    }
+
     pub(crate) fn dispose(&mut self, result: i32) {
         let kind = self.kind.expect("a slot that is in use has a payload");
         // SAFETY: the storage holds what `kind` was made for.
@@ -227,6 +235,10 @@ impl<O: Operation> Operation for Boxed<O> {
         self.0.deliver(completion)
     }
 
+    fn early(&mut self) -> Option<SendTurn> {
+        self.0.early()
+    }
+
     const MULTISHOT: bool = O::MULTISHOT;
     const RESTARTS: bool = O::RESTARTS;
 }
@@ -261,6 +273,13 @@ impl Kind {
         /// # Safety
         ///
         /// As for `operation`.
+        unsafe fn early<O: Operation>(at: *mut u8) -> Option<SendTurn> {
+            // SAFETY: the caller says so.
+            unsafe { operation::<O>(at) }.early()
+        }
+        /// # Safety
+        ///
+        /// As for `operation`.
         unsafe fn dispose<O: Operation>(at: *mut u8, result: i32) {
             // SAFETY: the caller says so.
             unsafe { operation::<O>(at) }.dispose(result);
@@ -278,6 +297,7 @@ impl Kind {
             multishot: O::MULTISHOT,
             request: request::<O>,
             deliver: deliver::<O>,
+            early: early::<O>,
             dispose: dispose::<O>,
             drop: drop_it::<O>,
         }

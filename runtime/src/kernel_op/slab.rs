@@ -122,15 +122,18 @@ impl Notify {
 pub(crate) struct Leftover {
     pub(crate) _payload: Payload,
     pub(crate) _fd: Option<SharedFd>,
+    /// What it gives up before the kernel is done with the rest.
+    pub(crate) _early: Option<SendTurn>,
     pub(crate) notify: Notify,
 }
 
 impl Leftover {
     /// What the future of an op leaves that the kernel goes on with.
-    fn of_orphan(untold: Notify) -> Self {
+    fn of_orphan(untold: Notify, early: Option<SendTurn>) -> Self {
         Self {
             _payload: Payload::vacant(),
             _fd: None,
+            _early: early,
             notify: untold,
         }
     }
@@ -152,6 +155,8 @@ pub(crate) enum Reaction {
     None,
     /// Tell them.
     Tell(Notify),
+    /// An orphan gives this up, and the kernel goes on with the rest: to be dropped where no borrow is held.
+    GivesUp(SendTurn),
     /// An orphan ended; this account had been charged for it. What it leaves is still in its slot:
     /// [`OpSlab::clear`] takes it out.
     OrphanEnded { account: u64, ended: Ended },
@@ -375,6 +380,10 @@ impl OpSlab {
             self.in_kernel -= 1;
         }
         let reaction = match effect {
+            Effect::None if is_multishot => match slot.payload.early() {
+                Some(turn) => Reaction::GivesUp(turn),
+                None => Reaction::None,
+            },
             Effect::None => Reaction::None,
             Effect::Wake => Reaction::Tell(std::mem::take(&mut slot.notify).of(completion.result)),
             Effect::Free { result } => {
@@ -470,15 +479,18 @@ impl OpSlab {
         let (slot, state) = find_in(&mut self.chunks, id)?;
         let (next, effect) = state.abandon();
         slot.state = next;
-        let mut untold = Notify::Nobody;
+        let (mut untold, mut early) = (Notify::Nobody, None);
         if next.is_some() && next != Some(state) {
             untold = std::mem::replace(&mut slot.notify, Notify::Token(charge()));
+            if slot.payload.is_multishot() {
+                early = slot.payload.early();
+            }
             self.orphans += 1;
         }
         match effect {
             Effect::RequestCancel => {
                 self.stand_in(Line::Cancels, id.index());
-                Some(Leftover::of_orphan(untold))
+                Some(Leftover::of_orphan(untold, early))
             }
             Effect::LeaveBacklog => {
                 let closer = self.slot(id.index()).end_use();
@@ -490,7 +502,7 @@ impl OpSlab {
                 Some(self.vacate(id.index(), None))
             }
             Effect::Free { result } => Some(self.vacate(id.index(), result)),
-            Effect::None => Some(Leftover::of_orphan(untold)),
+            Effect::None => Some(Leftover::of_orphan(untold, early)),
             Effect::Wake => unreachable!("nobody waits for an op that is given up"),
         }
     }
@@ -671,6 +683,7 @@ impl OpSlab {
         let leftover = Leftover {
             _payload: lift(&mut slot.payload),
             _fd: slot.fd.take(),
+            _early: None,
             notify: std::mem::take(&mut slot.notify),
         };
         self.free.give_back(index);
