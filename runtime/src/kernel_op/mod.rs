@@ -327,7 +327,15 @@ fn start<O: Operation>(
 /// Puts an op into its slot.
 #[inline(never)]
 fn put<O: Operation>(core: &Core, waker: &Waker, operation: O, fd: Option<SharedFd>) -> OpId {
-    core.start(operation, fd, Notify::Waker(waker.clone()))
+    let notify = Notify::Waker(waker.clone());
+    // To copy it is foreign code, which may have closed the descriptor: then it ends as those do that were in line.
+    let is_closed = fd.as_ref().is_some_and(SharedFd::is_closed);
+    let id = core.start(operation, fd, notify);
+    if is_closed {
+        let told = core.ops.borrow_mut().cancel(id, Asker::Close);
+        core.tell(told);
+    }
+    id
 }
 
 /// Lets an op wake who polls it. Returns its end, if that has come meanwhile: to copy a waker is foreign code.

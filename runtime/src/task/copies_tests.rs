@@ -19,7 +19,9 @@ use crate::blocking::{self, JobError};
 use crate::op::{self, Listener, Socket};
 use crate::sync::{Event, OnceCell, Semaphore, broadcast, channel, oneshot, shared, watch};
 use crate::time::{Alarm, Instant, sleep};
-use crate::{Cancelled, Handle, Scope, block_on, check, group, leave_behind, spawn, yield_now};
+use crate::{
+    Cancelled, Closed, Handle, Scope, block_on, check, group, leave_behind, spawn, yield_now,
+};
 
 const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(1000);
@@ -131,6 +133,39 @@ fn of_an_op() {
         read
     });
     assert_eq!(read.expect("a byte"), 1);
+}
+
+/// The descriptor is closed while the waker of an op that begins on it is copied, and another is under way.
+#[test]
+fn of_an_op_whose_descriptor_is_closed_meanwhile() {
+    block_on(async {
+        let (reader, _writer) = op::pipe().expect("a pipe");
+        let other = reader.clone();
+        let other = spawn(async move { op::read(&other, [0; 4]).await.0 });
+        op::nop().await.expect("nobody cancels");
+        let (closing, mut begun) = oneshot::channel();
+        let fd = reader.clone();
+        ALSO.set(Some(Box::new(move || {
+            let mut close = Box::pin(op::close(fd));
+            let nobody = &mut Context::from_waker(Waker::noop());
+            assert!(close.as_mut().poll(nobody).is_pending());
+            assert!(closing.send(close).is_ok());
+        })));
+        let (read, _) = for_others(op::read(&reader, [0; 4])).await;
+        let other = other.await.expect("no panic");
+        begun
+            .recv()
+            .await
+            .expect("it was copied")
+            .await
+            .expect("closed");
+        for ended in [read, other] {
+            let error = ended.expect_err("nothing was written");
+            let inner = error.get_ref();
+            assert!(inner.is_some_and(|inner| inner.is::<Closed>()), "{error}");
+        }
+    })
+    .expect("a core");
 }
 
 #[test]
