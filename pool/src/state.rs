@@ -20,7 +20,7 @@
 //! - An outcome that grants a lease counts as one; whoever drops the ticket gives it back.
 //! - Entries of every phase take room. What is leased is never evicted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,6 +222,8 @@ pub(crate) struct State<E> {
     entries: BTreeMap<EntryId, Entry>,
     /// The live entry of each key.
     live: BTreeMap<Key, EntryId>,
+    /// All entries of each key: one that is live, and those that are closing.
+    by_key: BTreeSet<(Key, EntryId)>,
     tickets: BTreeMap<TicketId, Ticket<E>>,
     /// Who waits for room, in order.
     queue: Queue,
@@ -248,6 +250,7 @@ impl<E> State<E> {
             limits,
             entries: BTreeMap::new(),
             live: BTreeMap::new(),
+            by_key: BTreeSet::new(),
             tickets: BTreeMap::new(),
             queue: Queue::default(),
             idle: BTreeMap::new(),
@@ -624,10 +627,7 @@ impl<E> State<E> {
     /// Takes entries out, in one step; returns all of these keys that have not ended, also what was being
     /// closed before.
     pub(crate) fn close(&mut self, which: Selection<'_>, now: Instant) -> Vec<(EntryId, Key)> {
-        let chosen = |(id, entry): (&EntryId, &Entry)| {
-            which.matches(&entry.key).then(|| (*id, entry.key.clone()))
-        };
-        let mut met: Vec<_> = self.entries.iter().filter_map(chosen).collect();
+        let mut met = self.chosen(which);
         for (id, _) in &met {
             let entry = self.entries.get_mut(id).expect("just listed");
             let line = std::mem::take(&mut entry.line);
@@ -645,17 +645,39 @@ impl<E> State<E> {
                 _ => self.begin_closing(*id, End::Closed),
             }
         }
-        let tickets = &self.tickets;
-        let chosen = |id: &TicketId| which.matches(&tickets[id].key);
-        let waiting: Vec<_> = self.queue.iter().filter(chosen).collect();
-        for id in waiting {
-            let ticket = &self.tickets[&id];
-            self.queue.remove(&ticket.key, ticket.spot);
+        for id in self.leave_queue(which) {
             self.decide(id, Outcome::Failed(Failure::Closed));
         }
         self.serve_queue(now);
         met.retain(|(id, _)| self.entries.contains_key(id));
         met
+    }
+
+    fn chosen(&self, which: Selection<'_>) -> Vec<(EntryId, Key)> {
+        let Selection::Session(key) = which else {
+            let all = self.entries.iter().map(|(id, entry)| (*id, &entry.key));
+            let chosen = all.filter(|(_, key)| which.matches(key));
+            return chosen.map(|(id, key)| (id, key.clone())).collect();
+        };
+        // Nobody else's is looked at, however many there are.
+        let from = self.by_key.range((key.clone(), EntryId(0))..);
+        let of_key = from.take_while(|(other, _)| other == key);
+        of_key.map(|(key, id)| (*id, key.clone())).collect()
+    }
+
+    /// Takes whoever waits for one of these out of the queue.
+    fn leave_queue(&mut self, which: Selection<'_>) -> Vec<TicketId> {
+        if let Selection::Session(key) = which {
+            return self.queue.remove_all(key);
+        }
+        let tickets = &self.tickets;
+        let chosen = |id: &TicketId| which.matches(&tickets[id].key);
+        let waiting: Vec<_> = self.queue.iter().filter(chosen).collect();
+        for id in &waiting {
+            let ticket = &self.tickets[id];
+            self.queue.remove(&ticket.key, ticket.spot);
+        }
+        waiting
     }
 
     /// Returns whether an entry is still there.
@@ -762,6 +784,7 @@ impl<E> State<E> {
             last_use: 0,
             idle_at: None,
         };
+        self.by_key.insert((entry.key.clone(), id));
         self.entries.insert(id, entry);
         for ticket in line {
             self.join_line(ticket, id);
@@ -861,6 +884,7 @@ impl<E> State<E> {
     fn remove(&mut self, id: EntryId) {
         self.drop_live(id);
         let entry = self.entries.remove(&id).expect("it was there");
+        self.by_key.remove(&(entry.key, id));
         if let Some(idle_at) = entry.idle_at {
             self.idle.remove(&idle_at);
         }
