@@ -408,7 +408,10 @@ impl<K: Clone + Eq + Hash> Registry<K> {
     pub(super) fn retire_idle(&mut self, origin: &K) -> Vec<Effect<K>> {
         let state = self.origins.get(origin);
         let ids = state.map_or(&[][..], |state| &state.connections);
-        let is_idle = |id: &&ConnectionId| matches!(&self.connections[id].phase, Phase::Open(_, streams) if streams.idle_since().is_some());
+        let is_idle = |id: &&ConnectionId| match &self.connections[id].phase {
+            Phase::Open(_, streams) => streams.idle_since().is_some(),
+            _ => false,
+        };
         let idle: Vec<_> = ids.iter().filter(is_idle).copied().collect();
         idle.into_iter().flat_map(|id| self.retire(id)).collect()
     }
