@@ -222,7 +222,10 @@ fn a_foreign_wait_is_woken_so_many_times_however_often_its_shield_is_cleared() {
         inner.set_shielded(true);
         sleep(SHORT * 40).await.expect("nobody cancels");
         assert_eq!(polls.get(), 2, "nothing is cancelled behind the shield");
-        for _ in 0..5 {
+        // They are spread over several such times, more of them where the core comes to run seldom.
+        let mut further = 5;
+        while polls.get() < 1 + 8 || further > 0 {
+            further -= i32::from(polls.get() >= 1 + 8);
             inner.set_shielded(false);
             sleep(SHORT * 40).await.expect("nobody cancels");
             inner.set_shielded(true);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use quoit::op;
 use quoit::signal::{Signal, Signals};
 use quoit::sync::Event;
+use quoit::sync::shared::channel;
 use quoit::time::sleep;
 use quoit::{
     Cancelled, Cores, Handle, Reason, RemoteError, RemoteHandle, Runtime, Scope, ScopeDump, group,
@@ -415,10 +416,11 @@ fn a_wait_that_was_told_of_a_cancel_says_so_until_it_ends() {
         let here = handle.cores()[0];
         let scope = Scope::new();
         let cancel = scope.handle();
+        let (end, may_end) = channel::bounded::<()>(1);
         let task = spawn(async move {
-            let call = on(here, || async {
+            let call = on(here, move || async move {
                 let goodbye = Scope::new().shielded();
-                goodbye.run(sleep(Duration::from_millis(40))).await?;
+                goodbye.run(may_end.recv()).await?;
                 Ok::<_, io::Error>(())
             });
             scope.run(call).await
@@ -433,6 +435,7 @@ fn a_wait_that_was_told_of_a_cancel_says_so_until_it_ends() {
             (&node["refused"], &node["foreign"]),
             (&true.into(), &false.into())
         );
+        drop(end);
         task.await.expect("no panic").expect("no error");
         nothing_is_left(&handle).await;
     });
