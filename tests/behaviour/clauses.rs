@@ -225,7 +225,7 @@ fn a_foreign_wait_is_woken_so_many_times_however_often_its_shield_is_cleared() {
         // They are spread over several such times, more of them where the core comes to run seldom.
         let mut further = 5;
         while polls.get() < 1 + 8 || further > 0 {
-            further -= i32::from(polls.get() >= 1 + 8);
+            further -= i32::from(polls.get() > 8);
             inner.set_shielded(false);
             sleep(SHORT * 40).await.expect("nobody cancels");
             inner.set_shielded(true);
