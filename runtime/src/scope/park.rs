@@ -18,7 +18,7 @@ use std::task::{Poll, Waker};
 
 use super::Cancelled;
 use super::patience::YIELD_EVERY;
-use super::tree::{NodeId, Outcome, ParkId, Parked, Purpose, Relay, Remains, Wait};
+use super::tree::{GivenUp, NodeId, Outcome, ParkId, Parked, Purpose, Relay, Remains, Wait};
 use crate::core_state::Core;
 use crate::slab::Key;
 use crate::task::current;
@@ -131,18 +131,11 @@ fn poll(core: &Core, id: ParkId, waker: &Waker) -> Parked {
 
 /// Takes a wait out of the tree, if it still is there.
 pub(crate) fn end(core: &Core, id: ParkId) {
-    let mut tree = core.tree.borrow_mut();
-    if tree.unpark_kernel(id) {
-        return;
-    }
-    if let Some(waker) = tree.unpark_memory(id) {
-        drop(tree);
-        return let_go(core, waker);
-    }
-    let is_told = !tree.is_ready(id);
-    drop(tree);
-    if is_told {
-        end_told(core, id);
+    let given_up = core.tree.borrow_mut().give_up(id);
+    match given_up {
+        GivenUp::Nothing => {}
+        GivenUp::Waker(waker) => let_go(core, waker),
+        GivenUp::Told => end_told(core, id),
     }
 }
 

@@ -51,7 +51,7 @@ use crate::time::store::TimerId;
 use node::{Extra, Node, Own};
 pub(crate) use node::{Kind, Shield};
 use parks::Park;
-pub(crate) use parks::{Outcome, Parked, Purpose, Relay, Remains, Wait};
+pub(crate) use parks::{GivenUp, Outcome, Parked, Purpose, Relay, Remains, Wait};
 pub(crate) use view::{View, Waiting, Waits};
 
 /// A node's address; a stranger once the node is gone.
@@ -171,7 +171,9 @@ impl Tree {
     /// Returns the next thing to be done.
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
         match self.effects.pop_front() {
-            None => self.next_due().map(Effect::Wake),
+            None => self
+                .next_due(|_| Some(()))
+                .map(|(waker, ())| Effect::Wake(waker)),
             effect => effect,
         }
     }
@@ -185,8 +187,7 @@ impl Tree {
         if !self.effects.is_empty() {
             return None;
         }
-        let taken = take(self.first_due()?)?;
-        Some((self.next_due()?, taken))
+        self.next_due(take)
     }
 
     /// Returns the next timer to disarm.
@@ -339,6 +340,7 @@ impl Tree {
         })
     }
 
+    #[inline]
     fn sees_outside(&self, node: &Node) -> bool {
         let outside = |parent| {
             let parent = self.node(parent);

@@ -110,6 +110,18 @@ impl Park {
         }
     }
 
+    /// Aborts a wait in memory, whose owner is to stand in line behind `last`.
+    #[inline(always)]
+    fn become_due(&mut self, cause: Cancelled, last: Option<Link>) {
+        let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut self.state else {
+            unreachable!("looked at by the caller")
+        };
+        let waker = std::mem::replace(waker, Waker::noop().clone());
+        let blank = std::mem::replace(&mut self.state, ParkState::Due(cause, waker));
+        std::mem::forget(blank);
+        (self.previous, self.next) = (last, None);
+    }
+
     /// Returns what it waits for; nothing any more, if it has an outcome.
     pub(super) fn waits(&self) -> Option<Waits> {
         match &self.state {
@@ -164,6 +176,17 @@ impl Remains {
             _relay: relay,
         }
     }
+}
+
+/// What a wait leaves that was given up.
+#[derive(Debug)]
+pub(crate) enum GivenUp {
+    /// Nothing; also where it is gone already.
+    Nothing,
+    /// Who was to be woken: foreign code, to be dropped outside the borrow.
+    Waker(Waker),
+    /// It is there still: it was told of a cancel, or has another side.
+    Told,
 }
 
 /// How a park stands, as its owner sees it.
@@ -362,34 +385,31 @@ impl Tree {
         self.nodes.get(node).map(|_| NodeId(node))
     }
 
-    /// Forgets the wait of a kernel op that nobody was told to end; false if it is no such.
+    /// Forgets a wait that goes on, if it is no more than a waker or an op that nobody was told to end.
     #[inline]
-    pub(crate) fn unpark_kernel(&mut self, id: ParkId) -> bool {
-        let park = self.parks.get(id.0);
-        let is_plain =
-            park.is_some_and(|park| matches!(park.state, ParkState::Waiting(Wait::Kernel(_))));
-        if is_plain {
-            self.unlink_park(id.0.link());
-            self.parks.clear_plain(id.0.link());
-        }
-        is_plain
-    }
-
-    /// Forgets a wait in memory that goes on; `None` if it is no such.
-    #[inline]
-    pub(crate) fn unpark_memory(&mut self, id: ParkId) -> Option<Waker> {
-        match self.parks.get(id.0)?.state {
-            ParkState::Waiting(Wait::Memory { .. }) => self.complete_in_memory(id.0.link()),
-            _ => None,
-        }
+    pub(crate) fn give_up(&mut self, id: ParkId) -> GivenUp {
+        let Some(park) = self.parks.get_mut(id.0) else {
+            return GivenUp::Nothing;
+        };
+        let given_up = match &mut park.state {
+            ParkState::Waiting(Wait::Memory { waker, .. }) => {
+                GivenUp::Waker(std::mem::replace(waker, Waker::noop().clone()))
+            }
+            ParkState::Waiting(Wait::Kernel(_)) => GivenUp::Nothing,
+            _ => return GivenUp::Told,
+        };
+        self.unlink_park(id.0.link());
+        self.parks.clear_plain(id.0.link());
+        given_up
     }
 
     /// Forgets a park, whose op has ended or was dropped.
     pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Remains> {
-        if self.unpark_kernel(id) {
-            return None;
-        }
         match self.parks.get(id.0)?.state {
+            ParkState::Waiting(Wait::Kernel(_)) => {
+                self.give_up(id);
+                return None;
+            }
             ParkState::Waiting(_) => self.unlink_park(id.0.link()),
             ParkState::Due(..) => self.leave_line(id.0.link()),
             ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
@@ -411,23 +431,32 @@ impl Tree {
 
     /// Tells every op parked under a node that is refused; where there is none, and nothing else
     /// below, the body waits in something foreign.
+    #[inline(always)]
     pub(super) fn abort_parks(&mut self, link: Link, cause: Cancelled) {
         let node = self.nodes.linked_mut(link);
-        let Some(first) = node.first_park else {
-            if node.is_bare() {
-                let node = NodeId(self.nodes.key(link));
-                self.effects.extend(self.foreign_wake(node));
-            }
-            return;
-        };
         // One wait in memory is what most have.
-        let alone = self.parks.linked_mut(first);
-        if alone.next.is_none() && matches!(alone.state, ParkState::Waiting(Wait::Memory { .. })) {
+        if let Some(first) = node.first_park
+            && let alone = self.parks.linked_mut(first)
+            && alone.next.is_none()
+            && matches!(alone.state, ParkState::Waiting(Wait::Memory { .. }))
+        {
+            alone.become_due(cause, self.due.last);
             node.first_park = None;
-            self.abort_in_memory(first, cause);
-            return;
+            self.join_line(first);
+        } else {
+            self.abort_others(link, cause);
         }
-        let mut next = Some(first);
+    }
+
+    /// As [`Tree::abort_parks`], where there is more than one, or another, or none.
+    #[inline(never)]
+    fn abort_others(&mut self, link: Link, cause: Cancelled) {
+        let node = self.node(link);
+        let mut next = node.first_park;
+        if next.is_none() && node.is_bare() {
+            let node = NodeId(self.nodes.key(link));
+            self.effects.extend(self.foreign_wake(node));
+        }
         while let Some(park) = next {
             next = self.parks.linked(park).next;
             self.abort(park, cause);
@@ -473,18 +502,16 @@ impl Tree {
     }
 
     /// Aborts a wait in memory that no list has, and lets its owner stand in line to be woken.
-    #[inline]
     fn abort_in_memory(&mut self, park: Link, cause: Cancelled) {
-        let last = self.due.last.replace(park);
-        let found = self.parks.linked_mut(park);
-        (found.previous, found.next) = (last, None);
-        let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut found.state else {
-            unreachable!("looked at by the caller")
-        };
-        let waker = std::mem::replace(waker, Waker::noop().clone());
-        let blank = std::mem::replace(&mut found.state, ParkState::Due(cause, waker));
-        std::mem::forget(blank);
-        match last {
+        let last = self.due.last;
+        self.parks.linked_mut(park).become_due(cause, last);
+        self.join_line(park);
+    }
+
+    /// Puts a park behind the last in line, which it knows already.
+    #[inline(always)]
+    fn join_line(&mut self, park: Link) {
+        match self.due.last.replace(park) {
             Some(last) => self.parks.linked_mut(last).next = Some(park),
             None => self.due.first = Some(park),
         }
@@ -534,17 +561,28 @@ impl Tree {
         }
     }
 
-    /// Takes the waker of the first in line.
-    pub(super) fn next_due(&mut self) -> Option<Waker> {
-        self.take_due(self.due.first?)
-    }
-
-    /// Returns the waker of the first in line.
-    pub(super) fn first_due(&self) -> Option<&Waker> {
-        match &self.parks.linked(self.due.first?).state {
-            ParkState::Due(_, waker) => Some(waker),
-            _ => unreachable!("it stands in line"),
+    /// Takes the waker of the first in line, if `take` says something of it: that comes with it.
+    #[inline(always)]
+    pub(super) fn next_due<T>(
+        &mut self,
+        take: impl FnOnce(&Waker) -> Option<T>,
+    ) -> Option<(Waker, T)> {
+        let found = self.parks.linked_mut(self.due.first?);
+        let ParkState::Due(cause, waker) = &mut found.state else {
+            unreachable!("it stands in line")
+        };
+        let taken = take(waker)?;
+        let cause = *cause;
+        let waker = std::mem::replace(waker, Waker::noop().clone());
+        let blank = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
+        std::mem::forget(blank);
+        let next = found.next.take();
+        self.due.first = next;
+        match next {
+            Some(next) => self.parks.linked_mut(next).previous = None,
+            None => self.due.last = None,
         }
+        Some((waker, taken))
     }
 
     /// Notes that a park ends, or is forgotten, which may have been told of a cancel.
