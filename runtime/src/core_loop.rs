@@ -30,7 +30,7 @@ use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
 use crate::task::memory::TaskBox;
-use crate::task::table::{AfterEnd, Left, Owner};
+use crate::task::table::{Left, Owner};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -981,20 +981,18 @@ impl Core {
         if !self.patience.borrow().is_empty() {
             self.forget_task(id);
         }
-        if after.unwanted.is_some() || after.joiner.is_some() {
-            self.follow_up(after);
-        }
-    }
-
-    fn follow_up(&self, after: AfterEnd) {
         if let Some(unwanted) = after.unwanted {
             self.contain(|| drop(unwanted));
         }
         if let Some(park) = after.joiner {
-            // A joiner who was cancelled before the end is told of that.
-            self.see_remote_cancels();
-            self.complete(park);
+            self.tell_joiner(park);
         }
+    }
+
+    fn tell_joiner(&self, park: ParkId) {
+        // One who was cancelled before the end is told of that.
+        self.see_remote_cancels();
+        self.complete(park);
     }
 }
 

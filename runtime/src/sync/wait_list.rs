@@ -387,7 +387,12 @@ impl WaitList {
     }
 
     /// Gives a place up. True if it had been woken, and nobody has seen that.
+    #[inline]
     pub(crate) fn leave(&self, place: &mut Place) -> bool {
+        place.is_in_line() && self.remove(place)
+    }
+
+    fn remove(&self, place: &mut Place) -> bool {
         let left = self.0.borrow_mut().remove(place);
         place.end();
         left.is_some_and(|(standing, ())| standing == Standing::Chosen)

@@ -35,8 +35,8 @@ impl Tree {
     #[inline(always)]
     pub(crate) fn close_plain(&mut self, node: NodeId) -> Option<bool> {
         let found = self.nodes.get(node.0)?;
-        let is_plain =
-            !found.ghost && !found.announced && !found.has_anything() && found.is_quiet();
+        let is_known = found.ghost | found.announced;
+        let is_plain = !is_known && !found.has_anything() && found.is_quiet();
         let parent = found.parent.filter(|_| is_plain)?;
         Some(self.take_out(node.0.link(), parent))
     }
