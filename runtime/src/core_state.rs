@@ -313,7 +313,7 @@ impl Core {
         counted.unwrap_or(self.root)
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert_new(&self, parent: NodeId, object: TaskBox) -> TaskId {
         self.counters().spawned.add(1);
         let mut tasks = self.tasks.borrow_mut();

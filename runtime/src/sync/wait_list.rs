@@ -230,6 +230,7 @@ impl Place {
     }
 
     /// Looks at the active scope, as every op does at its first poll.
+    #[inline]
     pub(crate) fn entry(&self, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
         if self.is_in_line() {
             return Poll::Ready(Ok(()));

@@ -367,11 +367,14 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
             if core.identity() != self.home {
                 return None;
             }
-            let joiner = core.tasks.borrow().joiner(self.task);
+            let mut tasks = core.tasks.borrow_mut();
+            let joiner = tasks.joiner(self.task);
+            let output = tasks.detach(self.task);
+            drop(tasks);
             if let Some(park) = joiner {
                 park::end(core, park);
             }
-            core.tasks.borrow_mut().detach(self.task)
+            output
         });
         let Some(object) = object.flatten() else {
             return;

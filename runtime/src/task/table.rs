@@ -479,6 +479,7 @@ impl TaskTable {
     }
 
     /// Notes that nobody will ask for the output; returns it if it is there.
+    #[inline]
     pub(crate) fn detach(&mut self, id: TaskId) -> Option<TaskBox> {
         let slot = &mut self.slots[id.slot() as usize];
         debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
@@ -512,10 +513,16 @@ impl TaskTable {
     /// Takes a slot for a task, which is put there next.
     #[inline(always)]
     pub(crate) fn reserve(&mut self) -> u32 {
-        match self.free.take() {
+        match self.free.take_near() {
             Some(index) => index,
-            None => self.grow(),
+            None => self.take_further_up(),
         }
+    }
+
+    /// Takes the first slot that is free, and makes more if none is.
+    #[cold]
+    fn take_further_up(&mut self) -> u32 {
+        self.free.take().unwrap_or_else(|| self.grow())
     }
 
     #[inline(always)]
@@ -533,7 +540,8 @@ impl TaskTable {
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.state == State::Vacant && slot.object.is_none());
         debug_assert!(slot.queued == Queued::No && slot.joiner.is_none());
-        slot.object = object;
+        // A vacant slot has none that would have to be dropped.
+        std::mem::forget(std::mem::replace(&mut slot.object, object));
         slot.node = node;
         slot.is_new = is_new;
         slot.state = state;
@@ -548,7 +556,6 @@ impl TaskTable {
     }
 
     /// Makes more slots, and takes the first of them.
-    #[cold]
     fn grow(&mut self) -> u32 {
         let first = self.slots.len() as u32;
         assert!(first < MAX_TASKS, "a core has fewer than 2^24 tasks");
