@@ -241,6 +241,7 @@ impl Park {
     }
 
     /// As [`Park::look`]; a wait that has its outcome leaves the tree. Who asks needs the place no more then.
+    #[inline]
     pub(crate) fn look_last(&mut self, core: &Core, waker: &Waker) -> Look {
         let id = self.id(core).expect("only a registered wait is looked at");
         core.see_remote_cancels();

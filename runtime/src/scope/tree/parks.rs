@@ -312,23 +312,24 @@ impl Tree {
 
     /// Forgets a wait in memory that has its outcome, and returns that. `polled` is what is being polled, if it has a
     /// node.
+    #[inline(always)]
     pub(crate) fn outcome(&mut self, id: ParkId, polled: Option<NodeId>, waker: &Waker) -> Outcome {
         let Some(park) = self.parks.get(id.0) else {
             return Outcome::Ready;
         };
-        let cause = match &park.state {
-            ParkState::Aborted(cause, None) => *cause,
-            ParkState::Due(cause, _) => {
-                let cause = *cause;
-                self.look_in_line(id.0.link(), waker);
-                cause
-            }
-            ParkState::Waiting(Wait::Memory { waker: known, .. })
-                if polled.is_some_and(|node| node.0 == park.node) && known.will_wake(waker) =>
-            {
-                return Outcome::Unchanged;
-            }
-            _ => return Outcome::None,
+        let cause = if let ParkState::Aborted(cause, None) = &park.state {
+            *cause
+        } else if let ParkState::Due(cause, _) = &park.state {
+            let cause = *cause;
+            self.look_in_line(id.0.link(), waker);
+            cause
+        } else if let ParkState::Waiting(Wait::Memory { waker: known, .. }) = &park.state
+            && polled.is_some_and(|node| node.0 == park.node)
+            && known.will_wake(waker)
+        {
+            return Outcome::Unchanged;
+        } else {
+            return Outcome::None;
         };
         self.parks.clear_plain(id.0.link());
         Outcome::Aborted(cause)
@@ -385,18 +386,18 @@ impl Tree {
         self.nodes.get(node).map(|_| NodeId(node))
     }
 
-    /// Forgets a wait that goes on, if it is no more than a waker or an op that nobody was told to end.
-    #[inline]
+    /// Forgets a wait that goes on, if it is no more than an op that nobody was told to end, or a waker.
+    #[inline(always)]
     pub(crate) fn give_up(&mut self, id: ParkId) -> GivenUp {
         let Some(park) = self.parks.get_mut(id.0) else {
             return GivenUp::Nothing;
         };
-        let given_up = match &mut park.state {
-            ParkState::Waiting(Wait::Memory { waker, .. }) => {
-                GivenUp::Waker(std::mem::replace(waker, Waker::noop().clone()))
-            }
-            ParkState::Waiting(Wait::Kernel(_)) => GivenUp::Nothing,
-            _ => return GivenUp::Told,
+        let given_up = if let ParkState::Waiting(Wait::Kernel(_)) = park.state {
+            GivenUp::Nothing
+        } else if let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut park.state {
+            GivenUp::Waker(std::mem::replace(waker, Waker::noop().clone()))
+        } else {
+            return GivenUp::Told;
         };
         self.unlink_park(id.0.link());
         self.parks.clear_plain(id.0.link());
@@ -406,10 +407,6 @@ impl Tree {
     /// Forgets a park, whose op has ended or was dropped.
     pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Remains> {
         match self.parks.get(id.0)?.state {
-            ParkState::Waiting(Wait::Kernel(_)) => {
-                self.give_up(id);
-                return None;
-            }
             ParkState::Waiting(_) => self.unlink_park(id.0.link()),
             ParkState::Due(..) => self.leave_line(id.0.link()),
             ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
