@@ -395,6 +395,7 @@ impl Core {
 
     // --- tasks ---
 
+    #[inline(never)]
     fn run_ready(&self, main: MainPoll<'_>) {
         let mut polls = 0;
         let mut began = None;
@@ -590,7 +591,7 @@ impl Core {
                 if ended == Ended::Panicked {
                     self.counters().panics.add(1);
                 }
-                self.finish(id, node, object);
+                self.finish(id, node, object, ended);
             }
         }
     }
@@ -964,17 +965,30 @@ impl Core {
         let outside = self.activate(node);
         object.as_mut().drop_future();
         self.activate_again(outside);
-        self.finish(id, node, object);
-    }
-
-    /// Takes a task that has ended off the core: its scope, its output if nobody wants it, and tells
-    /// who waits for it.
-    #[inline(always)]
-    fn finish(&self, id: TaskId, node: NodeId, object: TaskBox) {
         self.close_node(node);
         self.let_end(id, object);
     }
 
+    /// Takes a task whose poll has ended it off the core, with its scope.
+    #[inline(never)]
+    fn finish(&self, id: TaskId, node: NodeId, mut object: TaskBox, ended: Ended) {
+        if !self.close_if_plain(node) {
+            if ended == Ended::Normally && self.tree.borrow().has_group_below(node) {
+                self.report_abandoned_group(id, node, &mut object);
+            }
+            self.close_noticed(node);
+        }
+        self.let_end(id, object);
+    }
+
+    /// A group that is still there now, below the task, is there for ever. The output is dropped as within the task.
+    #[cold]
+    fn report_abandoned_group(&self, id: TaskId, node: NodeId, object: &mut TaskBox) {
+        self.poll_as(id, node, |_| object.as_mut().report_abandoned_group());
+        self.yielding.set(false);
+    }
+
+    /// Takes a task that has ended off the core: its output if nobody wants it, and tells who waits for it.
     #[inline(always)]
     fn let_end(&self, id: TaskId, object: TaskBox) {
         let after = self.tasks.borrow_mut().end(id, object);
@@ -989,6 +1003,7 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     fn tell_joiner(&self, park: ParkId) {
         // One who was cancelled before the end is told of that.
         self.see_remote_cancels();

@@ -416,6 +416,7 @@ impl Core {
     }
 
     /// Runs somebody else's code; a panic in it does not take the core down.
+    #[inline]
     pub(crate) fn contain(&self, job: impl FnOnce()) {
         if !contained(job) {
             self.counters().panics.add(1);
@@ -624,25 +625,30 @@ impl Core {
     }
 
     /// Ends a scope, group or task of the tree.
-    #[inline]
     pub(crate) fn close_node(&self, node: NodeId) {
-        let closed = self.tree.borrow_mut().close_plain(node);
-        match closed {
-            Some(has_told) if self.patience.borrow().is_empty() => {
-                if has_told {
-                    self.carry_out();
-                }
-            }
-            Some(_) => {
-                self.forget_node(node, false);
-                self.carry_out();
-            }
-            None => self.close_noticed(node),
+        if !self.close_if_plain(node) {
+            self.close_noticed(node);
         }
     }
 
+    /// As [`Core::close_node`], of one in which nothing is left and that nobody else knows of; false if it is not so.
+    #[inline(always)]
+    pub(crate) fn close_if_plain(&self, node: NodeId) -> bool {
+        let closed = self.tree.borrow_mut().close_plain(node);
+        let Some(has_told) = closed else {
+            return false;
+        };
+        if !self.patience.borrow().is_empty() {
+            self.forget_node(node, false);
+            self.carry_out();
+        } else if has_told {
+            self.carry_out();
+        }
+        true
+    }
+
     /// Ends what others have to be told of.
-    fn close_noticed(&self, node: NodeId) {
+    pub(crate) fn close_noticed(&self, node: NodeId) {
         if self.tasks.borrow().new_ones() > 0 && self.tree.borrow().has_tasks_or_nodes_below(node) {
             // What lies below goes to the node above.
             self.open_new_tasks();
@@ -869,14 +875,14 @@ impl Core {
     }
 
     /// Wakes `waker` when other ready tasks have run and I/O was looked at.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn yield_to_others(&self, waker: &Waker) {
         self.coming_back.add(self.active());
         self.wake_after_others(waker);
     }
 
     /// As [`Core::yield_to_others`], where the task may have other reasons to be polled.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wake_after_others(&self, waker: &Waker) {
         match task_of(waker, self.number()) {
             Some(task) if self.running.get() == Some(task) => self.yielding.set(true),

@@ -78,6 +78,16 @@ struct Slot {
     cell: &'static WakeCell,
 }
 
+impl Slot {
+    /// Keeps the task, which was taken to be polled: there is none that would have to be dropped.
+    #[inline(always)]
+    fn put(&mut self, object: TaskBox) {
+        let polled = self.object.replace(object);
+        debug_assert!(polled.is_none(), "it was polled");
+        std::mem::forget(polled);
+    }
+}
+
 /// What the loop takes out of the run queue: to be polled, and put back or ended.
 pub(crate) struct Next {
     pub(crate) id: TaskId,
@@ -364,7 +374,7 @@ impl TaskTable {
     pub(crate) fn put_back(&mut self, id: TaskId, object: TaskBox, yields: bool) -> bool {
         let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Idle;
-        slot.object = Some(object);
+        slot.put(object);
         if yields && slot.queued == Queued::No {
             slot.queued = Queued::Yielded;
             let is_measured = self.probing.note(id.slot());
@@ -385,7 +395,7 @@ impl TaskTable {
         // It stays: if a cancel came first, the joiner has still to be told why.
         let joiner = slot.joiner;
         if slot.wanted {
-            slot.object = Some(object);
+            slot.put(object);
             return AfterEnd {
                 unwanted: None,
                 joiner,

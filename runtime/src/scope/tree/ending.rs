@@ -210,13 +210,6 @@ impl Tree {
         }
     }
 
-    /// Returns whether any node lies below.
-    #[inline]
-    pub(crate) fn has_anything_below(&self, node: NodeId) -> bool {
-        let node = self.nodes.get(node.0);
-        node.is_some_and(|node| node.first_child.is_some())
-    }
-
     /// Returns whether any node lies below, or a task is counted there that has none.
     pub(crate) fn has_tasks_or_nodes_below(&self, node: NodeId) -> bool {
         let node = self.nodes.get(node.0);
