@@ -210,6 +210,7 @@ impl Park {
         relay: Rc<dyn Relay>,
     ) {
         let waker = waker.clone();
+        let relay = core.tree.borrow_mut().keep_relay(relay);
         self.register(core, || Wait::Relayed {
             waker,
             purpose,

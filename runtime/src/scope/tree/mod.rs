@@ -121,6 +121,8 @@ pub(crate) struct Tree {
     nodes: Slab<Node>,
     extras: Slab<Extra>,
     parks: Slab<Park>,
+    /// Of the parks that have another side.
+    relays: Slab<Rc<dyn Relay>>,
     root: Link,
     effects: VecDeque<Effect>,
     due: Line,
@@ -148,6 +150,7 @@ impl Tree {
             // The first cancel is not to wait for memory.
             extras: Slab::with_room(),
             parks: Slab::default(),
+            relays: Slab::default(),
             root: root.link(),
             effects: VecDeque::new(),
             due: Line::default(),

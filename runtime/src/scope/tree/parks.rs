@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use super::view::Waits;
 use super::{Cancelled, Effect, Node, NodeId, ParkId, Tree};
-use crate::slab::{Key, Link};
+use crate::slab::{Key, Link, Slab};
 use crate::time::Instant;
 
 /// What a parked op waits for, and so what a cancel does to it.
@@ -21,9 +21,13 @@ pub(crate) enum Wait {
     Relayed {
         waker: Waker,
         purpose: Purpose,
-        relay: Rc<dyn Relay>,
+        relay: RelayId,
     },
 }
+
+/// The other side of a wait, which the tree keeps beside its parks: few have one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RelayId(Key);
 
 /// Tells the other side of a wait that its scope is cancelled.
 pub(crate) trait Relay {
@@ -87,9 +91,9 @@ pub(super) struct Park {
     state: ParkState,
 }
 
-/// A core has one for each of its waits: with its generation it fits nine words.
+/// A core has one for each of its waits: with its generation it fits a cache line.
 #[cfg(not(random_layout))]
-const _: () = assert!(size_of::<Option<Park>>() <= 68);
+const _: () = assert!(size_of::<Option<Park>>() <= 60);
 
 impl Park {
     /// A park of which nothing is known: put in its place and filled there.
@@ -161,7 +165,7 @@ impl Remains {
         self.waker.filter(|_| self.is_due)
     }
 
-    fn of(state: ParkState) -> Self {
+    fn of(state: ParkState, relays: &mut Slab<Rc<dyn Relay>>) -> Self {
         let is_due = matches!(state, ParkState::Due(..));
         let (waker, relay) = match state {
             ParkState::Waiting(Wait::Memory { waker, .. } | Wait::Deaf { waker, .. })
@@ -173,7 +177,7 @@ impl Remains {
         Self {
             waker,
             is_due,
-            _relay: relay,
+            _relay: relay.and_then(|relay| relays.remove(relay.0)),
         }
     }
 }
@@ -254,6 +258,11 @@ impl Tree {
             self.abort_late(key.link(), under.link());
         }
         ParkId(key)
+    }
+
+    /// Keeps the other side of a wait that is to be parked next.
+    pub(crate) fn keep_relay(&mut self, relay: Rc<dyn Relay>) -> RelayId {
+        RelayId(self.relays.insert(relay))
     }
 
     /// Tells a park that came when its node was cancelled already: foreign code has done that since the op looked.
@@ -412,7 +421,7 @@ impl Tree {
             ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
         }
         let park = self.parks.remove(id.0)?;
-        Some(Remains::of(park.state))
+        Some(Remains::of(park.state, &mut self.relays))
     }
 
     /// Returns whether a park is there.
@@ -480,10 +489,14 @@ impl Tree {
                 waker,
                 purpose,
                 relay,
-            }) => (
-                ParkState::Asked(waker, purpose),
-                Effect::Relay(relay, cause, NodeId(found.node)),
-            ),
+            }) => {
+                let relay = self.relays.remove(relay.0);
+                let relay = relay.expect("it is kept as long as it waits");
+                (
+                    ParkState::Asked(waker, purpose),
+                    Effect::Relay(relay, cause, NodeId(found.node)),
+                )
+            }
             ParkState::Waiting(Wait::Memory { .. } | Wait::Deaf { .. })
             | ParkState::Asked(..)
             | ParkState::Due(..)
