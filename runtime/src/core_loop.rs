@@ -972,11 +972,15 @@ impl Core {
     /// Takes a task whose poll has ended it off the core, with its scope.
     #[inline(never)]
     fn finish(&self, id: TaskId, node: NodeId, mut object: TaskBox, ended: Ended) {
-        if !self.close_if_plain(node) {
-            if ended == Ended::Normally && self.tree.borrow().has_group_below(node) {
-                self.report_abandoned_group(id, node, &mut object);
+        let closed = self.tree.borrow_mut().close_plain_task(node);
+        match closed {
+            Some(has_told) => self.after_close(node, has_told),
+            None => {
+                if ended == Ended::Normally && self.tree.borrow().has_group_below(node) {
+                    self.report_abandoned_group(id, node, &mut object);
+                }
+                self.close_noticed(node);
             }
-            self.close_noticed(node);
         }
         self.let_end(id, object);
     }

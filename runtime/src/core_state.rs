@@ -32,10 +32,10 @@ use crate::panics::contained;
 use crate::process::guardian::Guardian;
 use crate::prompt::Prompt;
 use crate::runtime::{CoreId, Handle};
-use crate::scope::Cancelled;
 use crate::scope::patience::{Forgotten, Patience};
 use crate::scope::tree::{Effect, Kind, NodeId, ParkId, Shield, Tree};
 use crate::scope::unopened::ActiveScope;
+use crate::scope::{Cancelled, park};
 use crate::slab::Slab;
 use crate::spin::Spin;
 use crate::task::TaskId;
@@ -276,7 +276,7 @@ impl Core {
     }
 
     pub(crate) fn number(&self) -> u32 {
-        self.shared.number()
+        (self.identity >> 32) as u32
     }
 
     pub(crate) fn incarnation(&self) -> u32 {
@@ -358,6 +358,18 @@ impl Core {
         drop(tasks);
         self.poll_at_once(task, parent, object);
         task
+    }
+
+    /// Lets a task go on whose handle is dropped, with the wait of that; returns its output, if it has ended.
+    pub(crate) fn detach(&self, task: TaskId) -> Option<TaskBox> {
+        let mut tasks = self.tasks.borrow_mut();
+        let joiner = tasks.joiner(task);
+        let output = tasks.detach(task);
+        drop(tasks);
+        if let Some(park) = joiner {
+            park::end(self, park);
+        }
+        output
     }
 
     /// Starts a kernel op, whose first completion is told as `notify` says.
@@ -626,25 +638,22 @@ impl Core {
 
     /// Ends a scope, group or task of the tree.
     pub(crate) fn close_node(&self, node: NodeId) {
-        if !self.close_if_plain(node) {
-            self.close_noticed(node);
+        let closed = self.tree.borrow_mut().close_plain(node);
+        match closed {
+            Some(has_told) => self.after_close(node, has_told),
+            None => self.close_noticed(node),
         }
     }
 
-    /// As [`Core::close_node`], of one in which nothing is left and that nobody else knows of; false if it is not so.
+    /// Goes on after the end of a node of which nothing was left, and that nobody else knew of.
     #[inline(always)]
-    pub(crate) fn close_if_plain(&self, node: NodeId) -> bool {
-        let closed = self.tree.borrow_mut().close_plain(node);
-        let Some(has_told) = closed else {
-            return false;
-        };
+    pub(crate) fn after_close(&self, node: NodeId, has_told: bool) {
         if !self.patience.borrow().is_empty() {
             self.forget_node(node, false);
             self.carry_out();
         } else if has_told {
             self.carry_out();
         }
-        true
     }
 
     /// Ends what others have to be told of.

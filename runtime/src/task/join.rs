@@ -242,7 +242,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     }
 
     /// Looks whether the task has ended, and takes its output then.
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, core: &Core) -> Poll<Result<T, JoinError<E>>> {
         if core.identity() != self.home {
             self.home = TAKEN;
@@ -367,14 +367,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
             if core.identity() != self.home {
                 return None;
             }
-            let mut tasks = core.tasks.borrow_mut();
-            let joiner = tasks.joiner(self.task);
-            let output = tasks.detach(self.task);
-            drop(tasks);
-            if let Some(park) = joiner {
-                park::end(core, park);
-            }
-            output
+            core.detach(self.task)
         });
         let Some(object) = object.flatten() else {
             return;

@@ -86,6 +86,14 @@ impl Slot {
         debug_assert!(polled.is_none(), "it was polled");
         std::mem::forget(polled);
     }
+
+    /// Its task is gone, here and for other threads.
+    #[inline(always)]
+    fn vacate(&mut self) {
+        self.state = State::Vacant;
+        self.generation = (self.generation + 1) % GENERATIONS;
+        self.cell.set_generation(self.generation);
+    }
 }
 
 /// What the loop takes out of the run queue: to be polled, and put back or ended.
@@ -401,7 +409,10 @@ impl TaskTable {
                 joiner,
             };
         }
-        self.free_if_done(id.slot());
+        if slot.queued == Queued::No {
+            slot.vacate();
+            self.free.give_back(id.slot());
+        }
         AfterEnd {
             unwanted: Some(object),
             joiner,
@@ -468,7 +479,8 @@ impl TaskTable {
         let joiner = slot.joiner.take();
         let object = slot.object.take();
         if slot.queued == Queued::No {
-            self.free(id.slot());
+            slot.vacate();
+            self.free.give_back(id.slot());
         }
         Poll::Ready((object, joiner))
     }
@@ -489,7 +501,7 @@ impl TaskTable {
     }
 
     /// Notes that nobody will ask for the output; returns it if it is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn detach(&mut self, id: TaskId) -> Option<TaskBox> {
         let slot = &mut self.slots[id.slot() as usize];
         debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
@@ -601,19 +613,10 @@ impl TaskTable {
     #[inline(always)]
     fn free_if_done(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        if slot.state != State::Ended || slot.wanted || slot.queued != Queued::No {
-            return;
+        if slot.state == State::Ended && !slot.wanted && slot.queued == Queued::No {
+            slot.vacate();
+            self.free.give_back(index);
         }
-        self.free(index);
-    }
-
-    #[inline(always)]
-    fn free(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        slot.state = State::Vacant;
-        slot.generation = (slot.generation + 1) % GENERATIONS;
-        slot.cell.set_generation(slot.generation);
-        self.free.give_back(index);
     }
 }
 

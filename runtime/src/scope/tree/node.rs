@@ -187,6 +187,13 @@ impl Node {
         self.first_park.is_some() | self.first_child.is_some()
     }
 
+    /// Nothing is left of it, and nobody else knows of it.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        let is_known = self.ghost | self.announced;
+        !is_known && !self.has_anything() && self.is_quiet()
+    }
+
     /// A body that its parent counts.
     pub(super) fn is_body(&self) -> bool {
         matches!(self.kind, Label::Scope | Label::Group) && !self.stray
