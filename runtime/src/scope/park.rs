@@ -242,8 +242,14 @@ impl Park {
     }
 
     /// As [`Park::look`]; a wait that has its outcome leaves the tree. Who asks needs the place no more then.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn look_last(&mut self, core: &Core, waker: &Waker) -> Look {
+        self.look_last_here(core, waker)
+    }
+
+    /// As [`Park::look_last`], within the caller.
+    #[inline(always)]
+    pub(crate) fn look_last_here(&mut self, core: &Core, waker: &Waker) -> Look {
         let id = self.id(core).expect("only a registered wait is looked at");
         core.see_remote_cancels();
         let polled = core.active.polled();

@@ -378,7 +378,8 @@ impl WaitList {
             self.0.borrow_mut().push(place, ());
             return Poll::Pending;
         }
-        let outcome = match place.look(cx) {
+        let look = current::with(|core| place.park.look_last_here(core, cx.waker()));
+        let outcome = match look {
             Look::Waiting => return Poll::Pending,
             Look::Ready => Ok(()),
             Look::Aborted(cancelled) => Err(cancelled),
