@@ -664,9 +664,15 @@ impl Core {
     fn wake_yielded(&self) {
         self.tasks.borrow_mut().resume();
         if !self.yields.borrow().is_empty() {
-            for waker in self.yields.take() {
-                self.wake(waker);
-            }
+            self.wake_others_yielded();
+        }
+    }
+
+    /// Those that are no tasks of this core.
+    #[cold]
+    fn wake_others_yielded(&self) {
+        for waker in self.yields.take() {
+            self.wake(waker);
         }
     }
 
