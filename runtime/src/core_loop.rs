@@ -1003,7 +1003,7 @@ impl Core {
     fn let_end(&self, id: TaskId, object: TaskBox) {
         let after = self.tasks.borrow_mut().end(id, object);
         if !self.patience.borrow().is_empty() {
-            self.forget_task(id);
+            self.forget_known_task(id);
         }
         if let Some(unwanted) = after.unwanted {
             self.contain(|| drop(unwanted));

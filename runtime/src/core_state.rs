@@ -704,9 +704,15 @@ impl Core {
     /// Forgets how patient it was with a task that has ended.
     pub(crate) fn forget_task(&self, task: TaskId) {
         if !self.patience.borrow().is_empty() {
-            let forgotten = self.patience.borrow_mut().forget_task(task.slot());
-            self.let_go(forgotten);
+            self.forget_known_task(task);
         }
+    }
+
+    /// As [`Core::forget_task`], where it was patient with somebody.
+    #[cold]
+    pub(crate) fn forget_known_task(&self, task: TaskId) {
+        let forgotten = self.patience.borrow_mut().forget_task(task.slot());
+        self.let_go(forgotten);
     }
 
     fn let_go(&self, forgotten: Forgotten) {
