@@ -1039,8 +1039,12 @@ enum Entered {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::cell::Cell;
+    use std::future::{Future, pending, poll_fn};
+    use std::rc::Rc;
+
     use super::*;
-    use crate::{Cancelled, Handle, Scope, time};
+    use crate::{Cancelled, GroupError, Handle, Scope, time};
 
     /// It does not park, since all that it submits is answered at once.
     #[test]
@@ -1084,6 +1088,36 @@ mod tests {
             assert_eq!(panics(), 0);
             assert!(crate::spawn(async { panic!("on purpose") }).await.is_err());
             assert_eq!(panics(), 1);
+        })
+        .expect("a core");
+    }
+
+    /// The loop finds the group when the poll is over.
+    #[test]
+    fn an_output_whose_place_a_leaked_group_takes_is_dropped_within_its_task() {
+        struct Output(Rc<Cell<Option<bool>>>);
+        impl Drop for Output {
+            fn drop(&mut self) {
+                self.0.set(Some(crate::check().is_err()));
+            }
+        }
+        crate::block_on(async {
+            let was_refused = Rc::new(Cell::new(None));
+            let output = Output(Rc::clone(&was_refused));
+            let task = crate::spawn(async move {
+                let mut leaked = Box::pin(crate::group(async |_| pending().await));
+                let polled = poll_fn(|cx| Poll::Ready(leaked.as_mut().poll(cx))).await;
+                assert!(matches!(
+                    polled,
+                    Poll::Pending::<Result<Option<()>, GroupError<Cancelled>>>
+                ));
+                std::mem::forget(leaked);
+                output
+            });
+            task.cancel();
+            let ended = task.await;
+            assert!(matches!(ended, Err(crate::JoinError::AbandonedGroup)));
+            assert_eq!(was_refused.get(), Some(true), "its scope was active");
         })
         .expect("a core");
     }
