@@ -112,8 +112,8 @@ impl<F: Future<Output: 'static>> TaskObject for TaskCell<F> {
     }
 
     fn report_abandoned_group(self: Pin<&mut Self>) {
-        // SAFETY: the reference is not used to move a future: it leads to an output only.
-        if let Self::Ended(output) = unsafe { self.get_unchecked_mut() } {
+        let output = self.output();
+        if let Some(output) = output.downcast_mut::<Option<Result<F::Output, TaskEnd>>>() {
             let unwanted = output.replace(Err(TaskEnd::AbandonedGroup));
             contained(|| drop(unwanted));
         }
