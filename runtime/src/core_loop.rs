@@ -30,7 +30,7 @@ use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
 use crate::task::memory::TaskBox;
-use crate::task::table::{AfterEnd, Left, Owner};
+use crate::task::table::{Left, Owner};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -395,6 +395,7 @@ impl Core {
 
     // --- tasks ---
 
+    #[inline(never)]
     fn run_ready(&self, main: MainPoll<'_>) {
         let mut polls = 0;
         let mut began = None;
@@ -590,7 +591,7 @@ impl Core {
                 if ended == Ended::Panicked {
                     self.counters().panics.add(1);
                 }
-                self.finish(id, node, object);
+                self.finish(id, node, object, ended);
             }
         }
     }
@@ -663,9 +664,15 @@ impl Core {
     fn wake_yielded(&self) {
         self.tasks.borrow_mut().resume();
         if !self.yields.borrow().is_empty() {
-            for waker in self.yields.take() {
-                self.wake(waker);
-            }
+            self.wake_others_yielded();
+        }
+    }
+
+    /// Those that are no tasks of this core.
+    #[cold]
+    fn wake_others_yielded(&self) {
+        for waker in self.yields.take() {
+            self.wake(waker);
         }
     }
 
@@ -964,37 +971,53 @@ impl Core {
         let outside = self.activate(node);
         object.as_mut().drop_future();
         self.activate_again(outside);
-        self.finish(id, node, object);
-    }
-
-    /// Takes a task that has ended off the core: its scope, its output if nobody wants it, and tells
-    /// who waits for it.
-    #[inline(always)]
-    fn finish(&self, id: TaskId, node: NodeId, object: TaskBox) {
         self.close_node(node);
         self.let_end(id, object);
     }
 
+    /// Takes a task whose poll has ended it off the core, with its scope.
+    #[inline(never)]
+    fn finish(&self, id: TaskId, node: NodeId, mut object: TaskBox, ended: Ended) {
+        let closed = self.tree.borrow_mut().close_plain_task(node);
+        match closed {
+            Some(has_told) => self.after_close(node, has_told),
+            None => {
+                if ended == Ended::Normally && self.tree.borrow().has_group_below(node) {
+                    self.report_abandoned_group(id, node, &mut object);
+                }
+                self.close_noticed(node);
+            }
+        }
+        self.let_end(id, object);
+    }
+
+    /// A group that is still there now, below the task, is there for ever. The output is dropped as within the task.
+    #[cold]
+    fn report_abandoned_group(&self, id: TaskId, node: NodeId, object: &mut TaskBox) {
+        self.poll_as(id, node, |_| object.as_mut().report_abandoned_group());
+        self.yielding.set(false);
+    }
+
+    /// Takes a task that has ended off the core: its output if nobody wants it, and tells who waits for it.
     #[inline(always)]
     fn let_end(&self, id: TaskId, object: TaskBox) {
         let after = self.tasks.borrow_mut().end(id, object);
         if !self.patience.borrow().is_empty() {
-            self.forget_task(id);
+            self.forget_known_task(id);
         }
-        if after.unwanted.is_some() || after.joiner.is_some() {
-            self.follow_up(after);
-        }
-    }
-
-    fn follow_up(&self, after: AfterEnd) {
         if let Some(unwanted) = after.unwanted {
             self.contain(|| drop(unwanted));
         }
         if let Some(park) = after.joiner {
-            // A joiner who was cancelled before the end is told of that.
-            self.see_remote_cancels();
-            self.complete(park);
+            self.tell_joiner(park);
         }
+    }
+
+    #[inline(never)]
+    fn tell_joiner(&self, park: ParkId) {
+        // One who was cancelled before the end is told of that.
+        self.see_remote_cancels();
+        self.complete(park);
     }
 }
 
@@ -1016,8 +1039,12 @@ enum Entered {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::cell::Cell;
+    use std::future::{Future, pending, poll_fn};
+    use std::rc::Rc;
+
     use super::*;
-    use crate::{Cancelled, Handle, Scope, time};
+    use crate::{Cancelled, GroupError, Handle, Scope, time};
 
     /// It does not park, since all that it submits is answered at once.
     #[test]
@@ -1061,6 +1088,36 @@ mod tests {
             assert_eq!(panics(), 0);
             assert!(crate::spawn(async { panic!("on purpose") }).await.is_err());
             assert_eq!(panics(), 1);
+        })
+        .expect("a core");
+    }
+
+    /// The loop finds the group when the poll is over.
+    #[test]
+    fn an_output_whose_place_a_leaked_group_takes_is_dropped_within_its_task() {
+        struct Output(Rc<Cell<Option<bool>>>);
+        impl Drop for Output {
+            fn drop(&mut self) {
+                self.0.set(Some(crate::check().is_err()));
+            }
+        }
+        crate::block_on(async {
+            let was_refused = Rc::new(Cell::new(None));
+            let output = Output(Rc::clone(&was_refused));
+            let task = crate::spawn(async move {
+                let mut leaked = Box::pin(crate::group(async |_| pending().await));
+                let polled = poll_fn(|cx| Poll::Ready(leaked.as_mut().poll(cx))).await;
+                assert!(matches!(
+                    polled,
+                    Poll::Pending::<Result<Option<()>, GroupError<Cancelled>>>
+                ));
+                std::mem::forget(leaked);
+                output
+            });
+            task.cancel();
+            let ended = task.await;
+            assert!(matches!(ended, Err(crate::JoinError::AbandonedGroup)));
+            assert_eq!(was_refused.get(), Some(true), "its scope was active");
         })
         .expect("a core");
     }

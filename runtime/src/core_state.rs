@@ -32,10 +32,10 @@ use crate::panics::contained;
 use crate::process::guardian::Guardian;
 use crate::prompt::Prompt;
 use crate::runtime::{CoreId, Handle};
-use crate::scope::Cancelled;
 use crate::scope::patience::{Forgotten, Patience};
 use crate::scope::tree::{Effect, Kind, NodeId, ParkId, Shield, Tree};
 use crate::scope::unopened::ActiveScope;
+use crate::scope::{Cancelled, park};
 use crate::slab::Slab;
 use crate::spin::Spin;
 use crate::task::TaskId;
@@ -276,7 +276,7 @@ impl Core {
     }
 
     pub(crate) fn number(&self) -> u32 {
-        self.shared.number()
+        (self.identity >> 32) as u32
     }
 
     pub(crate) fn incarnation(&self) -> u32 {
@@ -313,7 +313,7 @@ impl Core {
         counted.unwrap_or(self.root)
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert_new(&self, parent: NodeId, object: TaskBox) -> TaskId {
         self.counters().spawned.add(1);
         let mut tasks = self.tasks.borrow_mut();
@@ -358,6 +358,18 @@ impl Core {
         drop(tasks);
         self.poll_at_once(task, parent, object);
         task
+    }
+
+    /// Lets a task go on whose handle is dropped, with the wait of that; returns its output, if it has ended.
+    pub(crate) fn detach(&self, task: TaskId) -> Option<TaskBox> {
+        let mut tasks = self.tasks.borrow_mut();
+        let joiner = tasks.joiner(task);
+        let output = tasks.detach(task);
+        drop(tasks);
+        if let Some(park) = joiner {
+            park::end(self, park);
+        }
+        output
     }
 
     /// Starts a kernel op, whose first completion is told as `notify` says.
@@ -416,6 +428,7 @@ impl Core {
     }
 
     /// Runs somebody else's code; a panic in it does not take the core down.
+    #[inline]
     pub(crate) fn contain(&self, job: impl FnOnce()) {
         if !contained(job) {
             self.counters().panics.add(1);
@@ -624,25 +637,27 @@ impl Core {
     }
 
     /// Ends a scope, group or task of the tree.
-    #[inline]
     pub(crate) fn close_node(&self, node: NodeId) {
         let closed = self.tree.borrow_mut().close_plain(node);
         match closed {
-            Some(has_told) if self.patience.borrow().is_empty() => {
-                if has_told {
-                    self.carry_out();
-                }
-            }
-            Some(_) => {
-                self.forget_node(node, false);
-                self.carry_out();
-            }
+            Some(has_told) => self.after_close(node, has_told),
             None => self.close_noticed(node),
         }
     }
 
+    /// Goes on after the end of a node of which nothing was left, and that nobody else knew of.
+    #[inline(always)]
+    pub(crate) fn after_close(&self, node: NodeId, has_told: bool) {
+        if !self.patience.borrow().is_empty() {
+            self.forget_node(node, false);
+            self.carry_out();
+        } else if has_told {
+            self.carry_out();
+        }
+    }
+
     /// Ends what others have to be told of.
-    fn close_noticed(&self, node: NodeId) {
+    pub(crate) fn close_noticed(&self, node: NodeId) {
         if self.tasks.borrow().new_ones() > 0 && self.tree.borrow().has_tasks_or_nodes_below(node) {
             // What lies below goes to the node above.
             self.open_new_tasks();
@@ -689,9 +704,15 @@ impl Core {
     /// Forgets how patient it was with a task that has ended.
     pub(crate) fn forget_task(&self, task: TaskId) {
         if !self.patience.borrow().is_empty() {
-            let forgotten = self.patience.borrow_mut().forget_task(task.slot());
-            self.let_go(forgotten);
+            self.forget_known_task(task);
         }
+    }
+
+    /// As [`Core::forget_task`], where it was patient with somebody.
+    #[cold]
+    pub(crate) fn forget_known_task(&self, task: TaskId) {
+        let forgotten = self.patience.borrow_mut().forget_task(task.slot());
+        self.let_go(forgotten);
     }
 
     fn let_go(&self, forgotten: Forgotten) {
@@ -869,14 +890,14 @@ impl Core {
     }
 
     /// Wakes `waker` when other ready tasks have run and I/O was looked at.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn yield_to_others(&self, waker: &Waker) {
         self.coming_back.add(self.active());
         self.wake_after_others(waker);
     }
 
     /// As [`Core::yield_to_others`], where the task may have other reasons to be polled.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wake_after_others(&self, waker: &Waker) {
         match task_of(waker, self.number()) {
             Some(task) if self.running.get() == Some(task) => self.yielding.set(true),

@@ -27,23 +27,19 @@ pub(crate) struct LowestFree {
 
 impl LowestFree {
     /// Hands out the lowest index below the current end that is free.
-    #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<u32> {
-        match self.words.get_mut(self.low) {
-            Some(word) if *word != 0 => {
-                let bit = word.trailing_zeros();
-                *word &= *word - 1;
-                self.handed_out += 1;
-                Some(self.low as u32 * 64 + bit)
-            }
-            _ => self.take_further_up(),
-        }
+        self.low = self.next_word_with_room()?;
+        self.take_near()
     }
 
-    #[cold]
-    fn take_further_up(&mut self) -> Option<u32> {
-        self.low = self.next_word_with_room()?;
-        self.take()
+    /// As [`LowestFree::take`], where that lies by the last: `None` says nothing of what lies further up.
+    #[inline(always)]
+    pub(crate) fn take_near(&mut self) -> Option<u32> {
+        let word = self.words.get_mut(self.low).filter(|word| **word != 0)?;
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        self.handed_out += 1;
+        Some(self.low as u32 * 64 + bit)
     }
 
     /// Gives `index` back.
@@ -98,9 +94,12 @@ impl LowestFree {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key(NonZeroU64);
 
+/// The bit of a link that is no part of its index: so no link is zero.
+const MARK: NonZeroU32 = NonZeroU32::new(1 << 31).expect("a bit is set");
+
 impl Key {
     /// Of the entry that a slab has first.
-    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
+    pub(crate) const FIRST: Self = Self(NonZeroU64::new(MARK.get() as u64).expect("a bit is set"));
 
     #[inline]
     pub(crate) fn new(index: u32, generation: u32) -> Self {
@@ -121,7 +120,7 @@ impl Key {
     /// Returns the way to an entry that outlives whoever goes it.
     #[inline]
     pub(crate) fn link(self) -> Link {
-        Link(NonZeroU32::new(self.0.get() as u32).expect("the lower half is a link"))
+        Link(MARK | self.0.get() as u32)
     }
 }
 
@@ -133,12 +132,12 @@ pub(crate) struct Link(NonZeroU32);
 impl Link {
     #[inline]
     fn to(index: u32) -> Self {
-        Self(NonZeroU32::MIN.saturating_add(index))
+        Self(MARK | index)
     }
 
     #[inline]
     fn index(self) -> usize {
-        self.0.get() as usize - 1
+        (self.0.get() & !MARK.get()) as usize
     }
 }
 
@@ -189,26 +188,33 @@ impl<T> Slab<T> {
     /// Stores `value` in the lowest free slot, and returns it there.
     #[inline(always)]
     pub(crate) fn place(&mut self, value: T) -> (Key, &mut T) {
-        let index = match self.free.take() {
+        let index = match self.free.take_near() {
             Some(index) => index,
-            None => self.grow(),
+            None => self.take_further_up(),
         };
         let entry = &mut self.entries[index as usize];
         debug_assert!(entry.value.is_none(), "only what is free is handed out");
         let key = Key::new(index, entry.generation);
-        (key, entry.value.insert(value))
+        // Nothing is there that would have to be dropped.
+        std::mem::forget(entry.value.replace(value));
+        (key, entry.value.as_mut().expect("it was just put there"))
     }
 
-    /// Makes room for more, and hands out the first of that.
+    /// Hands out the first index that is free, and makes room for more if none is.
     #[cold]
-    fn grow(&mut self) -> u32 {
-        self.make_room();
-        self.free.take().expect("room was just made")
+    fn take_further_up(&mut self) -> u32 {
+        self.free.take().unwrap_or_else(|| {
+            self.make_room();
+            self.free.take().expect("room was just made")
+        })
     }
 
     fn make_room(&mut self) {
         let length = self.entries.len() + 64;
-        u32::try_from(length).expect("fewer than 2^32 entries fit memory");
+        assert!(
+            length < MARK.get() as usize,
+            "fewer than 2^31 entries fit memory"
+        );
         let generation = self.first_generation;
         self.entries.extend(64, || Entry {
             generation,
@@ -254,19 +260,6 @@ impl<T> Slab<T> {
     #[inline(always)]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let entry = self.entries.get(key.link().index())?;
-        if entry.generation == key.generation() {
-            entry.value.as_ref()
-        } else {
-            None
-        }
-    }
-
-    /// As [`Slab::get`], for a look that every op begins with.
-    #[inline(always)]
-    pub(crate) fn glance(&self, key: Key) -> Option<&T> {
-        // The lower half is a link, so it is not zero: that is not asked here.
-        let place = (key.0.get() as u32).wrapping_sub(1);
-        let entry = self.entries.get(place as usize)?;
         if entry.generation == key.generation() {
             entry.value.as_ref()
         } else {
@@ -361,7 +354,8 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
             if random >> 63 == 0 {
-                let index = free.take().unwrap_or_else(|| {
+                let index = free.take_near().or_else(|| free.take());
+                let index = index.unwrap_or_else(|| {
                     free.add_word();
                     end += 64;
                     free.take().expect("there is room")

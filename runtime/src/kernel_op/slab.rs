@@ -693,13 +693,17 @@ impl OpSlab {
 
     #[inline]
     fn vacant_index(&mut self) -> u32 {
-        match self.free.take() {
+        match self.free.take_near() {
             Some(index) => index,
-            None => self.grow(),
+            None => self.take_further_up(),
         }
     }
 
     #[cold]
+    fn take_further_up(&mut self) -> u32 {
+        self.free.take().unwrap_or_else(|| self.grow())
+    }
+
     fn grow(&mut self) -> u32 {
         let first = (self.chunks.len() * CHUNK) as u32;
         assert!(

@@ -18,7 +18,7 @@ use std::task::{Poll, Waker};
 
 use super::Cancelled;
 use super::patience::YIELD_EVERY;
-use super::tree::{NodeId, Outcome, ParkId, Parked, Purpose, Relay, Remains, Wait};
+use super::tree::{GivenUp, NodeId, Outcome, ParkId, Parked, Purpose, Relay, Remains, Wait};
 use crate::core_state::Core;
 use crate::slab::Key;
 use crate::task::current;
@@ -131,18 +131,11 @@ fn poll(core: &Core, id: ParkId, waker: &Waker) -> Parked {
 
 /// Takes a wait out of the tree, if it still is there.
 pub(crate) fn end(core: &Core, id: ParkId) {
-    let mut tree = core.tree.borrow_mut();
-    if tree.unpark_kernel(id) {
-        return;
-    }
-    if let Some(waker) = tree.unpark_memory(id) {
-        drop(tree);
-        return let_go(core, waker);
-    }
-    let is_told = !tree.is_ready(id);
-    drop(tree);
-    if is_told {
-        end_told(core, id);
+    let given_up = core.tree.borrow_mut().give_up(id);
+    match given_up {
+        GivenUp::Nothing => {}
+        GivenUp::Waker(waker) => let_go(core, waker),
+        GivenUp::Told => end_told(core, id),
     }
 }
 
@@ -217,6 +210,7 @@ impl Park {
         relay: Rc<dyn Relay>,
     ) {
         let waker = waker.clone();
+        let relay = core.tree.borrow_mut().keep_relay(relay);
         self.register(core, || Wait::Relayed {
             waker,
             purpose,
@@ -248,7 +242,14 @@ impl Park {
     }
 
     /// As [`Park::look`]; a wait that has its outcome leaves the tree. Who asks needs the place no more then.
+    #[inline(never)]
     pub(crate) fn look_last(&mut self, core: &Core, waker: &Waker) -> Look {
+        self.look_last_here(core, waker)
+    }
+
+    /// As [`Park::look_last`], within the caller.
+    #[inline(always)]
+    pub(crate) fn look_last_here(&mut self, core: &Core, waker: &Waker) -> Look {
         let id = self.id(core).expect("only a registered wait is looked at");
         core.see_remote_cancels();
         let polled = core.active.polled();

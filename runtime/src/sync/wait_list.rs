@@ -230,6 +230,7 @@ impl Place {
     }
 
     /// Looks at the active scope, as every op does at its first poll.
+    #[inline]
     pub(crate) fn entry(&self, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
         if self.is_in_line() {
             return Poll::Ready(Ok(()));
@@ -377,7 +378,8 @@ impl WaitList {
             self.0.borrow_mut().push(place, ());
             return Poll::Pending;
         }
-        let outcome = match place.look(cx) {
+        let look = current::with(|core| place.park.look_last_here(core, cx.waker()));
+        let outcome = match look {
             Look::Waiting => return Poll::Pending,
             Look::Ready => Ok(()),
             Look::Aborted(cancelled) => Err(cancelled),
@@ -387,7 +389,12 @@ impl WaitList {
     }
 
     /// Gives a place up. True if it had been woken, and nobody has seen that.
+    #[inline]
     pub(crate) fn leave(&self, place: &mut Place) -> bool {
+        place.is_in_line() && self.remove(place)
+    }
+
+    fn remove(&self, place: &mut Place) -> bool {
         let left = self.0.borrow_mut().remove(place);
         place.end();
         left.is_some_and(|(standing, ())| standing == Standing::Chosen)

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::current;
 use super::memory::TaskBox;
 use crate::panics::{caught, contained, discard};
 
@@ -17,6 +16,9 @@ pub(crate) trait TaskObject {
 
     /// Drops the future, if it is still there; the output says that it was dropped.
     fn drop_future(self: Pin<&mut Self>);
+
+    /// Says of a task that has ended normally that it left a group behind, in place of its output.
+    fn report_abandoned_group(self: Pin<&mut Self>);
 
     /// Returns the output: an `Option<Result<T, TaskEnd>>`, for whoever knows the `T`.
     fn output(self: Pin<&mut Self>) -> &mut dyn Any;
@@ -67,35 +69,13 @@ impl<F: Future<Output: 'static>> TaskCell<F> {
         }
     }
 
-    /// A group that is still there now, below the task, is there for ever.
-    fn report_abandoned_group(self: Pin<&mut Self>) {
-        let abandoned = current::try_with(|core| {
-            let tree = core.tree.borrow();
-            let task = core.active.polled();
-            task.is_some_and(|task| tree.has_anything_below(task) && tree.has_group_below(task))
-        });
-        if abandoned == Some(true)
-            && let Ok(Some(unwanted)) = caught(|| {
-                let told = Some(Err(TaskEnd::AbandonedGroup));
-                self.output()
-                    .downcast_mut::<Option<Result<F::Output, TaskEnd>>>()
-                    .and_then(|output| std::mem::replace(output, told))
-            })
-        {
-            contained(|| drop(unwanted));
-        }
-    }
-
     /// Overwrites the future, whose destructor may panic, and so may that of its output.
     #[inline(always)]
     fn end(mut self: Pin<&mut Self>, output: Result<F::Output, TaskEnd>) -> Ended {
         let failed = output.is_err();
         // An assignment stores the new value also when dropping the old one panics.
         match caught(|| self.as_mut().set(Self::Ended(Some(output)))) {
-            Ok(()) if !failed => {
-                self.report_abandoned_group();
-                Ended::Normally
-            }
+            Ok(()) if !failed => Ended::Normally,
             Ok(()) => Ended::Panicked,
             // The first panic is the one to tell of.
             Err(payload) if failed => {
@@ -128,6 +108,14 @@ impl<F: Future<Output: 'static>> TaskObject for TaskCell<F> {
     fn drop_future(mut self: Pin<&mut Self>) {
         if self.as_mut().future().is_some() {
             self.end(Err(TaskEnd::Dropped));
+        }
+    }
+
+    fn report_abandoned_group(self: Pin<&mut Self>) {
+        let output = self.output();
+        if let Some(output) = output.downcast_mut::<Option<Result<F::Output, TaskEnd>>>() {
+            let unwanted = output.replace(Err(TaskEnd::AbandonedGroup));
+            contained(|| drop(unwanted));
         }
     }
 

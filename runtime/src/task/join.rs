@@ -242,7 +242,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     }
 
     /// Looks whether the task has ended, and takes its output then.
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, core: &Core) -> Poll<Result<T, JoinError<E>>> {
         if core.identity() != self.home {
             self.home = TAKEN;
@@ -367,11 +367,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
             if core.identity() != self.home {
                 return None;
             }
-            let joiner = core.tasks.borrow().joiner(self.task);
-            if let Some(park) = joiner {
-                park::end(core, park);
-            }
-            core.tasks.borrow_mut().detach(self.task)
+            core.detach(self.task)
         });
         let Some(object) = object.flatten() else {
             return;

@@ -51,7 +51,8 @@ pub(crate) struct TaskMemory {
 /// Free blocks of one size.
 struct List {
     first: Cell<Option<NonNull<Free>>>,
-    kept: Cell<usize>,
+    /// How many more there may be while the core is parked; below zero, how many are too many.
+    room: Cell<isize>,
 }
 
 /// What lies in a block that is free.
@@ -68,9 +69,14 @@ fn list_of(layout: Layout) -> Option<usize> {
     (place < SIZES && layout.align() <= ALIGN).then_some(place)
 }
 
+/// How many blocks a list may have while the core is parked.
+const fn most_of_place(place: usize) -> isize {
+    (KEPT / size_of_place(place)) as isize
+}
+
 /// How large the blocks of a list are.
 #[inline]
-fn size_of_place(place: usize) -> usize {
+const fn size_of_place(place: usize) -> usize {
     LEAST + place * STEP
 }
 
@@ -176,10 +182,10 @@ impl Drop for GiveBack {
 }
 
 impl List {
-    const fn new() -> Self {
+    const fn new(place: usize) -> Self {
         Self {
             first: Cell::new(None),
-            kept: Cell::new(0),
+            room: Cell::new(most_of_place(place)),
         }
     }
 
@@ -189,7 +195,7 @@ impl List {
         // SAFETY: what is in the list was written there by `keep`, and is in no use.
         let free = unsafe { block.read() };
         self.first.set(free.next);
-        self.kept.set(self.kept.get() - 1);
+        self.room.set(self.room.get() + 1);
         Some(block.cast())
     }
 
@@ -199,13 +205,18 @@ impl List {
         let next = self.first.replace(Some(block.cast()));
         // SAFETY: the block is in no use, has room for this, and is aligned for it.
         unsafe { block.cast::<Free>().write(Free { next }) };
-        self.kept.set(self.kept.get() + 1);
+        self.room.set(self.room.get() - 1);
     }
 
-    /// Returns whether this list, at this place, has more than its due.
+    /// Returns whether this list has more than its due.
     #[inline]
-    fn is_long(&self, place: usize) -> bool {
-        self.kept.get() * size_of_place(place) > KEPT
+    fn is_long(&self) -> bool {
+        self.room.get() < 0
+    }
+
+    /// Returns how many blocks are in this list, at this place.
+    fn kept(&self, place: usize) -> usize {
+        (most_of_place(place) - self.room.get()) as usize
     }
 
     /// Gives a block back to the allocator; false if there is none.
@@ -225,7 +236,7 @@ impl TaskMemory {
     fn keep(&self, block: NonNull<u8>, place: usize) {
         let list = &self.lists[place];
         list.keep(block);
-        if list.is_long(place) {
+        if list.is_long() {
             self.excess.set(true);
         }
     }
@@ -241,7 +252,7 @@ impl TaskMemory {
     pub(crate) fn trim(&self) {
         let mut left = SLICE;
         for (place, list) in self.lists.iter().enumerate() {
-            while list.is_long(place) {
+            while list.is_long() {
                 if left == 0 {
                     return;
                 }
@@ -256,7 +267,7 @@ impl TaskMemory {
 impl Default for TaskMemory {
     fn default() -> Self {
         Self {
-            lists: [const { List::new() }; SIZES],
+            lists: std::array::from_fn(List::new),
             excess: Cell::new(false),
         }
     }
@@ -264,7 +275,8 @@ impl Default for TaskMemory {
 
 impl fmt::Debug for TaskMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kept = self.lists.iter().map(|list| list.kept.get()).sum::<usize>();
+        let lists = self.lists.iter().enumerate();
+        let kept = lists.map(|(place, list)| list.kept(place)).sum::<usize>();
         f.debug_struct("TaskMemory").field("kept", &kept).finish()
     }
 }
@@ -308,7 +320,7 @@ mod tests {
     fn most_kept() -> usize {
         current::with(|core| {
             let lists = core.task_memory.lists.iter().enumerate();
-            let kept = lists.map(|(place, list)| list.kept.get() * size_of_place(place));
+            let kept = lists.map(|(place, list)| list.kept(place) * size_of_place(place));
             kept.max().expect("there are lists")
         })
     }
@@ -372,12 +384,8 @@ mod tests {
             drop(task_with(Line));
             drop(task::<5_000>());
             current::with(|core| {
-                assert!(
-                    core.task_memory
-                        .lists
-                        .iter()
-                        .all(|list| list.kept.get() == 0)
-                );
+                let mut lists = core.task_memory.lists.iter().enumerate();
+                assert!(lists.all(|(place, list)| list.kept(place) == 0));
             });
         })
         .expect("a core");

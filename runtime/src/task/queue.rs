@@ -120,7 +120,12 @@ impl RunQueue {
     #[inline]
     pub(super) fn append(&mut self, others: &mut Vec<Entry>) {
         let arriving = self.arriving();
-        if arriving.is_empty() && others.len() > FEW {
+        if others.len() <= FEW {
+            for &other in &*others {
+                arriving.push(other);
+            }
+            others.clear();
+        } else if arriving.is_empty() {
             std::mem::swap(arriving, others);
         } else {
             arriving.append(others);

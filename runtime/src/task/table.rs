@@ -78,6 +78,24 @@ struct Slot {
     cell: &'static WakeCell,
 }
 
+impl Slot {
+    /// Keeps the task, which was taken to be polled: there is none that would have to be dropped.
+    #[inline(always)]
+    fn put(&mut self, object: TaskBox) {
+        let polled = self.object.replace(object);
+        debug_assert!(polled.is_none(), "it was polled");
+        std::mem::forget(polled);
+    }
+
+    /// Its task is gone, here and for other threads.
+    #[inline(always)]
+    fn vacate(&mut self) {
+        self.state = State::Vacant;
+        self.generation = (self.generation + 1) % GENERATIONS;
+        self.cell.set_generation(self.generation);
+    }
+}
+
 /// What the loop takes out of the run queue: to be polled, and put back or ended.
 pub(crate) struct Next {
     pub(crate) id: TaskId,
@@ -364,7 +382,7 @@ impl TaskTable {
     pub(crate) fn put_back(&mut self, id: TaskId, object: TaskBox, yields: bool) -> bool {
         let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Idle;
-        slot.object = Some(object);
+        slot.put(object);
         if yields && slot.queued == Queued::No {
             slot.queued = Queued::Yielded;
             let is_measured = self.probing.note(id.slot());
@@ -385,13 +403,16 @@ impl TaskTable {
         // It stays: if a cancel came first, the joiner has still to be told why.
         let joiner = slot.joiner;
         if slot.wanted {
-            slot.object = Some(object);
+            slot.put(object);
             return AfterEnd {
                 unwanted: None,
                 joiner,
             };
         }
-        self.free_if_done(id.slot());
+        if slot.queued == Queued::No {
+            slot.vacate();
+            self.free.give_back(id.slot());
+        }
         AfterEnd {
             unwanted: Some(object),
             joiner,
@@ -458,7 +479,8 @@ impl TaskTable {
         let joiner = slot.joiner.take();
         let object = slot.object.take();
         if slot.queued == Queued::No {
-            self.free(id.slot());
+            slot.vacate();
+            self.free.give_back(id.slot());
         }
         Poll::Ready((object, joiner))
     }
@@ -479,6 +501,7 @@ impl TaskTable {
     }
 
     /// Notes that nobody will ask for the output; returns it if it is there.
+    #[inline(always)]
     pub(crate) fn detach(&mut self, id: TaskId) -> Option<TaskBox> {
         let slot = &mut self.slots[id.slot() as usize];
         debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
@@ -512,10 +535,16 @@ impl TaskTable {
     /// Takes a slot for a task, which is put there next.
     #[inline(always)]
     pub(crate) fn reserve(&mut self) -> u32 {
-        match self.free.take() {
+        match self.free.take_near() {
             Some(index) => index,
-            None => self.grow(),
+            None => self.take_further_up(),
         }
+    }
+
+    /// Takes the first slot that is free, and makes more if none is.
+    #[cold]
+    fn take_further_up(&mut self) -> u32 {
+        self.free.take().unwrap_or_else(|| self.grow())
     }
 
     #[inline(always)]
@@ -533,7 +562,8 @@ impl TaskTable {
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.state == State::Vacant && slot.object.is_none());
         debug_assert!(slot.queued == Queued::No && slot.joiner.is_none());
-        slot.object = object;
+        // A vacant slot has none that would have to be dropped.
+        std::mem::forget(std::mem::replace(&mut slot.object, object));
         slot.node = node;
         slot.is_new = is_new;
         slot.state = state;
@@ -548,7 +578,6 @@ impl TaskTable {
     }
 
     /// Makes more slots, and takes the first of them.
-    #[cold]
     fn grow(&mut self) -> u32 {
         let first = self.slots.len() as u32;
         assert!(first < MAX_TASKS, "a core has fewer than 2^24 tasks");
@@ -584,19 +613,10 @@ impl TaskTable {
     #[inline(always)]
     fn free_if_done(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        if slot.state != State::Ended || slot.wanted || slot.queued != Queued::No {
-            return;
+        if slot.state == State::Ended && !slot.wanted && slot.queued == Queued::No {
+            slot.vacate();
+            self.free.give_back(index);
         }
-        self.free(index);
-    }
-
-    #[inline(always)]
-    fn free(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        slot.state = State::Vacant;
-        slot.generation = (slot.generation + 1) % GENERATIONS;
-        slot.cell.set_generation(slot.generation);
-        self.free.give_back(index);
     }
 }
 

@@ -26,7 +26,9 @@ impl Tree {
         if found.has_anything() {
             self.empty(link, parent);
         }
-        self.take_out(link, parent);
+        let found = self.node(link);
+        let counted = (found.is_task(), found.is_body());
+        self.take_out(link, parent, counted);
         announced
     }
 
@@ -35,10 +37,18 @@ impl Tree {
     #[inline(always)]
     pub(crate) fn close_plain(&mut self, node: NodeId) -> Option<bool> {
         let found = self.nodes.get(node.0)?;
-        let is_plain =
-            !found.ghost && !found.announced && !found.has_anything() && found.is_quiet();
-        let parent = found.parent.filter(|_| is_plain)?;
-        Some(self.take_out(node.0.link(), parent))
+        let parent = found.parent.filter(|_| found.is_plain())?;
+        let counted = (found.is_task(), found.is_body());
+        Some(self.take_out(node.0.link(), parent, counted))
+    }
+
+    /// As [`Tree::close_plain`], of the node of a task.
+    #[inline(always)]
+    pub(crate) fn close_plain_task(&mut self, node: NodeId) -> Option<bool> {
+        let found = self.nodes.get(node.0)?;
+        debug_assert!(found.is_task(), "the caller has polled it");
+        let parent = found.parent.filter(|_| found.is_plain())?;
+        Some(self.take_out(node.0.link(), parent, (true, false)))
     }
 
     /// As [`Tree::close`], of a node that has nothing to tell anybody of; false if it has. The timer of its deadline
@@ -53,6 +63,7 @@ impl Tree {
         let Some(parent) = found.parent.filter(|_| is_plain) else {
             return (false, None);
         };
+        let counted = (found.is_task(), found.is_body());
         let timer = match found.extra {
             None => None,
             Some(link) => match self.extras.linked(link).deadline_alone() {
@@ -63,17 +74,17 @@ impl Tree {
                 }
             },
         };
-        self.take_out(node.0.link(), parent);
+        self.take_out(node.0.link(), parent, counted);
         (true, timer)
     }
 
     /// Takes out a node with nothing left below; what the kernel still has of it stays as a ghost. Returns whether it
-    /// was the last that the parent's end waits for.
+    /// was the last that the parent's end waits for, who counts it as a task, or as a body, or not.
     #[inline(always)]
-    fn take_out(&mut self, link: Link, parent: Link) -> bool {
+    fn take_out(&mut self, link: Link, parent: Link, (is_task, is_body): (bool, bool)) -> bool {
         let found = self.node(link);
         debug_assert_eq!(found.tasks, 0, "tasks move outward before");
-        let (is_task, is_body, is_quiet) = (found.is_task(), found.is_body(), found.is_quiet());
+        let is_quiet = found.is_quiet();
         let (previous, next) = (found.previous, found.next);
         let above = self.node_mut(parent);
         above.tasks -= u32::from(is_task);
@@ -208,13 +219,6 @@ impl Tree {
                 }
             };
         }
-    }
-
-    /// Returns whether any node lies below.
-    #[inline]
-    pub(crate) fn has_anything_below(&self, node: NodeId) -> bool {
-        let node = self.nodes.get(node.0);
-        node.is_some_and(|node| node.first_child.is_some())
     }
 
     /// Returns whether any node lies below, or a task is counted there that has none.

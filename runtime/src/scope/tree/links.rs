@@ -44,7 +44,7 @@ impl Tree {
     }
 
     /// Takes a park off the list of its node, which is there as long as the park is on it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn unlink_park(&mut self, park: Link) {
         let found = self.parks.linked_mut(park);
         let (node, previous, next) = (found.node.link(), found.previous.take(), found.next.take());

@@ -51,7 +51,7 @@ use crate::time::store::TimerId;
 use node::{Extra, Node, Own};
 pub(crate) use node::{Kind, Shield};
 use parks::Park;
-pub(crate) use parks::{Outcome, Parked, Purpose, Relay, Remains, Wait};
+pub(crate) use parks::{GivenUp, Outcome, Parked, Purpose, Relay, Remains, Wait};
 pub(crate) use view::{View, Waiting, Waits};
 
 /// A node's address; a stranger once the node is gone.
@@ -121,6 +121,8 @@ pub(crate) struct Tree {
     nodes: Slab<Node>,
     extras: Slab<Extra>,
     parks: Slab<Park>,
+    /// Of the parks that have another side.
+    relays: Slab<Rc<dyn Relay>>,
     root: Link,
     effects: VecDeque<Effect>,
     due: Line,
@@ -148,6 +150,7 @@ impl Tree {
             // The first cancel is not to wait for memory.
             extras: Slab::with_room(),
             parks: Slab::default(),
+            relays: Slab::default(),
             root: root.link(),
             effects: VecDeque::new(),
             due: Line::default(),
@@ -171,7 +174,9 @@ impl Tree {
     /// Returns the next thing to be done.
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
         match self.effects.pop_front() {
-            None => self.next_due().map(Effect::Wake),
+            None => self
+                .next_due(|_| Some(()))
+                .map(|(waker, ())| Effect::Wake(waker)),
             effect => effect,
         }
     }
@@ -185,8 +190,7 @@ impl Tree {
         if !self.effects.is_empty() {
             return None;
         }
-        let taken = take(self.first_due()?)?;
-        Some((self.next_due()?, taken))
+        self.next_due(take)
     }
 
     /// Returns the next timer to disarm.
@@ -208,6 +212,18 @@ impl Tree {
     /// Adds a node below `parent`, or below the root where the parent is gone.
     #[inline(always)]
     pub(crate) fn open(&mut self, parent: NodeId, kind: Kind, shield: Shield) -> NodeId {
+        self.add_node(parent, kind, shield, false)
+    }
+
+    /// As [`Tree::open`]; a parent that expects the node has counted it already.
+    #[inline(always)]
+    fn add_node(
+        &mut self,
+        parent: NodeId,
+        kind: Kind,
+        shield: Shield,
+        is_expected: bool,
+    ) -> NodeId {
         let (parent, above) = match self.nodes.get(parent.0) {
             Some(above) => (parent.0.link(), above),
             None => (self.root, self.node(self.root)),
@@ -221,15 +237,15 @@ impl Tree {
         if outside.0 {
             (node.refused, node.hard) = node.wanted(outside);
         }
+        if let Some(next) = next {
+            self.node_mut(next).previous = Some(key.link());
+        }
         let above = self.node_mut(parent);
         above.first_child = Some(key.link());
         match kind {
-            Kind::Task(_) => above.tasks += 1,
+            Kind::Task(_) => above.tasks += u32::from(!is_expected),
             Kind::Scope | Kind::Group => above.bodies += 1,
             Kind::Root | Kind::Daemons | Kind::Start => {}
-        }
-        if let Some(next) = next {
-            self.node_mut(next).previous = Some(key.link());
         }
         NodeId(key)
     }
@@ -243,12 +259,8 @@ impl Tree {
 
     /// Adds a node for such a task, or for one that is to be below the root, which counts none.
     pub(crate) fn open_expected(&mut self, parent: NodeId, slot: u32) -> NodeId {
-        let node = self.open(parent, Kind::Task(slot), Shield::None);
-        let link = parent.0.link();
-        if link != self.root {
-            self.node_mut(link).tasks -= 1;
-        }
-        node
+        let is_expected = parent.0.link() != self.root;
+        self.add_node(parent, Kind::Task(slot), Shield::None, is_expected)
     }
 
     /// Counts such a task no more, which has ended. Returns whether its parent waited for it alone, and somebody is to
@@ -279,7 +291,7 @@ impl Tree {
     /// Returns whether ops under the node are refused.
     #[inline]
     pub(crate) fn is_cancelled(&self, node: NodeId) -> bool {
-        self.nodes.glance(node.0).is_none_or(|node| node.refused)
+        self.nodes.get(node.0).is_none_or(|node| node.refused)
     }
 
     /// Returns what an op refused under this node reports: the cause of the outermost cancelled
@@ -339,6 +351,7 @@ impl Tree {
         })
     }
 
+    #[inline]
     fn sees_outside(&self, node: &Node) -> bool {
         let outside = |parent| {
             let parent = self.node(parent);

@@ -178,13 +178,20 @@ impl Node {
     /// Something is registered or kept here, or lies below.
     #[inline]
     pub(super) fn has_anything(&self) -> bool {
-        self.has_anything_near() || self.extra.is_some()
+        self.has_anything_near() | self.extra.is_some()
     }
 
     /// Something is registered here, or lies below.
     #[inline]
     pub(super) fn has_anything_near(&self) -> bool {
-        self.first_park.is_some() || self.first_child.is_some()
+        self.first_park.is_some() | self.first_child.is_some()
+    }
+
+    /// Nothing is left of it, and nobody else knows of it.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        let is_known = self.ghost | self.announced;
+        !is_known && !self.has_anything() && self.is_quiet()
     }
 
     /// A body that its parent counts.
@@ -223,7 +230,7 @@ impl Node {
     /// Nothing in the kernel, and no task: no orphan here, and no ghost below. Living children that
     /// are scopes do not count: they have owners of their own.
     pub(super) fn is_quiet(&self) -> bool {
-        self.orphans == 0 && self.ghost_children == 0 && self.tasks == 0
+        self.orphans | self.ghost_children | self.tasks == 0
     }
 }
 

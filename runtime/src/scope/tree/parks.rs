@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use super::view::Waits;
 use super::{Cancelled, Effect, Node, NodeId, ParkId, Tree};
-use crate::slab::{Key, Link};
+use crate::slab::{Key, Link, Slab};
 use crate::time::Instant;
 
 /// What a parked op waits for, and so what a cancel does to it.
@@ -21,9 +21,13 @@ pub(crate) enum Wait {
     Relayed {
         waker: Waker,
         purpose: Purpose,
-        relay: Rc<dyn Relay>,
+        relay: RelayId,
     },
 }
+
+/// The other side of a wait, which the tree keeps beside its parks: few have one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RelayId(Key);
 
 /// Tells the other side of a wait that its scope is cancelled.
 pub(crate) trait Relay {
@@ -87,9 +91,9 @@ pub(super) struct Park {
     state: ParkState,
 }
 
-/// A core has one for each of its waits: with its generation it fits nine words.
+/// A core has one for each of its waits: with its generation it fits a cache line.
 #[cfg(not(random_layout))]
-const _: () = assert!(size_of::<Option<Park>>() <= 68);
+const _: () = assert!(size_of::<Option<Park>>() <= 60);
 
 impl Park {
     /// A park of which nothing is known: put in its place and filled there.
@@ -108,6 +112,18 @@ impl Park {
             ParkState::Aborted(_, op) => op.is_some(),
             ParkState::Waiting(_) | ParkState::Due(..) => false,
         }
+    }
+
+    /// Aborts a wait in memory, whose owner is to stand in line behind `last`.
+    #[inline(always)]
+    fn become_due(&mut self, cause: Cancelled, last: Option<Link>) {
+        let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut self.state else {
+            unreachable!("looked at by the caller")
+        };
+        let waker = std::mem::replace(waker, Waker::noop().clone());
+        let blank = std::mem::replace(&mut self.state, ParkState::Due(cause, waker));
+        std::mem::forget(blank);
+        (self.previous, self.next) = (last, None);
     }
 
     /// Returns what it waits for; nothing any more, if it has an outcome.
@@ -149,7 +165,7 @@ impl Remains {
         self.waker.filter(|_| self.is_due)
     }
 
-    fn of(state: ParkState) -> Self {
+    fn of(state: ParkState, relays: &mut Slab<Rc<dyn Relay>>) -> Self {
         let is_due = matches!(state, ParkState::Due(..));
         let (waker, relay) = match state {
             ParkState::Waiting(Wait::Memory { waker, .. } | Wait::Deaf { waker, .. })
@@ -161,9 +177,20 @@ impl Remains {
         Self {
             waker,
             is_due,
-            _relay: relay,
+            _relay: relay.and_then(|relay| relays.remove(relay.0)),
         }
     }
+}
+
+/// What a wait leaves that was given up.
+#[derive(Debug)]
+pub(crate) enum GivenUp {
+    /// Nothing; also where it is gone already.
+    Nothing,
+    /// Who was to be woken: foreign code, to be dropped outside the borrow.
+    Waker(Waker),
+    /// It is there still: it was told of a cancel, or has another side.
+    Told,
 }
 
 /// How a park stands, as its owner sees it.
@@ -233,6 +260,11 @@ impl Tree {
         ParkId(key)
     }
 
+    /// Keeps the other side of a wait that is to be parked next.
+    pub(crate) fn keep_relay(&mut self, relay: Rc<dyn Relay>) -> RelayId {
+        RelayId(self.relays.insert(relay))
+    }
+
     /// Tells a park that came when its node was cancelled already: foreign code has done that since the op looked.
     #[cold]
     fn abort_late(&mut self, park: Link, node: Link) {
@@ -289,23 +321,24 @@ impl Tree {
 
     /// Forgets a wait in memory that has its outcome, and returns that. `polled` is what is being polled, if it has a
     /// node.
+    #[inline(always)]
     pub(crate) fn outcome(&mut self, id: ParkId, polled: Option<NodeId>, waker: &Waker) -> Outcome {
         let Some(park) = self.parks.get(id.0) else {
             return Outcome::Ready;
         };
-        let cause = match &park.state {
-            ParkState::Aborted(cause, None) => *cause,
-            ParkState::Due(cause, _) => {
-                let cause = *cause;
-                self.look_in_line(id.0.link(), waker);
-                cause
-            }
-            ParkState::Waiting(Wait::Memory { waker: known, .. })
-                if polled.is_some_and(|node| node.0 == park.node) && known.will_wake(waker) =>
-            {
-                return Outcome::Unchanged;
-            }
-            _ => return Outcome::None,
+        let cause = if let ParkState::Aborted(cause, None) = &park.state {
+            *cause
+        } else if let ParkState::Due(cause, _) = &park.state {
+            let cause = *cause;
+            self.look_in_line(id.0.link(), waker);
+            cause
+        } else if let ParkState::Waiting(Wait::Memory { waker: known, .. }) = &park.state
+            && polled.is_some_and(|node| node.0 == park.node)
+            && known.will_wake(waker)
+        {
+            return Outcome::Unchanged;
+        } else {
+            return Outcome::None;
         };
         self.parks.clear_plain(id.0.link());
         Outcome::Aborted(cause)
@@ -362,40 +395,33 @@ impl Tree {
         self.nodes.get(node).map(|_| NodeId(node))
     }
 
-    /// Forgets the wait of a kernel op that nobody was told to end; false if it is no such.
-    #[inline]
-    pub(crate) fn unpark_kernel(&mut self, id: ParkId) -> bool {
-        let park = self.parks.get(id.0);
-        let is_plain =
-            park.is_some_and(|park| matches!(park.state, ParkState::Waiting(Wait::Kernel(_))));
-        if is_plain {
-            self.unlink_park(id.0.link());
-            self.parks.clear_plain(id.0.link());
-        }
-        is_plain
-    }
-
-    /// Forgets a wait in memory that goes on; `None` if it is no such.
-    #[inline]
-    pub(crate) fn unpark_memory(&mut self, id: ParkId) -> Option<Waker> {
-        match self.parks.get(id.0)?.state {
-            ParkState::Waiting(Wait::Memory { .. }) => self.complete_in_memory(id.0.link()),
-            _ => None,
-        }
+    /// Forgets a wait that goes on, if it is no more than an op that nobody was told to end, or a waker.
+    #[inline(always)]
+    pub(crate) fn give_up(&mut self, id: ParkId) -> GivenUp {
+        let Some(park) = self.parks.get_mut(id.0) else {
+            return GivenUp::Nothing;
+        };
+        let given_up = if let ParkState::Waiting(Wait::Kernel(_)) = park.state {
+            GivenUp::Nothing
+        } else if let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut park.state {
+            GivenUp::Waker(std::mem::replace(waker, Waker::noop().clone()))
+        } else {
+            return GivenUp::Told;
+        };
+        self.unlink_park(id.0.link());
+        self.parks.clear_plain(id.0.link());
+        given_up
     }
 
     /// Forgets a park, whose op has ended or was dropped.
     pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Remains> {
-        if self.unpark_kernel(id) {
-            return None;
-        }
         match self.parks.get(id.0)?.state {
             ParkState::Waiting(_) => self.unlink_park(id.0.link()),
             ParkState::Due(..) => self.leave_line(id.0.link()),
             ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
         }
         let park = self.parks.remove(id.0)?;
-        Some(Remains::of(park.state))
+        Some(Remains::of(park.state, &mut self.relays))
     }
 
     /// Returns whether a park is there.
@@ -411,23 +437,32 @@ impl Tree {
 
     /// Tells every op parked under a node that is refused; where there is none, and nothing else
     /// below, the body waits in something foreign.
+    #[inline(always)]
     pub(super) fn abort_parks(&mut self, link: Link, cause: Cancelled) {
         let node = self.nodes.linked_mut(link);
-        let Some(first) = node.first_park else {
-            if node.is_bare() {
-                let node = NodeId(self.nodes.key(link));
-                self.effects.extend(self.foreign_wake(node));
-            }
-            return;
-        };
         // One wait in memory is what most have.
-        let alone = self.parks.linked_mut(first);
-        if alone.next.is_none() && matches!(alone.state, ParkState::Waiting(Wait::Memory { .. })) {
+        if let Some(first) = node.first_park
+            && let alone = self.parks.linked_mut(first)
+            && alone.next.is_none()
+            && matches!(alone.state, ParkState::Waiting(Wait::Memory { .. }))
+        {
+            alone.become_due(cause, self.due.last);
             node.first_park = None;
-            self.abort_in_memory(first, cause);
-            return;
+            self.join_line(first);
+        } else {
+            self.abort_others(link, cause);
         }
-        let mut next = Some(first);
+    }
+
+    /// As [`Tree::abort_parks`], where there is more than one, or another, or none.
+    #[inline(never)]
+    fn abort_others(&mut self, link: Link, cause: Cancelled) {
+        let node = self.node(link);
+        let mut next = node.first_park;
+        if next.is_none() && node.is_bare() {
+            let node = NodeId(self.nodes.key(link));
+            self.effects.extend(self.foreign_wake(node));
+        }
         while let Some(park) = next {
             next = self.parks.linked(park).next;
             self.abort(park, cause);
@@ -454,10 +489,14 @@ impl Tree {
                 waker,
                 purpose,
                 relay,
-            }) => (
-                ParkState::Asked(waker, purpose),
-                Effect::Relay(relay, cause, NodeId(found.node)),
-            ),
+            }) => {
+                let relay = self.relays.remove(relay.0);
+                let relay = relay.expect("it is kept as long as it waits");
+                (
+                    ParkState::Asked(waker, purpose),
+                    Effect::Relay(relay, cause, NodeId(found.node)),
+                )
+            }
             ParkState::Waiting(Wait::Memory { .. } | Wait::Deaf { .. })
             | ParkState::Asked(..)
             | ParkState::Due(..)
@@ -473,18 +512,16 @@ impl Tree {
     }
 
     /// Aborts a wait in memory that no list has, and lets its owner stand in line to be woken.
-    #[inline]
     fn abort_in_memory(&mut self, park: Link, cause: Cancelled) {
-        let last = self.due.last.replace(park);
-        let found = self.parks.linked_mut(park);
-        (found.previous, found.next) = (last, None);
-        let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut found.state else {
-            unreachable!("looked at by the caller")
-        };
-        let waker = std::mem::replace(waker, Waker::noop().clone());
-        let blank = std::mem::replace(&mut found.state, ParkState::Due(cause, waker));
-        std::mem::forget(blank);
-        match last {
+        let last = self.due.last;
+        self.parks.linked_mut(park).become_due(cause, last);
+        self.join_line(park);
+    }
+
+    /// Puts a park behind the last in line, which it knows already.
+    #[inline(always)]
+    fn join_line(&mut self, park: Link) {
+        match self.due.last.replace(park) {
             Some(last) => self.parks.linked_mut(last).next = Some(park),
             None => self.due.first = Some(park),
         }
@@ -534,17 +571,28 @@ impl Tree {
         }
     }
 
-    /// Takes the waker of the first in line.
-    pub(super) fn next_due(&mut self) -> Option<Waker> {
-        self.take_due(self.due.first?)
-    }
-
-    /// Returns the waker of the first in line.
-    pub(super) fn first_due(&self) -> Option<&Waker> {
-        match &self.parks.linked(self.due.first?).state {
-            ParkState::Due(_, waker) => Some(waker),
-            _ => unreachable!("it stands in line"),
+    /// Takes the waker of the first in line, if `take` says something of it: that comes with it.
+    #[inline(always)]
+    pub(super) fn next_due<T>(
+        &mut self,
+        take: impl FnOnce(&Waker) -> Option<T>,
+    ) -> Option<(Waker, T)> {
+        let found = self.parks.linked_mut(self.due.first?);
+        let ParkState::Due(cause, waker) = &mut found.state else {
+            unreachable!("it stands in line")
+        };
+        let taken = take(waker)?;
+        let cause = *cause;
+        let waker = std::mem::replace(waker, Waker::noop().clone());
+        let blank = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
+        std::mem::forget(blank);
+        let next = found.next.take();
+        self.due.first = next;
+        match next {
+            Some(next) => self.parks.linked_mut(next).previous = None,
+            None => self.due.last = None,
         }
+        Some((waker, taken))
     }
 
     /// Notes that a park ends, or is forgotten, which may have been told of a cancel.

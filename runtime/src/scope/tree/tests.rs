@@ -316,12 +316,17 @@ impl Relay for Nobody {
     fn relay(&self, _: Cancelled, _: Option<Instant>) {}
 }
 
-fn relayed() -> Wait {
+fn relayed(tree: &mut Tree) -> Wait {
     Wait::Relayed {
         waker: Waker::noop().clone(),
         purpose: Purpose::Remote,
-        relay: Rc::new(Nobody),
+        relay: tree.keep_relay(Rc::new(Nobody)),
     }
+}
+
+fn park_relayed(tree: &mut Tree, node: NodeId) -> ParkId {
+    let wait = relayed(tree);
+    tree.park(node, wait)
 }
 
 #[test]
@@ -331,7 +336,7 @@ fn a_wait_that_refuses_is_told_nothing_and_a_relayed_one_once() {
     let waker = Waker::noop().clone();
     let purpose = Purpose::Remote;
     let deaf = tree.park(scope, Wait::Deaf { waker, purpose });
-    let relayed = tree.park(scope, relayed());
+    let relayed = park_relayed(&mut tree, scope);
     let told = cancel(&mut tree, scope, cause());
     assert!(matches!(told[..], [Effect::Relay(..)]), "{told:?}");
     assert!(cancel_root(&mut tree).is_empty());
@@ -350,12 +355,13 @@ fn the_other_side_of_a_forgotten_wait_is_dropped_by_who_forgets_it() {
     let mut tree = Tree::new(0);
     let scope = open_below_root(&mut tree, false);
     let relay = Rc::new(Nobody);
+    let kept = tree.keep_relay(Rc::clone(&relay) as Rc<dyn Relay>);
     let park = tree.park(
         scope,
         Wait::Relayed {
             waker: Waker::noop().clone(),
             purpose: Purpose::Remote,
-            relay: Rc::clone(&relay) as Rc<dyn Relay>,
+            relay: kept,
         },
     );
     let remains = tree.unpark(park);
@@ -368,7 +374,7 @@ fn the_other_side_of_a_forgotten_wait_is_dropped_by_who_forgets_it() {
 fn a_body_whose_wait_was_relayed_waits_in_nothing_foreign() {
     let mut tree = Tree::new(0);
     let scope = open_below_root(&mut tree, false);
-    let [first, second, third] = [(); 3].map(|()| tree.park(scope, relayed()));
+    let [first, second, third] = [(); 3].map(|()| park_relayed(&mut tree, scope));
     assert_eq!(cancel(&mut tree, scope, cause()).len(), 3);
     assert!(!tree.waits_in_foreign(scope));
     tree.unpark(first);
@@ -381,7 +387,7 @@ fn a_body_whose_wait_was_relayed_waits_in_nothing_foreign() {
     tree.unpark(third);
     assert_eq!((tree.park_count(), tree.node_count()), (0, 1));
     let scope = open_below_root(&mut tree, false);
-    let wait = tree.park(scope, relayed());
+    let wait = park_relayed(&mut tree, scope);
     cancel_root(&mut tree);
     tree.unpark(wait);
     assert!(tree.waits_in_foreign(scope));
@@ -397,7 +403,8 @@ fn what_parks_where_all_is_cancelled_is_told_at_once() {
         waker: Waker::noop().clone(),
         purpose: Purpose::Join,
     };
-    let parks = [waiting(), Wait::Kernel(7), relayed(), deaf].map(|wait| tree.park(inner, wait));
+    let relayed = relayed(&mut tree);
+    let parks = [waiting(), Wait::Kernel(7), relayed, deaf].map(|wait| tree.park(inner, wait));
     let told = effects(&mut tree);
     assert!(
         matches!(

@@ -45,6 +45,7 @@ impl Tree {
 
     /// Sets the bits of these siblings, up to the first that has changed and has children, which is
     /// returned. Their parent has the bits `outside`; they are behind so many grace shields.
+    #[inline(never)]
     fn refresh_siblings(
         &mut self,
         mut sibling: Option<Link>,
@@ -69,6 +70,7 @@ impl Tree {
     }
 
     /// Sets the bits of one node. What is newly refused is aborted, for this cause.
+    #[inline(always)]
     fn set_bits(&mut self, link: Link, wanted: (bool, bool), cause: Cancelled) {
         let node = self.node_mut(link);
         let was_refused = node.refused;
