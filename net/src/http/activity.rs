@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::task::Waker;
 
 use memchr::memchr;
 use quoit::time::Instant;
@@ -37,6 +38,8 @@ pub(super) struct Activity {
     answered: Cell<u64>,
     /// Bodies of requests that somebody has: a handler, or whom it has left it to.
     reading: Cell<u32>,
+    /// Who is told when nobody has such a body any more, of which hyper may not hear.
+    reader: RefCell<Option<Waker>>,
     /// Grows with every request and every answer.
     steps: Cell<u64>,
     /// When the request that is open has to have been answered, in HTTP/1.
@@ -429,6 +432,14 @@ impl Activity {
         Reading(Rc::clone(self))
     }
 
+    /// Lets this be woken once nobody has a body of a request any more.
+    pub(super) fn tell_of_read(&self, waker: &Waker) {
+        if self.reading.get() > 0 {
+            let before = self.reader.replace(Some(waker.clone()));
+            drop(before);
+        }
+    }
+
     /// Notes that hyper has the body of an answer.
     pub(super) fn begin_answer(&self) {
         self.bodies.set(self.bodies.get() + 1);
@@ -506,6 +517,11 @@ impl Drop for Reading {
         activity.steps.set(activity.steps.get() + 1);
         // What came was the rest of it, and begins nothing.
         activity.note_end_of_request();
+        if activity.reading.get() == 0
+            && let Some(waker) = activity.reader.take()
+        {
+            waker.wake();
+        }
     }
 }
 
