@@ -5,19 +5,27 @@ use std::mem;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
-use http::{Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{Request, Response, StatusCode, Version};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
+use quoit::{blocking, spawn};
 use quoit_net::TcpStream;
 use quoit_net::http::{Incoming, Server, Upgraded, upgrade};
 use quoit_net::tls::TlsStream;
 use tests::http_client::Client;
 use tests::{Serve, on_ring};
 
-use crate::support::{Text, one_core, text};
+use crate::support::{LONG, Text, at_rest, narrow, one_core, text};
 use crate::tls::{OURS, server_tls};
 
+type AnyBody = BoxBody<Bytes, Infallible>;
+
 const LARGE: usize = 300_000;
+
+/// How long the head of an answer is, without the digits of its body's length.
+const HEAD: usize = "HTTP/1.1 200 OK\r\ncontent-length: \r\n\r\n".len() + DATE;
+const DATE: usize = "date: Mon, 23 Nov 2026 09:18:12 GMT\r\n".len();
 
 fn large() -> Vec<u8> {
     (0..LARGE).map(|place| (place * 31 % 251) as u8).collect()
@@ -47,7 +55,10 @@ async fn answer(mut request: Request<Incoming>) -> Result<Text, Infallible> {
             fields.insert(UPGRADE, "echo".parse().expect("a value"));
             Ok(answer)
         }
-        path => text(path.to_owned()),
+        path => match path.strip_prefix("/size/") {
+            Some(size) => text(vec![b'x'; size.parse().expect("a size")]),
+            None => text(path.to_owned()),
+        },
     }
 }
 
@@ -137,6 +148,91 @@ fn a_connection_that_is_to_end_ends() {
     client.ends();
 }
 
+/// Answers behind which hyper ends the connection, whatever was asked for: with what cannot be written, and with what
+/// ends with its connection.
+async fn last_answer(request: Request<Incoming>) -> Result<Response<AnyBody>, Infallible> {
+    match request.uri().path() {
+        "/broken" => {
+            let mut answer = Response::new(Full::new(Bytes::from_static(b"body")).boxed());
+            let fields = answer.headers_mut();
+            fields.insert(CONTENT_LENGTH, "4".parse().expect("a value"));
+            fields.insert(TRANSFER_ENCODING, "chunked".parse().expect("a value"));
+            Ok(answer)
+        }
+        "/old" => {
+            let of_no_length = Full::new(Bytes::from_static(b"old")).map_frame(|frame| frame);
+            let mut answer = Response::new(of_no_length.boxed());
+            *answer.version_mut() = Version::HTTP_10;
+            Ok(answer)
+        }
+        _ => Ok(answer(request).await?.map(BodyExt::boxed)),
+    }
+}
+
+#[test]
+fn behind_a_last_answer_nothing_is_answered() {
+    for (last, status, said) in [
+        (head("/broken"), None, ""),
+        (head("/old"), Some(200), "old"),
+        ("no request\r\n\r\n".to_owned(), Some(400), ""),
+    ] {
+        // Of some of them a last part waits for the client, which takes nothing until the server has come as far as
+        // it comes: of the second of each two all of it is on its way then, since it fills what the server gathers.
+        let filling = |length: usize| length - HEAD - length.to_string().len();
+        let lengths = (1..16).step_by(2).map(|count| count * 64 * 1024);
+        for size in lengths.flat_map(|length| [length, filling(length)]) {
+            let server = one_core().options(narrow()).serve_boxed(last_answer);
+            let server = server.expect("a server");
+            let mut client = Client::connect_narrow(server.local_addr());
+            client.send(
+                [&head(&format!("/size/{size}")), &last]
+                    .map(String::as_str)
+                    .concat(),
+            );
+            client.ask("GET", "/behind", "connection: close\r\n");
+            at_rest(&server);
+            assert_eq!(client.answer().body.len(), size);
+            if let Some(status) = status {
+                assert_eq!(client.head().status, status);
+            }
+            let rest = client.rest().expect("an orderly end");
+            let rest = String::from_utf8_lossy(&rest);
+            assert_eq!(rest, said, "{last:?} behind {size} bytes");
+        }
+    }
+}
+
+/// What has come behind a request and asks for nothing holds nothing up, whoever has read it.
+#[test]
+fn what_is_no_request_is_not_waited_for() {
+    let half = "GET /half HTTP/1.1\r\nhost: te";
+    for (with, later) in [("", "\r\n"), ("\r\n", ""), ("\n\r\n", "\n"), (half, "")] {
+        let (server, mut client) = sent_much();
+        client.send([&head("/a"), with].concat());
+        assert_eq!(client.answer().text(), "/a");
+        client.send(later);
+        at_rest(&server);
+        let report = server.shutdown(LONG).expect("a report");
+        assert_eq!(report.cut, 0, "{with:?} and {later:?}: {report}");
+        client.ends();
+    }
+}
+
+/// Nor is it kept for longer than what says nothing.
+#[test]
+fn what_is_no_request_keeps_no_connection_open() {
+    for (with, later) in [("", "\r\n"), ("\r\n", ""), ("GET /half", "")] {
+        let server = one_core().idle_timeout(Duration::from_millis(50));
+        let server = server.serve_boxed(answer).expect("a server");
+        let mut client = Client::connect(server.local_addr());
+        client.send([head("/large"), head("/a"), with.to_owned()].concat());
+        assert!(client.answer().body == large());
+        assert_eq!(client.answer().text(), "/a");
+        client.send(later);
+        client.ends();
+    }
+}
+
 #[test]
 fn an_upgrade_carries_what_came_with_it() {
     let (_server, mut client) = sent_much();
@@ -201,5 +297,27 @@ fn what_came_encrypted_is_read_by_whom_begins_anew() {
         assert_eq!(answer_over_tls(&stream, &mut came).await, b"/b");
         stream.write_all(later).await.expect("connected");
         assert_eq!(answer_over_tls(&stream, &mut came).await, b"/c");
+    });
+}
+
+#[test]
+fn an_encrypted_connection_on_which_nothing_is_asked_ends_as_announced() {
+    let server = one_core().tls(server_tls()).serve_boxed(answer);
+    let server = server.expect("a server");
+    on_ring(move |_| async move {
+        let stream = TcpStream::connect(server.local_addr()).await;
+        let stream = stream.expect("it listens");
+        let stream = OURS.client().connect("site.test", stream).await;
+        let (stream, mut came) = (stream.expect("shaken"), Vec::new());
+        let asked = head("/large") + "\r\n";
+        stream.write_all(asked.as_bytes()).await.expect("connected");
+        assert!(answer_over_tls(&stream, &mut came).await == large());
+        let drained = spawn(blocking::run(move |_| server.shutdown(LONG)));
+        let rest = stream.recv().await.expect("an announced end");
+        assert!(rest.is_empty());
+        stream.shutdown().await.expect("it takes it");
+        drop(stream);
+        let report = drained.await.expect("no panic").expect("it runs");
+        assert_eq!(report.expect("a report").cut, 0);
     });
 }

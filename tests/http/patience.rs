@@ -90,6 +90,26 @@ fn a_client_that_says_nothing_after_an_answer_is_let_go() {
     assert!(took >= SHORT, "{took:?}");
 }
 
+/// hyper is done with such a body before, and hears nothing of it.
+#[test]
+fn a_client_whose_body_was_kept_behind_the_answer_is_let_go() {
+    let server = one_core().idle_timeout(SHORT);
+    let server = server.serve_boxed(|mut request: Request<Incoming>| async move {
+        let read = request.body_mut().collect().await;
+        let _task = spawn(async move {
+            let _ = sleep(SHORT / 2).await;
+            drop(request);
+        });
+        text(read.expect("a body").to_bytes())
+    });
+    let server = server.expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    client.ask("POST", "/", "content-length: 4\r\n");
+    client.send("kept");
+    assert_eq!(client.answer().text(), "kept");
+    client.ends();
+}
+
 /// Sends `begin`, and then `forever` byte by byte, until the connection is ended by the other side.
 fn dribble(address: SocketAddr, begin: &[u8], forever: u8) {
     let client = Client::connect(address);

@@ -22,6 +22,7 @@ mod programs;
 mod promises;
 mod raw_client;
 mod regressions;
+mod series;
 mod site;
 mod steps;
 mod support;

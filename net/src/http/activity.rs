@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::task::Waker;
 
 use memchr::memchr;
 use quoit::time::Instant;
@@ -37,6 +38,11 @@ pub(super) struct Activity {
     answered: Cell<u64>,
     /// Bodies of requests that somebody has: a handler, or whom it has left it to.
     reading: Cell<u32>,
+    /// Who is told when nobody has such a body any more, of which hyper may not hear.
+    reader: RefCell<Option<Waker>>,
+    /// Tells requests that follow each other apart; and whether of the last there may be something left to be read.
+    asked: Cell<u32>,
+    is_body_left: Cell<bool>,
     /// Grows with every request and every answer.
     steps: Cell<u64>,
     /// When the request that is open has to have been answered, in HTTP/1.
@@ -109,10 +115,11 @@ enum Renewal {
     Copies,
     /// Something large was sent: wanted at rest.
     Wanted,
-    /// A request was read, and its answer made, behind which a connection goes on (RFC 9112, section 9.3).
-    Kept,
-    /// All of that has been handed over, and nothing since.
+    /// All has been handed over, and nothing was asked or said since. Where hyper ends a connection behind its answer
+    /// it shuts it down before its poll is over.
     AtRest,
+    /// It has begun anew, and nothing was asked since.
+    Begun,
 }
 
 impl Activity {
@@ -162,9 +169,19 @@ impl Activity {
             && matches!(self.line.get(), Line::Asked)
         {
             self.line.set(Line::default());
-            if self.renewal.get() == Renewal::Kept && self.reading.get() == 0 {
-                self.renewal.set(Renewal::AtRest);
-            }
+        }
+    }
+
+    /// Notes that what hyper has handed over goes out by itself. If nobody is to be answered, and nothing of a request
+    /// is left to be read, hyper has nothing that it would lose.
+    #[inline]
+    pub(super) fn note_way_out(&self) {
+        if self.renewal.get() == Renewal::Wanted
+            && self.handlers.get() == 0
+            && self.bodies.get() == 0
+            && !self.is_body_left.get()
+        {
+            self.renewal.set(Renewal::AtRest);
         }
     }
 
@@ -181,18 +198,24 @@ impl Activity {
         }
     }
 
-    /// Returns whether it matters if the connection goes on behind a request.
-    #[inline]
-    pub(super) fn may_begin_anew(&self) -> bool {
-        !matches!(self.renewal.get(), Renewal::None | Renewal::Copies)
+    /// Notes that hyper has much to say at a time, in one piece, which it has copied if it copies.
+    pub(super) fn note_copied_much(&self) {
+        if self.renewal.get() == Renewal::Copies {
+            self.note_bulk();
+        }
     }
 
-    /// Notes whether the connection goes on behind a request, as far as is known.
-    pub(super) fn note_kept(&self, is_kept: bool) {
-        self.renewal.set(match is_kept {
-            true => Renewal::Kept,
-            false => Renewal::Wanted,
-        });
+    /// Notes that hyper says something.
+    #[inline]
+    pub(super) fn note_words(&self) {
+        if self.renewal.get() == Renewal::AtRest {
+            self.renewal.set(Renewal::Wanted);
+        }
+    }
+
+    /// Notes that hyper ends the connection, now or once what it has said is out.
+    pub(super) fn note_last_words(&self) {
+        self.renewal.set(Renewal::None);
     }
 
     /// Returns whether hyper can begin anew: it has read nothing but whole requests and what comes behind them, said
@@ -204,8 +227,14 @@ impl Activity {
 
     /// Notes that hyper begins anew, with what it has read and nobody has asked for.
     pub(super) fn note_beginning(&self) {
-        self.renewal.set(Renewal::None);
+        self.renewal.set(Renewal::Begun);
         self.line.set(Line::default());
+    }
+
+    /// Returns whether hyper has begun anew, and is asked for nothing. It knows of no rest then: for it whatever it has
+    /// read, line ends as well, is the beginning of the first request, which it waits for.
+    pub(super) fn is_idle_anew(&self) -> bool {
+        self.renewal.get() == Renewal::Begun && !self.has_begun()
     }
 
     /// Returns how long the request line is that hyper answers on its own, as far as it came; `None` if it
@@ -214,13 +243,6 @@ impl Activity {
         match self.line.get() {
             Line::Asked => None,
             Line::Coming(length) | Line::Ended(length) => Some(length),
-        }
-    }
-
-    /// Notes that hyper says something on its own, behind which it may end the connection.
-    pub(super) fn note_own_words(&self) {
-        if self.may_begin_anew() {
-            self.renewal.set(Renewal::Wanted);
         }
     }
 
@@ -417,6 +439,13 @@ impl Activity {
         self.handlers.set(self.handlers.get() + 1);
         self.steps.set(self.steps.get() + 1);
         self.line.set(Line::Asked);
+        self.asked.set(self.asked.get().wrapping_add(1));
+        self.is_body_left.set(asked == Asked::HeadAndBody);
+        match self.renewal.get() {
+            Renewal::AtRest => self.renewal.set(Renewal::Wanted),
+            Renewal::Begun => self.renewal.set(Renewal::None),
+            Renewal::None | Renewal::Copies | Renewal::Wanted => {}
+        }
         if asked == Asked::Head {
             self.note_end_of_request();
         }
@@ -426,7 +455,18 @@ impl Activity {
     /// Counts a body of a request for as long as somebody has it.
     pub(super) fn reading(self: &Rc<Self>) -> Reading {
         self.reading.set(self.reading.get() + 1);
-        Reading(Rc::clone(self))
+        Reading {
+            activity: Rc::clone(self),
+            of: self.asked.get(),
+        }
+    }
+
+    /// Lets this be woken once nobody has a body of a request any more.
+    pub(super) fn tell_of_read(&self, waker: &Waker) {
+        if self.reading.get() > 0 {
+            let before = self.reader.replace(Some(waker.clone()));
+            drop(before);
+        }
     }
 
     /// Notes that hyper has the body of an answer.
@@ -497,15 +537,33 @@ impl Drop for Activity {
 
 /// Somebody has the body of a request, which may go on after the answer.
 #[derive(Debug)]
-pub(super) struct Reading(Rc<Activity>);
+pub(super) struct Reading {
+    activity: Rc<Activity>,
+    /// Which request it is of.
+    of: u32,
+}
+
+impl Reading {
+    /// Notes that hyper has read it to its end.
+    pub(super) fn note_whole(&self) {
+        if self.activity.asked.get() == self.of {
+            self.activity.is_body_left.set(false);
+        }
+    }
+}
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        let activity = &self.0;
+        let activity = &self.activity;
         activity.reading.set(activity.reading.get() - 1);
         activity.steps.set(activity.steps.get() + 1);
         // What came was the rest of it, and begins nothing.
         activity.note_end_of_request();
+        if activity.reading.get() == 0
+            && let Some(waker) = activity.reader.take()
+        {
+            waker.wake();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
+use hyper::rt::Write;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use quoit::op::{Credentials, Stream};
@@ -321,6 +322,11 @@ where
                         builder.writev(true);
                         *connection = builder.serve_connection(io, parts.service);
                     }
+                    Driven::Idle => {
+                        let mut io = connection.into_parts().io;
+                        let shut = future::poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
+                        return Ok(shut.await?);
+                    }
                 }
             }
             if let Some(then) = connected.switch.as_ref().and_then(Switch::take) {
@@ -368,6 +374,8 @@ enum Driven<E> {
     Ended(Result<(), E>),
     /// It goes on, and hyper is to begin anew: it has nothing that it would lose.
     AtRest,
+    /// It shall finish, and hyper, which has begun anew, would wait for a request that has not begun.
+    Idle,
 }
 
 /// Polls a connection until it ends or `watch` says to cut it; tells it once when it shall finish
@@ -388,6 +396,9 @@ where
     let ended = future::poll_fn(|cx| {
         loop {
             if finish.get() && !told {
+                if activity.is_idle_anew() {
+                    return Poll::Ready(Some(Driven::Idle));
+                }
                 told = true;
                 tell(connection.as_mut());
             }

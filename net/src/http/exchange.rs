@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, response};
 use http_body::Body;
 use hyper::body;
 use quoit::{Cancelled, Group};
@@ -125,9 +125,6 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             false => Asked::HeadAndBody,
         };
         let course = Course::begin(site, activity, connected, request, asked);
-        if activity.may_begin_anew() {
-            activity.note_kept(goes_on_behind(request, asked));
-        }
         let expiry = course.expiry();
         match protocol {
             Protocol::Http1 => activity.expire(expiry.cloned()),
@@ -183,16 +180,6 @@ impl<H, B: Body + 'static> Exchange<H, B> {
     }
 }
 
-/// Returns whether a connection of HTTP/1 goes on behind a request, as far as that is concerned, with nothing of it left
-/// to be read (RFC 9112, section 9.3).
-fn goes_on_behind<T>(request: &Request<T>, asked: Asked) -> bool {
-    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
-    request.version() == Version::HTTP_11
-        && asked == Asked::Head
-        && request.method() != Method::CONNECT
-        && request.headers().get_all(CONNECTION).iter().all(says_so)
-}
-
 /// Takes a request with this body in, or says with which status it is refused.
 fn admit(body: &body::Incoming, asked: Asked, limits: &Limits) -> Result<Fate, StatusCode> {
     // What is known to be too large is not begun.
@@ -225,7 +212,6 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             protocol,
             site,
             connected,
-            activity,
             line,
             ..
         } = &*self.common;
@@ -286,9 +272,6 @@ impl<H, B: Body + 'static> Exchange<H, B> {
             // does it after a body that nobody will read, or what could not be understood.
             let close = HeaderValue::from_static("close");
             head.headers.insert(CONNECTION, close);
-        }
-        if activity.may_begin_anew() && (goes_on || head.headers.contains_key(CONNECTION)) {
-            activity.note_kept(false);
         }
         let is_head = course.method() == Kind::Head;
         if is_head && *protocol == Protocol::Http2 {

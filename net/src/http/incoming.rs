@@ -60,7 +60,7 @@ struct Reader {
     limit: u64,
     fate: Fate,
     /// The connection knows that somebody has the body.
-    _reading: Reading,
+    reading: Reading,
 }
 
 /// What became of the body, for the case that the handler fails because of it.
@@ -155,7 +155,7 @@ impl Incoming {
             room: limits.max_body,
             limit: limits.max_body,
             fate,
-            _reading: reading,
+            reading,
         }));
     }
 
@@ -201,6 +201,9 @@ impl Reader {
         let polled = self.wait.poll(cx, |cx| Pin::new(body).poll_frame(cx));
         if polled.is_ready() {
             self.given_up_at = None;
+            if matches!(polled, Poll::Ready(Ok(None))) || self.body.is_end_stream() {
+                self.reading.note_whole();
+            }
         }
         match polled {
             Poll::Pending => self.poll_patience(cx).map(|late| Some(Err(late))),

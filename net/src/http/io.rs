@@ -122,6 +122,9 @@ const STALL: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_DISCARDED: usize = 1 << 20;
 
+/// Where hyper copies more than this, its memory is to be given back.
+const MUCH: usize = 16 * 1024;
+
 /// How much is gathered while a send is on its way. Past this hyper waits.
 const GATHER: usize = 64 * 1024;
 
@@ -291,6 +294,7 @@ impl Io {
         slices: impl IntoIterator<Item = &'a [u8]>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        self.activity.note_words();
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.make_ready(cx)?;
         if outgoing.gathered.len() >= GATHER {
@@ -303,18 +307,16 @@ impl Io {
         for slice in slices {
             if let Some(own) = &self.own_answers
                 && let Some(line) = self.activity.unasked_line()
+                && let Some(answer) = own.complete(slice, line)
             {
-                self.activity.note_own_words();
-                if let Some(answer) = own.complete(slice, line) {
-                    self.activity.note_refusal();
-                    // Little, and the last of its connection: there is room.
-                    match &mut self.tls {
-                        None => gathered.extend_from_slice(&answer),
-                        Some(tls) => drop(tls.send(&answer, gathered)?),
-                    }
-                    taken += slice.len();
-                    continue;
+                self.activity.note_refusal();
+                // Little, and the last of its connection: there is room.
+                match &mut self.tls {
+                    None => gathered.extend_from_slice(&answer),
+                    Some(tls) => drop(tls.send(&answer, gathered)?),
                 }
+                taken += slice.len();
+                continue;
             }
             let part = &slice[..slice.len().min(GATHER.saturating_sub(gathered.len()))];
             taken += match &mut self.tls {
@@ -354,6 +356,10 @@ impl hyper::rt::Read for Io {
             this.activity.note_line(&this.early[..part]);
             buf.put_slice(&this.early[..part]);
             this.early.drain(..part);
+            if this.early.is_empty() {
+                // It is not needed again.
+                this.early = Vec::new();
+            }
             return Poll::Ready(Ok(()));
         }
         if this.tls.is_some() {
@@ -389,6 +395,10 @@ impl hyper::rt::Write for Io {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // All that hyper has in one piece: of small pieces of a body as much as there were at a time.
+        if buf.len() > MUCH {
+            self.activity.note_copied_much();
+        }
         self.gather([buf], cx)
     }
 
@@ -410,11 +420,14 @@ impl hyper::rt::Write for Io {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.activity.note_flushed();
-        self.outgoing.borrow_mut().poll_flush(cx)
+        ready!(self.outgoing.borrow_mut().poll_flush(cx))?;
+        self.activity.note_way_out();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.activity.note_last_words();
         let mut outgoing = this.outgoing.borrow_mut();
         if let Some(tls) = &mut this.tls {
             tls.say_goodbye(&mut outgoing.gathered);

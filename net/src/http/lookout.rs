@@ -62,7 +62,10 @@ impl Lookout {
             Stage::Idle => (self.since + limits.idle_timeout, Verdict::Finish),
             Stage::Head => (self.since + limits.head_timeout, Verdict::Cut),
             // Its scope is cancelled by then, and its end is waited for.
-            Stage::Handling => return Poll::Pending,
+            Stage::Handling => {
+                activity.tell_of_read(cx.waker());
+                return Poll::Pending;
+            }
             Stage::Answering => match activity.expiry() {
                 Some(expiry) if !expiry.is_over() => (expiry.at, Verdict::Cut),
                 _ => return Poll::Pending,
