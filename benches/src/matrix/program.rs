@@ -2,7 +2,7 @@
 //! of one that is killed are ended by a `Guardian`.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -64,6 +64,7 @@ impl Processors {
     /// Starts a program; on one processor, if one is named.
     fn spawn(&self, core: Option<usize>, command: &mut Command) -> io::Result<Running> {
         let program = command.get_program().to_string_lossy().into_owned();
+        command.process_group(self.guardian.group);
         let spawned = match core {
             Some(core) => self.spawn_on(core, command),
             None => command.spawn(),
@@ -194,28 +195,24 @@ impl Processors {
 pub struct Running {
     child: Child,
     handle: OwnedFd,
-    guardian: Arc<Guardian>,
+    _guardian: Arc<Guardian>,
     /// Kept, so that it may say more.
     said: Option<ChildStdout>,
 }
 
 impl Running {
     fn watch(mut child: Child, guardian: &Arc<Guardian>) -> io::Result<Self> {
-        let watched = guardian.tell("begun", child.id()).and_then(|()| {
-            let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
-            handle.map_err(io::Error::from)
-        });
-        match watched {
+        match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(handle) => Ok(Self {
                 child,
                 handle,
-                guardian: Arc::clone(guardian),
+                _guardian: Arc::clone(guardian),
                 said: None,
             }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -235,33 +232,20 @@ impl Drop for Running {
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
             eprintln!("a program does not end: {error}");
         }
-        // Without a guardian there is nobody to be told.
-        let _ = self.guardian.tell("ended", self.child.id());
     }
 }
 
-/// A shell that kills what is left when this program has ended, however it did: its input ends then. It is in a process
-/// group of its own, so that what ends this program from a terminal does not end it as well.
+/// A shell that kills what is left when this program has ended, however it did: its input ends then. All that is started
+/// is in its process group from before it runs, so that there is no moment in which the shell does not know of it; and
+/// what ends this program from a terminal does not end the shell as well.
 #[derive(Debug)]
 struct Guardian {
     shell: Child,
+    group: i32,
     input: Option<ChildStdin>,
 }
 
-const GUARDIAN: &str = r#"
-left=
-while read -r word number; do
-    case $word in
-    begun) left="$left $number" ;;
-    ended)
-        others=
-        for one in $left; do [ "$one" = "$number" ] || others="$others $one"; done
-        left=$others
-        ;;
-    esac
-done
-[ -z "$left" ] || kill -KILL $left
-"#;
+const GUARDIAN: &str = "while read -r line; do :; done; kill -KILL 0";
 
 impl Guardian {
     fn start() -> io::Result<Self> {
@@ -272,21 +256,18 @@ impl Guardian {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
-        let input = shell.stdin.take();
-        Ok(Self { shell, input })
-    }
-
-    fn tell(&self, word: &str, process: u32) -> io::Result<()> {
-        let mut input = self.input.as_ref().expect("it is there until the end");
-        // In one write, which for so few bytes is whole.
-        input.write_all(format!("{word} {process}\n").as_bytes())
+        Ok(Self {
+            group: Pid::from_child(&shell).as_raw_nonzero().get(),
+            input: shell.stdin.take(),
+            shell,
+        })
     }
 }
 
 impl Drop for Guardian {
     fn drop(&mut self) {
         self.input = None;
-        // It has nothing left to do, and if it was killed, nothing is to be done about it.
+        // It has nobody left but itself, and if it was killed, nothing is to be done about it.
         let _ = self.shell.wait();
     }
 }
@@ -432,6 +413,17 @@ mod tests {
             processors.all,
             "ours are as before"
         );
+    }
+
+    /// Told of it once it runs, the guardian would leave one whose starter is killed in between.
+    #[test]
+    fn a_program_begins_in_the_group_that_ends_with_its_starter() {
+        let processors = Processors::here().expect("there are some");
+        let mut command = shell("cut -d ' ' -f 5 /proc/$$/stat");
+        let group = processors.output(None, &mut command, PATIENCE);
+        let group: i32 = group.expect("it runs").trim().parse().expect("a number");
+        assert_eq!(group, processors.guardian.group);
+        assert_ne!(group, rustix::process::getpgrp().as_raw_nonzero().get());
     }
 
     #[test]
