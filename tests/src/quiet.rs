@@ -18,8 +18,11 @@ use crate::core::{on, on_both};
 /// More turns than a core makes without a park to end what is left of a body.
 const TURNS: u64 = 10_000;
 
-/// How many times a quiet core is woken for nothing.
+/// How many times in a row a quiet core is woken for nothing.
 const WAKES: u32 = 3;
+
+/// How often a wake may come late, one after the other: one that always does is noise of the core's own.
+const LATE: u32 = 100;
 
 /// Runs `body` as a task on the one core of a new runtime, on the real ring and in the simulation,
 /// looks each time whether it has left the core quiet, and returns what it returned on the ring.
@@ -114,16 +117,36 @@ pub fn assert_quiet(handle: &Handle) {
             pass(Duration::from_secs(3_600));
             seen = look(handle, core);
         }
-        for _ in 0..WAKES {
+        let (mut quiet, mut late) = (0, 0);
+        while quiet < WAKES {
             until_parked(handle, core, seen);
             if Kernel::here().is_simulated() {
                 pass(Duration::from_secs(3_600));
             }
             let again = look(handle, core);
-            assert_eq!(again, one_wake_after(seen), "{core} is not quiet");
+            let expected = one_wake_after(seen);
+            if late < LATE && is_late(again, expected) {
+                (quiet, late) = (0, late + 1);
+            } else {
+                assert_eq!(again, expected, "{core} is not quiet");
+                quiet += 1;
+            }
             seen = again;
         }
     }
+}
+
+/// Returns whether all that is not as expected is when the wake came. A core that is about to park looks once more, and
+/// may find the task that it is woken for before the wake itself, which then ends its next park. No simulated kernel
+/// does that here.
+fn is_late(seen: CoreMetrics, expected: CoreMetrics) -> bool {
+    let mut in_time = seen;
+    in_time.wake_calls = expected.wake_calls;
+    in_time.completions = expected.completions;
+    in_time.turns = expected.turns;
+    in_time.parks = expected.parks;
+    in_time.enters = expected.enters;
+    !Kernel::here().is_simulated() && seen != expected && in_time == expected
 }
 
 /// Checks the gauges of a park. The kernel may still have what was given up: it was asked to end.
