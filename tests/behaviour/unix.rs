@@ -6,7 +6,8 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process;
+use std::pin::pin;
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use quoit::sim::Sim;
 use quoit::{Cores, Runtime, Scope, spawn};
 use quoit_net::unix::{UnixAddress, UnixListener, UnixOptions, UnixStream};
 use tests::http_client::until;
-use tests::{bytes, quietly};
+use tests::{Child, bytes, poll_once, quietly};
 
 /// A folder of this test's own, and a path in it.
 fn place() -> (tempfile::TempDir, PathBuf) {
@@ -271,6 +272,52 @@ fn a_connect_that_waits_for_room_is_cancelled() {
             .await
             .expect("there is room");
     });
+}
+
+/// Returns whether a worker thread of a ring of this process sleeps in a call.
+fn a_worker_waits() -> bool {
+    let threads = fs::read_dir("/proc/self/task").expect("the kernel lists them");
+    threads.into_iter().any(|thread| {
+        let status = thread.map(|thread| fs::read_to_string(thread.path().join("status")));
+        let status = status.expect("a thread").unwrap_or_default();
+        status.starts_with("Name:\tiou-wrk") && status.contains("State:\tS")
+    })
+}
+
+/// A process that is stopped, or frozen, and goes on has its waits in the kernel interrupted. This one has done nothing
+/// by then, unlike that of TCP, and begins anew.
+#[test]
+fn a_connect_that_waits_for_room_outlasts_a_stop() {
+    Child::new().run(
+        "unix::a_connect_that_waits_for_room_outlasts_a_stop",
+        || {
+            quietly(|_| async {
+                let options = UnixOptions::new().backlog(0);
+                let listener =
+                    UnixListener::bind_with(name("stop"), &options).expect("a free name");
+                let _first = UnixStream::connect(name("stop"))
+                    .await
+                    .expect("there is room for one");
+                let mut second = pin!(UnixStream::connect(name("stop")));
+                for _ in 0..20 {
+                    assert!(poll_once(second.as_mut()).await.is_pending());
+                    // It is tried in other ways first; a kernel may have more of them.
+                    for _ in 0..10_000 {
+                        quoit::op::nop().await.expect("not cancelled");
+                        if a_worker_waits() {
+                            break;
+                        }
+                    }
+                    // Somebody else stops us: who stops himself does not come to say that it goes on.
+                    let both = "kill -STOP $PPID; sleep 0.01; kill -CONT $PPID";
+                    let stopped = Command::new("sh").args(["-c", both]).status();
+                    assert!(stopped.expect("a shell").success());
+                }
+                let _accepted = listener.accept().await.expect("the first waits");
+                let _second = second.await.expect("there is room");
+            });
+        },
+    );
 }
 
 #[test]

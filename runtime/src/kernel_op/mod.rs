@@ -155,13 +155,14 @@ impl Started {
     /// Leaves the tree, once the op was collected. Returns how it ended; or, if it was interrupted before it had done
     /// anything, and not by us, how it is to be started again.
     #[inline]
-    fn end<O: Operation>(
+    fn end(
         &mut self,
         core: &Core,
         result: i32,
         asked: Option<Asker>,
+        restarts: impl FnOnce() -> bool,
     ) -> Result<Outcome, park::Entry> {
-        if result == -libc::EINTR && asked.is_none() && O::RESTARTS {
+        if result == -libc::EINTR && asked.is_none() && restarts() {
             let entry = self.entry();
             self.park.end_here(core);
             return Err(entry);
@@ -279,7 +280,9 @@ impl<O: Operation> Future for KernelOp<O> {
                         };
                         let mut collected = core.ops.borrow_mut().collect::<O>(started.id);
                         let result = plain(collected.operation.result(result));
-                        let outcome = match started.end::<O>(core, result, asked) {
+                        let outcome = match started
+                            .end(core, result, asked, || collected.operation.restarts())
+                        {
                             Ok(outcome) => outcome,
                             Err(entry) => {
                                 self.stage = Stage::New {

@@ -430,8 +430,11 @@ impl Operation for Connect {
         outcome.into_result().map(drop)
     }
 
-    /// An interrupted connect goes on in the background (`connect(2)`).
-    const RESTARTS: bool = false;
+    /// An interrupted connect goes on in the background (`connect(2)`); on a Unix socket it has waited for room in the
+    /// listener's queue, and done nothing.
+    fn restarts(&self) -> bool {
+        self.0.is_unix()
+    }
 }
 
 /// `close(2)`: takes the descriptor, which is closed whatever becomes of the future.
@@ -489,7 +492,9 @@ impl Operation for Close {
     }
 
     /// The number is free also when the call says that it was interrupted (`close(2)`).
-    const RESTARTS: bool = false;
+    fn restarts(&self) -> bool {
+        false
+    }
 }
 
 /// `openat2(2)`.

@@ -55,7 +55,9 @@ pub(crate) trait Operation: 'static {
     const MULTISHOT: bool = false;
 
     /// Whether an op that was interrupted has done nothing, and is simply started again.
-    const RESTARTS: bool = true;
+    fn restarts(&self) -> bool {
+        true
+    }
 }
 
 /// How an op ended.
@@ -239,8 +241,11 @@ impl<O: Operation> Operation for Boxed<O> {
         self.0.early()
     }
 
+    fn restarts(&self) -> bool {
+        self.0.restarts()
+    }
+
     const MULTISHOT: bool = O::MULTISHOT;
-    const RESTARTS: bool = O::RESTARTS;
 }
 
 pub(super) const fn fits<O>() -> bool {

@@ -169,7 +169,7 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
             return Poll::Pending;
         };
         let collected = core.ops.borrow_mut().collect::<Send<B>>(started.id);
-        let outcome = started.end::<Send<B>>(core, result, asked);
+        let outcome = started.end(core, result, asked, || true);
         // Of what has ended nothing is left: it need not be asked whether to drop any.
         mem::forget(mem::replace(&mut self.stage, Stage::Ended));
         let mut send = collected.operation;
