@@ -35,7 +35,7 @@ use super::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason,
 use crate::core_state::Core;
 use crate::panics::{Guarded, caught, guarded, text_of};
 use crate::slab::Key;
-use crate::task::cell::boxed;
+use crate::task::cell::boxed_child;
 use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
 
 /// Runs a body that may start tasks, and ends after the last of them.
@@ -263,7 +263,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
         let Some(state) = self.with(|_, state| Rc::clone(state)) else {
             return JoinHandle::closed();
         };
-        let member = boxed(Member {
+        let member = boxed_child(Member {
             child: guarded(child),
             group: Rc::clone(&state),
         });
