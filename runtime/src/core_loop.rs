@@ -1041,10 +1041,11 @@ enum Entered {
 mod tests {
     use std::cell::Cell;
     use std::future::{Future, pending, poll_fn};
+    use std::pin::pin;
     use std::rc::Rc;
 
     use super::*;
-    use crate::{Cancelled, GroupError, Handle, Scope, time};
+    use crate::{Cancelled, Group, GroupError, Handle, Scope, time};
 
     /// It does not park, since all that it submits is answered at once.
     #[test]
@@ -1120,6 +1121,43 @@ mod tests {
             assert_eq!(was_refused.get(), Some(true), "its scope was active");
         })
         .expect("a core");
+    }
+
+    #[test]
+    fn a_group_ends_whose_child_could_not_be_started_for_want_of_a_place() {
+        type Start = fn(Group<Cancelled>);
+        let starts: [Start; 4] = [
+            |g| drop(g.spawn(time::sleep(Duration::MAX))),
+            |g| drop(g.spawn_eager(time::sleep(Duration::MAX))),
+            |g| drop(g.spawn_daemon(time::sleep(Duration::MAX))),
+            |g| {
+                let mut start = pin!(g.start::<(), _>(async |_| time::sleep(Duration::MAX).await));
+                let polled = start.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(polled.is_pending());
+            },
+        ];
+        for start in starts {
+            crate::block_on(async {
+                let host = crate::spawn(crate::group(async move |g| {
+                    current::with(|core| core.tasks.borrow_mut().stop_growing());
+                    loop {
+                        start(g);
+                    }
+                    #[expect(unreachable_code, reason = "it says what the group gives")]
+                    Ok(())
+                }));
+                for _ in 0..1_000 {
+                    crate::yield_now().await.expect("nobody cancels");
+                }
+                assert!(host.is_finished(), "what was not started is not waited for");
+                let Err(crate::JoinError::Panicked(payload)) = host.await else {
+                    panic!("it could not be started");
+                };
+                let text = crate::panics::text_of(&*payload);
+                assert!(text.starts_with("a core can have 2^24 tasks"), "{text}");
+            })
+            .expect("a core");
+        }
     }
 
     /// The grace of a stop is over, and the future of `block_on` goes on: there is nothing to come back for.

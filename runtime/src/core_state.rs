@@ -298,13 +298,12 @@ impl Core {
     /// Starts a task under the root scope.
     pub(crate) fn spawn_at_root(&self, object: TaskBox) -> TaskId {
         // The root has no end that would wait for it.
-        self.insert_new(self.root, object)
+        self.insert_new(|| self.root, object)
     }
 
     /// Starts a task under a scope of this core, of which nobody has to know the node.
     pub(crate) fn spawn_new(&self, parent: NodeId, object: TaskBox) -> TaskId {
-        let parent = self.expect_task(parent);
-        self.insert_new(parent, object)
+        self.insert_new(|| self.expect_task(parent), object)
     }
 
     #[inline]
@@ -314,11 +313,12 @@ impl Core {
     }
 
     #[inline(always)]
-    fn insert_new(&self, parent: NodeId, object: TaskBox) -> TaskId {
-        self.counters().spawned.add(1);
+    fn insert_new(&self, parent: impl FnOnce() -> NodeId, object: TaskBox) -> TaskId {
         let mut tasks = self.tasks.borrow_mut();
+        // Before anybody expects it: a core that has as many as it can have starts none.
         let slot = tasks.reserve();
-        tasks.insert_new(slot, object, parent)
+        self.counters().spawned.add(1);
+        tasks.insert_new(slot, object, parent())
     }
 
     /// Starts a task under a scope of this core.
@@ -331,8 +331,9 @@ impl Core {
 
     /// As [`Core::spawn_under`], of a future that is in its place already.
     pub(crate) fn spawn_boxed(&self, parent: NodeId, object: TaskBox) -> (TaskId, NodeId) {
+        let task = self.add_task(parent, |tasks, slot, node| tasks.insert(slot, object, node));
         self.counters().spawned.add(1);
-        self.add_task(parent, |tasks, slot, node| tasks.insert(slot, object, node))
+        task
     }
 
     /// Opens a node for a task, and lets `insert` put that into the table.
@@ -350,10 +351,10 @@ impl Core {
 
     /// As [`Core::spawn_new`], and polls the task at once.
     pub(crate) fn spawn_eager(&self, parent: NodeId, object: TaskBox) -> TaskId {
-        self.counters().spawned.add(1);
-        let parent = self.expect_task(parent);
         let mut tasks = self.tasks.borrow_mut();
         let slot = tasks.reserve();
+        self.counters().spawned.add(1);
+        let parent = self.expect_task(parent);
         let task = tasks.insert_running(slot, parent);
         drop(tasks);
         self.poll_at_once(task, parent, object);

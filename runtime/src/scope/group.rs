@@ -216,7 +216,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     ///
     /// # Panics
     ///
-    /// Off a core.
+    /// Off a core, and on one that has 2^24 tasks already, or their outputs.
     pub fn spawn<T: 'static>(
         self,
         child: impl Future<Output = Result<T, E>> + 'static,
