@@ -446,12 +446,18 @@ impl Core {
 
     fn carry_out_now(&self) {
         let mut tree = self.tree.borrow_mut();
-        while let Some(timer) = tree.next_idle_timer() {
-            self.disarm(timer);
-        }
+        self.disarm_idle(&mut tree);
         if tree.has_effects() {
             drop(tree);
             self.carry_out_some();
+        }
+    }
+
+    /// Takes away timers of nodes that are gone or need them no more.
+    #[inline]
+    fn disarm_idle(&self, tree: &mut Tree) {
+        while let Some(timer) = tree.next_idle_timer() {
+            self.disarm(timer);
         }
     }
 
@@ -610,10 +616,8 @@ impl Core {
         };
         let mut tree = self.tree.borrow_mut();
         tree.set_deadline(node, armed);
-        if tree.has_effects() {
-            drop(tree);
-            self.carry_out();
-        }
+        // What else is to be done has its time: it is foreign code, and a scope is opened in the middle of something.
+        self.disarm_idle(&mut tree);
     }
 
     /// Ends a scope in which nothing is left and of which nobody knows; false if it is not so.

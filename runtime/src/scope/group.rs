@@ -236,8 +236,6 @@ impl<E: CarriesCancelled + 'static> Group<E> {
         self,
         child: impl Future<Output = Result<T, E>> + 'static,
     ) -> JoinHandle<T, E> {
-        // What wakers do when the caller's scopes are opened may end the group.
-        current::with(Core::active);
         self.spawn_as(Role::Child, Begin::AtOnce, child)
     }
 
