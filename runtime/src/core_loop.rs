@@ -898,8 +898,10 @@ impl Core {
         for op in left {
             self.contain(|| self.abandon(op, self.active()));
         }
-        let timers = self.timers.take();
-        self.contain(|| drop(timers));
+        let mut timers = self.timers.take();
+        while let Some(target) = timers.pop_due(Instant::NEVER) {
+            self.contain(|| drop(target));
+        }
         let now = Instant::now();
         Life::Ending {
             last: self.stop_at.get().unwrap_or(now).max(now) + LAST_WAIT,

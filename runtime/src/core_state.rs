@@ -1095,6 +1095,7 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.closures.close();
         self.shared.set_door(None);
+        self.tree.replace(Tree::new(0)).end();
         // Closing a ring is no barrier: only completions give memory back. The orderly end of a
         // core has waited for them; what is left now, the kernel may still write to.
         let kernel_is_done =
