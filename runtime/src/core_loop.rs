@@ -1041,6 +1041,7 @@ enum Entered {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::any::Any;
     use std::cell::Cell;
     use std::future::{Future, pending, poll_fn};
     use std::pin::pin;
@@ -1107,20 +1108,25 @@ mod tests {
         crate::block_on(async {
             let was_refused = Rc::new(Cell::new(None));
             let output = Output(Rc::clone(&was_refused));
+            let kept = Rc::new(Cell::new(None));
+            let keeps = Rc::clone(&kept);
             let task = crate::spawn(async move {
-                let mut leaked = Box::pin(crate::group(async |_| pending().await));
-                let polled = poll_fn(|cx| Poll::Ready(leaked.as_mut().poll(cx))).await;
+                let mut left = Box::pin(crate::group(async |_| pending().await));
+                let polled = poll_fn(|cx| Poll::Ready(left.as_mut().poll(cx))).await;
                 assert!(matches!(
                     polled,
                     Poll::Pending::<Result<Option<()>, GroupError<Cancelled>>>
                 ));
-                std::mem::forget(leaked);
+                // Its task ends before it is dropped.
+                let left: Box<dyn Any> = Box::new(left);
+                keeps.set(Some(left));
                 output
             });
             task.cancel();
             let ended = task.await;
             assert!(matches!(ended, Err(crate::JoinError::AbandonedGroup)));
             assert_eq!(was_refused.get(), Some(true), "its scope was active");
+            drop(kept.take());
         })
         .expect("a core");
     }
