@@ -412,7 +412,11 @@ impl Core {
                 }
                 if self.nobody_else_waits() {
                     self.wake_yielded();
-                    continue;
+                    // Who is no task may have gone on where he was woken, and yielded again: what else there is has its
+                    // turn then.
+                    if self.tasks.borrow().has_ready() {
+                        continue;
+                    }
                 }
                 break;
             };
@@ -674,6 +678,8 @@ impl Core {
         for waker in self.yields.take() {
             self.wake(waker);
         }
+        // They may have gone on there, as others do in a poll.
+        self.clock_is_old.set(true);
     }
 
     #[inline]
