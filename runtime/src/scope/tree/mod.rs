@@ -37,6 +37,8 @@ mod parks;
 #[cfg(test)]
 mod tests;
 mod view;
+#[cfg(test)]
+mod waits_tests;
 mod walk;
 
 use std::collections::VecDeque;
