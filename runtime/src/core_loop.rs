@@ -30,7 +30,7 @@ use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
 use crate::task::memory::TaskBox;
-use crate::task::table::{Left, Owner};
+use crate::task::table::{AfterEnd, Left, Owner};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -610,7 +610,7 @@ impl Core {
         let has_told = parent != self.root && self.tree.borrow_mut().expected_ended(parent);
         self.let_end(id, object);
         if has_told {
-            // Whoever is woken finds that it has ended: it has no node that he could ask for any more.
+            // As in `finish`, whoever is woken finds that it has ended.
             self.carry_out();
         }
     }
@@ -979,24 +979,26 @@ impl Core {
         let outside = self.activate(node);
         object.as_mut().drop_future();
         self.activate_again(outside);
+        let after = self.end_in_table(id, object);
         self.close_node(node);
-        self.let_end(id, object);
+        self.follow_up(after);
     }
 
     /// Takes a task whose poll has ended it off the core, with its scope.
     #[inline(never)]
     fn finish(&self, id: TaskId, node: NodeId, mut object: TaskBox, ended: Ended) {
         let closed = self.tree.borrow_mut().close_plain_task(node);
+        if closed.is_none() && ended == Ended::Normally && self.tree.borrow().has_group_below(node)
+        {
+            self.report_abandoned_group(id, node, &mut object);
+        }
+        // Whoever is woken finds that it has ended: it has no node that he could ask for any more.
+        let after = self.end_in_table(id, object);
         match closed {
             Some(has_told) => self.after_close(node, has_told),
-            None => {
-                if ended == Ended::Normally && self.tree.borrow().has_group_below(node) {
-                    self.report_abandoned_group(id, node, &mut object);
-                }
-                self.close_noticed(node);
-            }
+            None => self.close_noticed(node),
         }
-        self.let_end(id, object);
+        self.follow_up(after);
     }
 
     /// A group that is still there now, below the task, is there for ever. The output is dropped as within the task.
@@ -1009,10 +1011,21 @@ impl Core {
     /// Takes a task that has ended off the core: its output if nobody wants it, and tells who waits for it.
     #[inline(always)]
     fn let_end(&self, id: TaskId, object: TaskBox) {
+        let after = self.end_in_table(id, object);
+        self.follow_up(after);
+    }
+
+    #[inline(always)]
+    fn end_in_table(&self, id: TaskId, object: TaskBox) -> AfterEnd {
         let after = self.tasks.borrow_mut().end(id, object);
         if !self.patience.borrow().is_empty() {
             self.forget_known_task(id);
         }
+        after
+    }
+
+    #[inline(always)]
+    fn follow_up(&self, after: AfterEnd) {
         if let Some(unwanted) = after.unwanted {
             self.contain(|| drop(unwanted));
         }

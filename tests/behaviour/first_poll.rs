@@ -763,3 +763,38 @@ fn a_child_that_has_ended_is_not_its_group_to_whom_that_wakes() {
         child.await.expect("nobody cancelled it");
     });
 }
+
+#[test]
+fn a_child_that_waited_and_has_ended_is_not_its_group_to_whom_that_wakes() {
+    on_core(|handle| async move {
+        let child = Rc::new(RefCell::new(None));
+        let keeps = Rc::clone(&child);
+        let mut children = Box::pin(group(async move |g| {
+            *keeps.borrow_mut() = Some(g.spawn(async {
+                yield_now().await?;
+                check()
+            }));
+            Ok::<_, Cancelled>(())
+        }));
+        let said = Rc::new(Cell::new(None));
+        JOBS.with_borrow_mut(|all| {
+            let (child, says) = (Rc::clone(&child), Rc::clone(&said));
+            all.push(Box::new(move || {
+                let child = child.borrow();
+                let child = child.as_ref().expect("it was started");
+                says.set(Some((child.is_finished(), child.cancel_handle().is_some())));
+            }));
+        });
+        let waker = Waker::from(Arc::new(RunsJob));
+        let polled = children.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        while said.get().is_none() {
+            yield_now().await.expect("nobody cancels");
+        }
+        assert_eq!(said.get(), Some((true, false)));
+        assert_eq!(handle.metrics()[0].panics, 0);
+        assert!(matches!(children.await, Ok(Some(()))));
+        let child = child.borrow_mut().take().expect("it was started");
+        child.await.expect("nobody cancelled it");
+    });
+}
