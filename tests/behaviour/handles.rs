@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 
 use quoit::{
-    Cancelled, CarriesCancelled, Group, JoinError, Misuse, Reason, group, isolating_group,
+    Cancelled, CarriesCancelled, Group, JoinError, Misuse, Reason, group, isolating_group, spawn,
     yield_now, yield_uncancellable,
 };
 use tests::{on_core, poll_once};
@@ -104,5 +104,21 @@ fn that_a_child_has_left_a_group_behind_is_told_by_its_group() {
             .map(|error| error.cancelled().map(Cancelled::reason))
             .collect();
         assert_eq!(reasons, [Some(Reason::Misuse(Misuse::AbandonedGroup))]);
+    });
+}
+
+/// What it panicked with says more.
+#[test]
+fn a_task_that_leaves_a_group_behind_and_panics_has_panicked() {
+    on_core(|_| async {
+        let kept = Shelf::default();
+        let shelf = Rc::clone(&kept);
+        let task = spawn(async {
+            leaves_a_group(shelf).await;
+            panic!("on purpose");
+        });
+        let told: Result<(), _> = task.await;
+        assert!(matches!(told, Err(JoinError::Panicked(_))), "{told:?}");
+        drop(kept);
     });
 }
