@@ -320,3 +320,28 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
         }
     });
 }
+
+/// One that comes after it has its place.
+#[test]
+fn what_a_task_was_refused_is_forgotten_with_it() {
+    conform(|handle| async move {
+        let before = gauges(&handle).await.pauses;
+        let ended = group(async |g: Group<Cancelled>| {
+            g.cancel();
+            for _ in 0..2 {
+                let child = g.spawn(async {
+                    for _ in 0..800 {
+                        assert!(sleep(LONG).await.is_err());
+                    }
+                    Ok(())
+                });
+                while !child.is_finished() {
+                    yield_uncancellable().await;
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(ended.await.expect("nothing fails"), Some(()));
+        assert_eq!(gauges(&handle).await.pauses, before);
+    });
+}
