@@ -30,7 +30,7 @@ use crate::task::TaskId;
 use crate::task::cell::Ended;
 use crate::task::current;
 use crate::task::memory::TaskBox;
-use crate::task::table::{Left, Owner};
+use crate::task::table::{AfterEnd, Left, Owner};
 use crate::task::waker::task_waker;
 use crate::time::Instant;
 
@@ -412,7 +412,11 @@ impl Core {
                 }
                 if self.nobody_else_waits() {
                     self.wake_yielded();
-                    continue;
+                    // Who is no task may have gone on where he was woken, and yielded again: what else there is has its
+                    // turn then.
+                    if self.tasks.borrow().has_ready() {
+                        continue;
+                    }
                 }
                 break;
             };
@@ -606,7 +610,7 @@ impl Core {
         let has_told = parent != self.root && self.tree.borrow_mut().expected_ended(parent);
         self.let_end(id, object);
         if has_told {
-            // Whoever is woken finds that it has ended: it has no node that he could ask for any more.
+            // As in `finish`, whoever is woken finds that it has ended.
             self.carry_out();
         }
     }
@@ -674,6 +678,8 @@ impl Core {
         for waker in self.yields.take() {
             self.wake(waker);
         }
+        // They may have gone on there, as others do in a poll.
+        self.clock_is_old.set(true);
     }
 
     #[inline]
@@ -898,8 +904,10 @@ impl Core {
         for op in left {
             self.contain(|| self.abandon(op, self.active()));
         }
-        let timers = self.timers.take();
-        self.contain(|| drop(timers));
+        let mut timers = self.timers.take();
+        while let Some(target) = timers.pop_due(Instant::NEVER) {
+            self.contain(|| drop(target));
+        }
         let now = Instant::now();
         Life::Ending {
             last: self.stop_at.get().unwrap_or(now).max(now) + LAST_WAIT,
@@ -971,24 +979,26 @@ impl Core {
         let outside = self.activate(node);
         object.as_mut().drop_future();
         self.activate_again(outside);
+        let after = self.end_in_table(id, object);
         self.close_node(node);
-        self.let_end(id, object);
+        self.follow_up(after);
     }
 
     /// Takes a task whose poll has ended it off the core, with its scope.
     #[inline(never)]
     fn finish(&self, id: TaskId, node: NodeId, mut object: TaskBox, ended: Ended) {
         let closed = self.tree.borrow_mut().close_plain_task(node);
+        if closed.is_none() && ended == Ended::Normally && self.tree.borrow().has_group_below(node)
+        {
+            self.report_abandoned_group(id, node, &mut object);
+        }
+        // Whoever is woken finds that it has ended: it has no node that he could ask for any more.
+        let after = self.end_in_table(id, object);
         match closed {
             Some(has_told) => self.after_close(node, has_told),
-            None => {
-                if ended == Ended::Normally && self.tree.borrow().has_group_below(node) {
-                    self.report_abandoned_group(id, node, &mut object);
-                }
-                self.close_noticed(node);
-            }
+            None => self.close_noticed(node),
         }
-        self.let_end(id, object);
+        self.follow_up(after);
     }
 
     /// A group that is still there now, below the task, is there for ever. The output is dropped as within the task.
@@ -1001,10 +1011,21 @@ impl Core {
     /// Takes a task that has ended off the core: its output if nobody wants it, and tells who waits for it.
     #[inline(always)]
     fn let_end(&self, id: TaskId, object: TaskBox) {
+        let after = self.end_in_table(id, object);
+        self.follow_up(after);
+    }
+
+    #[inline(always)]
+    fn end_in_table(&self, id: TaskId, object: TaskBox) -> AfterEnd {
         let after = self.tasks.borrow_mut().end(id, object);
         if !self.patience.borrow().is_empty() {
             self.forget_known_task(id);
         }
+        after
+    }
+
+    #[inline(always)]
+    fn follow_up(&self, after: AfterEnd) {
         if let Some(unwanted) = after.unwanted {
             self.contain(|| drop(unwanted));
         }
@@ -1039,12 +1060,14 @@ enum Entered {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::any::Any;
     use std::cell::Cell;
     use std::future::{Future, pending, poll_fn};
+    use std::pin::pin;
     use std::rc::Rc;
 
     use super::*;
-    use crate::{Cancelled, GroupError, Handle, Scope, time};
+    use crate::{Cancelled, Group, GroupError, Handle, Scope, time};
 
     /// It does not park, since all that it submits is answered at once.
     #[test]
@@ -1104,22 +1127,64 @@ mod tests {
         crate::block_on(async {
             let was_refused = Rc::new(Cell::new(None));
             let output = Output(Rc::clone(&was_refused));
+            let kept = Rc::new(Cell::new(None));
+            let keeps = Rc::clone(&kept);
             let task = crate::spawn(async move {
-                let mut leaked = Box::pin(crate::group(async |_| pending().await));
-                let polled = poll_fn(|cx| Poll::Ready(leaked.as_mut().poll(cx))).await;
+                let mut left = Box::pin(crate::group(async |_| pending().await));
+                let polled = poll_fn(|cx| Poll::Ready(left.as_mut().poll(cx))).await;
                 assert!(matches!(
                     polled,
                     Poll::Pending::<Result<Option<()>, GroupError<Cancelled>>>
                 ));
-                std::mem::forget(leaked);
+                // Its task ends before it is dropped.
+                let left: Box<dyn Any> = Box::new(left);
+                keeps.set(Some(left));
                 output
             });
             task.cancel();
             let ended = task.await;
             assert!(matches!(ended, Err(crate::JoinError::AbandonedGroup)));
             assert_eq!(was_refused.get(), Some(true), "its scope was active");
+            drop(kept.take());
         })
         .expect("a core");
+    }
+
+    #[test]
+    fn a_group_ends_whose_child_could_not_be_started_for_want_of_a_place() {
+        type Start = fn(Group<Cancelled>);
+        let starts: [Start; 4] = [
+            |g| drop(g.spawn(time::sleep(Duration::MAX))),
+            |g| drop(g.spawn_eager(time::sleep(Duration::MAX))),
+            |g| drop(g.spawn_daemon(time::sleep(Duration::MAX))),
+            |g| {
+                let mut start = pin!(g.start::<(), _>(async |_| time::sleep(Duration::MAX).await));
+                let polled = start.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(polled.is_pending());
+            },
+        ];
+        for start in starts {
+            crate::block_on(async {
+                let host = crate::spawn(crate::group(async move |g| {
+                    current::with(|core| core.tasks.borrow_mut().stop_growing());
+                    loop {
+                        start(g);
+                    }
+                    #[expect(unreachable_code, reason = "it says what the group gives")]
+                    Ok(())
+                }));
+                for _ in 0..1_000 {
+                    crate::yield_now().await.expect("nobody cancels");
+                }
+                assert!(host.is_finished(), "what was not started is not waited for");
+                let Err(crate::JoinError::Panicked(payload)) = host.await else {
+                    panic!("it could not be started");
+                };
+                let text = crate::panics::text_of(&*payload);
+                assert!(text.starts_with("a core can have 2^24 tasks"), "{text}");
+            })
+            .expect("a core");
+        }
     }
 
     /// The grace of a stop is over, and the future of `block_on` goes on: there is nothing to come back for.

@@ -298,13 +298,12 @@ impl Core {
     /// Starts a task under the root scope.
     pub(crate) fn spawn_at_root(&self, object: TaskBox) -> TaskId {
         // The root has no end that would wait for it.
-        self.insert_new(self.root, object)
+        self.insert_new(|| self.root, object)
     }
 
     /// Starts a task under a scope of this core, of which nobody has to know the node.
     pub(crate) fn spawn_new(&self, parent: NodeId, object: TaskBox) -> TaskId {
-        let parent = self.expect_task(parent);
-        self.insert_new(parent, object)
+        self.insert_new(|| self.expect_task(parent), object)
     }
 
     #[inline]
@@ -314,11 +313,12 @@ impl Core {
     }
 
     #[inline(always)]
-    fn insert_new(&self, parent: NodeId, object: TaskBox) -> TaskId {
-        self.counters().spawned.add(1);
+    fn insert_new(&self, parent: impl FnOnce() -> NodeId, object: TaskBox) -> TaskId {
         let mut tasks = self.tasks.borrow_mut();
+        // Before anybody expects it: a core that has as many as it can have starts none.
         let slot = tasks.reserve();
-        tasks.insert_new(slot, object, parent)
+        self.counters().spawned.add(1);
+        tasks.insert_new(slot, object, parent())
     }
 
     /// Starts a task under a scope of this core.
@@ -331,8 +331,9 @@ impl Core {
 
     /// As [`Core::spawn_under`], of a future that is in its place already.
     pub(crate) fn spawn_boxed(&self, parent: NodeId, object: TaskBox) -> (TaskId, NodeId) {
+        let task = self.add_task(parent, |tasks, slot, node| tasks.insert(slot, object, node));
         self.counters().spawned.add(1);
-        self.add_task(parent, |tasks, slot, node| tasks.insert(slot, object, node))
+        task
     }
 
     /// Opens a node for a task, and lets `insert` put that into the table.
@@ -350,10 +351,10 @@ impl Core {
 
     /// As [`Core::spawn_new`], and polls the task at once.
     pub(crate) fn spawn_eager(&self, parent: NodeId, object: TaskBox) -> TaskId {
-        self.counters().spawned.add(1);
-        let parent = self.expect_task(parent);
         let mut tasks = self.tasks.borrow_mut();
         let slot = tasks.reserve();
+        self.counters().spawned.add(1);
+        let parent = self.expect_task(parent);
         let task = tasks.insert_running(slot, parent);
         drop(tasks);
         self.poll_at_once(task, parent, object);
@@ -445,12 +446,18 @@ impl Core {
 
     fn carry_out_now(&self) {
         let mut tree = self.tree.borrow_mut();
-        while let Some(timer) = tree.next_idle_timer() {
-            self.disarm(timer);
-        }
+        self.disarm_idle(&mut tree);
         if tree.has_effects() {
             drop(tree);
             self.carry_out_some();
+        }
+    }
+
+    /// Takes away timers of nodes that are gone or need them no more.
+    #[inline]
+    fn disarm_idle(&self, tree: &mut Tree) {
+        while let Some(timer) = tree.next_idle_timer() {
+            self.disarm(timer);
         }
     }
 
@@ -609,10 +616,8 @@ impl Core {
         };
         let mut tree = self.tree.borrow_mut();
         tree.set_deadline(node, armed);
-        if tree.has_effects() {
-            drop(tree);
-            self.carry_out();
-        }
+        // What else is to be done has its time: it is foreign code, and a scope is opened in the middle of something.
+        self.disarm_idle(&mut tree);
     }
 
     /// Ends a scope in which nothing is left and of which nobody knows; false if it is not so.
@@ -1090,6 +1095,7 @@ impl Drop for Core {
     fn drop(&mut self) {
         self.closures.close();
         self.shared.set_door(None);
+        self.tree.replace(Tree::new(0)).end();
         // Closing a ring is no barrier: only completions give memory back. The orderly end of a
         // core has waited for them; what is left now, the kernel may still write to.
         let kernel_is_done =

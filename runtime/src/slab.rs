@@ -304,6 +304,13 @@ impl<T> Slab<T> {
         Some((Key::new(index, entry.generation), entry.value.as_ref()?))
     }
 
+    /// Returns what lives, in the order of the slots, where the slab itself ends.
+    pub(crate) fn end(&mut self) -> impl Iterator<Item = T> {
+        self.entries
+            .iter_mut()
+            .filter_map(|entry| entry.value.take())
+    }
+
     /// Returns what lives, in the order of the slots.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().filter_map(|entry| entry.value.as_ref())

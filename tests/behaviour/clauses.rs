@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::thread;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    CancelHandle, Cancelled, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started, group,
-    spawn, yield_now, yield_uncancellable,
+    CancelHandle, Cancelled, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started, check,
+    group, spawn, yield_now, yield_uncancellable,
 };
 use tests::{Kernel, conform, gauges, poll_once};
 
@@ -282,5 +283,65 @@ fn a_task_that_swallows_two_cancels_in_turn_has_to_pause() {
         let seen = gauges(&handle).await;
         assert!((14..=40).contains(&seen.pauses), "{}", seen.pauses);
         assert_eq!(seen.swallowing, 0);
+    });
+}
+
+/// Whatever it waited in.
+#[test]
+fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
+    const WAITS: usize = 100;
+    // Less than it may be refused, by those that make it yield: they are counted.
+    const REFUSALS: usize = 1024 + 15 * WAITS;
+    type Wait = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
+    conform(|handle| async move {
+        let kinds: [fn() -> Wait; 2] = [
+            || Box::pin(sleep(LONG)),
+            || Box::pin(async { Event::new().wait().await }),
+        ];
+        for wait in kinds {
+            let before = gauges(&handle).await.pauses;
+            let scope = Scope::new();
+            let body = async {
+                let mut waits: Vec<_> = (0..WAITS).map(|_| wait()).collect();
+                for wait in &mut waits {
+                    assert!(poll_once(wait.as_mut()).await.is_pending());
+                }
+                scope.cancel();
+                for wait in waits {
+                    assert!(wait.await.is_err());
+                }
+                for _ in 0..REFUSALS {
+                    assert!(sleep(LONG).await.is_err());
+                }
+                check()
+            };
+            assert_eq!(scope.run(body).await, Ok(None));
+            assert_eq!(gauges(&handle).await.pauses, before);
+        }
+    });
+}
+
+/// One that comes after it has its place.
+#[test]
+fn what_a_task_was_refused_is_forgotten_with_it() {
+    conform(|handle| async move {
+        let before = gauges(&handle).await.pauses;
+        let ended = group(async |g: Group<Cancelled>| {
+            g.cancel();
+            for _ in 0..2 {
+                let child = g.spawn(async {
+                    for _ in 0..800 {
+                        assert!(sleep(LONG).await.is_err());
+                    }
+                    Ok(())
+                });
+                while !child.is_finished() {
+                    yield_uncancellable().await;
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(ended.await.expect("nothing fails"), Some(()));
+        assert_eq!(gauges(&handle).await.pauses, before);
     });
 }

@@ -1,12 +1,16 @@
 //! Corners where two mechanisms meet: a busy core and its clock, bytes that were put back and a cancel.
 
-use std::future::{Future, poll_fn};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use quoit::op::{self, ReceiveWait, SharedFd, Stream};
 use quoit::sim::{Fault, Sim};
+use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{Cores, JoinHandle, RemoteHandle, RingFeature, Runtime, Scope, spawn, yield_now};
 use tests::{
@@ -53,6 +57,42 @@ fn a_timer_fires_while_a_task_yields_without_end() {
     on_ring(|_| async {
         let sleeper = spawn(sleep(Duration::from_millis(1)));
         assert!(ends_while_this_task_yields(&sleeper).await);
+    });
+}
+
+thread_local! {
+    /// What [`PollsAtOnce`] polls.
+    static AT_ONCE: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(None) };
+}
+
+/// A waker that polls where it is woken, as some libraries do.
+struct PollsAtOnce;
+
+impl Wake for PollsAtOnce {
+    fn wake(self: Arc<Self>) {
+        let waker = Waker::from(self);
+        AT_ONCE.with_borrow_mut(|future| {
+            let future = future.as_mut().expect("it is there");
+            let _ended = future.as_mut().poll(&mut Context::from_waker(&waker));
+        });
+    }
+}
+
+#[test]
+fn a_timer_fires_while_a_waker_that_polls_at_once_yields_without_end() {
+    on_ring(|_| async {
+        let sleeper = spawn(sleep(Duration::from_millis(1)));
+        let (ended, over) = (Rc::new(Cell::new(false)), Rc::new(Event::new()));
+        let (says, tells) = (Rc::clone(&ended), Rc::clone(&over));
+        AT_ONCE.set(Some(Box::pin(async move {
+            says.set(ends_while_this_task_yields(&sleeper).await);
+            tells.set();
+            pending().await
+        })));
+        Waker::from(Arc::new(PollsAtOnce)).wake();
+        over.wait().await.expect("nobody cancels");
+        drop(AT_ONCE.take());
+        assert!(ended.get());
     });
 }
 

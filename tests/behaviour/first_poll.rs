@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use quoit::sync::Event;
+use quoit::sync::{Event, Semaphore};
 use quoit::time::{Instant, sleep};
 use quoit::{
     Cancelled, CarriesCancelled, Delivery, GroupError, JoinError, JoinHandle, Reason, Runtime,
     Scope, ScopeDump, check, effective_deadline, group, leave_behind, spawn, yield_now,
 };
-use tests::{on_both, on_core, on_ring};
+use tests::{on_both, on_core, on_ring, poll_once};
 
 type Nothing = Result<(), Cancelled>;
 
@@ -446,12 +446,42 @@ fn a_child_is_polled_at_once_while_a_waker_ends_its_group() {
             let polled = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert!(polled.is_ready());
         });
-        // The deadline of the scope is armed when the child is started, and what cancels want done is done then.
+        // The scope is opened when the child is started; what the cancel wants done besides has its time.
         at_wakes([starts, Box::new(|| drop(children))]);
-        assert_ne!(said.get(), Some(Ok(())), "nobody waits for it");
+        assert_eq!(said.get(), Some(Ok(())), "its group was there");
         assert_eq!(handle.metrics()[0].panics, 0);
         let again = group(async |g| g.spawn(async { check() }).await.map_err(|_| unreachable!()));
         assert!(matches!(again.await, Ok(Some(()))));
+    });
+}
+
+#[test]
+fn who_stands_in_line_in_a_scope_that_is_opened_for_it_has_missed_nothing() {
+    on_core(|_| async {
+        let semaphore = Rc::new(Semaphore::new(1));
+        let permit = Rc::clone(&semaphore).acquire_owned().await;
+        let waits = Rc::clone(&semaphore);
+        let mut acquired = Box::pin(async move {
+            let scope = Scope::new().timeout(LONG);
+            scope.run(waits.acquire_owned()).await
+        });
+        let result = Rc::new(RefCell::new(None));
+        let says = Rc::clone(&result);
+        // No permit is there, so it waits, in a scope that is opened then.
+        let starts = Box::new(move || {
+            let polled = acquired
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+            says.replace(Some(acquired));
+        });
+        at_wakes([starts, Box::new(|| drop(permit))]);
+        let mut acquired = result.take().expect("it was begun");
+        let polled = poll_once(acquired.as_mut()).await;
+        assert!(
+            matches!(polled, Poll::Ready(Ok(Some(_)))),
+            "the permit is free"
+        );
     });
 }
 
@@ -727,6 +757,41 @@ fn a_child_that_has_ended_is_not_its_group_to_whom_that_wakes() {
         assert!(polled.is_pending());
         yield_now().await.expect("nobody cancels");
         assert!(JOBS.with_borrow(Vec::is_empty), "it was woken");
+        assert_eq!(handle.metrics()[0].panics, 0);
+        assert!(matches!(children.await, Ok(Some(()))));
+        let child = child.borrow_mut().take().expect("it was started");
+        child.await.expect("nobody cancelled it");
+    });
+}
+
+#[test]
+fn a_child_that_waited_and_has_ended_is_not_its_group_to_whom_that_wakes() {
+    on_core(|handle| async move {
+        let child = Rc::new(RefCell::new(None));
+        let keeps = Rc::clone(&child);
+        let mut children = Box::pin(group(async move |g| {
+            *keeps.borrow_mut() = Some(g.spawn(async {
+                yield_now().await?;
+                check()
+            }));
+            Ok::<_, Cancelled>(())
+        }));
+        let said = Rc::new(Cell::new(None));
+        JOBS.with_borrow_mut(|all| {
+            let (child, says) = (Rc::clone(&child), Rc::clone(&said));
+            all.push(Box::new(move || {
+                let child = child.borrow();
+                let child = child.as_ref().expect("it was started");
+                says.set(Some((child.is_finished(), child.cancel_handle().is_some())));
+            }));
+        });
+        let waker = Waker::from(Arc::new(RunsJob));
+        let polled = children.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        while said.get().is_none() {
+            yield_now().await.expect("nobody cancels");
+        }
+        assert_eq!(said.get(), Some((true, false)));
         assert_eq!(handle.metrics()[0].panics, 0);
         assert!(matches!(children.await, Ok(Some(()))));
         let child = child.borrow_mut().take().expect("it was started");

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use quoit::op::{self, PipeReader, SharedFd, Stream};
-use quoit::sync::Event;
+use quoit::sync::{Condition, Event, Mutex};
 use quoit::time::{Alarm, Instant, sleep};
 use quoit::{
     CoreId, Cores, Handle, RemoteError, Runtime, Scope, block_on, check, spawn, yield_now,
@@ -337,6 +337,50 @@ fn the_waker_of_a_leaked_alarm_may_panic_when_the_end_of_a_core_drops_it() {
         });
         assert!(DROPPED.load(Ordering::Relaxed));
         assert!(ended_well);
+    });
+}
+
+/// Waits for the lock that it had, as no cancel keeps it from.
+async fn locks_again() {
+    let (mutex, condition) = (Mutex::new(()), Condition::new());
+    let guard = mutex.lock().await.expect("nobody cancels");
+    let mut waits = pin!(condition.wait(guard));
+    assert!(poll_once(waits.as_mut()).await.is_pending());
+    let _locked = mutex.lock().await;
+    condition.notify_one();
+    drop(waits.await);
+}
+
+/// Waits in memory that are leaked, two of each kind.
+#[test]
+fn the_wakers_of_leaked_waits_may_panic_when_the_end_of_a_core_drops_them() {
+    on_both(|| {
+        static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+        type Wait = Pin<Box<dyn Future<Output = ()>>>;
+        let waits: [fn() -> Wait; 5] = [
+            || Box::pin(async { sleep(LONG).await.unwrap_or(()) }),
+            || Box::pin(async { Event::new().wait().await.unwrap_or(()) }),
+            || Box::pin(async { drop(spawn(pending::<()>()).await) }),
+            || Box::pin(locks_again()),
+            || Box::pin(Alarm::at(Instant::now() + LONG)),
+        ];
+        for wait in waits {
+            DROPPED.store(0, Ordering::Relaxed);
+            let ended_well = core_ends_well(move || async move {
+                for _ in 0..2 {
+                    let waker = when_dropped(|| {
+                        DROPPED.fetch_add(1, Ordering::Relaxed);
+                        panic!("in the destructor of a waker");
+                    });
+                    let mut wait = wait();
+                    assert!(poll_for(&waker, wait.as_mut()).is_pending());
+                    std::mem::forget(wait);
+                }
+            });
+            assert!(ended_well);
+            assert_eq!(DROPPED.load(Ordering::Relaxed), 2);
+        }
     });
 }
 

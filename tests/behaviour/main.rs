@@ -13,6 +13,7 @@ mod features;
 mod files;
 mod first_poll;
 mod foreign_code;
+mod handles;
 mod latencies;
 mod lives;
 mod pipes;

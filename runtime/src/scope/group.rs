@@ -35,7 +35,7 @@ use super::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason,
 use crate::core_state::Core;
 use crate::panics::{Guarded, caught, guarded, text_of};
 use crate::slab::Key;
-use crate::task::cell::boxed;
+use crate::task::cell::boxed_child;
 use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
 
 /// Runs a body that may start tasks, and ends after the last of them.
@@ -216,7 +216,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     ///
     /// # Panics
     ///
-    /// Off a core.
+    /// Off a core, and on one that has 2^24 tasks already, or their outputs.
     pub fn spawn<T: 'static>(
         self,
         child: impl Future<Output = Result<T, E>> + 'static,
@@ -236,8 +236,6 @@ impl<E: CarriesCancelled + 'static> Group<E> {
         self,
         child: impl Future<Output = Result<T, E>> + 'static,
     ) -> JoinHandle<T, E> {
-        // What wakers do when the caller's scopes are opened may end the group.
-        current::with(Core::active);
         self.spawn_as(Role::Child, Begin::AtOnce, child)
     }
 
@@ -263,7 +261,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
         let Some(state) = self.with(|_, state| Rc::clone(state)) else {
             return JoinHandle::closed();
         };
-        let member = boxed(Member {
+        let member = boxed_child(Member {
             child: guarded(child),
             group: Rc::clone(&state),
         });

@@ -240,7 +240,6 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
             stage: Cell::new(Stage::Starting),
             waiter: Cell::new(None),
         });
-        core.tree.borrow_mut().promise(group.node);
         let inside = Rc::clone(&shared);
         let caller = core.active();
         let call = core
@@ -257,6 +256,7 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
                 inside.child_ended::<T>(Err(payload));
             }
         });
+        core.tree.borrow_mut().promise(group.node);
         shared.child.set(Some(node));
         // Nobody joins it, and its output is nothing.
         let output = core.tasks.borrow_mut().detach(task);

@@ -16,6 +16,7 @@
 //!   the last.
 //! - No other scope becomes active before those have been opened: they lie where they would have been.
 //! - A new task that nobody polls stands in the run queue.
+//! - No foreign code runs when a scope or task is opened: whoever asks stands in the middle of something.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;

@@ -17,7 +17,8 @@ pub(crate) trait TaskObject {
     /// Drops the future, if it is still there; the output says that it was dropped.
     fn drop_future(self: Pin<&mut Self>);
 
-    /// Says of a task that has ended normally that it left a group behind, in place of its output.
+    /// Says of a task that has ended normally that it left a group behind, in place of its output. A child of a group
+    /// has told of that itself, or of its failure, which is not to be lost.
     fn report_abandoned_group(self: Pin<&mut Self>);
 
     /// Returns the output: an `Option<Result<T, TaskEnd>>`, for whoever knows the `T`.
@@ -42,8 +43,9 @@ pub(crate) enum TaskEnd {
     AbandonedGroup,
 }
 
-/// Holds a future until it ends, then its output until somebody takes it.
-enum TaskCell<F: Future> {
+/// Holds a future until it ends, then its output until somebody takes it. That of a child tells of groups that were
+/// left behind.
+enum TaskCell<F: Future, const IS_CHILD: bool> {
     Running(F),
     Ended(Option<Result<F::Output, TaskEnd>>),
 }
@@ -55,10 +57,19 @@ pub(crate) fn boxed<F>(future: F) -> TaskBox
 where
     F: Future<Output: 'static> + 'static,
 {
-    TaskBox::new(TaskCell::Running(future))
+    TaskBox::new(TaskCell::<F, false>::Running(future))
 }
 
-impl<F: Future<Output: 'static>> TaskCell<F> {
+/// As [`boxed`], of a child of a group, whose output says how it failed.
+#[inline]
+pub(crate) fn boxed_child<F>(future: F) -> TaskBox
+where
+    F: Future<Output: 'static> + 'static,
+{
+    TaskBox::new(TaskCell::<F, true>::Running(future))
+}
+
+impl<F: Future<Output: 'static>, const IS_CHILD: bool> TaskCell<F, IS_CHILD> {
     fn future(self: Pin<&mut Self>) -> Option<Pin<&mut F>> {
         // SAFETY: the reference is not used to move the future: it is projected, or left alone.
         match unsafe { self.get_unchecked_mut() } {
@@ -91,7 +102,7 @@ impl<F: Future<Output: 'static>> TaskCell<F> {
     }
 }
 
-impl<F: Future<Output: 'static>> TaskObject for TaskCell<F> {
+impl<F: Future<Output: 'static>, const IS_CHILD: bool> TaskObject for TaskCell<F, IS_CHILD> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         let future = self
             .as_mut()
@@ -112,6 +123,9 @@ impl<F: Future<Output: 'static>> TaskObject for TaskCell<F> {
     }
 
     fn report_abandoned_group(self: Pin<&mut Self>) {
+        if IS_CHILD {
+            return;
+        }
         let output = self.output();
         if let Some(output) = output.downcast_mut::<Option<Result<F::Output, TaskEnd>>>() {
             let unwanted = output.replace(Err(TaskEnd::AbandonedGroup));

@@ -60,7 +60,8 @@ pub enum JoinError<E = Infallible> {
     TaskCancelled(Cancelled),
     /// The runtime shut down and dropped the task before it had ended.
     Dropped,
-    /// It left a group behind, leaked; its output is gone with it.
+    /// It left a group behind, leaked; its output is gone with it. Not of a child of a group: that has failed with
+    /// [`Misuse::AbandonedGroup`](crate::Misuse::AbandonedGroup), or with a failure of its own.
     AbandonedGroup,
     /// Its group had ended before; it was dropped without having run.
     GroupClosed,

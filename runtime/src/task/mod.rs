@@ -36,7 +36,8 @@ use crate::scope::park;
 ///
 /// # Panics
 ///
-/// Off a core. From other threads use [`Handle::spawn`](crate::Handle::spawn).
+/// Off a core: from other threads use [`Handle::spawn`](crate::Handle::spawn). And on one that has 2^24 tasks already,
+/// or their outputs.
 #[must_use = "a handle that is dropped lets its task go on; say so with `drop` or `let _ =`"]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where

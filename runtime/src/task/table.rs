@@ -144,6 +144,8 @@ pub(crate) struct TaskTable {
     live: u32,
     /// How many of those are new.
     new: u32,
+    /// How many slots it may have.
+    most: u32,
     probing: Probing,
 }
 
@@ -166,8 +168,15 @@ impl TaskTable {
             yielded: Vec::new(),
             live: 0,
             new: 0,
+            most: MAX_TASKS,
             probing: Probing::default(),
         }
+    }
+
+    /// Has no more slots than now.
+    #[cfg(test)]
+    pub(crate) fn stop_growing(&mut self) {
+        self.most = self.slots.len() as u32;
     }
 
     /// Puts a task into the slot that was reserved for it, ready to run.
@@ -580,7 +589,10 @@ impl TaskTable {
     /// Makes more slots, and takes the first of them.
     fn grow(&mut self) -> u32 {
         let first = self.slots.len() as u32;
-        assert!(first < MAX_TASKS, "a core has fewer than 2^24 tasks");
+        assert!(
+            first < self.most,
+            "a core can have 2^24 tasks at a time, and has as many"
+        );
         let mut index = first;
         self.slots.extend(64, || {
             let cell = self.shared.wakes.ensure(index);

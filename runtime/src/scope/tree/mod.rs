@@ -37,6 +37,8 @@ mod parks;
 #[cfg(test)]
 mod tests;
 mod view;
+#[cfg(test)]
+mod waits_tests;
 mod walk;
 
 use std::collections::VecDeque;
@@ -45,6 +47,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::cancelled::{Cancelled, Misuse, Reason};
+use crate::panics::contained;
 use crate::slab::{Key, Link, Slab};
 use crate::time::Instant;
 use crate::time::store::TimerId;
@@ -159,6 +162,23 @@ impl Tree {
             now: Instant::from_nanos(0),
             acknowledged: None,
             deliveries: 0,
+        }
+    }
+
+    /// Ends the tree with its core. Wakers and other sides that were leaked are foreign code: each of them may panic as
+    /// it is dropped.
+    pub(crate) fn end(mut self) {
+        for park in self.parks.end() {
+            contained(|| drop(park));
+        }
+        for relay in self.relays.end() {
+            contained(|| drop(relay));
+        }
+        for extra in self.extras.end() {
+            contained(|| drop(extra));
+        }
+        for effect in self.effects {
+            contained(|| drop(effect));
         }
     }
 
