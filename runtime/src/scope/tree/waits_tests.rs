@@ -71,7 +71,8 @@ impl World {
             nodes: vec![Some((root, 0))],
             waits: Vec::new(),
             people: people
-                .map(|who| (Arc::clone(&who), Waker::from(who)))
+                // Copies know each other, where the first may have a table of its own.
+                .map(|who| (Arc::clone(&who), Waker::from(who).clone()))
                 .collect(),
             wakes: vec![0; PEOPLE],
             sides: Vec::new(),
