@@ -115,9 +115,11 @@ enum Renewal {
     Copies,
     /// Something large was sent: wanted at rest.
     Wanted,
-    /// All has been handed over, and nothing was asked or said since. Where hyper ends a connection behind its answer
-    /// it shuts it down before its poll is over.
+    /// All has been handed over, and nothing was asked or said since.
     AtRest,
+    /// hyper is polled once more, or was, with nothing asked or said. Where it ends a connection behind its answer it
+    /// has shut it down by then: in the same poll, unless it gave way there to others.
+    Settled,
     /// It has begun anew, and nothing was asked since.
     Begun,
 }
@@ -208,7 +210,7 @@ impl Activity {
     /// Notes that hyper says something.
     #[inline]
     pub(super) fn note_words(&self) {
-        if self.renewal.get() == Renewal::AtRest {
+        if matches!(self.renewal.get(), Renewal::AtRest | Renewal::Settled) {
             self.renewal.set(Renewal::Wanted);
         }
     }
@@ -218,11 +220,21 @@ impl Activity {
         self.renewal.set(Renewal::None);
     }
 
+    /// Returns whether hyper is to be polled once more, before it can begin anew.
+    #[inline]
+    pub(super) fn is_to_settle(&self) -> bool {
+        let is_at_rest = self.renewal.get() == Renewal::AtRest;
+        if is_at_rest {
+            self.renewal.set(Renewal::Settled);
+        }
+        is_at_rest
+    }
+
     /// Returns whether hyper can begin anew: it has read nothing but whole requests and what comes behind them, said
     /// all that it had to say, and goes on.
     #[inline]
     pub(super) fn is_to_begin_anew(&self) -> bool {
-        self.renewal.get() == Renewal::AtRest && !self.has_left.get()
+        self.renewal.get() == Renewal::Settled && !self.has_left.get()
     }
 
     /// Notes that hyper begins anew, with what it has read and nobody has asked for.
@@ -442,7 +454,7 @@ impl Activity {
         self.asked.set(self.asked.get().wrapping_add(1));
         self.is_body_left.set(asked == Asked::HeadAndBody);
         match self.renewal.get() {
-            Renewal::AtRest => self.renewal.set(Renewal::Wanted),
+            Renewal::AtRest | Renewal::Settled => self.renewal.set(Renewal::Wanted),
             Renewal::Begun => self.renewal.set(Renewal::None),
             Renewal::None | Renewal::Copies | Renewal::Wanted => {}
         }

@@ -410,6 +410,9 @@ where
                 // The connection is to hear of it at once.
                 continue;
             }
+            if activity.is_to_settle() {
+                continue;
+            }
             if activity.is_to_begin_anew() && !finish.get() {
                 return Poll::Ready(Some(Driven::AtRest));
             }
