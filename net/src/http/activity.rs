@@ -174,14 +174,15 @@ impl Activity {
         }
     }
 
-    /// Notes that what hyper has handed over goes out by itself. If nobody is to be answered, and nothing of a request
-    /// is left to be read, hyper has nothing that it would lose.
+    /// Notes that what hyper has handed over goes out by itself. If nobody is to be answered, and nobody is left who
+    /// has something of a request to read, hyper has nothing that it would lose: a body that nobody has it reads to its
+    /// end as it is polled next, or it ends the connection.
     #[inline]
     pub(super) fn note_way_out(&self) {
         if self.renewal.get() == Renewal::Wanted
             && self.handlers.get() == 0
             && self.bodies.get() == 0
-            && !self.is_body_left.get()
+            && (self.reading.get() == 0 || !self.is_body_left.get())
         {
             self.renewal.set(Renewal::AtRest);
         }
