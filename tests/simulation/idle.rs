@@ -10,6 +10,7 @@ use quoit::time::sleep;
 use quoit::{Cancelled, Cores, RemoteHandle};
 use quoit_net::TcpStream;
 use quoit_net::http::Server;
+use quoit_net::tcp::TcpOptions;
 
 use crate::raw_client::Answers;
 use crate::site;
@@ -87,6 +88,44 @@ fn a_request_that_began_during_an_answer_is_answered() {
             told.wait().expect("the client goes on");
             let report = server.shutdown(LONG).expect("no core failed");
             assert_eq!((report.finished, report.cut), (1, 0));
+            clients.end();
+        });
+    });
+}
+
+/// A client that has all that it has asked for, and leaves late, misses nothing when its connection is cut.
+#[test]
+fn a_connection_that_owes_nothing_is_not_counted_as_cut() {
+    const LARGE: usize = 40_000;
+    for_seeds(0..1, |sim| {
+        sim.run(|| {
+            let server = Server::bind(address())
+                .cores(Cores::Count(1))
+                .options(TcpOptions::new().send_buffer(4096))
+                .serve(|_| async { Ok::<_, Cancelled>(Response::new("x".repeat(LARGE))) });
+            let server = server.expect("it is free");
+            let (tell, told) = RemoteHandle::<()>::channel();
+            let mut clients = Clients::on(1);
+            clients.start(move || async move {
+                let options = TcpOptions::new().receive_buffer(4096);
+                let stream = TcpStream::connect_with(address(), &options).await;
+                let stream = Rc::new(stream.expect("it listens"));
+                let head = "GET / HTTP/1.1\r\nhost: site\r\n\r\n";
+                stream.write_all(head).await.0.expect("it listens");
+                sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                tell.send(());
+                sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                let mut answers = Answers::on(&stream);
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body.len(), LARGE);
+                let end = answers.next().await.expect("an orderly end");
+                assert!(end.is_none(), "nobody asked for more");
+                sleep(LONG).await.expect("nobody cancels");
+            });
+            told.wait().expect("the client goes on");
+            let (report, took) = timed(|| server.shutdown(Duration::from_secs(2)));
+            let report = report.expect("no core failed");
+            assert_eq!((report.finished, report.cut), (1, 0), "after {took:?}");
             clients.end();
         });
     });

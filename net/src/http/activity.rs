@@ -326,6 +326,7 @@ impl Activity {
 
     /// Notes that all was said, and that the client was told so: what it still sends is thrown away.
     pub(super) fn note_goodbye(&self) {
+        self.is_unsent.set(false);
         self.note_end_of_request();
     }
 
