@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
+use http::{Request, Response};
 use quoit::sim::for_seeds;
 use quoit::time::sleep;
-use quoit::{Cancelled, Cores, RemoteHandle};
+use quoit::{Cancelled, Cores, RemoteHandle, spawn};
 use quoit_net::TcpStream;
-use quoit_net::http::Server;
+use quoit_net::http::{Incoming, Server};
 use quoit_net::tcp::TcpOptions;
 
 use crate::raw_client::Answers;
@@ -88,6 +88,50 @@ fn a_request_that_began_during_an_answer_is_answered() {
             told.wait().expect("the client goes on");
             let report = server.shutdown(LONG).expect("no core failed");
             assert_eq!((report.finished, report.cut), (1, 0));
+            clients.end();
+        });
+    });
+}
+
+/// What hyper still reads of a body that nobody has read, and nobody has any more behind its answer, is no new request.
+#[test]
+fn an_idle_connection_is_let_go_soon_whatever_was_left_unread() {
+    for_seeds(0..1, |sim| {
+        sim.run(|| {
+            let server = Server::bind(address()).cores(Cores::Count(1)).serve(
+                |request: Request<Incoming>| async {
+                    sleep(Duration::from_millis(300)).await?;
+                    let _task = spawn(async {
+                        let _ = sleep(Duration::from_millis(100)).await;
+                        drop(request);
+                    });
+                    Ok::<_, Cancelled>(Response::new("answered".to_owned()))
+                },
+            );
+            let server = server.expect("it is free");
+            let (tell, told) = RemoteHandle::<()>::channel();
+            let mut clients = Clients::on(1);
+            clients.start(move || async move {
+                let stream = TcpStream::connect(address()).await.expect("it listens");
+                let stream = Rc::new(stream);
+                let head = "POST / HTTP/1.1\r\nhost: site\r\ncontent-length: 2\r\n\r\n1";
+                stream.write_all(head).await.0.expect("it listens");
+                let pause = sleep(Duration::from_millis(150)).await;
+                pause.expect("nobody cancels");
+                stream.write_all("2").await.0.expect("it listens");
+                let mut answers = Answers::on(&stream);
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body, b"answered");
+                sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                tell.send(());
+                let end = answers.next().await.expect("an orderly end");
+                assert!(end.is_none(), "nobody asked for more");
+            });
+            told.wait().expect("the client goes on");
+            let (report, took) = timed(|| server.shutdown(LONG));
+            let report = report.expect("no core failed");
+            assert_eq!((report.finished, report.cut), (1, 0));
+            assert!(took < Duration::from_secs(3), "the end took {took:?}");
             clients.end();
         });
     });

@@ -43,6 +43,8 @@ pub(super) struct Activity {
     /// Tells requests that follow each other apart; and whether of the last there may be something left to be read.
     asked: Cell<u32>,
     is_body_left: Cell<bool>,
+    /// Nobody has that body any more, of which hyper may read the rest as it is polled next.
+    is_rest_due: Cell<bool>,
     /// Grows with every request and every answer.
     steps: Cell<u64>,
     /// When the request that is open has to have been answered, in HTTP/1.
@@ -274,6 +276,17 @@ impl Activity {
     /// Returns whether that was noted in this turn.
     pub(super) fn is_drained(&self) -> bool {
         self.drained.get()
+    }
+
+    /// Returns whether what hyper reads in its next poll is the rest of a body that nobody wants, once.
+    #[inline]
+    pub(super) fn take_rest(&self) -> bool {
+        self.is_rest_due.take()
+    }
+
+    /// Notes that what has come is the rest of a request, and begins none.
+    pub(super) fn note_rest(&self) {
+        self.note_end_of_request();
     }
 
     /// Notes that the connection was polled, and that others have their turns.
@@ -573,6 +586,13 @@ impl Drop for Reading {
         activity.steps.set(activity.steps.get() + 1);
         // What came was the rest of it, and begins nothing.
         activity.note_end_of_request();
+        // Before there is an answer hyper reads on before it sends that, whose end tells.
+        if activity.handlers.get() == 0
+            && activity.is_body_left.get()
+            && activity.asked.get() == self.of
+        {
+            activity.is_rest_due.set(true);
+        }
         if activity.reading.get() == 0
             && let Some(waker) = activity.reader.take()
         {

@@ -407,9 +407,13 @@ where
                 told = true;
                 tell(connection.as_mut());
             }
+            let is_rest = activity.take_rest();
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 outgoing.borrow().note_end_of_turn();
                 return Poll::Ready(Some(Driven::Ended(ended)));
+            }
+            if is_rest {
+                activity.note_rest();
             }
             if !outgoing.borrow_mut().end_turn(cx) {
                 // The connection is to hear of it at once.
