@@ -174,3 +174,50 @@ fn a_connection_that_owes_nothing_is_not_counted_as_cut() {
         });
     });
 }
+
+/// Half of a request that comes behind an answer is begun as well, and so is an answer of which the client has taken
+/// nothing.
+#[test]
+fn what_began_behind_an_answer_comes_to_its_end() {
+    let get = "GET / HTTP/1.1\r\nhost: site\r\n\r\n";
+    let unread = "POST / HTTP/1.1\r\nhost: site\r\ncontent-length: 1\r\n\r\nx";
+    let ways = [(get, 9), (unread, 9), (get, get.len()), (unread, get.len())];
+    for ((first, half), size) in ways
+        .into_iter()
+        .flat_map(|way| [(way, 10), (way, 3_000_000)])
+    {
+        for_seeds(0..1, |sim| {
+            sim.run(|| {
+                let server =
+                    Server::bind(address())
+                        .cores(Cores::Count(1))
+                        .serve(move |_| async move {
+                            Ok::<_, Cancelled>(Response::new("x".repeat(size)))
+                        });
+                let server = server.expect("it is free");
+                let (tell, told) = RemoteHandle::<()>::channel();
+                let mut clients = Clients::on(1);
+                clients.start(move || async move {
+                    let stream = TcpStream::connect(address()).await.expect("it listens");
+                    let stream = Rc::new(stream);
+                    let mut answers = Answers::on(&stream);
+                    stream.write_all(first).await.0.expect("it listens");
+                    let answer = answers.next().await.expect("an answer");
+                    assert_eq!(answer.expect("an answer").body.len(), size);
+                    sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                    stream.write_all(&get[..half]).await.0.expect("it listens");
+                    sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                    tell.send(());
+                    sleep(Duration::from_secs(2)).await.expect("nobody cancels");
+                    stream.write_all(&get[half..]).await.0.expect("it listens");
+                    let answer = answers.next().await.expect("an answer");
+                    assert_eq!(answer.expect("an answer").body.len(), size);
+                });
+                told.wait().expect("the client goes on");
+                let report = server.shutdown(LONG).expect("no core failed");
+                assert_eq!((report.finished, report.cut), (1, 0));
+                clients.end();
+            });
+        });
+    }
+}
