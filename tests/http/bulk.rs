@@ -2,13 +2,17 @@
 
 use std::convert::Infallible;
 use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
+use quoit::time::sleep;
 use quoit::{blocking, spawn};
 use quoit_net::TcpStream;
 use quoit_net::http::{Incoming, Server, Upgraded, upgrade};
@@ -198,6 +202,92 @@ fn behind_a_last_answer_nothing_is_answered() {
             let rest = client.rest().expect("an orderly end");
             let rest = String::from_utf8_lossy(&rest);
             assert_eq!(rest, said, "{last:?} behind {size} bytes");
+        }
+    }
+}
+
+/// A body in one piece, which keeps its request until it is sent.
+struct Keeping {
+    piece: Option<Bytes>,
+    _request: Request<Incoming>,
+}
+
+impl Body for Keeping {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.piece.take().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.piece.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.piece.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
+type Local = Pin<Box<dyn Body<Data = Bytes, Error = Infallible>>>;
+
+/// Keeps requests, until their answers are sent or for longer.
+async fn keep_or_last_answer(request: Request<Incoming>) -> Result<Response<Local>, Infallible> {
+    let path = request.uri().path();
+    if path == "/later" {
+        let _task = spawn(async {
+            // What was answered has gone out.
+            let _ = sleep(Duration::from_millis(10)).await;
+            drop(request);
+        });
+        return Ok(text("later")?.map(|body| Box::pin(body) as _));
+    }
+    let Some(size) = path.strip_prefix("/keep/") else {
+        return Ok(last_answer(request).await?.map(|body| Box::pin(body) as _));
+    };
+    let size = size.parse().expect("a size");
+    Ok(Response::new(Box::pin(Keeping {
+        piece: Some(vec![b'x'; size].into()),
+        _request: request,
+    })))
+}
+
+/// Behind requests whose bodies were read no further than their answers hyper gives way in the middle of its work, and
+/// may have to end then.
+#[test]
+fn behind_a_last_answer_nothing_is_answered_however_many_requests_came_before() {
+    let post = |path: &str| {
+        let body = "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+        format!("POST {path} HTTP/1.1\r\nhost: test\r\n{body}")
+    };
+    let close = "GET /a HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    for (last, status, said) in [
+        (close.to_owned(), Some(200), "/a"),
+        (head("/broken"), None, ""),
+        (head("/old"), Some(200), "old"),
+        ("no request\r\n\r\n".to_owned(), Some(400), ""),
+    ] {
+        for count in 0..20 {
+            let server = one_core().idle_timeout(Duration::from_secs(1));
+            let server = server.serve_boxed(keep_or_last_answer);
+            let server = server.expect("a server");
+            let mut client = Client::connect(server.local_addr());
+            let before = [post("/later"), post("/keep/10").repeat(count)].concat();
+            client.send([before, post("/keep/20000"), last.clone(), head("/behind")].concat());
+            assert_eq!(client.answer().text(), "later");
+            for _ in 0..count {
+                assert_eq!(client.answer().body.len(), 10);
+            }
+            assert_eq!(client.answer().body.len(), 20_000);
+            if let Some(status) = status {
+                assert_eq!(client.head().status, status);
+            }
+            let rest = client.rest().expect("an orderly end");
+            let rest = String::from_utf8_lossy(&rest);
+            assert_eq!(rest, said, "{last:?} behind {count} requests");
         }
     }
 }

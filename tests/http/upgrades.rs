@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
+use quoit::{blocking, spawn};
 use quoit_net::http::{Incoming, Server, Upgraded, upgrade};
 use tests::http_client::Client;
 use tests::{Serve, on_ring};
@@ -159,6 +160,47 @@ fn after_any_other_answer_it_is_http_still() {
         told.starts_with(b"Unsupported: HTTP/2 has no upgrades"),
         "{told:?}"
     );
+}
+
+/// hyper leaves the end to whom it takes to go on.
+#[test]
+fn a_connection_that_goes_on_with_nothing_else_ends_as_announced() {
+    for (path, fields) in [
+        ("GET /no", ASKS),
+        (
+            "GET /plain",
+            "connection: upgrade, close\r\nupgrade: echo\r\n",
+        ),
+        ("CONNECT there:80", ""),
+    ] {
+        let server =
+            one_core()
+                .tls(server_tls())
+                .serve_boxed(|request: Request<Incoming>| async move {
+                    match request.method() == "CONNECT" {
+                        true => Ok(Response::new(String::new())),
+                        false => answer(request).await,
+                    }
+                });
+        let server = server.expect("a server");
+        let address = server.local_addr();
+        on_ring(move |_| async move {
+            let stream = quoit_net::TcpStream::connect(address).await;
+            let stream = stream.expect("it listens");
+            let stream = OURS.client().connect("site.test", stream).await;
+            let stream = stream.expect("shaken");
+            let asked = format!("{path} HTTP/1.1\r\nhost: there:80\r\n{fields}\r\n");
+            stream.write_all(asked.as_bytes()).await.expect("connected");
+            let first = stream.recv().await.expect("an answer");
+            assert!(first.starts_with(b"HTTP/1.1 200 OK"), "{path}");
+            let drained = spawn(blocking::run(move |_| server.shutdown(LONG)));
+            while !stream.recv().await.expect("an announced end").is_empty() {}
+            stream.shutdown().await.expect("it takes it");
+            drop(stream);
+            let report = drained.await.expect("no panic").expect("it runs");
+            assert_eq!(report.expect("a report").cut, 0);
+        });
+    }
 }
 
 #[test]

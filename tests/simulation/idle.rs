@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
+use http::{Request, Response};
 use quoit::sim::for_seeds;
 use quoit::time::sleep;
-use quoit::{Cancelled, Cores, RemoteHandle};
+use quoit::{Cancelled, Cores, RemoteHandle, spawn};
 use quoit_net::TcpStream;
-use quoit_net::http::Server;
+use quoit_net::http::{Incoming, Server};
+use quoit_net::tcp::TcpOptions;
 
 use crate::raw_client::Answers;
 use crate::site;
@@ -90,4 +91,133 @@ fn a_request_that_began_during_an_answer_is_answered() {
             clients.end();
         });
     });
+}
+
+/// What hyper still reads of a body that nobody has read, and nobody has any more behind its answer, is no new request.
+#[test]
+fn an_idle_connection_is_let_go_soon_whatever_was_left_unread() {
+    for_seeds(0..1, |sim| {
+        sim.run(|| {
+            let server = Server::bind(address()).cores(Cores::Count(1)).serve(
+                |request: Request<Incoming>| async {
+                    sleep(Duration::from_millis(300)).await?;
+                    let _task = spawn(async {
+                        let _ = sleep(Duration::from_millis(100)).await;
+                        drop(request);
+                    });
+                    Ok::<_, Cancelled>(Response::new("answered".to_owned()))
+                },
+            );
+            let server = server.expect("it is free");
+            let (tell, told) = RemoteHandle::<()>::channel();
+            let mut clients = Clients::on(1);
+            clients.start(move || async move {
+                let stream = TcpStream::connect(address()).await.expect("it listens");
+                let stream = Rc::new(stream);
+                let head = "POST / HTTP/1.1\r\nhost: site\r\ncontent-length: 2\r\n\r\n1";
+                stream.write_all(head).await.0.expect("it listens");
+                let pause = sleep(Duration::from_millis(150)).await;
+                pause.expect("nobody cancels");
+                stream.write_all("2").await.0.expect("it listens");
+                let mut answers = Answers::on(&stream);
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body, b"answered");
+                sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                tell.send(());
+                let end = answers.next().await.expect("an orderly end");
+                assert!(end.is_none(), "nobody asked for more");
+            });
+            told.wait().expect("the client goes on");
+            let (report, took) = timed(|| server.shutdown(LONG));
+            let report = report.expect("no core failed");
+            assert_eq!((report.finished, report.cut), (1, 0));
+            assert!(took < Duration::from_secs(3), "the end took {took:?}");
+            clients.end();
+        });
+    });
+}
+
+/// A client that has all that it has asked for, and leaves late, misses nothing when its connection is cut.
+#[test]
+fn a_connection_that_owes_nothing_is_not_counted_as_cut() {
+    const LARGE: usize = 40_000;
+    for_seeds(0..1, |sim| {
+        sim.run(|| {
+            let server = Server::bind(address())
+                .cores(Cores::Count(1))
+                .options(TcpOptions::new().send_buffer(4096))
+                .serve(|_| async { Ok::<_, Cancelled>(Response::new("x".repeat(LARGE))) });
+            let server = server.expect("it is free");
+            let (tell, told) = RemoteHandle::<()>::channel();
+            let mut clients = Clients::on(1);
+            clients.start(move || async move {
+                let options = TcpOptions::new().receive_buffer(4096);
+                let stream = TcpStream::connect_with(address(), &options).await;
+                let stream = Rc::new(stream.expect("it listens"));
+                let head = "GET / HTTP/1.1\r\nhost: site\r\n\r\n";
+                stream.write_all(head).await.0.expect("it listens");
+                sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                tell.send(());
+                sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                let mut answers = Answers::on(&stream);
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body.len(), LARGE);
+                let end = answers.next().await.expect("an orderly end");
+                assert!(end.is_none(), "nobody asked for more");
+                sleep(LONG).await.expect("nobody cancels");
+            });
+            told.wait().expect("the client goes on");
+            let (report, took) = timed(|| server.shutdown(Duration::from_secs(2)));
+            let report = report.expect("no core failed");
+            assert_eq!((report.finished, report.cut), (1, 0), "after {took:?}");
+            clients.end();
+        });
+    });
+}
+
+/// Half of a request that comes behind an answer is begun as well, and so is an answer of which the client has taken
+/// nothing.
+#[test]
+fn what_began_behind_an_answer_comes_to_its_end() {
+    let get = "GET / HTTP/1.1\r\nhost: site\r\n\r\n";
+    let unread = "POST / HTTP/1.1\r\nhost: site\r\ncontent-length: 1\r\n\r\nx";
+    let ways = [(get, 9), (unread, 9), (get, get.len()), (unread, get.len())];
+    for ((first, half), size) in ways
+        .into_iter()
+        .flat_map(|way| [(way, 10), (way, 3_000_000)])
+    {
+        for_seeds(0..1, |sim| {
+            sim.run(|| {
+                let server =
+                    Server::bind(address())
+                        .cores(Cores::Count(1))
+                        .serve(move |_| async move {
+                            Ok::<_, Cancelled>(Response::new("x".repeat(size)))
+                        });
+                let server = server.expect("it is free");
+                let (tell, told) = RemoteHandle::<()>::channel();
+                let mut clients = Clients::on(1);
+                clients.start(move || async move {
+                    let stream = TcpStream::connect(address()).await.expect("it listens");
+                    let stream = Rc::new(stream);
+                    let mut answers = Answers::on(&stream);
+                    stream.write_all(first).await.0.expect("it listens");
+                    let answer = answers.next().await.expect("an answer");
+                    assert_eq!(answer.expect("an answer").body.len(), size);
+                    sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                    stream.write_all(&get[..half]).await.0.expect("it listens");
+                    sleep(Duration::from_secs(1)).await.expect("nobody cancels");
+                    tell.send(());
+                    sleep(Duration::from_secs(2)).await.expect("nobody cancels");
+                    stream.write_all(&get[half..]).await.0.expect("it listens");
+                    let answer = answers.next().await.expect("an answer");
+                    assert_eq!(answer.expect("an answer").body.len(), size);
+                });
+                told.wait().expect("the client goes on");
+                let report = server.shutdown(LONG).expect("no core failed");
+                assert_eq!((report.finished, report.cut), (1, 0));
+                clients.end();
+            });
+        });
+    }
 }

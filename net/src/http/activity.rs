@@ -43,6 +43,8 @@ pub(super) struct Activity {
     /// Tells requests that follow each other apart; and whether of the last there may be something left to be read.
     asked: Cell<u32>,
     is_body_left: Cell<bool>,
+    /// Nobody has that body any more, of which hyper may read the rest as it is polled next.
+    is_rest_due: Cell<bool>,
     /// Grows with every request and every answer.
     steps: Cell<u64>,
     /// When the request that is open has to have been answered, in HTTP/1.
@@ -115,9 +117,11 @@ enum Renewal {
     Copies,
     /// Something large was sent: wanted at rest.
     Wanted,
-    /// All has been handed over, and nothing was asked or said since. Where hyper ends a connection behind its answer
-    /// it shuts it down before its poll is over.
+    /// All has been handed over, and nothing was asked or said since.
     AtRest,
+    /// hyper is polled once more, or was, with nothing asked or said. Where it ends a connection behind its answer it
+    /// has shut it down by then: in the same poll, unless it gave way there to others.
+    Settled,
     /// It has begun anew, and nothing was asked since.
     Begun,
 }
@@ -172,14 +176,15 @@ impl Activity {
         }
     }
 
-    /// Notes that what hyper has handed over goes out by itself. If nobody is to be answered, and nothing of a request
-    /// is left to be read, hyper has nothing that it would lose.
+    /// Notes that what hyper has handed over goes out by itself. If nobody is to be answered, and nobody is left who
+    /// has something of a request to read, hyper has nothing that it would lose: a body that nobody has it reads to its
+    /// end as it is polled next, or it ends the connection.
     #[inline]
     pub(super) fn note_way_out(&self) {
         if self.renewal.get() == Renewal::Wanted
             && self.handlers.get() == 0
             && self.bodies.get() == 0
-            && !self.is_body_left.get()
+            && (self.reading.get() == 0 || !self.is_body_left.get())
         {
             self.renewal.set(Renewal::AtRest);
         }
@@ -208,7 +213,7 @@ impl Activity {
     /// Notes that hyper says something.
     #[inline]
     pub(super) fn note_words(&self) {
-        if self.renewal.get() == Renewal::AtRest {
+        if matches!(self.renewal.get(), Renewal::AtRest | Renewal::Settled) {
             self.renewal.set(Renewal::Wanted);
         }
     }
@@ -218,11 +223,21 @@ impl Activity {
         self.renewal.set(Renewal::None);
     }
 
+    /// Returns whether hyper is to be polled once more, before it can begin anew.
+    #[inline]
+    pub(super) fn is_to_settle(&self) -> bool {
+        let is_at_rest = self.renewal.get() == Renewal::AtRest;
+        if is_at_rest {
+            self.renewal.set(Renewal::Settled);
+        }
+        is_at_rest
+    }
+
     /// Returns whether hyper can begin anew: it has read nothing but whole requests and what comes behind them, said
     /// all that it had to say, and goes on.
     #[inline]
     pub(super) fn is_to_begin_anew(&self) -> bool {
-        self.renewal.get() == Renewal::AtRest && !self.has_left.get()
+        self.renewal.get() == Renewal::Settled && !self.has_left.get()
     }
 
     /// Notes that hyper begins anew, with what it has read and nobody has asked for.
@@ -261,6 +276,17 @@ impl Activity {
     /// Returns whether that was noted in this turn.
     pub(super) fn is_drained(&self) -> bool {
         self.drained.get()
+    }
+
+    /// Returns whether what hyper reads in its next poll is the rest of a body that nobody wants, once.
+    #[inline]
+    pub(super) fn take_rest(&self) -> bool {
+        self.is_rest_due.take()
+    }
+
+    /// Notes that what has come is the rest of a request, and begins none.
+    pub(super) fn note_rest(&self) {
+        self.note_end_of_request();
     }
 
     /// Notes that the connection was polled, and that others have their turns.
@@ -313,6 +339,7 @@ impl Activity {
 
     /// Notes that all was said, and that the client was told so: what it still sends is thrown away.
     pub(super) fn note_goodbye(&self) {
+        self.is_unsent.set(false);
         self.note_end_of_request();
     }
 
@@ -442,7 +469,7 @@ impl Activity {
         self.asked.set(self.asked.get().wrapping_add(1));
         self.is_body_left.set(asked == Asked::HeadAndBody);
         match self.renewal.get() {
-            Renewal::AtRest => self.renewal.set(Renewal::Wanted),
+            Renewal::AtRest | Renewal::Settled => self.renewal.set(Renewal::Wanted),
             Renewal::Begun => self.renewal.set(Renewal::None),
             Renewal::None | Renewal::Copies | Renewal::Wanted => {}
         }
@@ -559,6 +586,13 @@ impl Drop for Reading {
         activity.steps.set(activity.steps.get() + 1);
         // What came was the rest of it, and begins nothing.
         activity.note_end_of_request();
+        // Before there is an answer hyper reads on before it sends that, whose end tells.
+        if activity.handlers.get() == 0
+            && activity.is_body_left.get()
+            && activity.asked.get() == self.of
+        {
+            activity.is_rest_due.set(true);
+        }
         if activity.reading.get() == 0
             && let Some(waker) = activity.reader.take()
         {

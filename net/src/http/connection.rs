@@ -315,6 +315,7 @@ where
                 let driven = drive(driven, tell, &finish, &activity, &outgoing, watch.as_mut());
                 match driven.await {
                     Driven::Ended(ended) => break ended?,
+                    Driven::Cut => return Ok(()),
                     Driven::AtRest => {
                         let parts = connection.into_parts();
                         let mut io = parts.io;
@@ -322,18 +323,18 @@ where
                         builder.writev(true);
                         *connection = builder.serve_connection(io, parts.service);
                     }
-                    Driven::Idle => {
-                        let mut io = connection.into_parts().io;
-                        let shut = future::poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx));
-                        return Ok(shut.await?);
-                    }
+                    Driven::Idle => break,
                 }
             }
+            let mut parts = connection.into_parts();
             if let Some(then) = connected.switch.as_ref().and_then(Switch::take) {
                 drop(outgoing);
                 activity.note_upgrade();
-                let parts = connection.into_parts();
                 then(parts.io.into_upgraded(parts.read_buf).await?).await;
+            } else {
+                // hyper has done so, unless the client has asked for an upgrade once, which nobody has given it.
+                let io = &mut parts.io;
+                future::poll_fn(|cx| Pin::new(&mut *io).poll_shutdown(cx)).await?;
             }
         }
         Protocol::Http2 => {
@@ -350,8 +351,10 @@ where
                 &outgoing,
                 watch,
             );
-            let Driven::Ended(ended) = driven.await else {
-                unreachable!("HTTP/2 has no such rest");
+            let ended = match driven.await {
+                Driven::Ended(ended) => ended,
+                Driven::Cut => Ok(()),
+                Driven::AtRest | Driven::Idle => unreachable!("HTTP/2 has no such rest"),
             };
             ended.map_err(|error| {
                 if activity.is_flooded() {
@@ -370,8 +373,10 @@ where
 
 /// Where a connection has come to.
 enum Driven<E> {
-    /// It has ended, or was cut.
+    /// It has ended.
     Ended(Result<(), E>),
+    /// It was cut.
+    Cut,
     /// It goes on, and hyper is to begin anew: it has nothing that it would lose.
     AtRest,
     /// It shall finish, and hyper, which has begun anew, would wait for a request that has not begun.
@@ -402,12 +407,19 @@ where
                 told = true;
                 tell(connection.as_mut());
             }
+            let is_rest = activity.take_rest();
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 outgoing.borrow().note_end_of_turn();
                 return Poll::Ready(Some(Driven::Ended(ended)));
             }
+            if is_rest {
+                activity.note_rest();
+            }
             if !outgoing.borrow_mut().end_turn(cx) {
                 // The connection is to hear of it at once.
+                continue;
+            }
+            if activity.is_to_settle() {
                 continue;
             }
             if activity.is_to_begin_anew() && !finish.get() {
@@ -433,8 +445,7 @@ where
         // answers that are whole. An error of what is still sent then is nobody's any more.
         let _ = future::poll_fn(|cx| outgoing.borrow_mut().poll_all_sent(cx)).await;
     }
-    // Cut, if it has not ended.
-    ended.unwrap_or(Driven::Ended(Ok(())))
+    ended.unwrap_or(Driven::Cut)
 }
 
 /// Watches over an HTTP/1 connection: lets it finish once it was idle for too long, or the server drains
