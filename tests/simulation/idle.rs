@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use quoit::sim::for_seeds;
 use quoit::time::sleep;
-use quoit::{Cancelled, Cores, RemoteHandle, spawn};
+use quoit::{Cancelled, Cores, RemoteHandle, RemoteSender, spawn};
 use quoit_net::TcpStream;
 use quoit_net::http::{Incoming, Server};
 use quoit_net::tcp::TcpOptions;
@@ -19,6 +19,26 @@ use crate::support::{Clients, World, address, timed};
 /// More than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
+/// Stops a server once its client says so, which goes on to its end and is not cut off. Returns how long that took.
+fn stop_beside<F>(
+    server: Server,
+    grace: Duration,
+    client: impl FnOnce(RemoteSender<()>) -> F + Send + 'static,
+) -> Duration
+where
+    F: Future<Output = ()> + 'static,
+{
+    let (tell, told) = RemoteHandle::<()>::channel();
+    let mut clients = Clients::on(1);
+    clients.start(move || client(tell));
+    told.wait().expect("the client goes on");
+    let (report, took) = timed(|| server.shutdown(grace));
+    let report = report.expect("no core failed");
+    assert_eq!((report.finished, report.cut), (1, 0), "after {took:?}");
+    clients.end();
+    took
+}
+
 /// What a streaming handler leaves of a request arrives after the handler has ended. It is no new
 /// request, for which the server would wait.
 #[test]
@@ -26,9 +46,7 @@ fn an_idle_connection_is_let_go_soon_whatever_was_asked_last() {
     for_seeds(0..20, |sim| {
         World::Kind.of(sim).run(|| {
             let server = site::serve(World::Kind, &Arc::default()).expect("a kind world");
-            let (tell, told) = RemoteHandle::<()>::channel();
-            let mut clients = Clients::on(1);
-            clients.start(move || async move {
+            let took = stop_beside(server, LONG, |tell| async move {
                 let stream = TcpStream::connect(address()).await.expect("it listens");
                 let stream = Rc::new(stream);
                 let head = "POST /through HTTP/1.1\r\nhost: site\r\ncontent-length: 5\r\n\r\n";
@@ -43,12 +61,7 @@ fn an_idle_connection_is_let_go_soon_whatever_was_asked_last() {
                 let end = answers.next().await.expect("an orderly end");
                 assert!(end.is_none(), "nobody asked for more");
             });
-            told.wait().expect("the client goes on");
-            let (report, took) = timed(|| server.shutdown(LONG));
-            let report = report.expect("no core failed");
-            assert_eq!((report.finished, report.cut), (1, 0));
             assert!(took < Duration::from_secs(3), "the end took {took:?}");
-            clients.end();
         });
     });
 }
@@ -66,9 +79,7 @@ fn a_request_that_began_during_an_answer_is_answered() {
                     Ok::<_, Cancelled>(Response::new("answered".to_owned()))
                 });
             let server = server.expect("a kind world");
-            let (tell, told) = RemoteHandle::<()>::channel();
-            let mut clients = Clients::on(1);
-            clients.start(move || async move {
+            stop_beside(server, LONG, |tell| async move {
                 let stream = TcpStream::connect(address()).await.expect("it listens");
                 let stream = Rc::new(stream);
                 let request = "GET / HTTP/1.1\r\nhost: site\r\n\r\n";
@@ -85,10 +96,6 @@ fn a_request_that_began_during_an_answer_is_answered() {
                 let answer = answers.next().await.expect("an answer");
                 assert_eq!(answer.expect("an answer").body, b"answered");
             });
-            told.wait().expect("the client goes on");
-            let report = server.shutdown(LONG).expect("no core failed");
-            assert_eq!((report.finished, report.cut), (1, 0));
-            clients.end();
         });
     });
 }
@@ -109,9 +116,7 @@ fn an_idle_connection_is_let_go_soon_whatever_was_left_unread() {
                 },
             );
             let server = server.expect("it is free");
-            let (tell, told) = RemoteHandle::<()>::channel();
-            let mut clients = Clients::on(1);
-            clients.start(move || async move {
+            let took = stop_beside(server, LONG, |tell| async move {
                 let stream = TcpStream::connect(address()).await.expect("it listens");
                 let stream = Rc::new(stream);
                 let head = "POST / HTTP/1.1\r\nhost: site\r\ncontent-length: 2\r\n\r\n1";
@@ -127,12 +132,7 @@ fn an_idle_connection_is_let_go_soon_whatever_was_left_unread() {
                 let end = answers.next().await.expect("an orderly end");
                 assert!(end.is_none(), "nobody asked for more");
             });
-            told.wait().expect("the client goes on");
-            let (report, took) = timed(|| server.shutdown(LONG));
-            let report = report.expect("no core failed");
-            assert_eq!((report.finished, report.cut), (1, 0));
             assert!(took < Duration::from_secs(3), "the end took {took:?}");
-            clients.end();
         });
     });
 }
@@ -148,9 +148,7 @@ fn a_connection_that_owes_nothing_is_not_counted_as_cut() {
                 .options(TcpOptions::new().send_buffer(4096))
                 .serve(|_| async { Ok::<_, Cancelled>(Response::new("x".repeat(LARGE))) });
             let server = server.expect("it is free");
-            let (tell, told) = RemoteHandle::<()>::channel();
-            let mut clients = Clients::on(1);
-            clients.start(move || async move {
+            stop_beside(server, Duration::from_secs(2), |tell| async move {
                 let options = TcpOptions::new().receive_buffer(4096);
                 let stream = TcpStream::connect_with(address(), &options).await;
                 let stream = Rc::new(stream.expect("it listens"));
@@ -166,11 +164,6 @@ fn a_connection_that_owes_nothing_is_not_counted_as_cut() {
                 assert!(end.is_none(), "nobody asked for more");
                 sleep(LONG).await.expect("nobody cancels");
             });
-            told.wait().expect("the client goes on");
-            let (report, took) = timed(|| server.shutdown(Duration::from_secs(2)));
-            let report = report.expect("no core failed");
-            assert_eq!((report.finished, report.cut), (1, 0), "after {took:?}");
-            clients.end();
         });
     });
 }
@@ -195,9 +188,7 @@ fn what_began_behind_an_answer_comes_to_its_end() {
                             Ok::<_, Cancelled>(Response::new("x".repeat(size)))
                         });
                 let server = server.expect("it is free");
-                let (tell, told) = RemoteHandle::<()>::channel();
-                let mut clients = Clients::on(1);
-                clients.start(move || async move {
+                stop_beside(server, LONG, move |tell| async move {
                     let stream = TcpStream::connect(address()).await.expect("it listens");
                     let stream = Rc::new(stream);
                     let mut answers = Answers::on(&stream);
@@ -213,10 +204,6 @@ fn what_began_behind_an_answer_comes_to_its_end() {
                     let answer = answers.next().await.expect("an answer");
                     assert_eq!(answer.expect("an answer").body.len(), size);
                 });
-                told.wait().expect("the client goes on");
-                let report = server.shutdown(LONG).expect("no core failed");
-                assert_eq!((report.finished, report.cut), (1, 0));
-                clients.end();
             });
         });
     }
