@@ -1,13 +1,17 @@
 //! The matrix as a program: what it refuses, what it says of failures, and what it leaves behind.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use tempfile::TempDir;
 
 /// Returns the command that runs the matrix without the others.
 fn matrix(program: &Path, arguments: &[&str]) -> Command {
@@ -302,4 +306,142 @@ fn a_matrix_that_is_killed_leaves_nothing_behind() {
         let mut polled = [PollFd::new(handle, PollFlags::IN)];
         assert_eq!(poll(&mut polled, Some(&patience)), Ok(1), "{name} goes on");
     }
+}
+
+/// What stands for our micro program: it stops at the second part in the second round, and says who it is.
+const MICRO: &str = r#"#!/bin/sh
+case "$1" in
+    --list)
+        printf "check\nyield_1\nyield_100\n" ;;
+    yield_1)
+        echo turn >> "$0.turns"
+        [ "$(wc -l < "$0.turns")" -lt 2 ] || { echo $$ > "$0.held"; exec sleep 1000; }
+        echo "{\"name\": \"yield_1\", \"ns\": 7.0}" ;;
+    *)
+        echo "{\"name\": \"check\", \"ns\": 7.0}" ;;
+esac
+"#;
+
+/// A matrix in the middle of its second part.
+struct Held {
+    folder: TempDir,
+    running: Child,
+    complains: BufReader<ChildStderr>,
+    /// The program in whose turn it is.
+    micro: OwnedFd,
+}
+
+impl Held {
+    fn begin(folder: TempDir, report: &str) -> Self {
+        let [program, micro] = ["matrix", "micro"].map(|name| folder.path().join(name));
+        write(&program, "cat \"$MATRIX\"");
+        write(&micro, &format!("printf %s '{MICRO}'"));
+        let mut matrix = matrix(&program, &["--only", "micro-", "--rounds", "2", "--json"]);
+        let matrix = matrix.arg(folder.path().join(report));
+        let matrix = matrix.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = matrix.spawn().expect("it runs");
+        let complains = BufReader::new(running.stderr.take().expect("it is piped"));
+        let held = folder.path().join("micro.held");
+        let number = loop {
+            match fs::read_to_string(&held) {
+                Ok(said) if said.ends_with('\n') => break said.trim().parse().expect("a number"),
+                _ => thread::yield_now(),
+            }
+        };
+        let number = Pid::from_raw(number).expect("a number");
+        Self {
+            micro: pidfd_open(number, PidfdFlags::empty()).expect("it runs"),
+            folder,
+            running,
+            complains,
+        }
+    }
+
+    /// Sends SIGINT, and waits until it is heard.
+    fn interrupt(&mut self) {
+        self.signal();
+        let mut line = String::new();
+        while !line.starts_with("interrupted: ") {
+            line.clear();
+            let read = self.complains.read_line(&mut line).expect("text");
+            assert_ne!(read, 0, "it has ended without a word of that");
+        }
+    }
+
+    fn signal(&self) {
+        kill_process(Pid::from_child(&self.running), Signal::INT).expect("it runs");
+    }
+
+    /// Waits for the end of it and of the program; returns its status, and what it has said and complained.
+    fn ended(mut self) -> (Option<i32>, String, String, TempDir) {
+        let mut complaint = String::new();
+        self.complains
+            .read_to_string(&mut complaint)
+            .expect("it ends");
+        let said = self.running.wait_with_output().expect("it is ours");
+        let patience = Timespec {
+            tv_sec: 60,
+            tv_nsec: 0,
+        };
+        let mut polled = [PollFd::new(&self.micro, PollFlags::IN)];
+        assert_eq!(
+            poll(&mut polled, Some(&patience)),
+            Ok(1),
+            "its program goes on"
+        );
+        (
+            said.status.code(),
+            text(&said.stdout),
+            complaint,
+            self.folder,
+        )
+    }
+}
+
+#[test]
+fn an_interrupted_matrix_reports_what_was_measured_until_then() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut held = Held::begin(folder, "rounds.json");
+    held.interrupt();
+    let (status, told, complaint, folder) = held.ended();
+    assert_eq!(status, Some(1), "{complaint}");
+    assert!(
+        complaint.ends_with("matrix: interrupted: 2 of 3 scenarios were measured\n"),
+        "{complaint}"
+    );
+    let why = "interrupted before it was measured";
+    assert!(told.contains(why) && !told.contains("failed"), "{told}");
+    let rounds = fs::read_to_string(folder.path().join("rounds.json")).expect("it is written");
+    let rounds: serde_json::Value = serde_json::from_str(&rounds).expect("JSON");
+    let measured = rounds["scenarios"].as_array().expect("a list").iter();
+    let measured: Vec<_> = measured
+        .map(|row| {
+            let rounds = &row["contenders"][0]["figures"]["ns"]["rounds"];
+            (row["name"].as_str(), rounds.as_array().map(Vec::len))
+        })
+        .collect();
+    // Of the part in whose turn it came, the round that was whole.
+    let (check, one) = (Some("micro-check"), Some("micro-yield_1"));
+    assert_eq!(measured, [(check, Some(2)), (one, Some(1))]);
+}
+
+#[test]
+fn interrupted_twice_a_matrix_ends_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A report that nobody reads, where nothing fits in any more: it would wait there for ever.
+    let report = folder.path().join("rounds.json");
+    let made = Command::new("mkfifo").arg(&report).status();
+    assert!(made.expect("it runs").success());
+    let mut full = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(&report)
+        .expect("a pipe");
+    while full.write(&[b' '; 4096]).is_ok() {}
+    let mut held = Held::begin(folder, "rounds.json");
+    held.interrupt();
+    held.signal();
+    let (status, _, complaint, _) = held.ended();
+    assert_eq!(status, Some(130), "{complaint}");
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use benches::matrix::contenders::{Discipline, Places, Role, built_comparators};
+use benches::matrix::interrupt::Interrupt;
 use benches::matrix::machine::Machine;
 use benches::matrix::program::{Processors, raise_descriptor_limit};
 use benches::matrix::round::Rounds;
@@ -23,6 +24,8 @@ use quoit::time::Instant;
 /// Compares quoit with other runtimes and with bare rings, and says which goals are met.
 ///
 /// Echo over TCP, idle connections, HTTP/1.1 (wrk), HTTP/2 (h2load), and the parts of the runtimes one at a time.
+///
+/// Ctrl-C ends the measuring: the reports are of what was measured until then. Once more, and there are none.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The main scenarios, two rounds of half a second: under three minutes.
@@ -70,7 +73,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let ours = std::env::current_exe()?;
     let ours = ours.parent().ok_or("this program lies in no folder")?;
     let places = Places::new(ours.to_owned(), arguments.comparators.clone());
-    let rounds = rounds(arguments, Processors::here()?, ours)?;
+    let interrupt = Interrupt::listen()?;
+    let rounds = rounds(arguments, Processors::until(Some(interrupt.clone()))?, ours)?;
     let mut matrix = Matrix {
         machine: Machine::here(rounds.processors.count()),
         course: String::new(),
@@ -104,7 +108,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
         let count = turns(&scenario.load, count);
         let left_out = &mut matrix.left_out;
-        let row = measure(scenario, &rounds, count, (&places, &parts), left_out);
+        let taken = (&interrupt, &rounds, count);
+        let Some(row) = measure(scenario, taken, (&places, &parts), left_out) else {
+            break;
+        };
         let said = say(format!("{}\n", table::row(&row)));
         if reports == 0 {
             // Nobody would ever know what comes of the others.
@@ -114,6 +121,19 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
         matrix.rows.push(row);
     }
+    let missed = &scenarios[matrix.rows.len()..];
+    for scenario in missed {
+        let why = "interrupted before it was measured".to_owned();
+        matrix.not_possible.insert(scenario.name.clone(), why);
+    }
+    let interrupted = interrupt.came().then(|| {
+        let measured = matrix.rows.len();
+        format!(
+            "interrupted: {measured} of {} scenarios were measured",
+            scenarios.len()
+        )
+    });
+    matrix.left_out.extend(interrupted.clone());
     let took = begun.elapsed().as_secs();
     let seconds = rounds.seconds;
     let were = if count == 1 { "round" } else { "rounds" };
@@ -134,11 +154,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     json.into_iter().chain(html).collect::<Result<(), _>>()?;
     told?;
     let failed = failures(&matrix.rows);
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("quoit failed in {}", failed.join(", ")).into())
+    if !failed.is_empty() {
+        return Err(format!("quoit failed in {}", failed.join(", ")).into());
     }
+    interrupted.map_or(Ok(()), |what| Err(what.into()))
 }
 
 /// Returns the scenarios that somebody wants.
@@ -304,14 +323,14 @@ fn turns(load: &Load, count: usize) -> usize {
     }
 }
 
-/// Takes all turns of a scenario.
+/// Takes all turns of a scenario; if somebody wants no more, those of the rounds that were whole by then: `None`, if
+/// there is none.
 fn measure(
     scenario: &Scenario,
-    rounds: &Rounds,
-    count: usize,
+    (interrupt, rounds, count): (&Interrupt, &Rounds, usize),
     (places, parts): (&Places, &Parts),
     left_out: &mut Vec<String>,
-) -> Row {
+) -> Option<Row> {
     let (mut contenders, _) = places.contenders(scenario.discipline());
     contenders.retain(|contender| contender.takes.part_in(&scenario.name));
     if let Load::Micro(name) = &scenario.load {
@@ -329,12 +348,17 @@ fn measure(
             failed: None,
         })
         .collect();
-    for _ in 0..count {
+    let mut whole = 0;
+    'rounds: while whole < count {
         for (contender, entry) in contenders.iter().zip(&mut entries) {
             if entry.failed.is_some() {
                 continue;
             }
-            match rounds.turn(contender, &scenario.load) {
+            let turn = rounds.turn(contender, &scenario.load);
+            if interrupt.came() {
+                break 'rounds;
+            }
+            match turn {
                 Ok(turn) => entry.turns.push(turn),
                 Err(error) => {
                     left_out.push(format!("{} in {}: {error}", contender.name, scenario.name));
@@ -342,11 +366,15 @@ fn measure(
                 }
             }
         }
+        whole += 1;
     }
-    Row {
+    for entry in &mut entries {
+        entry.turns.truncate(whole);
+    }
+    (whole > 0).then(|| Row {
         scenario: scenario.clone(),
         entries,
-    }
+    })
 }
 
 /// The parts that contenders know, by the names of these.

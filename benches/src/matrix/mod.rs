@@ -5,15 +5,16 @@
 //! same round: its median, with the least and the most.
 //!
 //! In reading order: [`scenarios`] what is asked, [`contenders`] of whom, [`program`] starts and ends programs,
-//! [`round`] takes one turn, [`load`] reads what programs that make load say, [`statistics`] has medians and ratios,
-//! [`machine`] where it ran; [`goals`] what is to be reached, [`verdicts`] what was; [`table`], [`json`] and [`html`]
-//! (with [`svg`]) tell it.
+//! [`interrupt`] says that somebody has had enough, [`round`] takes one turn, [`load`] reads what programs that make
+//! load say, [`statistics`] has medians and ratios, [`machine`] where it ran; [`goals`] what is to be reached,
+//! [`verdicts`] what was; [`table`], [`json`] and [`html`] (with [`svg`]) tell it.
 //!
-//! Only [`program`], [`round`] and [`machine`] touch anything outside; all else is text and numbers.
+//! Only [`program`], [`interrupt`], [`round`] and [`machine`] touch anything outside; all else is text and numbers.
 
 pub mod contenders;
 pub mod goals;
 pub mod html;
+pub mod interrupt;
 pub mod json;
 pub mod load;
 pub mod machine;

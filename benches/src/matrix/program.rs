@@ -15,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::interrupt::Interrupt;
+
 /// The processors of this program, of which those that it starts get some.
 #[derive(Debug)]
 pub struct Processors {
@@ -29,9 +31,18 @@ impl Processors {
     ///
     /// Those of `sched_getaffinity(2)`, and of starting a shell.
     pub fn here() -> io::Result<Self> {
+        Self::until(None)
+    }
+
+    /// As [`Processors::here`]; what waits for a program fails, with [`io::ErrorKind::Interrupted`], once this comes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Processors::here`].
+    pub fn until(interrupt: Option<Interrupt>) -> io::Result<Self> {
         Ok(Self {
             all: sched_getaffinity(None)?,
-            guardian: Arc::new(Guardian::start()?),
+            guardian: Arc::new(Guardian::start(interrupt)?),
         })
     }
 
@@ -136,7 +147,7 @@ impl Processors {
             .stderr(complained.try_clone()?);
         let mut running = self.spawn(Some(core), command)?;
         let mut said = running.child.stdout.take().expect("it is piped");
-        let line = line_within(&mut said, patience)?;
+        let line = self.guardian.line_within(&mut said, patience)?;
         if line.is_empty() {
             if !running.ends_within(patience)? {
                 let what = "the server does not listen: it closes its output, and goes on";
@@ -179,7 +190,7 @@ impl Processors {
             .stderr(complained.try_clone()?);
         let mut running = self.spawn(Some(core), command)?;
         let mut said = running.child.stdout.take().expect("it is piped");
-        let line = line_within(&mut said, patience);
+        let line = self.guardian.line_within(&mut said, patience);
         if !line.as_ref().is_ok_and(|line| line.ends_with('\n')) {
             let said = complaint(&text(&mut complained)?);
             let why = line.err().map_or(said, |error| error.to_string());
@@ -195,7 +206,7 @@ impl Processors {
 pub struct Running {
     child: Child,
     handle: OwnedFd,
-    _guardian: Arc<Guardian>,
+    guardian: Arc<Guardian>,
     /// Kept, so that it may say more.
     said: Option<ChildStdout>,
 }
@@ -206,7 +217,7 @@ impl Running {
             Ok(handle) => Ok(Self {
                 child,
                 handle,
-                _guardian: Arc::clone(guardian),
+                guardian: Arc::clone(guardian),
                 said: None,
             }),
             Err(error) => {
@@ -221,9 +232,9 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// Those of `poll(2)`.
+    /// Those of `poll(2)`; `Interrupted` if somebody wants no more of it.
     pub fn ends_within(&self, patience: Duration) -> io::Result<bool> {
-        is_ready(&self.handle, patience)
+        self.guardian.is_ready(&self.handle, patience)
     }
 }
 
@@ -243,12 +254,13 @@ struct Guardian {
     shell: Child,
     group: i32,
     input: Option<ChildStdin>,
+    interrupt: Option<Interrupt>,
 }
 
 const GUARDIAN: &str = "while read -r line; do :; done; kill -KILL 0";
 
 impl Guardian {
-    fn start() -> io::Result<Self> {
+    fn start(interrupt: Option<Interrupt>) -> io::Result<Self> {
         let mut shell = Command::new("/bin/sh")
             .args(["-c", GUARDIAN])
             .stdin(Stdio::piped())
@@ -260,7 +272,45 @@ impl Guardian {
             group: Pid::from_child(&shell).as_raw_nonzero().get(),
             input: shell.stdin.take(),
             shell,
+            interrupt,
         })
+    }
+
+    /// Waits until there is something to be read of a program, or it has ended.
+    fn is_ready(&self, what: &impl AsFd, patience: Duration) -> io::Result<bool> {
+        let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+        let watched = [Some(what.as_fd()), self.interrupt.as_ref().map(AsFd::as_fd)];
+        let watched = watched.iter().flatten();
+        let mut polled: Vec<_> = watched.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        loop {
+            match poll(&mut polled, Some(&patience)) {
+                Ok(_) if polled.get(1).is_some_and(|fd| !fd.revents().is_empty()) => {
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
+                }
+                Ok(ready) => return Ok(ready > 0),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads up to the end of a line, or of the output; not for longer than patience, however little comes at a time.
+    fn line_within(&self, output: &mut ChildStdout, patience: Duration) -> io::Result<String> {
+        let until = Instant::now() + patience;
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            let mut byte = [0];
+            if !self.is_ready(output, until.duration_since(Instant::now()))? {
+                let said = String::from_utf8_lossy(&line);
+                let what = format!("no line after {patience:?}, but {said:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            if output.read(&mut byte)? == 0 {
+                break;
+            }
+            line.extend(byte);
+        }
+        Ok(String::from_utf8_lossy(&line).into_owned())
     }
 }
 
@@ -330,37 +380,6 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// Returns an address that nobody listens at. Servers with a socket for each thread need to know theirs beforehand.
 fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
-}
-
-fn is_ready(what: &impl AsFd, patience: Duration) -> io::Result<bool> {
-    let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
-    let mut polled = [PollFd::new(what, PollFlags::IN)];
-    loop {
-        match poll(&mut polled, Some(&patience)) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Reads up to the end of a line, or of the output; not for longer than patience, however little comes at a time.
-fn line_within(output: &mut ChildStdout, patience: Duration) -> io::Result<String> {
-    let until = Instant::now() + patience;
-    let mut line = Vec::new();
-    while !line.ends_with(b"\n") {
-        let mut byte = [0];
-        if !is_ready(output, until.duration_since(Instant::now()))? {
-            let said = String::from_utf8_lossy(&line);
-            let what = format!("no line after {patience:?}, but {said:?}");
-            return Err(io::Error::new(io::ErrorKind::TimedOut, what));
-        }
-        if output.read(&mut byte)? == 0 {
-            break;
-        }
-        line.extend(byte);
-    }
-    Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
 fn text(file: &mut File) -> io::Result<String> {
