@@ -24,8 +24,8 @@ use crate::mailbox::closures::{ClosureQueue, Job, Refused};
 use crate::metrics::{CoreMetrics, Snapshot};
 #[cfg(feature = "sim")]
 use crate::panics::caught;
-use crate::panics::{guarded, text_of};
-use crate::scope::remote::FarScope;
+use crate::panics::{contained, guarded, text_of};
+use crate::scope::remote::{FarScope, has_leaked_a_group};
 use crate::scope::{Cancelled, CarriesCancelled, Misuse, Reason};
 use crate::task::current;
 use crate::time::Instant;
@@ -605,8 +605,7 @@ impl Handle {
                 current::with(|core| {
                     let root = core.tree.borrow().root();
                     let (task, node) = core.spawn_under(root, async move {
-                        let outcome = guarded(async move { closure().await }).await;
-                        fill.fill(outcome.map_err(RemoteError::Panicked));
+                        fill.fill(outcome_of(async move { closure().await }).await);
                     });
                     scope.arrive(core, node);
                     let output = core.tasks.borrow_mut().detach(task);
@@ -737,6 +736,8 @@ pub enum RemoteError {
     Panicked(Box<dyn Any + Send>),
     /// The core ended before the task had.
     Gone,
+    /// The task left a group behind, leaked; its output is gone with it.
+    AbandonedGroup,
     /// The caller runs a core itself: waiting would block it, so nothing was waited for.
     WouldBlock,
 }
@@ -752,6 +753,9 @@ impl fmt::Display for RemoteError {
         f.write_str(match self {
             Self::Panicked(_) => "the task panicked",
             Self::Gone => "the core ended before the task had",
+            Self::AbandonedGroup => {
+                "the task ended while a group that it had opened was there: it was leaked"
+            }
             Self::WouldBlock => {
                 "a core cannot block to wait for a task: wait on a thread of your own"
             }
@@ -772,8 +776,19 @@ impl From<RemoteError> for io::Error {
                 io::ErrorKind::WouldBlock,
                 RemoteError::WouldBlock.to_string(),
             ),
-            RemoteError::Gone => Self::other(RemoteError::Gone.to_string()),
+            RemoteError::Gone | RemoteError::AbandonedGroup => Self::other(error.to_string()),
         }
+    }
+}
+
+/// Runs a task whose end somebody waits for on a thread, and says what it came to.
+pub(crate) async fn outcome_of<F: Future>(future: F) -> Result<F::Output, RemoteError> {
+    match guarded(future).await {
+        Ok(output) if has_leaked_a_group() => {
+            contained(|| drop(output));
+            Err(RemoteError::AbandonedGroup)
+        }
+        outcome => outcome.map_err(RemoteError::Panicked),
     }
 }
 

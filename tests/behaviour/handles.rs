@@ -7,8 +7,8 @@ use std::io;
 use std::rc::Rc;
 
 use quoit::{
-    Cancelled, CarriesCancelled, Group, JoinError, Misuse, Reason, group, isolating_group, spawn,
-    yield_now, yield_uncancellable,
+    Cancelled, CarriesCancelled, Group, JoinError, Misuse, Reason, RemoteError, blocking, group,
+    isolating_group, spawn, yield_now, yield_uncancellable,
 };
 use tests::{on_core, poll_once};
 
@@ -21,6 +21,11 @@ async fn leaves_a_group(shelf: Shelf) {
     }));
     assert!(poll_once(open.as_mut()).await.is_pending());
     shelf.set(Some(Box::new(open)));
+}
+
+thread_local! {
+    /// Of who has nobody on his thread to leave it to.
+    static KEPT: Shelf = Shelf::default();
 }
 
 fn failure() -> io::Error {
@@ -120,5 +125,34 @@ fn a_task_that_leaves_a_group_behind_and_panics_has_panicked() {
         let told: Result<(), _> = task.await;
         assert!(matches!(told, Err(JoinError::Panicked(_))), "{told:?}");
         drop(kept);
+    });
+}
+
+/// Whoever waits on a thread of his own, for a task that was started from there.
+#[test]
+fn a_task_of_another_thread_that_leaves_a_group_behind_tells_it() {
+    on_core(|handle| async move {
+        let core = handle.cores()[0];
+        let leaves = || async {
+            leaves_a_group(KEPT.with(Rc::clone)).await;
+            7
+        };
+        let told = blocking::run(move |job| {
+            let task = handle.spawn(core, leaves).expect("room");
+            let told = [task.wait(), job.run_on_core(leaves)];
+            let panics = handle.spawn(core, move || async move {
+                leaves().await;
+                panic!("on purpose")
+            });
+            Ok::<_, io::Error>((told, panics.expect("room").wait()))
+        });
+        let (told, panicked) = told.await.expect("it ends").expect("it has no errors");
+        for told in told {
+            let error = told.expect_err("it left a group behind");
+            assert!(matches!(error, RemoteError::AbandonedGroup), "{error}");
+            assert!(error.to_string().contains("a group"), "{error}");
+        }
+        assert!(matches!(panicked, Err(RemoteError::Panicked(_))));
+        drop(KEPT.with(|kept| kept.take()));
     });
 }

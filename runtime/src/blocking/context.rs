@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core_state::Core;
 use crate::mailbox::closures::{ClosureQueue, Job};
-use crate::panics::guarded;
-use crate::runtime::{CoreId, RemoteError, RemoteHandle};
+use crate::runtime::{CoreId, RemoteError, RemoteHandle, outcome_of};
 use crate::scope::tree::ParkId;
 use crate::scope::{Cancelled, Reason};
 use crate::task::current;
@@ -93,7 +92,7 @@ impl JobContext {
     ///
     /// # Errors
     ///
-    /// [`RemoteError`]: the function panicked; the core has ended, or did before the function had; on
+    /// [`RemoteError`]: the function panicked, or leaked a group; the core has ended, or did before the function had; on
     /// a thread that runs a core, at once, that waiting would block it.
     pub fn run_on_core<F, M>(&self, make: F) -> Result<M::Output, RemoteError>
     where
@@ -117,8 +116,7 @@ impl JobContext {
                         host.unwrap_or_else(|| tree.root())
                     };
                     let (task, _) = core.spawn_under(under, async move {
-                        let outcome = guarded(async move { make().await }).await;
-                        answer.end(outcome.map_err(RemoteError::Panicked));
+                        answer.end(outcome_of(async move { make().await }).await);
                     });
                     let output = core.tasks.borrow_mut().detach(task);
                     drop(output);

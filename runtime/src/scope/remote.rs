@@ -221,7 +221,8 @@ where
     }))
 }
 
-fn has_leaked_a_group() -> bool {
+/// Returns whether the task that ends here leaves a group behind.
+pub(crate) fn has_leaked_a_group() -> bool {
     current::with(|core| core.tree.borrow().has_group_below(core.active()))
 }
 
