@@ -100,5 +100,9 @@ fn end_ops(core: &Core, fd: &SharedFd) -> bool {
     for notify in told {
         core.tell(notify);
     }
+    // Whoever has the turn may keep it for long.
+    if let Some(waiting) = fd.waiting_senders() {
+        waiting.wake_all();
+    }
     kernel_holds
 }
