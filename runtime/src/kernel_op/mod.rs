@@ -384,8 +384,14 @@ fn outcome(result: i32, asked: Option<Asker>, cause: impl FnOnce() -> crate::Can
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+
     use super::*;
     use crate::Cancelled;
+    use crate::buf::IoBuf;
+    use crate::op::{self, Stream};
     use crate::scope::cancelled::CarriesCancelled;
 
     fn is_cancelled(result: i32, asked: Option<Asker>) -> Option<bool> {
@@ -431,5 +437,57 @@ mod tests {
         assert_eq!(is_closed(-libc::EPIPE, Some(Asker::Close)), Some(false));
         assert_eq!(is_closed(-libc::ECANCELED, Some(Asker::Scope)), Some(false));
         assert_eq!(is_closed(7, Some(Asker::Close)), None);
+    }
+
+    /// A buffer that does not say where its bytes are.
+    struct Panics;
+
+    // SAFETY: it says nothing that could be wrong.
+    unsafe impl IoBuf for Panics {
+        fn as_ptr(&self) -> *const u8 {
+            panic!("on purpose")
+        }
+
+        fn len(&self) -> usize {
+            4
+        }
+    }
+
+    /// The op is in its slot by then, with the turn to send.
+    #[test]
+    fn an_op_whose_buffer_panics_leaves_nothing_behind() {
+        crate::block_on(async {
+            for is_alone in [false, true] {
+                let (ours, _theirs) = UnixStream::pair().expect("a pair");
+                let stream = Rc::new(Stream::new(SharedFd::from(OwnedFd::from(ours))));
+                let occupied = || current::with(|core| core.ops.borrow().occupied());
+                let before = occupied();
+                let of = [(); 5].map(|()| Rc::clone(&stream));
+                let [all, some, parts, whole, writes] = of;
+                let sends: [Pin<Box<dyn Future<Output = ()>>>; 5] = [
+                    Box::pin(async move { drop(all.send_all(Panics).await) }),
+                    Box::pin(async move { drop(some.send(Panics).await) }),
+                    Box::pin(async move { drop(parts.send_all_vectored(vec![Panics]).await) }),
+                    Box::pin(async move { drop(whole.send_zero_copy(Panics).await) }),
+                    Box::pin(async move { drop(op::write(&writes.fd(), Panics).await) }),
+                ];
+                for send in sends {
+                    let sent = crate::spawn(async move {
+                        if !is_alone {
+                            drop(crate::spawn(async {}));
+                        }
+                        send.await;
+                    });
+                    assert!(sent.await.is_err(), "it panicked");
+                    assert_eq!(occupied(), before);
+                    let (sent, _) = stream.send_all("the turn is free").await;
+                    sent.expect("there is room");
+                }
+                let fd = stream.fd();
+                op::close(stream.fd()).await.expect("nothing uses it");
+                assert_eq!(fd.as_raw_fd(), -1);
+            }
+        })
+        .expect("tests need io_uring");
     }
 }

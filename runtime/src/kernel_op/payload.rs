@@ -92,7 +92,7 @@ struct Kind {
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payload")
-            .field("occupied", &self.kind.is_some())
+            .field("occupied", &self.is_occupied())
             .finish()
     }
 }
@@ -169,6 +169,10 @@ impl Payload {
     /// that the kernel may be using.
     pub(crate) fn kind(&self) -> OpKind {
         self.kind.expect("a slot that is in use has a payload").op
+    }
+
+    pub(crate) fn is_occupied(&self) -> bool {
+        self.kind.is_some()
     }
 
     #[inline]

@@ -271,19 +271,20 @@ impl OpSlab {
         notify: Notify,
     ) -> OpId {
         let mut waits = self.backlog.first != NOBODY;
+        let index = self.vacant_index();
+        let slot = slot_in(&mut self.chunks, index);
+        let number: RawFd = fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
+        debug_assert!(slot.fd.is_none() && matches!(slot.notify, Notify::Nobody));
+        // Asked once it is where it stays. If there is no room it is asked again, later. Its buffer is somebody else's
+        // code: if that panics, `take_unstarted` finds the slot as it is now.
+        let request = slot.payload.put(operation, number);
+        #[cfg(feature = "sim")]
+        debug_assert_eq!(slot.payload.kind(), request.kind());
         if let Some(fd) = &fd {
             // Of one that was closed since the op began the kernel hears nothing: whoever starts it has it end.
             waits |= fd.is_closed();
             fd.begin_use();
         }
-        let index = self.vacant_index();
-        let slot = slot_in(&mut self.chunks, index);
-        let number: RawFd = fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
-        debug_assert!(slot.fd.is_none() && matches!(slot.notify, Notify::Nobody));
-        // Asked once it is where it stays. If there is no room it is asked again, later.
-        let request = slot.payload.put(operation, number);
-        #[cfg(feature = "sim")]
-        debug_assert_eq!(slot.payload.kind(), request.kind());
         slot.fd = fd;
         slot.notify = notify;
         let id = OpId::new(index, slot.generation);
@@ -300,6 +301,22 @@ impl OpSlab {
             self.stand_in(Line::Backlog, index);
         }
         id
+    }
+
+    /// Empties the slot of an op whose start has panicked: it has a payload, and is nobody's.
+    #[cold]
+    pub(crate) fn take_unstarted(&mut self) -> Option<Leftover> {
+        let is_unstarted = |slot: &Slot| {
+            slot.state.is_none()
+                && slot.payload.is_occupied()
+                && matches!(slot.notify, Notify::Nobody)
+        };
+        let index = self
+            .chunks
+            .iter()
+            .flat_map(|chunk| chunk.iter())
+            .position(is_unstarted)?;
+        Some(self.vacate(index as u32, None))
     }
 
     /// Pushes what stands in line, as far as there is room. True if all of it went in.
