@@ -293,7 +293,7 @@ impl OpSlab {
         if pushed {
             slot.state = Some(OpState::Queued.on_push());
             self.in_kernel += 1;
-            if !O::MULTISHOT {
+            if O::IS_TIMED {
                 self.pushed.push(index);
             }
         } else {
@@ -390,8 +390,14 @@ impl OpSlab {
         let mut closer = None;
         if !more {
             closer = slot.end_use();
-            // How long something took that was cut short says nothing of how long it takes.
-            if !is_multishot && completion.result != -libc::ECANCELED {
+            // How long something took that was cut short says nothing of how long it takes. The last completion of
+            // several is not the one that says so.
+            let is_whole = match state {
+                _ if !is_multishot => completion.result != -libc::ECANCELED,
+                OpState::InKernel { asked } => asked.is_none(),
+                _ => false,
+            };
+            if is_whole && slot.payload.is_timed() {
                 let took = now - slot.submitted;
                 self.latencies.op(slot.payload.kind()).record_one(took);
             }
@@ -686,7 +692,7 @@ impl OpSlab {
         }
         slot.state = slot.state.map(OpState::on_push);
         self.in_kernel += 1;
-        if !slot.payload.is_multishot() {
+        if slot.payload.is_timed() {
             self.pushed.push(index);
         }
         true
