@@ -12,6 +12,8 @@
 //!   the slots themselves: neither can be lost for lack of room, and neither allocates.
 //! - An op counts as a use of its descriptor from its start to its end: until then nobody closes the
 //!   number.
+//! - A descriptor knows of the multishot op on it, if there never were two at a time. That is the one op which somebody
+//!   may wait for once it has ended; all that go on are counted. So whoever closes it need not look at every slot.
 //! - No waker is woken and no payload dropped here: both come back as values.
 
 use std::os::fd::{AsRawFd, RawFd};
@@ -220,6 +222,10 @@ struct Ends {
 }
 
 const NOBODY: u32 = u32::MAX;
+
+/// What a descriptor has in place of the index of its multishot op, once it had two at a time.
+const SEVERAL: u32 = NOBODY - 1;
+
 const EMPTY: Ends = Ends {
     first: NOBODY,
     last: NOBODY,
@@ -472,20 +478,9 @@ impl OpSlab {
     /// whose op ended at once, and those who wait to start one again. And whether the kernel holds any.
     #[cold]
     pub(crate) fn close(&mut self, fd: &SharedFd) -> (Vec<Notify>, bool) {
-        let on_it = |(index, slot): (usize, &Slot)| {
-            let of_it = slot.fd.as_ref().is_some_and(|other| other.is_same(fd));
-            of_it.then(|| OpId::new(index as u32, slot.generation))
-        };
-        let ops: Vec<OpId> = self
-            .chunks
-            .iter()
-            .flat_map(|chunk| chunk.iter())
-            .enumerate()
-            .filter_map(on_it)
-            .collect();
         let mut told = Vec::new();
         let mut kernel_holds = false;
-        for id in ops {
+        for id in self.ops_on(fd) {
             told.push(self.cancel(id, Asker::Close));
             let slot = self.slot_mut(id.index());
             if slot.state.is_some_and(OpState::kernel_holds) {
@@ -495,6 +490,51 @@ impl OpSlab {
             }
         }
         (told, kernel_holds)
+    }
+
+    pub(super) fn ops_on(&self, fd: &SharedFd) -> Vec<OpId> {
+        if let Some(only) = self.only_op_on(fd) {
+            return Vec::from_iter(only);
+        }
+        let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        let on_it = |(index, slot): (usize, &Slot)| {
+            slot.is_on(fd)
+                .then(|| OpId::new(index as u32, slot.generation))
+        };
+        slots.enumerate().filter_map(on_it).collect()
+    }
+
+    /// Returns the multishot op that a descriptor has, if it can be told without a search that whoever closes it need
+    /// know of no other: those that go on are counted, and of the rest nobody waits but for such an op.
+    pub(super) fn only_op_on(&self, fd: &SharedFd) -> Option<Option<OpId>> {
+        if fd.multishot().get() == SEVERAL {
+            return None;
+        }
+        let known = self.multishot_on(fd);
+        let goes_on = |state| !matches!(state, OpState::Completed { .. });
+        let is_used = known.is_some_and(|(_, slot)| slot.state.is_some_and(goes_on));
+        (fd.uses() == u32::from(is_used))
+            .then(|| known.map(|(index, slot)| OpId::new(index, slot.generation)))
+    }
+
+    /// Lets the descriptor of a multishot op know where that is, unless there is another of that kind on it.
+    pub(crate) fn note_multishot(&self, id: OpId) {
+        if let Some(fd) = &self.slot(id.index()).fd {
+            let another = self
+                .multishot_on(fd)
+                .filter(|&(index, _)| index != id.index());
+            let is_one = fd.multishot().get() != SEVERAL && another.is_none();
+            fd.multishot()
+                .set(if is_one { id.index() } else { SEVERAL });
+        }
+    }
+
+    /// Returns the multishot op that a descriptor knows of, if that has not gone.
+    fn multishot_on(&self, fd: &SharedFd) -> Option<(u32, &Slot)> {
+        let index = fd.multishot().get();
+        let chunk = self.chunks.get(index as usize / CHUNK)?;
+        let slot = &chunk[index as usize % CHUNK];
+        (slot.is_on(fd) && slot.payload.is_multishot()).then_some((index, slot))
     }
 
     /// Gives an op up: nobody wants its answer. `charge` says which account waits for the kernel
@@ -815,6 +855,10 @@ impl Slot {
         {
             self.payload.dispose(result);
         }
+    }
+
+    fn is_on(&self, fd: &SharedFd) -> bool {
+        self.fd.as_ref().is_some_and(|own| own.is_same(fd))
     }
 
     /// Lets the slot be of no op, and its number that of none.
