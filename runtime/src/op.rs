@@ -65,8 +65,8 @@ pub async fn read<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
 /// Reads at an offset. `pread(2)`.
 ///
 /// For a task that has the core for itself, with nothing else to be submitted, what lies in the page cache is read past
-/// the ring, up to 16 times or 256 KiB in each of its polls; the counter `direct_reads` says how often. Not from a file
-/// that had `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for the disk.
+/// the ring, up to 16 times in each of its polls, until that has asked for 256 KiB; the counter `direct_reads` says how
+/// often. Not from a file that had `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for the disk.
 ///
 /// # Errors
 ///
@@ -82,8 +82,8 @@ pub async fn read_at<B: IoBufMut>(fd: &SharedFd, buf: B, offset: u64) -> BufResu
 /// Writes to a descriptor at its own position. `write(2)`.
 ///
 /// For a task that has the core for itself, with nothing else to be submitted, what a pipe or a device takes without
-/// waiting is written past the ring, up to 16 times or 256 KiB in each of its polls; the counter `direct_writes` says
-/// how often.
+/// waiting is written past the ring, up to 16 times in each of its polls, until that has asked for 256 KiB; the counter
+/// `direct_writes` says how often.
 ///
 /// # Errors
 ///
@@ -433,7 +433,8 @@ impl Stream {
     }
 
     /// Returns how many bytes the peer of a TCP connection has acknowledged so far: whether a send
-    /// that takes long gets anywhere.
+    /// that takes long gets anywhere. The beginning of a connection that was connected from here, and its end, count
+    /// for a byte each.
     ///
     /// # Errors
     ///
