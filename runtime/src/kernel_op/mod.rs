@@ -384,6 +384,7 @@ fn outcome(result: i32, asked: Option<Asker>, cause: impl FnOnce() -> crate::Can
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::os::unix::net::UnixStream;
     use std::rc::Rc;
@@ -451,6 +452,52 @@ mod tests {
         fn len(&self) -> usize {
             4
         }
+    }
+
+    /// A buffer that does not say it any more, once it was told so.
+    struct PanicsThen(Rc<Cell<bool>>);
+
+    // SAFETY: what it says is where static bytes are.
+    unsafe impl IoBuf for PanicsThen {
+        fn as_ptr(&self) -> *const u8 {
+            assert!(!self.0.get(), "on purpose");
+            b"word".as_ptr()
+        }
+
+        fn len(&self) -> usize {
+            4
+        }
+    }
+
+    /// It is asked again when there is room in the submission queue: by the loop.
+    #[test]
+    fn a_buffer_that_panics_in_line_costs_its_op_and_nothing_else() {
+        crate::block_on(async {
+            let (reader, writer) = op::pipe().expect("a pipe");
+            let mut nops: Vec<_> = (0..600).map(|_| Box::pin(op::nop())).collect();
+            let then = Rc::new(Cell::new(false));
+            let mut write = Box::pin(op::write(&writer, PanicsThen(Rc::clone(&then))));
+            std::future::poll_fn(|cx| {
+                for nop in &mut nops {
+                    assert!(nop.as_mut().poll(cx).is_pending());
+                }
+                assert!(write.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            then.set(true);
+            let (written, buf) = write.await;
+            let error = written.expect_err("it was never written");
+            assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+            for nop in nops {
+                nop.await.expect("not cancelled");
+            }
+            then.set(false);
+            op::write(&writer, buf).await.0.expect("all goes on");
+            let (count, bytes) = op::read(&reader, [0; 8]).await;
+            assert_eq!(&bytes[..count.expect("no error")], b"word");
+        })
+        .expect("tests need io_uring");
     }
 
     /// The op is in its slot by then, with the turn to send.
