@@ -66,7 +66,8 @@ pub async fn read<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
 ///
 /// For a task that has the core for itself, with nothing else to be submitted, what lies in the page cache is read past
 /// the ring, up to 16 times in each of its polls, until that has asked for 256 KiB; the counter `direct_reads` says how
-/// often. Not from a file that had `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for the disk.
+/// often. Not from a file that had `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for
+/// the disk.
 ///
 /// # Errors
 ///
