@@ -274,7 +274,7 @@ impl Stream {
     /// Those of `recv(2)`. Cancelled, nothing is lost: what arrives is there for the next call.
     pub async fn read<B: IoBufMut>(&self, mut buf: B) -> BufResult<usize, B> {
         if buf.capacity() == 0 {
-            return (entry().await.map(|()| 0).map_err(io::Error::from), buf);
+            return (nothing_on(self.received.fd()).await.map(|()| 0), buf);
         }
         match self.receive().await {
             Ok(Some(mut chunk)) => {
@@ -298,7 +298,7 @@ impl Stream {
     pub async fn read_exact<B: IoBufMut>(&self, mut buf: B) -> BufResult<(), B> {
         let wanted = buf.capacity();
         if wanted == 0 {
-            return (entry().await.map_err(io::Error::from), buf);
+            return (nothing_on(self.received.fd()).await, buf);
         }
         let mut read = 0;
         while read < wanted {
@@ -372,7 +372,7 @@ impl Stream {
     pub async fn send_all_vectored<B: IoBuf>(&self, mut bufs: Vec<B>) -> BufResult<(), Vec<B>> {
         let total: usize = bufs.iter().map(IoBuf::len).sum();
         if total == 0 {
-            return (entry().await.map_err(io::Error::from), bufs);
+            return (nothing_on(self.received.fd()).await, bufs);
         }
         let mut turn = match SendTurn::take(self.received.fd()).await {
             Ok(turn) => turn,
@@ -533,6 +533,13 @@ impl Stream {
 /// When polled off a core.
 pub async fn entry() -> Result<(), Cancelled> {
     poll_fn(|cx| current::with(|core| park::entry(core, cx.waker()))).await
+}
+
+/// Does what every op does first, and nothing else: for one that has nothing to transfer.
+pub(crate) async fn nothing_on(fd: &SharedFd) -> io::Result<()> {
+    entry().await?;
+    fd.open_number()?;
+    Ok(())
 }
 
 /// Wakes somebody as ops do, from any thread: in a waker that is not the runtime's own no scope is active, and a panic

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 
 use quoit::fs::OpenOptions;
-use quoit::op::{self, Listener, PipeWriter, SharedFd, Socket, SocketOption, Stream};
+use quoit::op::{self, Listener, PipeReader, PipeWriter, SharedFd, Socket, SocketOption, Stream};
 use quoit::sim::{self, Fault};
 use quoit::{Closed, Scope, spawn};
 use tests::{
-    Kernel, beside_another, both_streams, conform, conform_in, gauges, poll_once, quietly,
+    Kernel, Put, beside_another, both_streams, conform, conform_in, gauges, poll_once, quietly,
 };
 
 use crate::support::{all_ways, kernel_is_done, pipe, some_turns, waiting};
@@ -175,6 +175,36 @@ fn c168_op_that_begins_after_the_close_is_refused_and_submits_nothing() {
         scope.handle().cancel();
         let outcome = scope.run(op::poll(&first, 1)).await;
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn c168_op_that_has_nothing_to_transfer_is_refused_after_the_close_as_well() {
+    conform_in(&[Put::File("file", b"")], |_, folder| async move {
+        let (ours, _theirs) = both_streams().await;
+        let none = || Vec::<u8>::new();
+        ours.send_all("").await.0.expect("it is open");
+        ours.read(none()).await.0.expect("it is open");
+        op::close(ours.fd()).await.expect("no error");
+        assert_closed(ours.send_all("").await.0);
+        assert_closed(ours.send_all_vectored(vec!["", ""]).await.0);
+        assert_closed(ours.read(none()).await.0);
+        assert_closed(ours.read_exact(none()).await.0);
+        let (reader, writer) = pipe();
+        let writer = PipeWriter::new(writer).expect("signals can be blocked");
+        let reader = PipeReader::new(reader);
+        op::close(writer.fd()).await.expect("no error");
+        op::close(reader.fd()).await.expect("no error");
+        assert_closed(writer.write_all("").await.0);
+        assert_closed(reader.read(none()).await.0);
+        let options = OpenOptions::new().write(true);
+        let file = options
+            .open(folder.join("file"))
+            .await
+            .expect("it is there");
+        let other = file.clone();
+        file.close().await.expect("no error");
+        assert_closed(other.write_all_at("", 0).await.0);
     });
 }
 
