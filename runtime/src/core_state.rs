@@ -381,10 +381,12 @@ impl Core {
         fd: Option<SharedFd>,
         notify: Notify,
     ) -> OpId {
+        let starts = Starts(self);
         let mut driver = self.driver.borrow_mut();
-        self.ops
-            .borrow_mut()
-            .start(&mut driver, operation, fd, notify)
+        let mut ops = self.ops.borrow_mut();
+        let op = ops.start(&mut driver, operation, fd, notify);
+        std::mem::forget(starts);
+        op
     }
 
     /// Gives a kernel op up: its future is gone, and the scope `under` is charged for it.
@@ -1088,6 +1090,19 @@ impl Core {
         std::mem::forget(ops);
         std::mem::forget(Rc::clone(&self.buffers));
         self.place.borrow_mut().never_recycle();
+    }
+}
+
+/// The start of a kernel op, dropped where a buffer has panicked that was asked for its bytes.
+struct Starts<'a>(&'a Core);
+
+impl Drop for Starts<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        // Where they are borrowed, it was asked within the start of another.
+        let left = self.0.ops.try_borrow_mut();
+        let left = left.ok().and_then(|mut ops| ops.take_unstarted());
+        self.0.contain(|| drop(left));
     }
 }
 

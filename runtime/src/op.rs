@@ -65,8 +65,9 @@ pub async fn read<B: IoBufMut>(fd: &SharedFd, buf: B) -> BufResult<usize, B> {
 /// Reads at an offset. `pread(2)`.
 ///
 /// For a task that has the core for itself, with nothing else to be submitted, what lies in the page cache is read past
-/// the ring, up to 16 times or 256 KiB in each of its polls; the counter `direct_reads` says how often. Not from a file
-/// that had `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for the disk.
+/// the ring, up to 16 times in each of its polls, until that has asked for 256 KiB; the counter `direct_reads` says how
+/// often. Not from a file that had `O_DIRECT` when it was first to be read so: to set it later lets such reads wait for
+/// the disk.
 ///
 /// # Errors
 ///
@@ -82,8 +83,8 @@ pub async fn read_at<B: IoBufMut>(fd: &SharedFd, buf: B, offset: u64) -> BufResu
 /// Writes to a descriptor at its own position. `write(2)`.
 ///
 /// For a task that has the core for itself, with nothing else to be submitted, what a pipe or a device takes without
-/// waiting is written past the ring, up to 16 times or 256 KiB in each of its polls; the counter `direct_writes` says
-/// how often.
+/// waiting is written past the ring, up to 16 times in each of its polls, until that has asked for 256 KiB; the counter
+/// `direct_writes` says how often.
 ///
 /// # Errors
 ///
@@ -273,7 +274,7 @@ impl Stream {
     /// Those of `recv(2)`. Cancelled, nothing is lost: what arrives is there for the next call.
     pub async fn read<B: IoBufMut>(&self, mut buf: B) -> BufResult<usize, B> {
         if buf.capacity() == 0 {
-            return (entry().await.map(|()| 0).map_err(io::Error::from), buf);
+            return (nothing_on(self.received.fd()).await.map(|()| 0), buf);
         }
         match self.receive().await {
             Ok(Some(mut chunk)) => {
@@ -297,7 +298,7 @@ impl Stream {
     pub async fn read_exact<B: IoBufMut>(&self, mut buf: B) -> BufResult<(), B> {
         let wanted = buf.capacity();
         if wanted == 0 {
-            return (entry().await.map_err(io::Error::from), buf);
+            return (nothing_on(self.received.fd()).await, buf);
         }
         let mut read = 0;
         while read < wanted {
@@ -371,7 +372,7 @@ impl Stream {
     pub async fn send_all_vectored<B: IoBuf>(&self, mut bufs: Vec<B>) -> BufResult<(), Vec<B>> {
         let total: usize = bufs.iter().map(IoBuf::len).sum();
         if total == 0 {
-            return (entry().await.map_err(io::Error::from), bufs);
+            return (nothing_on(self.received.fd()).await, bufs);
         }
         let mut turn = match SendTurn::take(self.received.fd()).await {
             Ok(turn) => turn,
@@ -433,7 +434,8 @@ impl Stream {
     }
 
     /// Returns how many bytes the peer of a TCP connection has acknowledged so far: whether a send
-    /// that takes long gets anywhere.
+    /// that takes long gets anywhere. The beginning of a connection that was connected from here, and its end, count
+    /// for a byte each.
     ///
     /// # Errors
     ///
@@ -531,6 +533,13 @@ impl Stream {
 /// When polled off a core.
 pub async fn entry() -> Result<(), Cancelled> {
     poll_fn(|cx| current::with(|core| park::entry(core, cx.waker()))).await
+}
+
+/// Does what every op does first, and nothing else: for one that has nothing to transfer.
+pub(crate) async fn nothing_on(fd: &SharedFd) -> io::Result<()> {
+    entry().await?;
+    fd.open_number()?;
+    Ok(())
 }
 
 /// Wakes somebody as ops do, from any thread: in a waker that is not the runtime's own no scope is active, and a panic

@@ -77,7 +77,7 @@ impl PipeReader {
     /// As for [`PipeReader::receive`].
     pub async fn read<B: IoBufMut>(&self, mut buf: B) -> BufResult<usize, B> {
         if buf.capacity() == 0 {
-            let checked = op::entry().await.map_err(io::Error::from);
+            let checked = op::nothing_on(self.received.fd()).await;
             return (checked.map(|()| 0), buf);
         }
         match self.receive().await {
@@ -183,7 +183,7 @@ impl PipeWriter {
     pub async fn write_all<B: IoBuf>(&self, mut buf: B) -> BufResult<(), B> {
         let total = buf.len();
         if total == 0 {
-            return (op::entry().await.map_err(io::Error::from), buf);
+            return (op::nothing_on(&self.fd).await, buf);
         }
         let mut turn = match SendTurn::take(&self.fd).await {
             Ok(turn) => turn,

@@ -147,6 +147,33 @@ fn at_most_half_of_the_buffers_are_lent() {
     });
 }
 
+/// The kernel goes on with a buffer of which a part is lent already.
+#[test]
+fn at_most_half_of_the_buffers_are_lent_in_parts() {
+    on_core_of(
+        Runtime::builder().receive_buffers(8, 512),
+        |handle| async move {
+            let (ours, theirs) = both_ends().await;
+            let mut kept = Vec::new();
+            let mut most = 0;
+            for number in 0..40_u8 {
+                theirs.write_all([number; 128]).await.0.expect("room");
+                let mut came = 0;
+                while came < 128 {
+                    let chunk = ours.recv().await.expect("no error").expect("no end");
+                    assert!(chunk.iter().all(|&byte| byte == number));
+                    came += chunk.len();
+                    kept.push(chunk);
+                }
+                most = most.max(gauges(&handle).await.lent_buffers);
+            }
+            assert_eq!(most, 4);
+            kept.clear();
+            assert_eq!(gauges(&handle).await.lent_buffers, 0);
+        },
+    );
+}
+
 /// The kernel may name a buffer in the completion of a pipe's end, and go on with it.
 #[test]
 fn pipes_that_end_mix_nothing_up_that_others_receive() {

@@ -1,5 +1,6 @@
 //! What a core measures of itself.
 
+use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use quoit::sim::Sim;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{Cancelled, Cores, Handle, Runtime, Scope, group, op, spawn, yield_now};
-use tests::{Kernel, on_core, on_ring};
+use tests::{Kernel, both_streams, on_core, on_ring};
 
 const SHORT: Duration = Duration::from_millis(5);
 
@@ -52,6 +53,43 @@ fn an_op_takes_as_long_as_its_peer() {
         let took = came(&handle, &before, "op", Some("read"));
         assert!(took.max() >= SHORT, "{took:?}");
         assert!(took.percentile(100.0) >= SHORT, "{took:?}");
+    });
+}
+
+/// It completes twice: with its result, and when the buffer is its owner's again.
+#[test]
+fn a_zero_copy_send_is_measured_once_unless_it_was_cut_short() {
+    on_core(|handle| async move {
+        let (ours, theirs) = both_streams().await;
+        let before = handle.snapshot();
+        let sent = || came(&handle, &before, "op", Some("zero-copy send"));
+        for _ in 0..25 {
+            let (count, _) = ours.send_zero_copy(vec![1; 10]).await;
+            count.expect("there is room");
+            theirs.receive().await.expect("no error").expect("no end");
+        }
+        if Kernel::here().counts_exactly() {
+            assert_eq!(sent().count(), 25);
+        }
+        assert!(sent().count() >= 25);
+        // Where time passes only once nothing else happens, as much as is taken goes out before.
+        if !Kernel::here().is_simulated() {
+            return;
+        }
+        let scope = Scope::new().timeout(SHORT);
+        let ended = scope.run(async {
+            loop {
+                ours.send(vec![0; 1 << 20]).await.0?;
+            }
+            #[expect(unreachable_code, reason = "it says what the scope gives")]
+            Ok::<_, io::Error>(())
+        });
+        assert!(matches!(ended.await, Ok(None)));
+        let until_then = sent().count();
+        let scope = Scope::new().timeout(SHORT);
+        let ended = scope.run(async { ours.send_zero_copy(vec![0; 1 << 20]).await.0 });
+        assert!(matches!(ended.await, Ok(None)));
+        assert_eq!(sent().count(), until_then);
     });
 }
 

@@ -157,6 +157,33 @@ fn both_ends_know_each_other_s_address() {
 
 /// The kernel counts seconds, and not many of them.
 #[test]
+fn the_beginning_and_the_end_of_a_connection_are_acknowledged_as_a_byte_each() {
+    on_core(|_| async {
+        let (dialled, accepted) = both_streams().await;
+        for (ours, theirs, begin) in [(&dialled, &accepted, 1), (&accepted, &dialled, 0)] {
+            // It may be said a little after the bytes have come.
+            let come_to = async |expected| {
+                loop {
+                    let count = ours.bytes_acknowledged().expect("connected");
+                    if count >= expected {
+                        return count;
+                    }
+                    op::nop().await.expect("nobody cancels");
+                }
+            };
+            assert_eq!(come_to(begin).await, begin);
+            ours.send_all([7; 10]).await.0.expect("there is room");
+            let (read, _) = theirs.read_exact([0; 10]).await;
+            read.expect("it was sent");
+            assert_eq!(come_to(begin + 10).await, begin + 10);
+            ours.shutdown(Shutdown::Write).expect("connected");
+            assert!(theirs.receive().await.expect("no error").is_none());
+            assert_eq!(come_to(begin + 11).await, begin + 11);
+        }
+    });
+}
+
+#[test]
 fn a_keep_alive_of_any_length_is_taken() {
     on_core(|_| async {
         for (after, seconds) in [

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 
 use quoit::fs::OpenOptions;
-use quoit::op::{self, Listener, SharedFd, Socket, SocketOption, Stream};
+use quoit::op::{self, Listener, PipeReader, PipeWriter, SharedFd, Socket, SocketOption, Stream};
 use quoit::sim::{self, Fault};
 use quoit::{Closed, Scope, spawn};
 use tests::{
-    Kernel, beside_another, both_streams, conform, conform_in, gauges, poll_once, quietly,
+    Kernel, Put, beside_another, both_streams, conform, conform_in, gauges, poll_once, quietly,
 };
 
 use crate::support::{all_ways, kernel_is_done, pipe, some_turns, waiting};
@@ -175,6 +175,92 @@ fn c168_op_that_begins_after_the_close_is_refused_and_submits_nothing() {
         scope.handle().cancel();
         let outcome = scope.run(op::poll(&first, 1)).await;
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn c168_op_that_has_nothing_to_transfer_is_refused_after_the_close_as_well() {
+    conform_in(&[Put::File("file", b"")], |_, folder| async move {
+        let (ours, _theirs) = both_streams().await;
+        let none = || Vec::<u8>::new();
+        ours.send_all("").await.0.expect("it is open");
+        ours.read(none()).await.0.expect("it is open");
+        op::close(ours.fd()).await.expect("no error");
+        assert_closed(ours.send_all("").await.0);
+        assert_closed(ours.send_all_vectored(vec!["", ""]).await.0);
+        assert_closed(ours.read(none()).await.0);
+        assert_closed(ours.read_exact(none()).await.0);
+        let (reader, writer) = pipe();
+        let writer = PipeWriter::new(writer).expect("signals can be blocked");
+        let reader = PipeReader::new(reader);
+        op::close(writer.fd()).await.expect("no error");
+        op::close(reader.fd()).await.expect("no error");
+        assert_closed(writer.write_all("").await.0);
+        assert_closed(reader.read(none()).await.0);
+        let options = OpenOptions::new().write(true);
+        let file = options
+            .open(folder.join("file"))
+            .await
+            .expect("it is there");
+        let other = file.clone();
+        file.close().await.expect("no error");
+        assert_closed(other.write_all_at("", 0).await.0);
+    });
+}
+
+/// A send that has ended keeps its turn until its future is looked at, or dropped.
+#[test]
+fn c168_who_waits_for_the_turn_to_send_is_told_though_nobody_gives_it_up() {
+    conform(|_| async {
+        for is_dropped in [false, true] {
+            let (ours, _theirs) = both_streams().await;
+            let ours = Rc::new(ours);
+            beside_another();
+            let mut first = ours.start_send(vec![0; 10]);
+            until_it_has_come(pin!(&mut first)).await;
+            let (all, some) = (Rc::clone(&ours), Rc::clone(&ours));
+            let (parts, whole) = (Rc::clone(&ours), Rc::clone(&ours));
+            let sends = [
+                waiting(async move { all.send_all("word").await.0 }).await.1,
+                waiting(async move { some.send("word").await.0.map(drop) })
+                    .await
+                    .1,
+                waiting(async move { parts.send_all_vectored(vec!["w", "d"]).await.0 })
+                    .await
+                    .1,
+                waiting(async move { whole.send_zero_copy("word").await.0.map(drop) })
+                    .await
+                    .1,
+            ];
+            assert!(
+                sends.iter().all(|send| !send.is_finished()),
+                "not their turn"
+            );
+            let close = op::close(ours.fd());
+            if is_dropped {
+                drop(close);
+            } else {
+                close.await.expect("no error");
+            }
+            for send in sends {
+                assert_closed(send.await.expect("it ended"));
+            }
+            // Nor does who comes later wait, or is told that another sends.
+            assert_closed(ours.send_all("word").await.0);
+            assert_closed(ours.start_send(vec![0; 10]).await.0);
+            assert_eq!(first.await.0.expect("it was sent"), 10);
+        }
+        let (reader, writer) = pipe();
+        let writer = Rc::new(PipeWriter::new(writer).expect("signals can be blocked"));
+        let (holds, waits) = (Rc::clone(&writer), Rc::clone(&writer));
+        beside_another();
+        let mut first = pin!(holds.write("word"));
+        until_it_has_come(first.as_mut()).await;
+        let (_, write) = waiting(async move { waits.write_all("word").await.0 }).await;
+        op::close(writer.fd()).await.expect("no error");
+        assert_closed(write.await.expect("it ended"));
+        assert_eq!(first.await.0.expect("it was written"), 4);
+        drop(reader);
     });
 }
 

@@ -12,8 +12,8 @@
 //! Invariants:
 //! - Bytes that a chunk covers are not written by the kernel until the chunk is gone: a buffer goes
 //!   back only when it is used up and no chunk of it is left.
-//! - At most half of the buffers are lent. Past that, bytes are copied out as they are reaped, so a
-//!   reader who is slow, or a program that keeps its chunks, cannot drain the ring for the others.
+//! - At most half of the buffers are lent, as a whole or in part. Past that, bytes are copied out as they are reaped, so
+//!   a reader who is slow, or a program that keeps its chunks, cannot drain the ring for the others.
 //! - While buffers are scarce, each receive takes one of them and asks again, behind the others. A
 //!   multishot receive would take as many as its socket can fill, which may be all of them.
 //! - `provided + lent` is the number of buffers at any time.
@@ -151,6 +151,7 @@ impl BufferPool {
     /// `goes_on` says that the kernel will fill the same buffer further.
     #[inline(always)]
     pub(crate) fn take(self: &Rc<Self>, id: u16, length: u32, goes_on: bool) -> Chunk {
+        let before = self.provided.get();
         let begin = {
             let mut buffers = self.buffers.borrow_mut();
             let buffer = &mut buffers[id as usize];
@@ -160,11 +161,12 @@ impl BufferPool {
             buffer.chunks += 1;
             if !(goes_on && self.incremental.get()) {
                 buffer.used_up = true;
-                self.provided.set(self.provided.get() - 1);
+                self.provided.set(before - 1);
             }
             begin
         };
-        if self.provided.get() < self.count / 2 {
+        // Also one that the kernel goes on with is lent from here on: it will not come back before this part does.
+        if before - 1 < self.count / 2 {
             return self.copy_out(id, begin, length);
         }
         self.lend(id, begin, length)
@@ -473,6 +475,18 @@ mod tests {
         assert_eq!(lent, [true, true, false, false]);
         assert_eq!(pool.provided(), 2);
         assert_eq!(pool.copied(), 2);
+        drop(kept);
+        assert_eq!(pool.provided(), 4);
+    }
+
+    #[test]
+    fn a_part_of_a_buffer_counts_as_one_that_is_lent() {
+        let pool = pool(true);
+        let mut kept: Vec<Chunk> = (0..2).map(|id| pool.take(id, 4096, false)).collect();
+        kept.extend([pool.take(2, 10, true), pool.take(2, 4086, false)]);
+        let lent: Vec<bool> = kept.iter().map(Chunk::is_lent).collect();
+        assert_eq!(lent, [true, true, false, false]);
+        assert_eq!((pool.provided(), pool.copied()), (2, 2));
         drop(kept);
         assert_eq!(pool.provided(), 4);
     }

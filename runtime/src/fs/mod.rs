@@ -232,7 +232,7 @@ impl File {
     pub async fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> BufResult<(), B> {
         let (total, mut buf) = (buf.len(), buf);
         if total == 0 {
-            return (op::entry().await.map_err(io::Error::from), buf);
+            return (op::nothing_on(&self.fd).await, buf);
         }
         let mut written = 0;
         while written < total {

@@ -136,14 +136,20 @@ fn look(fd: &SharedFd) -> AtOnce {
 fn read(core: &Core, fd: &SharedFd, into: RegionMut, offset: u64) -> Option<Outcome> {
     let read = call(core, OpKind::Read, || {
         let read = or_never_again(fd, sys::read_at_once(fd.as_raw_fd(), into, offset)).ok()?;
-        // Of what is there in part, the ring reads all; at the end of the file there is no more.
+        // Of what is there in part, the ring reads all.
         let is_all = read == into.length as usize
             || read == 0
-            || sys::size(fd.as_raw_fd()).is_ok_and(|size| offset + read as u64 >= size);
+            || sys::size(fd.as_raw_fd()).is_ok_and(|size| is_the_end(offset, read, size));
         is_all.then_some(Ok(read))
     });
     core.counters().direct_reads.add(u64::from(read.is_some()));
     read.map(outcome)
+}
+
+/// Returns whether so many bytes from there on are the last of a file of this size. A disk, where more may follow, says
+/// that it has none.
+fn is_the_end(offset: u64, read: usize, size: u64) -> bool {
+    offset < size && offset + read as u64 >= size
 }
 
 fn write(core: &Core, fd: &SharedFd, from: Region) -> Option<Outcome> {
@@ -185,6 +191,17 @@ mod tests {
     use super::*;
     use crate::fs::OpenOptions;
     use crate::op;
+
+    #[test]
+    fn what_ends_where_the_file_does_is_all_there_is() {
+        for (offset, read, size) in [(0, 100, 100), (90, 10, 100), (90, 20, 100)] {
+            assert!(is_the_end(offset, read, size), "{offset} {read} {size}");
+        }
+        // The last two are of a disk.
+        for (offset, read, size) in [(0, 50, 100), (50, 49, 100), (0, 4096, 0), (4096, 4096, 0)] {
+            assert!(!is_the_end(offset, read, size), "{offset} {read} {size}");
+        }
+    }
 
     #[test]
     fn a_descriptor_is_looked_at_once_something_may_be_done_on_it_past_the_ring() {

@@ -100,5 +100,94 @@ fn end_ops(core: &Core, fd: &SharedFd) -> bool {
     for notify in told {
         core.tell(notify);
     }
+    // Whoever has the turn may keep it for long.
+    if let Some(waiting) = fd.waiting_senders() {
+        waiting.wake_all();
+    }
     kernel_holds
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::pin::{Pin, pin};
+
+    use super::*;
+    use crate::op::{self, PipeReader, Stream};
+
+    async fn begins(mut future: Pin<&mut impl Future>) {
+        let polled = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        assert!(polled.is_pending(), "it waits");
+    }
+
+    /// How many ops a close would find, and whether without a search.
+    fn found(fd: &SharedFd) -> (usize, bool) {
+        current::with(|core| {
+            let ops = core.ops.borrow();
+            (ops.ops_on(fd).len(), ops.only_op_on(fd).is_some())
+        })
+    }
+
+    #[test]
+    fn a_receive_that_waits_is_found_without_a_search() {
+        crate::block_on(async {
+            let (reader, writer) = op::pipe().expect("a pipe");
+            let reader = PipeReader::new(reader);
+            let fd = reader.fd();
+            assert_eq!(found(&fd), (0, true));
+            for _ in 0..3 {
+                let mut waits = pin!(reader.receive());
+                begins(waits.as_mut()).await;
+                assert_eq!(found(&fd), (1, true));
+                op::write(&writer, "word").await.0.expect("there is room");
+                drop(waits.await.expect("no error").expect("no end"));
+                // In other slots than before.
+                let mut others = [(); 3].map(|()| Box::pin(op::nop()));
+                for other in &mut others {
+                    begins(other.as_mut()).await;
+                }
+            }
+            op::nop().await.expect("nobody cancels");
+            let mut waits = pin!(reader.receive());
+            begins(waits.as_mut()).await;
+            let mut other = Box::pin(op::poll(&fd, libc::POLLERR as u32));
+            begins(other.as_mut()).await;
+            assert_eq!(found(&fd), (2, false));
+            drop(other);
+            assert_eq!(found(&fd), (2, false), "the kernel has both");
+            while found(&fd) != (1, true) {
+                op::nop().await.expect("nobody cancels");
+            }
+            op::close(fd).await.expect("no error");
+            assert!(waits.await.is_err());
+        })
+        .expect("tests need io_uring");
+    }
+
+    #[test]
+    fn receives_of_several_streams_over_one_descriptor_are_all_told() {
+        crate::block_on(async {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            let fd = SharedFd::from(OwnedFd::from(ours));
+            let streams = [(); 3].map(|()| Stream::new(fd.clone()));
+            let mut waits = Vec::new();
+            for stream in &streams {
+                let mut wait = Box::pin(stream.receive());
+                begins(wait.as_mut()).await;
+                waits.push(wait);
+            }
+            assert_eq!(found(&fd), (3, false));
+            theirs.write_all(b"word").expect("there is room");
+            op::close(fd).await.expect("no error");
+            let mut words = 0;
+            for wait in waits {
+                words += u32::from(wait.await.is_ok());
+            }
+            assert!(words <= 1, "one has got it, if it came first");
+        })
+        .expect("tests need io_uring");
+    }
 }

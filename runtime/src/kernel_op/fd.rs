@@ -93,6 +93,8 @@ struct Shared {
     /// Somebody has the turn to send.
     is_sending: Cell<bool>,
     at_once: Cell<AtOnce>,
+    /// Where its multishot op is, as the slots of ops have it: `slab.rs` says what that means.
+    multishot: Cell<u32>,
     seldom: OnceCell<Box<Seldom>>,
 }
 
@@ -131,6 +133,7 @@ impl SharedFd {
             closer: Cell::new(Closer::LastUse),
             is_sending: Cell::new(false),
             at_once: Cell::new(AtOnce::Unknown),
+            multishot: Cell::new(u32::MAX),
             seldom: OnceCell::new(),
         }))
     }
@@ -201,7 +204,16 @@ impl SharedFd {
 
     /// Returns whether no op and no call uses the number.
     pub(crate) fn is_unused(&self) -> bool {
-        self.0.uses.get() == 0
+        self.uses() == 0
+    }
+
+    pub(super) fn uses(&self) -> u32 {
+        self.0.uses.get()
+    }
+
+    /// Returns where its multishot op is; see [`slab`](super::slab).
+    pub(super) fn multishot(&self) -> &Cell<u32> {
+        &self.0.multishot
     }
 
     /// Marks it closed for all; false if it was before.

@@ -384,8 +384,15 @@ fn outcome(result: i32, asked: Option<Asker>, cause: impl FnOnce() -> crate::Can
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+
     use super::*;
     use crate::Cancelled;
+    use crate::buf::IoBuf;
+    use crate::op::{self, Stream};
     use crate::scope::cancelled::CarriesCancelled;
 
     fn is_cancelled(result: i32, asked: Option<Asker>) -> Option<bool> {
@@ -431,5 +438,103 @@ mod tests {
         assert_eq!(is_closed(-libc::EPIPE, Some(Asker::Close)), Some(false));
         assert_eq!(is_closed(-libc::ECANCELED, Some(Asker::Scope)), Some(false));
         assert_eq!(is_closed(7, Some(Asker::Close)), None);
+    }
+
+    /// A buffer that does not say where its bytes are.
+    struct Panics;
+
+    // SAFETY: it says nothing that could be wrong.
+    unsafe impl IoBuf for Panics {
+        fn as_ptr(&self) -> *const u8 {
+            panic!("on purpose")
+        }
+
+        fn len(&self) -> usize {
+            4
+        }
+    }
+
+    /// A buffer that does not say it any more, once it was told so.
+    struct PanicsThen(Rc<Cell<bool>>);
+
+    // SAFETY: what it says is where static bytes are.
+    unsafe impl IoBuf for PanicsThen {
+        fn as_ptr(&self) -> *const u8 {
+            assert!(!self.0.get(), "on purpose");
+            b"word".as_ptr()
+        }
+
+        fn len(&self) -> usize {
+            4
+        }
+    }
+
+    /// It is asked again when there is room in the submission queue: by the loop.
+    #[test]
+    fn a_buffer_that_panics_in_line_costs_its_op_and_nothing_else() {
+        crate::block_on(async {
+            let (reader, writer) = op::pipe().expect("a pipe");
+            let mut nops: Vec<_> = (0..600).map(|_| Box::pin(op::nop())).collect();
+            let then = Rc::new(Cell::new(false));
+            let mut write = Box::pin(op::write(&writer, PanicsThen(Rc::clone(&then))));
+            std::future::poll_fn(|cx| {
+                for nop in &mut nops {
+                    assert!(nop.as_mut().poll(cx).is_pending());
+                }
+                assert!(write.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            then.set(true);
+            let (written, buf) = write.await;
+            let error = written.expect_err("it was never written");
+            assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+            for nop in nops {
+                nop.await.expect("not cancelled");
+            }
+            then.set(false);
+            op::write(&writer, buf).await.0.expect("all goes on");
+            let (count, bytes) = op::read(&reader, [0; 8]).await;
+            assert_eq!(&bytes[..count.expect("no error")], b"word");
+        })
+        .expect("tests need io_uring");
+    }
+
+    /// The op is in its slot by then, with the turn to send.
+    #[test]
+    fn an_op_whose_buffer_panics_leaves_nothing_behind() {
+        crate::block_on(async {
+            for is_alone in [false, true] {
+                let (ours, _theirs) = UnixStream::pair().expect("a pair");
+                let stream = Rc::new(Stream::new(SharedFd::from(OwnedFd::from(ours))));
+                let occupied = || current::with(|core| core.ops.borrow().occupied());
+                let before = occupied();
+                let of = [(); 5].map(|()| Rc::clone(&stream));
+                let [all, some, parts, whole, writes] = of;
+                let sends: [Pin<Box<dyn Future<Output = ()>>>; 5] = [
+                    Box::pin(async move { drop(all.send_all(Panics).await) }),
+                    Box::pin(async move { drop(some.send(Panics).await) }),
+                    Box::pin(async move { drop(parts.send_all_vectored(vec![Panics]).await) }),
+                    Box::pin(async move { drop(whole.send_zero_copy(Panics).await) }),
+                    Box::pin(async move { drop(op::write(&writes.fd(), Panics).await) }),
+                ];
+                for send in sends {
+                    let sent = crate::spawn(async move {
+                        if !is_alone {
+                            drop(crate::spawn(async {}));
+                        }
+                        send.await;
+                    });
+                    assert!(sent.await.is_err(), "it panicked");
+                    assert_eq!(occupied(), before);
+                    let (sent, _) = stream.send_all("the turn is free").await;
+                    sent.expect("there is room");
+                }
+                let fd = stream.fd();
+                op::close(stream.fd()).await.expect("nothing uses it");
+                assert_eq!(fd.as_raw_fd(), -1);
+            }
+        })
+        .expect("tests need io_uring");
     }
 }

@@ -299,6 +299,7 @@ impl<Q: Queue> Multishot<Q> {
             return Err(Closed);
         }
         let id = core.start(Q::new(core), Some(self.fd.clone()), Notify::Nobody);
+        core.ops.borrow().note_multishot(id);
         let old = self.armed.replace(Some(Ticket::new(id, core)));
         debug_assert!(old.is_none(), "looked at by the caller");
         Ok(())

@@ -237,6 +237,7 @@ impl<B: IoBuf> Operation for SendZeroCopy<B> {
     }
 
     const MULTISHOT: bool = true;
+    const IS_TIMED: bool = true;
 }
 
 /// `sendmsg(2)` of several buffers.

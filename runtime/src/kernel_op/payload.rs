@@ -54,6 +54,9 @@ pub(crate) trait Operation: 'static {
     /// Whether completions go to `deliver` as they come.
     const MULTISHOT: bool = false;
 
+    /// Whether it is measured how long it takes: an op that completes many times may wait for ever.
+    const IS_TIMED: bool = !Self::MULTISHOT;
+
     /// Whether an op that was interrupted has done nothing, and is simply started again.
     fn restarts(&self) -> bool {
         true
@@ -82,6 +85,7 @@ struct Kind {
     type_id: TypeId,
     op: OpKind,
     multishot: bool,
+    is_timed: bool,
     request: unsafe fn(*mut u8, RawFd) -> Request,
     deliver: unsafe fn(*mut u8, Completion) -> Option<Asker>,
     early: unsafe fn(*mut u8) -> Option<SendTurn>,
@@ -92,7 +96,7 @@ struct Kind {
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payload")
-            .field("occupied", &self.kind.is_some())
+            .field("occupied", &self.is_occupied())
             .finish()
     }
 }
@@ -171,9 +175,18 @@ impl Payload {
         self.kind.expect("a slot that is in use has a payload").op
     }
 
+    pub(crate) fn is_occupied(&self) -> bool {
+        self.kind.is_some()
+    }
+
     #[inline]
     pub(crate) fn is_multishot(&self) -> bool {
         self.kind.is_some_and(|kind| kind.multishot)
+    }
+
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.kind.is_some_and(|kind| kind.is_timed)
     }
 
     pub(crate) fn deliver(&mut self, completion: Completion) -> Option<Asker> {
@@ -246,6 +259,7 @@ impl<O: Operation> Operation for Boxed<O> {
     }
 
     const MULTISHOT: bool = O::MULTISHOT;
+    const IS_TIMED: bool = O::IS_TIMED;
 }
 
 pub(super) const fn fits<O>() -> bool {
@@ -300,6 +314,7 @@ impl Kind {
             type_id: TypeId::of::<O>(),
             op: O::KIND,
             multishot: O::MULTISHOT,
+            is_timed: O::IS_TIMED,
             request: request::<O>,
             deliver: deliver::<O>,
             early: early::<O>,

@@ -65,7 +65,8 @@ impl<'a, B: IoBuf> SendAll<'a, B> {
             return Poll::Ready((Err(cancelled.into()), self.take_unsent()));
         }
         if is_empty {
-            return Poll::Ready((Ok(()), self.take_unsent()));
+            let is_open = self.fd.open_number().map(drop);
+            return Poll::Ready((is_open.map_err(io::Error::from), self.take_unsent()));
         }
         let turn = SendTurn::try_take(self.fd);
         let buf = self.take_unsent();

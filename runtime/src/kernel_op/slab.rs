@@ -12,6 +12,8 @@
 //!   the slots themselves: neither can be lost for lack of room, and neither allocates.
 //! - An op counts as a use of its descriptor from its start to its end: until then nobody closes the
 //!   number.
+//! - A descriptor knows of the multishot op on it, if there never were two at a time. That is the one op which somebody
+//!   may wait for once it has ended; all that go on are counted. So whoever closes it need not look at every slot.
 //! - No waker is woken and no payload dropped here: both come back as values.
 
 use std::os::fd::{AsRawFd, RawFd};
@@ -24,6 +26,7 @@ use super::state::{Asker, Effect, OpState};
 use super::turn::SendTurn;
 use crate::driver::{Completion, Driver};
 use crate::metrics::Latencies;
+use crate::panics::{caught, discard};
 use crate::slab::LowestFree;
 use crate::time::Instant;
 
@@ -220,9 +223,22 @@ struct Ends {
 }
 
 const NOBODY: u32 = u32::MAX;
+
+/// What a descriptor has in place of the index of its multishot op, once it had two at a time.
+const SEVERAL: u32 = NOBODY - 1;
+
 const EMPTY: Ends = Ends {
     first: NOBODY,
     last: NOBODY,
+};
+
+/// What the kernel answers with `EFAULT`, and does nothing for: a path that is nowhere.
+const NOWHERE: Request = Request::Status {
+    directory: libc::AT_FDCWD,
+    path: 0,
+    flags: 0,
+    mask: 0,
+    into: 0,
 };
 
 /// As many as [`LowestFree::add_word`] makes known.
@@ -271,19 +287,20 @@ impl OpSlab {
         notify: Notify,
     ) -> OpId {
         let mut waits = self.backlog.first != NOBODY;
+        let index = self.vacant_index();
+        let slot = slot_in(&mut self.chunks, index);
+        let number: RawFd = fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
+        debug_assert!(slot.fd.is_none() && matches!(slot.notify, Notify::Nobody));
+        // Asked once it is where it stays. If there is no room it is asked again, later. Its buffer is somebody else's
+        // code: if that panics, `take_unstarted` finds the slot as it is now.
+        let request = slot.payload.put(operation, number);
+        #[cfg(feature = "sim")]
+        debug_assert_eq!(slot.payload.kind(), request.kind());
         if let Some(fd) = &fd {
             // Of one that was closed since the op began the kernel hears nothing: whoever starts it has it end.
             waits |= fd.is_closed();
             fd.begin_use();
         }
-        let index = self.vacant_index();
-        let slot = slot_in(&mut self.chunks, index);
-        let number: RawFd = fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
-        debug_assert!(slot.fd.is_none() && matches!(slot.notify, Notify::Nobody));
-        // Asked once it is where it stays. If there is no room it is asked again, later.
-        let request = slot.payload.put(operation, number);
-        #[cfg(feature = "sim")]
-        debug_assert_eq!(slot.payload.kind(), request.kind());
         slot.fd = fd;
         slot.notify = notify;
         let id = OpId::new(index, slot.generation);
@@ -292,7 +309,7 @@ impl OpSlab {
         if pushed {
             slot.state = Some(OpState::Queued.on_push());
             self.in_kernel += 1;
-            if !O::MULTISHOT {
+            if O::IS_TIMED {
                 self.pushed.push(index);
             }
         } else {
@@ -300,6 +317,22 @@ impl OpSlab {
             self.stand_in(Line::Backlog, index);
         }
         id
+    }
+
+    /// Empties the slot of an op whose start has panicked: it has a payload, and is nobody's.
+    #[cold]
+    pub(crate) fn take_unstarted(&mut self) -> Option<Leftover> {
+        let is_unstarted = |slot: &Slot| {
+            slot.state.is_none()
+                && slot.payload.is_occupied()
+                && matches!(slot.notify, Notify::Nobody)
+        };
+        let index = self
+            .chunks
+            .iter()
+            .flat_map(|chunk| chunk.iter())
+            .position(is_unstarted)?;
+        Some(self.vacate(index as u32, None))
     }
 
     /// Pushes what stands in line, as far as there is room. True if all of it went in.
@@ -373,8 +406,14 @@ impl OpSlab {
         let mut closer = None;
         if !more {
             closer = slot.end_use();
-            // How long something took that was cut short says nothing of how long it takes.
-            if !is_multishot && completion.result != -libc::ECANCELED {
+            // How long something took that was cut short says nothing of how long it takes. The last completion of
+            // several is not the one that says so.
+            let is_whole = match state {
+                _ if !is_multishot => completion.result != -libc::ECANCELED,
+                OpState::InKernel { asked } => asked.is_none(),
+                _ => false,
+            };
+            if is_whole && slot.payload.is_timed() {
                 let took = now - slot.submitted;
                 self.latencies.op(slot.payload.kind()).record_one(took);
             }
@@ -449,20 +488,9 @@ impl OpSlab {
     /// whose op ended at once, and those who wait to start one again. And whether the kernel holds any.
     #[cold]
     pub(crate) fn close(&mut self, fd: &SharedFd) -> (Vec<Notify>, bool) {
-        let on_it = |(index, slot): (usize, &Slot)| {
-            let of_it = slot.fd.as_ref().is_some_and(|other| other.is_same(fd));
-            of_it.then(|| OpId::new(index as u32, slot.generation))
-        };
-        let ops: Vec<OpId> = self
-            .chunks
-            .iter()
-            .flat_map(|chunk| chunk.iter())
-            .enumerate()
-            .filter_map(on_it)
-            .collect();
         let mut told = Vec::new();
         let mut kernel_holds = false;
-        for id in ops {
+        for id in self.ops_on(fd) {
             told.push(self.cancel(id, Asker::Close));
             let slot = self.slot_mut(id.index());
             if slot.state.is_some_and(OpState::kernel_holds) {
@@ -472,6 +500,51 @@ impl OpSlab {
             }
         }
         (told, kernel_holds)
+    }
+
+    pub(super) fn ops_on(&self, fd: &SharedFd) -> Vec<OpId> {
+        if let Some(only) = self.only_op_on(fd) {
+            return Vec::from_iter(only);
+        }
+        let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        let on_it = |(index, slot): (usize, &Slot)| {
+            slot.is_on(fd)
+                .then(|| OpId::new(index as u32, slot.generation))
+        };
+        slots.enumerate().filter_map(on_it).collect()
+    }
+
+    /// Returns the multishot op that a descriptor has, if it can be told without a search that whoever closes it need
+    /// know of no other: those that go on are counted, and of the rest nobody waits but for such an op.
+    pub(super) fn only_op_on(&self, fd: &SharedFd) -> Option<Option<OpId>> {
+        if fd.multishot().get() == SEVERAL {
+            return None;
+        }
+        let known = self.multishot_on(fd);
+        let goes_on = |state| !matches!(state, OpState::Completed { .. });
+        let is_used = known.is_some_and(|(_, slot)| slot.state.is_some_and(goes_on));
+        (fd.uses() == u32::from(is_used))
+            .then(|| known.map(|(index, slot)| OpId::new(index, slot.generation)))
+    }
+
+    /// Lets the descriptor of a multishot op know where that is, unless there is another of that kind on it.
+    pub(crate) fn note_multishot(&self, id: OpId) {
+        if let Some(fd) = &self.slot(id.index()).fd {
+            let another = self
+                .multishot_on(fd)
+                .filter(|&(index, _)| index != id.index());
+            let is_one = fd.multishot().get() != SEVERAL && another.is_none();
+            fd.multishot()
+                .set(if is_one { id.index() } else { SEVERAL });
+        }
+    }
+
+    /// Returns the multishot op that a descriptor knows of, if that has not gone.
+    fn multishot_on(&self, fd: &SharedFd) -> Option<(u32, &Slot)> {
+        let index = fd.multishot().get();
+        let chunk = self.chunks.get(index as usize / CHUNK)?;
+        let slot = &chunk[index as usize % CHUNK];
+        (slot.is_on(fd) && slot.payload.is_multishot()).then_some((index, slot))
     }
 
     /// Gives an op up: nobody wants its answer. `charge` says which account waits for the kernel
@@ -661,15 +734,19 @@ impl OpSlab {
         let slot = slot_in(&mut self.chunks, index);
         let id = OpId::new(index, slot.generation);
         let fd: RawFd = slot.fd.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
-        let request = slot.payload.request(fd);
+        // Its buffer is asked again, and there is nobody here to panic to.
+        let request = caught(|| slot.payload.request(fd)).unwrap_or_else(|panicked| {
+            discard(panicked);
+            NOWHERE
+        });
         #[cfg(feature = "sim")]
-        debug_assert_eq!(slot.payload.kind(), request.kind());
+        debug_assert!(request == NOWHERE || slot.payload.kind() == request.kind());
         if driver.push(&request, id.user_data()).is_err() {
             return false;
         }
         slot.state = slot.state.map(OpState::on_push);
         self.in_kernel += 1;
-        if !slot.payload.is_multishot() {
+        if slot.payload.is_timed() {
             self.pushed.push(index);
         }
         true
@@ -792,6 +869,10 @@ impl Slot {
         {
             self.payload.dispose(result);
         }
+    }
+
+    fn is_on(&self, fd: &SharedFd) -> bool {
+        self.fd.as_ref().is_some_and(|own| own.is_same(fd))
     }
 
     /// Lets the slot be of no op, and its number that of none.

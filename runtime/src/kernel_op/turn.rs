@@ -5,7 +5,8 @@
 //! follows what was sent after it.
 //!
 //! Each descriptor has one line (`fd.rs`). While somebody waits, the turn is never free: it is handed to the first in
-//! line, so that one who sends again and again does not keep the others waiting.
+//! line, so that one who sends again and again does not keep the others waiting. On a descriptor that is closed for all
+//! everybody has it: what they begin is refused.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +24,7 @@ impl SendTurn {
     /// Takes the turn if nobody has it.
     #[inline]
     pub(crate) fn try_take(fd: &SharedFd) -> Option<Self> {
-        (!fd.is_sending().replace(true)).then(|| Self(fd.clone()))
+        (!fd.is_sending().replace(true) || fd.is_closed()).then(|| Self(fd.clone()))
     }
 
     /// Waits for the turn. An op like any other: in a cancelled scope it fails.

@@ -71,6 +71,9 @@ impl Kernel {
                 {
                     return Err(errno);
                 }
+                if path == 0 {
+                    return Err(libc::EFAULT);
+                }
                 let start = self.start(object)?;
                 let walk = Walk::new(start, flags, 0);
                 let found = self.files.walk(walk, door::path(path))?;

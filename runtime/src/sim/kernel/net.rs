@@ -412,7 +412,10 @@ impl Kernel {
         }
         let socket = self.socket_mut(id).expect("looked at above");
         socket.local = Some(local);
-        socket.state = State::Connected(Connection::new(address, other));
+        let mut connection = Connection::new(address, other);
+        // Of who connects the beginning was answered (`tcp_snd_una_update`).
+        connection.acknowledged = 1;
+        socket.state = State::Connected(connection);
         if let Ok(Socket {
             state: State::Listening { queue, .. },
             ..

@@ -207,7 +207,8 @@ impl Kernel {
         if let Some(peer) = peer
             && let Ok(other) = self.connection_mut(peer)
         {
-            other.acknowledged += arrived as u64;
+            // The end as a byte more (`tcp_snd_una_update`).
+            other.acknowledged += arrived as u64 + u64::from(ended);
         }
         self.changed(id);
         self.disturb(id);
