@@ -114,6 +114,28 @@ fn an_answer_with_a_length_is_whole_without_a_goodbye() {
 }
 
 #[test]
+fn the_length_of_a_body_stays_what_it_was_while_it_is_read() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            peer.head().await.expect("a request");
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabcde")
+                .await;
+        });
+        let client = patient().build().expect("a client");
+        let mut answer = client.get(&url).send().await.expect("an answer");
+        assert_eq!(answer.content_length(), Some(5));
+        while answer.chunk().await.expect("all of it").is_some() {
+            assert_eq!(answer.content_length(), Some(5));
+        }
+        assert_eq!(answer.content_length(), Some(5));
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+#[test]
 fn p040_a_short_rest_that_is_there_is_taken_off_the_connection() {
     conform(|_| async {
         let host = Host::new();
