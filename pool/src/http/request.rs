@@ -281,6 +281,8 @@ impl Ask {
     /// Returns the URL, with the host that the caller has named in a field.
     fn url_at(&self, host: Option<&HeaderValue>) -> Uri {
         let named = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let is_connect = self.method == Method::CONNECT;
+        let named = named.or_else(|| is_connect.then(|| self.whither()));
         let Some(named) = named else {
             return self.url.clone();
         };
@@ -292,11 +294,20 @@ impl Ask {
     /// What stands in the first line of HTTP/1 (RFC 9112, section 3.2).
     fn target(&self) -> Uri {
         if self.method == Method::CONNECT {
-            let authority = self.url.authority().expect("an origin has one").clone();
-            return Uri::from(authority);
+            return Uri::from(self.whither());
         }
         let path = self.url.path_and_query().cloned();
         Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+    }
+
+    /// Returns the host and port that a CONNECT is for: it has no usual one (RFC 9110, section 9.3.6).
+    fn whither(&self) -> Authority {
+        let authority = self.url.authority().expect("an origin has one");
+        if authority.port().is_some() {
+            return authority.clone();
+        }
+        let whither = format!("{}:{}", authority.host(), self.origin.port);
+        Authority::try_from(whither).expect("a host with a port is one")
     }
 
     /// Returns whether the answer may be the beginning of another protocol.
