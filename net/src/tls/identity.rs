@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -65,11 +66,28 @@ impl Identity {
         Arc::clone(&self.0)
     }
 
+    /// Returns the names that the certificate says, in small letters. Whether it is [for](Self::is_for) one of them is
+    /// another question.
+    pub(super) fn names(&self) -> Vec<String> {
+        let own = self.own();
+        let names = own.iter().flat_map(|own| own.valid_dns_names());
+        names.map(str::to_ascii_lowercase).collect()
+    }
+
     /// Returns whether the certificate is for a server of this name.
     pub(super) fn is_for(&self, name: &ServerName<'_>) -> bool {
+        self.own()
+            .is_some_and(|own| own.verify_is_valid_for_subject_name(name).is_ok())
+    }
+
+    /// Returns whether the key can sign for somebody who can check these signatures.
+    pub(super) fn can_sign(&self, schemes: &[SignatureScheme]) -> bool {
+        self.0.key.choose_scheme(schemes).is_some()
+    }
+
+    fn own(&self) -> Option<EndEntityCert<'_>> {
         let own = self.0.cert.first();
         own.and_then(|own| EndEntityCert::try_from(own).ok())
-            .is_some_and(|own| own.verify_is_valid_for_subject_name(name).is_ok())
     }
 }
 

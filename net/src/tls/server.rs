@@ -44,10 +44,11 @@ impl ServerTls {
     }
 
     /// Adds an identity, for the names that its certificate is for. A client that asks for a name
-    /// which no certificate is for, or for none, sees the first.
+    /// which no certificate is for, or for none, sees the first. Of several for the same name it sees the first whose
+    /// signature it can check, so that keys of newer kinds can come before those that all clients know.
     #[must_use]
     pub fn also(self, identity: Identity) -> Self {
-        self.certificates.change(|shown| shown.push(identity));
+        self.certificates.add(identity);
         self
     }
 
