@@ -234,6 +234,13 @@ fn what_is_no_request_is_refused_with_what_to_say_instead() {
         let split = client.get("http://site.test/").header("x-test", "a\nb");
         let split = split.send().await;
         assert!(matches!(split, Err(Error::Request(_))), "{split:?}");
+        let long = client
+            .get("http://site.test/")
+            .query("long", &"x".repeat(1 << 16));
+        match long.send().await {
+            Err(Error::Request(what)) => assert!(what.contains("a query of 65541 bytes"), "{what}"),
+            other => panic!("{other:?}"),
+        }
         assert_eq!(client.pool().counts().connects, 0);
         let builder = patient().max_connections(0);
         let refused = builder.build().expect_err("no room at all").to_string();

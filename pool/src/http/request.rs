@@ -212,8 +212,12 @@ fn with_query(url: Uri, query: &str) -> Result<Uri, Error> {
     let before = url.path_and_query().map_or("/", PathAndQuery::as_str);
     let joint = if before.contains('?') { '&' } else { '?' };
     let whole = format!("{before}{joint}{query}");
-    let parsed = whole.parse();
-    parts.path_and_query = Some(parsed.expect("what was escaped can stand in a query"));
+    // What was escaped can stand in a query, but not any number of it.
+    let parsed = whole.parse().map_err(|error| {
+        let length = query.len();
+        Error::Request(format!("a query of {length} bytes makes no URL: {error}"))
+    })?;
+    parts.path_and_query = Some(parsed);
     Uri::from_parts(parts).map_err(|error| Error::Request(format!("{url} takes no query: {error}")))
 }
 
