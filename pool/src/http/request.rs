@@ -262,6 +262,10 @@ impl Ask {
                 *request.uri_mut() = self.target();
                 let host = headers.entry(header::HOST);
                 host.or_insert_with(|| self.origin.field.clone());
+                if self.length == Some(0) && expects_content(&self.method) {
+                    let length = headers.entry(header::CONTENT_LENGTH);
+                    length.or_insert(HeaderValue::from_static("0"));
+                }
             }
         }
         *request.headers_mut() = headers;
@@ -326,6 +330,12 @@ impl Ask {
         status == StatusCode::SWITCHING_PROTOCOLS
             || (self.method == Method::CONNECT && status.is_success())
     }
+}
+
+/// Returns whether a server expects content with this method, and is to be told that there is none (RFC 9110, section
+/// 8.6): many answer with 411 otherwise. HTTP/2 says it with the head.
+fn expects_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 async fn fetch(pool: &Rc<Shared>, ask: &Ask, mut body: Body) -> Result<Response, Error> {
