@@ -173,6 +173,7 @@ impl RequestBuilder {
             return Err(Error::Request(what));
         }
         let length = self.length()?;
+        check_host(&self.headers)?;
         let url = self.url.map_err(Error::Request)?;
         let origin = self.pool.origin_of(&url, self.unix)?;
         if origin.is_encrypted && self.pool.config.tls.is_none() {
@@ -190,6 +191,23 @@ impl RequestBuilder {
         };
         Ok((ask, self.body))
     }
+}
+
+/// Checks that fields name one host at most, and that it can be one: in HTTP/2 it is part of the URL.
+pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Error> {
+    let hosts = headers.get_all(header::HOST);
+    let is_wrong = |host: &&HeaderValue| Authority::try_from(host.as_bytes()).is_err();
+    if let Some(wrong) = hosts.iter().find(is_wrong) {
+        let what = format!("the field host says {wrong:?}, which is no host");
+        return Err(Error::Request(what));
+    }
+    let mut hosts = hosts.iter();
+    if let (Some(one), Some(other)) = (hosts.next(), hosts.next()) {
+        let what =
+            format!("the field host says {one:?} and {other:?}: a request is for one of them");
+        return Err(Error::Request(what));
+    }
+    Ok(())
 }
 
 /// Runs a part of a request, which has to be over by then.
