@@ -36,6 +36,10 @@ pub(super) struct Activity {
     awaited: Cell<u32>,
     /// Pieces of answers that hyper took.
     answered: Cell<u64>,
+    /// Of these, pieces that hyper has yet to write, in HTTP/2: they wait for the client's windows.
+    unwritten: Cell<u32>,
+    /// Grows with every part of such a piece that is written.
+    written: Cell<u64>,
     /// Bodies of requests that somebody has: a handler, or whom it has left it to.
     reading: Cell<u32>,
     /// Who is told when nobody has such a body any more, of which hyper may not hear.
@@ -350,7 +354,8 @@ impl Activity {
             true => self.handlers.get() > 0,
             false => self.has_begun(),
         };
-        is_asked || self.bodies.get() > 0 || self.is_unsent.get() || self.is_upgraded.get()
+        let is_unsent = self.unwritten.get() > 0 || self.is_unsent.get();
+        is_asked || self.bodies.get() > 0 || is_unsent || self.is_upgraded.get()
     }
 
     fn note_end_of_request(&self) {
@@ -412,7 +417,7 @@ impl Activity {
         (
             answering,
             if answering {
-                self.answered.get()
+                self.answered.get() + self.written.get()
             } else {
                 self.transfers.get()
             },
@@ -430,9 +435,9 @@ impl Activity {
         self.handlers.get() > 0 || (self.awaited.get() > 0 && !self.is_answering())
     }
 
-    /// Returns whether hyper still has the body of an answer, of which there is more to be sent.
+    /// Returns whether hyper still has an answer, of which there is more to be sent.
     pub(super) fn is_answering(&self) -> bool {
-        self.bodies.get() > self.awaited.get()
+        self.bodies.get() > self.awaited.get() || self.unwritten.get() > 0
     }
 
     /// Returns where a connection of HTTP/1 stands, with a number that changes whenever it came there anew.
@@ -513,6 +518,12 @@ impl Activity {
     /// Notes that hyper took a piece of an answer.
     pub(super) fn note_answered(&self) {
         self.answered.set(self.answered.get() + 1);
+    }
+
+    /// Counts a piece of an answer of HTTP/2 until it is written, or given up.
+    pub(super) fn unwritten(self: &Rc<Self>) -> Unwritten {
+        self.unwritten.set(self.unwritten.get() + 1);
+        Unwritten(Rc::clone(self))
     }
 
     /// Notes that hyper is done with the body of an answer.
@@ -598,6 +609,23 @@ impl Drop for Reading {
         {
             waker.wake();
         }
+    }
+}
+
+/// A piece of an answer is to be written.
+#[derive(Debug)]
+pub(super) struct Unwritten(Rc<Activity>);
+
+impl Unwritten {
+    /// Notes that a part of it was.
+    pub(super) fn note_written(&self) {
+        self.0.written.set(self.0.written.get() + 1);
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        self.0.unwritten.set(self.0.unwritten.get() - 1);
     }
 }
 

@@ -52,6 +52,9 @@ use crate::unix::UnixOptions;
 /// # Ok::<_, std::io::Error>(())
 /// ```
 ///
+/// A client that closes its side of a connection has gone, also if it would still read: what it has asked for in vain
+/// is cancelled. A TCP connection that was closed looks the same from here.
+///
 /// Dropped, it shuts down with a grace period of 5 s.
 #[derive(Debug)]
 pub struct Server {
