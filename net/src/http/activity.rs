@@ -42,6 +42,8 @@ pub(super) struct Activity {
     written: Cell<u64>,
     /// Bodies of requests that somebody has: a handler, or whom it has left it to.
     reading: Cell<u32>,
+    /// Of these, bodies of which there is more to come.
+    unread: Cell<u32>,
     /// Who is told when nobody has such a body any more, of which hyper may not hear.
     reader: RefCell<Option<Waker>>,
     /// Tells requests that follow each other apart; and whether of the last there may be something left to be read.
@@ -351,7 +353,7 @@ impl Activity {
     /// one, to what it has asked or begun to ask.
     pub(super) fn is_owing(&self) -> bool {
         let is_asked = match self.has_streams.get() {
-            true => self.handlers.get() > 0,
+            true => self.handlers.get() > 0 || self.unread.get() > 0,
             false => self.has_begun(),
         };
         let is_unsent = self.unwritten.get() > 0 || self.is_unsent.get();
@@ -429,10 +431,11 @@ impl Activity {
         self.handlers.get() > 0 || self.received.get() > self.at_last_end.get()
     }
 
-    /// Returns whether it is us who work: a handler at its answer, or all that make bodies at what comes
-    /// next.
+    /// Returns whether it is us who work: a handler at its answer, whoever reads a body, or all that make bodies at
+    /// what comes next.
     pub(super) fn is_handling(&self) -> bool {
-        self.handlers.get() > 0 || (self.awaited.get() > 0 && !self.is_answering())
+        let is_asked = self.handlers.get() > 0 || self.unread.get() > 0;
+        is_asked || (self.awaited.get() > 0 && !self.is_answering())
     }
 
     /// Returns whether hyper still has an answer, of which there is more to be sent.
@@ -487,9 +490,11 @@ impl Activity {
     /// Counts a body of a request for as long as somebody has it.
     pub(super) fn reading(self: &Rc<Self>) -> Reading {
         self.reading.set(self.reading.get() + 1);
+        self.unread.set(self.unread.get() + 1);
         Reading {
             activity: Rc::clone(self),
             of: self.asked.get(),
+            is_over: Cell::new(false),
         }
     }
 
@@ -579,13 +584,24 @@ pub(super) struct Reading {
     activity: Rc<Activity>,
     /// Which request it is of.
     of: u32,
+    /// No more of it comes.
+    is_over: Cell<bool>,
 }
 
 impl Reading {
     /// Notes that hyper has read it to its end.
     pub(super) fn note_whole(&self) {
+        self.note_over();
         if self.activity.asked.get() == self.of {
             self.activity.is_body_left.set(false);
+        }
+    }
+
+    /// Notes that no more of it comes.
+    pub(super) fn note_over(&self) {
+        if !self.is_over.replace(true) {
+            let unread = &self.activity.unread;
+            unread.set(unread.get() - 1);
         }
     }
 }
@@ -594,6 +610,7 @@ impl Drop for Reading {
     fn drop(&mut self) {
         let activity = &self.activity;
         activity.reading.set(activity.reading.get() - 1);
+        self.note_over();
         activity.steps.set(activity.steps.get() + 1);
         // What came was the rest of it, and begins nothing.
         activity.note_end_of_request();
