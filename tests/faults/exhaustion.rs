@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use quoit::op::{self, SharedFd};
 use quoit::{Runtime, spawn};
 use quoit_net::TcpListener;
+use quoit_net::unix::UnixListener;
 use tests::{Child, gauges, on_ring, on_ring_of};
 
 #[test]
@@ -56,6 +57,34 @@ fn connections_wait_while_there_are_no_descriptors() {
                     );
                     theirs.write_all(b"x").expect("connected");
                     assert_eq!(ours.read([0; 4]).await.0.expect("connected"), 1);
+                }
+            });
+        });
+}
+
+/// Whether somebody listens at a socket is seen by asking, and that takes a descriptor.
+#[test]
+fn a_socket_that_nobody_could_be_asked_about_is_not_said_to_be_in_use() {
+    let test = "exhaustion::a_socket_that_nobody_could_be_asked_about_is_not_said_to_be_in_use";
+    Child::new()
+        .under(["sh", "-c", "ulimit -n 128; exec \"$@\"", "sh"])
+        .run(test, || {
+            on_ring(|_| async {
+                let folder = tempfile::tempdir().expect("a folder");
+                let path = folder.path().join("socket");
+                drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+                let mut filler = Vec::new();
+                while let Ok(file) = File::open("/dev/null") {
+                    filler.push(file);
+                }
+                // However many there are left, until there are enough.
+                for left in 0.. {
+                    let error = match UnixListener::bind(&*path) {
+                        Ok(_) => break,
+                        Err(error) => error.to_string(),
+                    };
+                    assert!(error.contains("no descriptor left"), "{left} left: {error}");
+                    assert!(filler.pop().is_some(), "{left} left: {error}");
                 }
             });
         });

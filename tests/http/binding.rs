@@ -45,6 +45,30 @@ fn an_address_in_use_is_named_with_what_to_do() {
     assert_eq!(Client::connect(ours.local_addr()).get("/").text(), "hello");
 }
 
+/// An address of IPv6 that is none in particular takes connections of IPv4 as well.
+#[test]
+fn an_address_that_the_server_itself_has_taken_is_not_said_to_be_anothers() {
+    let free = TcpListener::bind("[::]:0").expect("a free port");
+    let port = free.local_addr().expect("bound").port();
+    drop(free);
+    let [all, v4] = [format!("[::]:{port}"), format!("0.0.0.0:{port}")];
+    for (first, second) in [(&all, &v4), (&v4, &all), (&v4, &v4)] {
+        let server = Server::bind(&**first).cores(Cores::Count(1));
+        let error = server.also(&**second).serve_boxed(hello);
+        let error = error.expect_err("it is taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let said = error.to_string();
+        assert!(
+            said.contains(&format!("cannot listen on {second}: ")),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!("this server listens on {first}")),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn an_address_of_another_machine_is_named_with_what_is_wrong() {
     // Reserved for documents (RFC 5737).

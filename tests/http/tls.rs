@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{LazyLock, mpsc};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use quoit_net::http::{Executor, Incoming, Io, Server, Trouble};
 use quoit_net::tls::{ClientTls, Identity, ServerTls, TlsInfo, TlsStream};
 use quoit_net::{TcpListener, TcpStream};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use rustls::SignatureScheme;
 use tests::http_client::Client;
 use tests::{bytes, on_core, on_ring, poll_once};
 
@@ -51,8 +52,17 @@ impl Authority {
 
     /// Vouches for somebody of these names.
     fn identity_of(&self, names: impl IntoIterator<Item = String>) -> Identity {
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = names.into_iter().collect();
+        self.identity_with(names, &rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// Vouches for somebody of these names, who has a key of this kind.
+    fn identity_with(
+        &self,
+        names: impl IntoIterator<Item = impl Into<String>>,
+        kind: &'static rcgen::SignatureAlgorithm,
+    ) -> Identity {
+        let key = KeyPair::generate_for(kind).expect("a key");
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
         let params = CertificateParams::new(names).expect("names");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let (certificate, key) = (certificate.pem(), key.serialize_pem());
@@ -62,7 +72,28 @@ impl Authority {
     pub(crate) fn client(&self) -> ClientTls {
         ClientTls::trusting(&self.root()).expect("a root")
     }
+
+    /// A client that can check no other signatures than these.
+    fn client_that_knows(&self, kinds: Vec<SignatureScheme>) -> Arc<rustls::ClientConfig> {
+        let mut provider = rustls::crypto::ring::default_provider();
+        let known = &mut provider.signature_verification_algorithms;
+        let kept = known
+            .mapping
+            .iter()
+            .filter(|(kind, _)| kinds.contains(kind));
+        // For as long as the test runs.
+        known.mapping = Vec::leak(kept.copied().collect());
+        let mut roots = rustls::RootCertStore::empty();
+        let root = self.issuer.der().clone();
+        roots.add(root).expect("a root");
+        let config = rustls::ClientConfig::builder_with_provider(provider.into());
+        let config = config.with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_root_certificates(roots);
+        config.with_no_client_auth().into()
+    }
 }
+
+const ECDSA: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 
 /// Keys take a while.
 pub(crate) static OURS: LazyLock<Authority> = LazyLock::new(|| Authority::new("ours"));
@@ -221,6 +252,49 @@ fn each_name_has_its_certificate_and_they_can_be_replaced() {
         assert_eq!(exactly(&old, 5).await, b"still");
         let none = server.certificates().replace(Vec::new());
         assert_eq!(none.expect_err("none").kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
+/// Of certificates for one name: whoever knows newer kinds of keys sees one, and who does not, sees the other.
+#[test]
+fn a_client_sees_a_certificate_that_it_can_check() {
+    let newer = OURS.identity_with(["site.test"], &rcgen::PKCS_ED25519);
+    let older = OURS.identity_with(["site.test"], &rcgen::PKCS_ECDSA_P256_SHA256);
+    let server = ServerTls::new(newer).expect("an identity").also(older);
+    on_ring(|_| async move {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr();
+        for (kinds, chosen) in [
+            (
+                vec![SignatureScheme::ED25519, ECDSA],
+                SignatureScheme::ED25519,
+            ),
+            (vec![ECDSA], ECDSA),
+        ] {
+            let client = OURS.client_that_knows(kinds);
+            let server = server.clone();
+            let shaking = quoit::blocking::run(move |_| {
+                let mut stream = std::net::TcpStream::connect(address)?;
+                let name = "site.test".try_into().expect("a name");
+                let mut client = rustls::ClientConnection::new(client, name).expect("a client");
+                while client.is_handshaking() {
+                    client.complete_io(&mut stream)?;
+                }
+                let shown = client.peer_certificates().expect("it was shown one");
+                Ok::<_, io::Error>(shown[0].to_vec())
+            });
+            let accepting = async { server.accept(listener.accept().await?).await };
+            let (shown, accepted) = join(shaking, accepting).await;
+            accepted.expect("they agree");
+            let shown = shown.expect("no panic").expect("they agree");
+            // The key says of itself what it is for (RFC 8410, section 3; RFC 5480, section 2.1.1.1).
+            let kind: &[u8] = match chosen {
+                ECDSA => &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+                _ => &[0x2b, 0x65, 0x70],
+            };
+            let has = shown.windows(kind.len()).any(|part| part == kind);
+            assert!(has, "{chosen:?}");
+        }
     });
 }
 

@@ -224,6 +224,9 @@ fn what_is_no_request_is_refused_with_what_to_say_instead() {
             ("http://te st/", "is no URL"),
             ("https://site.test/", "`ClientTls`"),
             ("ftp://site.test/", "http and https"),
+            ("http://[site.test]/", "no address of IPv6"),
+            ("http://[127.0.0.1]/", "no address of IPv6"),
+            ("http://[fe80::1%25lo]/", "`ClientBuilder::addresses`"),
         ];
         for (url, said) in cases {
             match text(&client, url).await {
@@ -234,6 +237,32 @@ fn what_is_no_request_is_refused_with_what_to_say_instead() {
         let split = client.get("http://site.test/").header("x-test", "a\nb");
         let split = split.send().await;
         assert!(matches!(split, Err(Error::Request(_))), "{split:?}");
+        let long = client
+            .get("http://site.test/")
+            .query("long", &"x".repeat(1 << 16));
+        match long.send().await {
+            Err(Error::Request(what)) => assert!(what.contains("a query of 65541 bytes"), "{what}"),
+            other => panic!("{other:?}"),
+        }
+        let get = || client.get("http://site.test/");
+        for wrong in [
+            get().header("host", "si te.test"),
+            get().header("host", "site.test/path"),
+            get().header("host", ""),
+            get()
+                .header("host", "one.test")
+                .header("host", "other.test"),
+        ] {
+            match wrong.send().await {
+                Err(Error::Request(what)) => assert!(what.contains("the field host"), "{what}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        for (name, value) in [("host", "si te.test"), ("content-length", "5")] {
+            let refused = patient().header(name, value).build();
+            let refused = refused.expect_err("of no request").to_string();
+            assert!(refused.contains(&format!("the field {name}")), "{refused}");
+        }
         assert_eq!(client.pool().counts().connects, 0);
         let builder = patient().max_connections(0);
         let refused = builder.build().expect_err("no room at all").to_string();

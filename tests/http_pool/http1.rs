@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use quoit::spawn;
 use quoit::sync::Event;
 use quoit::time::sleep;
@@ -111,6 +111,28 @@ fn an_answer_with_a_length_is_whole_without_a_goodbye() {
             end_of(serving).await;
         });
     }
+}
+
+#[test]
+fn the_length_of_a_body_stays_what_it_was_while_it_is_read() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            peer.head().await.expect("a request");
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabcde")
+                .await;
+        });
+        let client = patient().build().expect("a client");
+        let mut answer = client.get(&url).send().await.expect("an answer");
+        assert_eq!(answer.content_length(), Some(5));
+        while answer.chunk().await.expect("all of it").is_some() {
+            assert_eq!(answer.content_length(), Some(5));
+        }
+        assert_eq!(answer.content_length(), Some(5));
+        close(client).await;
+        end_of(serving).await;
+    });
 }
 
 #[test]
@@ -620,6 +642,44 @@ fn bodies_are_sent_whole_or_in_pieces() {
         assert_eq!(client.pool().counts().connects, 1);
         close(client).await;
         serving.await.expect("it ends");
+    });
+}
+
+/// A server may answer with 411 where it expects content and is not told how much there is.
+#[test]
+fn a_request_without_content_says_so_where_some_is_expected() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, mut peer| async move {
+            while let Some(head) = peer.head().await {
+                let told = head
+                    .lines()
+                    .filter(|line| line.starts_with("content-length"));
+                peer.answer(&told.collect::<Vec<_>>().join(" ")).await;
+            }
+        });
+        let client = patient().build().expect("a client");
+        let none = "content-length: 0";
+        for (method, told) in [
+            (Method::POST, none),
+            (Method::PUT, none),
+            (Method::PATCH, none),
+            (Method::GET, ""),
+            (Method::DELETE, ""),
+            (Method::OPTIONS, ""),
+        ] {
+            for body in [Body::default(), Body::from("")] {
+                let request = client.request(method.clone(), &url).body(body);
+                let answer = request.send().await.expect("an answer");
+                assert_eq!(answer.text().await.expect("all"), told, "{method}");
+            }
+        }
+        let said = client.post(&url).header("content-length", "0").send().await;
+        let said = said.expect("an answer").text().await;
+        assert_eq!(said.expect("all"), none, "it is said once");
+        close(client).await;
+        end_of(serving).await;
     });
 }
 

@@ -10,7 +10,7 @@ use quoit::time::sleep;
 use quoit::{Cores, Scope, spawn};
 use quoit_net::http::{Builder, Incoming, Server, Upgraded, body, upgrade};
 use quoit_net::unix::UnixAddress;
-use quoit_pool::http::{Client, Error};
+use quoit_pool::http::{Client, ClientBuilder, Error};
 use tests::{bytes, gauges, on_ring, quietly};
 
 use crate::peer::{server_tls, trusting};
@@ -26,8 +26,20 @@ async fn echo(stream: Upgraded) {
     }
 }
 
-/// What is sent comes back; `/slow` takes a while, `/much` has 200 000 bytes, `/status` is none.
+/// What is sent comes back; `/slow` takes a while, `/much` has 200 000 bytes, `/status` is none. Whoever wants to
+/// connect hears whither, and does where that can be.
 async fn site(mut request: Request<Incoming>) -> io::Result<Answer> {
+    if request.method() == Method::CONNECT {
+        let mut answer = Response::new(Full::default());
+        if upgrade(&mut request, echo).is_err() {
+            *answer.status_mut() = StatusCode::NOT_IMPLEMENTED;
+        }
+        let whither = request.uri().to_string().parse();
+        answer
+            .headers_mut()
+            .insert("whither", whither.expect("a value"));
+        return Ok(answer);
+    }
     let path = request.uri().path().to_owned();
     match &*path {
         "/upgrade" => {
@@ -80,14 +92,17 @@ struct Way {
 
 impl Way {
     fn client(&self) -> Client {
+        self.builder().build().expect("a client")
+    }
+
+    fn builder(&self) -> ClientBuilder {
         let builder = match self.version {
             Version::HTTP_11 => patient().http1_only(),
             _ if self.url.starts_with("https") => patient(),
             _ => patient().http2_prior_knowledge(),
         };
         let builder = builder.tls(trusting());
-        let builder = builder.addresses("site.test", &[self.address]);
-        builder.build().expect("a client")
+        builder.addresses("site.test", &[self.address])
     }
 }
 
@@ -224,6 +239,38 @@ fn p055_both_sides_of_an_upgrade() {
             until(|| client.pool().counts().connections == 0).await;
             close(client).await;
             drop(stream);
+        });
+    });
+}
+
+/// For CONNECT there is no usual port (RFC 9110, section 9.3.6).
+#[test]
+fn a_connect_names_its_port_whatever_the_url_does() {
+    in_every_way(|way| {
+        let version = way.version;
+        let (scheme, usual) = match way.url.starts_with("https") {
+            true => ("https", 443),
+            false => ("http", 80),
+        };
+        on_ring(move |_| async move {
+            let client = way.client();
+            for (port, named) in [("", usual), (":", usual), (":8443", 8443)] {
+                let whither = format!("site.test:{named}");
+                let request =
+                    client.request(Method::CONNECT, format!("{scheme}://site.test{port}/"));
+                let answer = request.send().await.expect("an answer");
+                assert_eq!(answer.headers()["whither"], whither, "{version:?} {port}");
+                if version == Version::HTTP_2 {
+                    assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED);
+                    continue;
+                }
+                assert_eq!(answer.status(), StatusCode::OK);
+                let stream = answer.upgrade().await.expect("a stream");
+                stream.write_all(b"there").await.expect("connected");
+                let came = stream.recv().await.expect("connected");
+                assert_eq!(came.as_deref(), Some(&b"there"[..]));
+            }
+            close(client).await;
         });
     });
 }

@@ -28,4 +28,5 @@ mod steps;
 mod support;
 mod upgrades;
 mod ways;
+mod windows;
 mod workload;

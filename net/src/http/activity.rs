@@ -36,8 +36,14 @@ pub(super) struct Activity {
     awaited: Cell<u32>,
     /// Pieces of answers that hyper took.
     answered: Cell<u64>,
+    /// Of these, pieces that hyper has yet to write, in HTTP/2: they wait for the client's windows.
+    unwritten: Cell<u32>,
+    /// Grows with every part of such a piece that is written.
+    written: Cell<u64>,
     /// Bodies of requests that somebody has: a handler, or whom it has left it to.
     reading: Cell<u32>,
+    /// Of these, bodies of which there is more to come.
+    unread: Cell<u32>,
     /// Who is told when nobody has such a body any more, of which hyper may not hear.
     reader: RefCell<Option<Waker>>,
     /// Tells requests that follow each other apart; and whether of the last there may be something left to be read.
@@ -347,10 +353,11 @@ impl Activity {
     /// one, to what it has asked or begun to ask.
     pub(super) fn is_owing(&self) -> bool {
         let is_asked = match self.has_streams.get() {
-            true => self.handlers.get() > 0,
+            true => self.handlers.get() > 0 || self.unread.get() > 0,
             false => self.has_begun(),
         };
-        is_asked || self.bodies.get() > 0 || self.is_unsent.get() || self.is_upgraded.get()
+        let is_unsent = self.unwritten.get() > 0 || self.is_unsent.get();
+        is_asked || self.bodies.get() > 0 || is_unsent || self.is_upgraded.get()
     }
 
     fn note_end_of_request(&self) {
@@ -412,7 +419,7 @@ impl Activity {
         (
             answering,
             if answering {
-                self.answered.get()
+                self.answered.get() + self.written.get()
             } else {
                 self.transfers.get()
             },
@@ -424,15 +431,16 @@ impl Activity {
         self.handlers.get() > 0 || self.received.get() > self.at_last_end.get()
     }
 
-    /// Returns whether it is us who work: a handler at its answer, or all that make bodies at what comes
-    /// next.
+    /// Returns whether it is us who work: a handler at its answer, whoever reads a body, or all that make bodies at
+    /// what comes next.
     pub(super) fn is_handling(&self) -> bool {
-        self.handlers.get() > 0 || (self.awaited.get() > 0 && !self.is_answering())
+        let is_asked = self.handlers.get() > 0 || self.unread.get() > 0;
+        is_asked || (self.awaited.get() > 0 && !self.is_answering())
     }
 
-    /// Returns whether hyper still has the body of an answer, of which there is more to be sent.
+    /// Returns whether hyper still has an answer, of which there is more to be sent.
     pub(super) fn is_answering(&self) -> bool {
-        self.bodies.get() > self.awaited.get()
+        self.bodies.get() > self.awaited.get() || self.unwritten.get() > 0
     }
 
     /// Returns where a connection of HTTP/1 stands, with a number that changes whenever it came there anew.
@@ -482,9 +490,11 @@ impl Activity {
     /// Counts a body of a request for as long as somebody has it.
     pub(super) fn reading(self: &Rc<Self>) -> Reading {
         self.reading.set(self.reading.get() + 1);
+        self.unread.set(self.unread.get() + 1);
         Reading {
             activity: Rc::clone(self),
             of: self.asked.get(),
+            is_over: Cell::new(false),
         }
     }
 
@@ -513,6 +523,12 @@ impl Activity {
     /// Notes that hyper took a piece of an answer.
     pub(super) fn note_answered(&self) {
         self.answered.set(self.answered.get() + 1);
+    }
+
+    /// Counts a piece of an answer of HTTP/2 until it is written, or given up.
+    pub(super) fn unwritten(self: &Rc<Self>) -> Unwritten {
+        self.unwritten.set(self.unwritten.get() + 1);
+        Unwritten(Rc::clone(self))
     }
 
     /// Notes that hyper is done with the body of an answer.
@@ -568,13 +584,24 @@ pub(super) struct Reading {
     activity: Rc<Activity>,
     /// Which request it is of.
     of: u32,
+    /// No more of it comes.
+    is_over: Cell<bool>,
 }
 
 impl Reading {
     /// Notes that hyper has read it to its end.
     pub(super) fn note_whole(&self) {
+        self.note_over();
         if self.activity.asked.get() == self.of {
             self.activity.is_body_left.set(false);
+        }
+    }
+
+    /// Notes that no more of it comes.
+    pub(super) fn note_over(&self) {
+        if !self.is_over.replace(true) {
+            let unread = &self.activity.unread;
+            unread.set(unread.get() - 1);
         }
     }
 }
@@ -583,6 +610,7 @@ impl Drop for Reading {
     fn drop(&mut self) {
         let activity = &self.activity;
         activity.reading.set(activity.reading.get() - 1);
+        self.note_over();
         activity.steps.set(activity.steps.get() + 1);
         // What came was the rest of it, and begins nothing.
         activity.note_end_of_request();
@@ -598,6 +626,23 @@ impl Drop for Reading {
         {
             waker.wake();
         }
+    }
+}
+
+/// A piece of an answer is to be written.
+#[derive(Debug)]
+pub(super) struct Unwritten(Rc<Activity>);
+
+impl Unwritten {
+    /// Notes that a part of it was.
+    pub(super) fn note_written(&self) {
+        self.0.written.set(self.0.written.get() + 1);
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        self.0.unwritten.set(self.0.unwritten.get() - 1);
     }
 }
 

@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 use quoit::{Cancelled, Group};
 
 use super::BoxError;
+use super::activity::Unwritten;
 use super::body::{drop_whole, within};
 use super::course::Course;
 
@@ -97,8 +98,8 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
             ContentProjection::Nothing => None,
             ContentProjection::Own { bytes } if bytes.is_empty() => None,
             ContentProjection::Own { bytes } => {
-                let piece = Piece::Own(std::mem::take(bytes));
-                Some(Ok(Frame::data(piece)))
+                let bytes = std::mem::take(bytes);
+                Some(Ok(Frame::data(this.course.handed(Data::Own { bytes }))))
             }
             ContentProjection::Body { body } => {
                 let connection = *this.connection;
@@ -108,7 +109,10 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
                 this.course.note_awaited(is_awaited);
                 match polled {
                     Ok(polled) => ready!(polled).map(|frame| match frame {
-                        Ok(frame) => Ok(frame.map_data(Piece::Body)),
+                        Ok(frame) => {
+                            let hand = |data| this.course.handed(Data::Body { data });
+                            Ok(frame.map_data(hand))
+                        }
                         Err(error) => Err(error.into()),
                     }),
                     Err(payload) => {
@@ -138,46 +142,63 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
     }
 }
 
-/// A piece of an answer.
+/// A piece of an answer, which is there until hyper has written it.
 #[derive(Debug)]
-pub(super) enum Piece<D> {
-    Own(Bytes),
-    Body(D),
+pub(super) struct Piece<D> {
+    data: Data<D>,
+    /// In HTTP/2, where it waits for the client's windows.
+    unwritten: Option<Unwritten>,
+}
+
+/// What a piece consists of.
+#[derive(Debug)]
+pub(super) enum Data<D> {
+    Own { bytes: Bytes },
+    Body { data: D },
+}
+
+impl<D> Piece<D> {
+    pub(super) fn new(data: Data<D>, unwritten: Option<Unwritten>) -> Self {
+        Self { data, unwritten }
+    }
 }
 
 impl<D: Buf> Buf for Piece<D> {
     fn remaining(&self) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.remaining(),
-            Self::Body(data) => data.remaining(),
+        match &self.data {
+            Data::Own { bytes } => bytes.remaining(),
+            Data::Body { data } => data.remaining(),
         }
     }
 
     fn chunk(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes.chunk(),
-            Self::Body(data) => data.chunk(),
+        match &self.data {
+            Data::Own { bytes } => bytes.chunk(),
+            Data::Body { data } => data.chunk(),
         }
     }
 
     fn advance(&mut self, count: usize) {
-        match self {
-            Self::Own(bytes) => bytes.advance(count),
-            Self::Body(data) => data.advance(count),
+        match &mut self.data {
+            Data::Own { bytes } => bytes.advance(count),
+            Data::Body { data } => data.advance(count),
+        }
+        if let Some(unwritten) = &self.unwritten {
+            unwritten.note_written();
         }
     }
 
     fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.chunks_vectored(into),
-            Self::Body(data) => data.chunks_vectored(into),
+        match &self.data {
+            Data::Own { bytes } => bytes.chunks_vectored(into),
+            Data::Body { data } => data.chunks_vectored(into),
         }
     }
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
-        match self {
-            Self::Own(bytes) => bytes.copy_to_bytes(length),
-            Self::Body(data) => data.copy_to_bytes(length),
+        match &mut self.data {
+            Data::Own { bytes } => bytes.copy_to_bytes(length),
+            Data::Body { data } => data.copy_to_bytes(length),
         }
     }
 }

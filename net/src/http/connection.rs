@@ -559,11 +559,7 @@ async fn watch_streams(
         if activity.is_answering() && nothing_for >= limits.stall_timeout {
             return Ok(());
         }
-        let is_idle = match activity.is_answering() {
-            true => nothing_for >= limits.idle_timeout,
-            false => idle_at(at_rest) <= Instant::now(),
-        };
-        if is_idle {
+        if !activity.is_answering() && idle_at(at_rest) <= Instant::now() {
             (nothing_for, at_rest) = (Duration::ZERO, Instant::now());
             if finish.replace(true) {
                 return Ok(());

@@ -15,7 +15,7 @@ use http_body::Body;
 use quoit::time::Instant;
 
 use super::activity::{Activity, Asked, Handling};
-use super::answer::Content;
+use super::answer::{Content, Data, Piece};
 use super::connection::{Connected, Site};
 use super::exchange::Kind;
 use super::lookout::Expiry;
@@ -301,6 +301,13 @@ impl Course {
         let notes = self.notes_mut();
         notes.sent += length as u64;
         notes.whole = is_last || notes.expected.is_some_and(|all| notes.sent >= all);
+    }
+
+    /// Returns a piece of the body as hyper gets it: of HTTP/2 the connection counts it until it is written.
+    #[inline]
+    pub(super) fn handed<D>(&self, data: Data<D>) -> Piece<D> {
+        let waits = !self.notes().is_in_turn;
+        Piece::new(data, waits.then(|| self.activity.unwritten()))
     }
 
     /// Notes that hyper was told of the end of the body.

@@ -263,6 +263,7 @@ impl Reader {
 
     fn gone(&self, kind: io::ErrorKind, why: impl fmt::Display) -> io::Error {
         self.fate.gone();
+        self.reading.note_over();
         let what = "the client went away before its request's body had come to an end";
         io::Error::new(kind, format!("{what}: {why}"))
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -85,26 +85,35 @@ pub(super) enum Port {
 }
 
 impl Port {
-    /// Binds the first address that works.
-    pub(super) fn bind_first(named: Named, cores: &Handle, options: &Options) -> io::Result<Self> {
-        let mut failure = None;
-        for address in named.addresses()? {
-            match Self::bind(&address, cores, options) {
-                Ok(port) => return Ok(port),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.expect("one address at least was found"))
-    }
-
     /// Binds each of several, or none.
     pub(super) fn bind_all(
         named: Vec<Named>,
         cores: &Handle,
         options: &Options,
     ) -> io::Result<Vec<Self>> {
-        let bind = |named: Named| Self::bind_first(named, cores, options);
-        named.into_iter().map(bind).collect()
+        let mut ports = Vec::new();
+        for named in named {
+            let port = Self::bind_first(named, cores, options, &ports)?;
+            ports.push(port);
+        }
+        Ok(ports)
+    }
+
+    /// Binds the first address that works, beside those that are bound already.
+    fn bind_first(
+        named: Named,
+        cores: &Handle,
+        options: &Options,
+        bound: &[Self],
+    ) -> io::Result<Self> {
+        let mut failure = None;
+        for address in named.addresses()? {
+            match Self::bind(&address, cores, options) {
+                Ok(port) => return Ok(port),
+                Err(error) => failure = Some(explain(&address, error, bound)),
+            }
+        }
+        Err(failure.expect("one address at least was found"))
     }
 
     fn bind(address: &Address, cores: &Handle, options: &Options) -> io::Result<Self> {
@@ -148,6 +157,28 @@ impl Port {
             }
         })
     }
+}
+
+/// Says it if an address is in use because the same server listens there.
+fn explain(address: &Address, error: io::Error, bound: &[Port]) -> io::Error {
+    let mut bound = bound.iter().map(Port::local_addr);
+    let ours = bound.find(|bound| error.kind() == io::ErrorKind::AddrInUse && meet(bound, address));
+    let Some(ours) = ours else { return error };
+    let what = format!(
+        "cannot listen on {address}: this server listens on {ours}, and so there already; leave one of them out"
+    );
+    io::Error::new(error.kind(), what)
+}
+
+/// Returns whether a connection could be for either of two addresses.
+fn meet(one: &Address, other: &Address) -> bool {
+    let (Some(one), Some(other)) = (one.as_tcp(), other.as_tcp()) else {
+        return one == other;
+    };
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    // Those of IPv6 without an address take connections of IPv4 as well.
+    let takes = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    one.port() == other.port() && (a == b || takes(a, b) || takes(b, a))
 }
 
 /// Where connections come in, on one core.
@@ -297,6 +328,32 @@ mod tests {
         Pauses,
         /// Somebody connects, for which it is woken, and it takes its accept back before it looks.
         IsWoken,
+    }
+
+    #[test]
+    fn addresses_meet_where_a_connection_could_be_for_either() {
+        let tcp = |text: &str| Address::Tcp(text.parse().expect("an address"));
+        for (one, other, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("0.0.0.0:80", "[::]:80", true),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::]:80", "[::1]:80", true),
+            ("[::]:80", "[::1]:81", false),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80", true),
+            ("[::1]:80", "127.0.0.1:80", false),
+        ] {
+            for (one, other) in [(one, other), (other, one)] {
+                assert_eq!(meet(&tcp(one), &tcp(other)), expected, "{one} {other}");
+            }
+        }
+        let unix = |path: &str| Address::Unix(UnixAddress::path(path));
+        assert!(meet(&unix("/run/a"), &unix("/run/a")));
+        assert!(!meet(&unix("/run/a"), &unix("/run/b")));
+        assert!(!meet(&unix("/run/a"), &tcp("127.0.0.1:80")));
     }
 
     /// More than any machine takes.

@@ -52,6 +52,9 @@ use crate::unix::UnixOptions;
 /// # Ok::<_, std::io::Error>(())
 /// ```
 ///
+/// A client that closes its side of a connection has gone, also if it would still read: what it has asked for in vain
+/// is cancelled. A TCP connection that was closed looks the same from here.
+///
 /// Dropped, it shuts down with a grace period of 5 s.
 #[derive(Debug)]
 pub struct Server {
@@ -481,9 +484,8 @@ impl<A: Listen> Builder<A> {
         let tls = self.tls.map(|tls| tls.protocols(&connection::OFFERED));
         let tls = tls.transpose()?;
         let cores = runtime.handle();
-        let first = Named::new(&self.address);
-        let mut ports = vec![Port::bind_first(first, &cores, &self.options)?];
-        ports.extend(Port::bind_all(self.also, &cores, &self.options)?);
+        let named = [Named::new(&self.address)].into_iter().chain(self.also);
+        let ports = Port::bind_all(named.collect(), &cores, &self.options)?;
         let local = ports.iter().map(Port::local_addr).collect();
         let most = self.limits.max_connections;
         let (shared, figures) = Shared::new(cores.clone(), local, most);

@@ -5,8 +5,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use memchr::memmem;
+use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use webpki::EndEntityCert;
 
@@ -34,13 +36,12 @@ impl Identity {
     /// `InvalidInput`: what is wrong with which of the two, or that they do not belong together.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> io::Result<Self> {
         let chain = certificates_of(certificates)?;
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| refused(format_args!("the private key cannot be read: {error}")))?;
-        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| {
-            refused(format_args!(
-                "the certificate and the private key do not make an identity: {error}"
-            ))
-        })?;
+        let certified =
+            CertifiedKey::from_der(chain, key_of(key)?, &provider()).map_err(|error| {
+                refused(format_args!(
+                    "the certificate and the private key do not make an identity: {error}"
+                ))
+            })?;
         Ok(Self(Arc::new(certified)))
     }
 
@@ -65,11 +66,28 @@ impl Identity {
         Arc::clone(&self.0)
     }
 
+    /// Returns the names that the certificate says, in small letters. Whether it is [for](Self::is_for) one of them is
+    /// another question.
+    pub(super) fn names(&self) -> Vec<String> {
+        let own = self.own();
+        let names = own.iter().flat_map(|own| own.valid_dns_names());
+        names.map(str::to_ascii_lowercase).collect()
+    }
+
     /// Returns whether the certificate is for a server of this name.
     pub(super) fn is_for(&self, name: &ServerName<'_>) -> bool {
+        self.own()
+            .is_some_and(|own| own.verify_is_valid_for_subject_name(name).is_ok())
+    }
+
+    /// Returns whether the key can sign for somebody who can check these signatures.
+    pub(super) fn can_sign(&self, schemes: &[SignatureScheme]) -> bool {
+        self.0.key.choose_scheme(schemes).is_some()
+    }
+
+    fn own(&self) -> Option<EndEntityCert<'_>> {
         let own = self.0.cert.first();
         own.and_then(|own| EndEntityCert::try_from(own).ok())
-            .is_some_and(|own| own.verify_is_valid_for_subject_name(name).is_ok())
     }
 }
 
@@ -91,4 +109,62 @@ pub(super) fn certificates_of(pem: &[u8]) -> io::Result<Vec<CertificateDer<'stat
         ));
     }
     Ok(chain)
+}
+
+/// Reads a private key.
+fn key_of(pem: &[u8]) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        _ if is_encrypted(pem) => refused(
+            "the private key is encrypted: take its passphrase away, such as with openssl pkey",
+        ),
+        pem::Error::NoItemsFound => {
+            refused("there is no private key: PEM with BEGIN PRIVATE KEY is wanted")
+        }
+        error => refused(format_args!("the private key cannot be read: {error}")),
+    })
+}
+
+/// Returns whether it is a key that only whoever knows its passphrase can read: of PKCS #8 (RFC 7468, section 11), or
+/// as OpenSSL wrote keys before that (RFC 1421, section 4.6.1.1).
+fn is_encrypted(pem: &[u8]) -> bool {
+    let marks = ["-----BEGIN ENCRYPTED PRIVATE KEY", "Proc-Type: 4,ENCRYPTED"];
+    let mut marks = marks.iter().map(|mark| mark.as_bytes());
+    marks.any(|mark| memmem::find(pem, mark).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_key_is_named_with_what_is_wrong() {
+        let own = rcgen::generate_simple_self_signed(["site.test".to_owned()]);
+        let own = own.expect("a certificate");
+        let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+        let old = key.replace(
+            "BEGIN PRIVATE KEY-----\n",
+            "BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n",
+        );
+        let old = old.replace("END PRIVATE", "END RSA PRIVATE");
+        for (key, wrong) in [
+            ("", "there is no private key"),
+            (&*certificate, "there is no private key"),
+            (
+                &*key.replace("PRIVATE", "ENCRYPTED PRIVATE"),
+                "is encrypted",
+            ),
+            (&*old, "is encrypted"),
+            (&*key.replace("-----END", ""), "cannot be read"),
+        ] {
+            let error = Identity::from_pem(certificate.as_bytes(), key.as_bytes());
+            let error = error.expect_err("it is no key");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(wrong), "{error}: {key}");
+        }
+        // What stands around a key is nothing of its own, as OpenSSL writes it.
+        let key = format!(
+            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{key}"
+        );
+        Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("it is one");
+    }
 }

@@ -5,15 +5,17 @@
 //!
 //! No certificate of this machine is trusted by itself: a client is told whom to trust, as PEM.
 
+mod certificates;
 mod client;
 mod identity;
 mod server;
 mod session;
 mod stream;
 
+pub use certificates::Certificates;
 pub use client::ClientTls;
 pub use identity::Identity;
-pub use server::{Certificates, ServerTls};
+pub use server::ServerTls;
 pub use session::TlsInfo;
 pub(crate) use session::{Plain, Session, accept};
 pub use stream::TlsStream;

@@ -1,19 +1,16 @@
-//! How a server's connections shall be, and which certificate it shows.
+//! How a server's connections shall be.
 
-use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use quoit::op::Stream;
 use rustls::RootCertStore;
 use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::ServerName;
 
 use super::identity::certificates_of;
-use super::{Identity, TlsStream, accept, provider, refused};
+use super::{Certificates, Identity, TlsStream, accept, provider, refused};
 
 /// How the TLS of a server shall be: TLS 1.2 and 1.3, sessions resumed.
 ///
@@ -47,10 +44,11 @@ impl ServerTls {
     }
 
     /// Adds an identity, for the names that its certificate is for. A client that asks for a name
-    /// which no certificate is for, or for none, sees the first.
+    /// which no certificate is for, or for none, sees the first. Of several for the same name it sees the first whose
+    /// signature it can check, so that keys of newer kinds can come before those that all clients know.
     #[must_use]
     pub fn also(self, identity: Identity) -> Self {
-        self.certificates.change(|shown| shown.push(identity));
+        self.certificates.add(identity);
         self
     }
 
@@ -159,55 +157,4 @@ pub(super) fn roots_of(pem: &[u8]) -> io::Result<RootCertStore> {
             .map_err(|error| refused(format_args!("a root cannot be trusted: {error}")))?;
     }
     Ok(roots)
-}
-
-/// The certificates that a server shows. Changed from any thread, they are seen by the next client.
-#[derive(Clone)]
-pub struct Certificates(Arc<RwLock<Vec<Identity>>>);
-
-impl fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Certificates").field(&self.shown()).finish()
-    }
-}
-
-impl Certificates {
-    fn new(shown: Vec<Identity>) -> Self {
-        Self(Arc::new(RwLock::new(shown)))
-    }
-
-    /// Shows these from now on, the first to clients that ask for no name we know. For certificates
-    /// that are renewed while the server runs.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` if there are none; the old ones stay.
-    pub fn replace(&self, identities: Vec<Identity>) -> io::Result<()> {
-        if identities.is_empty() {
-            return Err(refused("a server needs a certificate"));
-        }
-        self.change(|shown| *shown = identities);
-        Ok(())
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Vec<Identity>)) {
-        // Held for a moment, by nobody who waits: a core that looks waits for no more than that.
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn shown(&self) -> Vec<Identity> {
-        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        shown.clone()
-    }
-}
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let named = hello
-            .server_name()
-            .and_then(|name| ServerName::try_from(name).ok())
-            .and_then(|name| shown.iter().find(|identity| identity.is_for(&name)));
-        named.or_else(|| shown.first()).map(Identity::certified)
-    }
 }

@@ -109,24 +109,19 @@ fn remove_if_stale(address: &UnixAddress) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     // On a socket that does not block: one that lives and has a full queue says EAGAIN.
-    let refused = probe(path);
-    match refused {
+    match probe(path)? {
         Some(libc::ECONNREFUSED) => fs::remove_file(path),
         Some(libc::ENOENT) => Ok(()),
         _ => Err(in_use()),
     }
 }
 
-/// Returns why a connection is refused, if it is.
-fn probe(path: &Path) -> Option<i32> {
-    let probe = || {
-        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&socket2::SockAddr::unix(path)?)
-    };
-    probe()
-        .err()
-        .and_then(|error: io::Error| error.raw_os_error())
+/// Returns why a connection is refused, if it is. Fails where nobody could be asked.
+fn probe(path: &Path) -> io::Result<Option<i32>> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let refused = socket.connect(&socket2::SockAddr::unix(path)?).err();
+    Ok(refused.and_then(|error| error.raw_os_error()))
 }
 
 impl Place {

@@ -196,6 +196,10 @@ impl ClientBuilder {
             _ => None,
         });
         let no_ping = no_ping.map(str::to_owned);
+        let has_length = self.config.headers.contains_key(header::CONTENT_LENGTH);
+        let has_length = has_length.then(|| {
+            "the field content-length is set for all requests: each has a length of its own".into()
+        });
         let contradicts = self.config.has_prior_knowledge && !self.http2;
         let contradicts = contradicts
             .then(|| "http1_only and http2_prior_knowledge are both set: choose one".into());
@@ -204,10 +208,12 @@ impl ClientBuilder {
             .or(too_few)
             .or(no_time)
             .or(no_ping)
+            .or(has_length)
             .or(contradicts)
         {
             return Err(Error::Request(what));
         }
+        super::request::check_host(&self.config.headers)?;
         let mut config = self.config;
         let protocols: &[&[u8]] = if self.http2 {
             &[b"h2", b"http/1.1"]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
@@ -63,9 +63,19 @@ impl<'a> Place<'a> {
                 "{url} names a user: say who asks in the field `authorization`"
             ));
         }
-        let host = authority.host();
-        let host = host.strip_prefix('[').unwrap_or(host);
-        let host = host.strip_suffix(']').unwrap_or(host);
+        let host = match in_brackets(authority.host()) {
+            None => authority.host(),
+            Some(address) if address.contains('%') => {
+                return refuse(format_args!(
+                    "{url} names an interface, which no server is to hear of: name a host, and say where it is with \
+                     `ClientBuilder::addresses`"
+                ));
+            }
+            Some(address) if address.parse::<Ipv6Addr>().is_err() => {
+                return refuse(format_args!("{url}: [{address}] is no address of IPv6"));
+            }
+            Some(address) => address,
+        };
         if host.is_empty() {
             return refuse(format_args!("{url} names no host: write http://host/path"));
         }
@@ -75,6 +85,10 @@ impl<'a> Place<'a> {
             port: port_of(url, authority, is_encrypted)?,
         })
     }
+}
+
+fn in_brackets(host: &str) -> Option<&str> {
+    host.strip_prefix('[')?.strip_suffix(']')
 }
 
 impl Origin {

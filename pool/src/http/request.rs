@@ -173,6 +173,7 @@ impl RequestBuilder {
             return Err(Error::Request(what));
         }
         let length = self.length()?;
+        check_host(&self.headers)?;
         let url = self.url.map_err(Error::Request)?;
         let origin = self.pool.origin_of(&url, self.unix)?;
         if origin.is_encrypted && self.pool.config.tls.is_none() {
@@ -190,6 +191,23 @@ impl RequestBuilder {
         };
         Ok((ask, self.body))
     }
+}
+
+/// Checks that fields name one host at most, and that it can be one: in HTTP/2 it is part of the URL.
+pub(super) fn check_host(headers: &HeaderMap) -> Result<(), Error> {
+    let hosts = headers.get_all(header::HOST);
+    let is_wrong = |host: &&HeaderValue| Authority::try_from(host.as_bytes()).is_err();
+    if let Some(wrong) = hosts.iter().find(is_wrong) {
+        let what = format!("the field host says {wrong:?}, which is no host");
+        return Err(Error::Request(what));
+    }
+    let mut hosts = hosts.iter();
+    if let (Some(one), Some(other)) = (hosts.next(), hosts.next()) {
+        let what =
+            format!("the field host says {one:?} and {other:?}: a request is for one of them");
+        return Err(Error::Request(what));
+    }
+    Ok(())
 }
 
 /// Runs a part of a request, which has to be over by then.
@@ -212,8 +230,12 @@ fn with_query(url: Uri, query: &str) -> Result<Uri, Error> {
     let before = url.path_and_query().map_or("/", PathAndQuery::as_str);
     let joint = if before.contains('?') { '&' } else { '?' };
     let whole = format!("{before}{joint}{query}");
-    let parsed = whole.parse();
-    parts.path_and_query = Some(parsed.expect("what was escaped can stand in a query"));
+    // What was escaped can stand in a query, but not any number of it.
+    let parsed = whole.parse().map_err(|error| {
+        let length = query.len();
+        Error::Request(format!("a query of {length} bytes makes no URL: {error}"))
+    })?;
+    parts.path_and_query = Some(parsed);
     Uri::from_parts(parts).map_err(|error| Error::Request(format!("{url} takes no query: {error}")))
 }
 
@@ -258,6 +280,10 @@ impl Ask {
                 *request.uri_mut() = self.target();
                 let host = headers.entry(header::HOST);
                 host.or_insert_with(|| self.origin.field.clone());
+                if self.length == Some(0) && expects_content(&self.method) {
+                    let length = headers.entry(header::CONTENT_LENGTH);
+                    length.or_insert(HeaderValue::from_static("0"));
+                }
             }
         }
         *request.headers_mut() = headers;
@@ -281,6 +307,8 @@ impl Ask {
     /// Returns the URL, with the host that the caller has named in a field.
     fn url_at(&self, host: Option<&HeaderValue>) -> Uri {
         let named = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let is_connect = self.method == Method::CONNECT;
+        let named = named.or_else(|| is_connect.then(|| self.whither()));
         let Some(named) = named else {
             return self.url.clone();
         };
@@ -292,11 +320,20 @@ impl Ask {
     /// What stands in the first line of HTTP/1 (RFC 9112, section 3.2).
     fn target(&self) -> Uri {
         if self.method == Method::CONNECT {
-            let authority = self.url.authority().expect("an origin has one").clone();
-            return Uri::from(authority);
+            return Uri::from(self.whither());
         }
         let path = self.url.path_and_query().cloned();
         Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+    }
+
+    /// Returns the host and port that a CONNECT is for: it has no usual one (RFC 9110, section 9.3.6).
+    fn whither(&self) -> Authority {
+        let authority = self.url.authority().expect("an origin has one");
+        if authority.port().is_some() {
+            return authority.clone();
+        }
+        let whither = format!("{}:{}", authority.host(), self.origin.port);
+        Authority::try_from(whither).expect("a host with a port is one")
     }
 
     /// Returns whether the answer may be the beginning of another protocol.
@@ -311,6 +348,12 @@ impl Ask {
         status == StatusCode::SWITCHING_PROTOCOLS
             || (self.method == Method::CONNECT && status.is_success())
     }
+}
+
+/// Returns whether a server expects content with this method, and is to be told that there is none (RFC 9110, section
+/// 8.6): many answer with 411 otherwise. HTTP/2 says it with the head.
+fn expects_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 async fn fetch(pool: &Rc<Shared>, ask: &Ask, mut body: Body) -> Result<Response, Error> {

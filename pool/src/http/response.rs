@@ -28,6 +28,8 @@ use super::shared::Lease;
 /// sent any more, in the same way.
 pub struct Response {
     head: http::response::Parts,
+    /// How long the body is as a whole.
+    length: Option<u64>,
     body: ResponseBody,
     upgraded: Option<oneshot::Receiver<Switched>>,
 }
@@ -58,11 +60,13 @@ impl Response {
             alarm: None,
             failed: None,
         };
+        let length = body.size_hint().exact();
         if upgraded.is_none() {
             body.note_end();
         }
         Self {
             head,
+            length,
             body,
             upgraded,
         }
@@ -88,9 +92,9 @@ impl Response {
         &self.head.headers
     }
 
-    /// Returns how long the body is, if its head says so.
+    /// Returns how long the body is, if its head says so; also once some of it was read.
     pub fn content_length(&self) -> Option<u64> {
-        self.body.size_hint().exact()
+        self.length
     }
 
     /// Passes on an answer with a status below 400.

@@ -10,6 +10,9 @@
 //! (RFC 8446, section 6.1). hyper says the first only on a way that waits for the peer, and neither where it is
 //! dropped.
 //!
+//! A peer that has answered may close before it has read all of the request, and what is sent to it then fails. Its
+//! answer is there all the same, behind which the end of the connection is read: so reads say what has become of it.
+//!
 //! Invariants:
 //! - A stream is in one place: with hyper, on its return, or with whoever took it.
 //! - A GOAWAY is put between frames, behind the preface, and never behind another one.
@@ -54,6 +57,8 @@ pub(super) struct Wire {
     /// Until it is taken, or dropped.
     io: Option<Io>,
     written: Written,
+    /// A write has met a peer that has gone.
+    is_unheard: bool,
     back: Rc<Return>,
 }
 
@@ -62,6 +67,7 @@ impl Wire {
         Self {
             io: Some(io),
             written: Written::new(speaks),
+            is_unheard: false,
             back: Rc::clone(back),
         }
     }
@@ -74,6 +80,34 @@ impl Wire {
     fn io(&mut self) -> Pin<&mut Io> {
         Pin::new(self.io.as_mut().expect("it is there while somebody has it"))
     }
+
+    /// Writes, unless the peer has gone: then it is for a read to fail.
+    fn write<T>(
+        &mut self,
+        write: impl FnOnce(Pin<&mut Io>) -> Poll<io::Result<T>>,
+        unheard: T,
+    ) -> Poll<io::Result<T>> {
+        if !self.is_unheard {
+            match write(self.io()) {
+                Poll::Ready(Err(error)) if is_gone(&error) => self.is_unheard = true,
+                polled => return polled,
+            }
+        }
+        match self.written.speaks {
+            // No more of a body is asked for.
+            Speaks::Http1 => Poll::Pending,
+            // hyper reads nothing for as long as it cannot write. How much it has to say is bounded by windows.
+            Speaks::Http2 => Poll::Ready(Ok(unheard)),
+        }
+    }
+}
+
+/// Returns whether a write has failed since the peer takes no more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 impl Drop for Wire {
@@ -100,7 +134,7 @@ impl Write for Wire {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.io().poll_write(cx, buf);
+        let polled = self.write(|io| io.poll_write(cx, buf), buf.len());
         if let Poll::Ready(Ok(count)) = polled {
             self.written.note(&buf[..count]);
         }
@@ -112,7 +146,8 @@ impl Write for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.io().poll_write_vectored(cx, bufs);
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        let polled = self.write(|io| io.poll_write_vectored(cx, bufs), length);
         if let Poll::Ready(Ok(count)) = polled {
             let mut left = count;
             for buf in bufs {
@@ -129,7 +164,7 @@ impl Write for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
+        self.write(|io| io.poll_flush(cx), ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -201,7 +236,49 @@ impl Written {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    use hyper::rt::ReadBuf;
+    use quoit::op::nop;
+    use quoit_net::TcpStream;
+
     use super::*;
+
+    /// The peer closes without a look at what it was sent, which resets the connection: whoever writes meets that
+    /// before anybody reads.
+    #[test]
+    fn what_a_peer_has_said_is_read_also_where_it_takes_no_more() {
+        for speaks in [Speaks::Http1, Speaks::Http2] {
+            let read = quoit::block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0")?;
+                let stream = TcpStream::connect(listener.local_addr()?).await?;
+                let (mut peer, _) = listener.accept()?;
+                stream.write_all("a request").await.0?;
+                peer.write_all(b"an answer")?;
+                drop(peer);
+                let mut wire = Wire::new(Io::new(stream), speaks, &Rc::default());
+                while !wire.is_unheard {
+                    poll_fn(|cx| {
+                        let written = Pin::new(&mut wire).poll_write(cx, b"and more");
+                        assert!(!matches!(written, Poll::Ready(Err(_))), "{written:?}");
+                        let flushed = Pin::new(&mut wire).poll_flush(cx);
+                        assert!(!matches!(flushed, Poll::Ready(Err(_))), "{flushed:?}");
+                        Poll::Ready(())
+                    })
+                    .await;
+                    nop().await?;
+                }
+                let mut place = [0; 16];
+                let mut buf = ReadBuf::new(&mut place);
+                poll_fn(|cx| Pin::new(&mut wire).poll_read(cx, buf.unfilled())).await?;
+                Ok::<_, io::Error>(buf.filled().to_vec())
+            });
+            let read = read.expect("a ring").expect("it is read");
+            assert_eq!(read, b"an answer", "{speaks:?}");
+        }
+    }
 
     fn frame(kind: u8, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).expect("it is short").to_be_bytes();
