@@ -121,9 +121,13 @@ impl<'a> Sender<'a> {
         queue.somebody_waits.store(true, Ordering::Relaxed);
         drop(waiting);
         drop(unneeded);
-        // Pairs with the fence in `wake_waiting`: either it sees us, or we see the room it made.
+        // Pairs with the fence in `wake_waiting`: either it sees us, or we see the room it made, or that it was the last.
         fence(Ordering::SeqCst);
-        queue.push(job)
+        queue.push(job).map_err(|(refused, job)| {
+            // What fills it then is of others who come late, and drop it without a word.
+            let is_last = queue.closed.load(Ordering::Relaxed);
+            (if is_last { Refused::Closed } else { refused }, job)
+        })
     }
 }
 
@@ -513,6 +517,31 @@ mod loom_tests {
                 match sent {
                     Ok(()) | Err(Refused::Closed) => {}
                     Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
+                }
+                assert!(queue.is_empty(), "a job is kept for ever");
+                assert_eq!(ended.load(std::sync::atomic::Ordering::Relaxed), 2);
+            });
+        }
+    }
+
+    /// The core ends while two come, of whom one takes the other's room: the other is woken or told as well.
+    #[test]
+    fn loom_who_finds_no_room_behind_the_end_hears_of_it() {
+        for looks_first in [false, true] {
+            // All orders are too many.
+            let mut model = loom::model::Builder::new();
+            model.preemption_bound = Some(2);
+            model.check(move || {
+                let mut queue = ClosureQueue::new(1);
+                queue.jobs = ArrayQueue::looking(1, looks_first);
+                let (queue, ended) = (Arc::new(queue), std::sync::Arc::default());
+                let senders = [comes(&queue, &ended), comes(&queue, &ended)];
+                queue.close();
+                for sender in senders {
+                    let (sent, bell) = sender.join().unwrap();
+                    if sent == Err(Refused::Full) {
+                        assert_eq!(bell.0.load(Ordering::Relaxed), 1, "it sleeps on");
+                    }
                 }
                 assert!(queue.is_empty(), "a job is kept for ever");
                 assert_eq!(ended.load(std::sync::atomic::Ordering::Relaxed), 2);
