@@ -17,7 +17,8 @@ use quoit::op::{self, PipeReader, SharedFd, Stream};
 use quoit::sync::{Condition, Event, Mutex};
 use quoit::time::{Alarm, Instant, sleep};
 use quoit::{
-    CoreId, Cores, Handle, RemoteError, Runtime, Scope, block_on, check, spawn, yield_now,
+    Cancelled, CoreId, Cores, Delivery, Handle, RemoteError, Runtime, Scope, block_on, check,
+    spawn, yield_now,
 };
 use tests::{Counted, Drops, Kernel, both_streams, gauges, on_both, on_core, poll_once};
 
@@ -201,6 +202,50 @@ fn a_waker_that_panics_keeps_a_cancel_from_nobody() {
             })
             .await;
         assert_eq!(outcome, Ok(None));
+    });
+}
+
+thread_local! {
+    /// What a waker polls where it is woken.
+    static POLLED: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(None) };
+}
+
+/// The second was told before anybody was woken for the first.
+#[test]
+fn who_is_polled_by_a_waker_finds_what_its_handle_was_told_before() {
+    let woken = || {
+        let mut polled = POLLED.take().expect("it is woken once");
+        assert!(poll_for(Waker::noop(), polled.as_mut()).is_ready());
+    };
+    let polls = Waker::from(Arc::new(Foreign {
+        woken,
+        dropped: || {},
+    }));
+    on_core(|_| async move {
+        let (first, second) = (Scope::new(), Scope::new());
+        let handles = [first.handle(), second.handle()];
+        let was_refused = Rc::new(RefCell::new(None));
+        let finds = Rc::clone(&was_refused);
+        let mut is_begun = false;
+        let body = async move {
+            poll_fn(|_| match std::mem::replace(&mut is_begun, true) {
+                false => Poll::Pending,
+                true => Poll::Ready(()),
+            })
+            .await;
+            finds.replace(Some(check().is_err()));
+            Ok::<_, Cancelled>(())
+        };
+        let mut in_second = Box::pin(async move { _ = second.run(body).await });
+        assert!(poll_for(Waker::noop(), in_second.as_mut()).is_pending());
+        POLLED.set(Some(in_second));
+        let mut in_first = pin!(first.run(sleep(LONG)));
+        assert!(poll_for(&polls, in_first.as_mut()).is_pending());
+        for handle in handles {
+            assert_eq!(handle.cancel(), Delivery::Delivered);
+        }
+        yield_now().await.expect("nobody cancels this");
+        assert_eq!(was_refused.take(), Some(true));
     });
 }
 
