@@ -348,7 +348,7 @@ impl Core {
             self.contain(job);
         }
         if taken > 0 {
-            self.closures.wake_waiting();
+            self.closures.wake_waiting(taken as usize);
         }
     }
 
