@@ -190,7 +190,11 @@ impl Runtime {
         let mut first = None;
         while let Ok(outcome) = receive(&mains) {
             let failure = match outcome {
-                None | Some(Ok(Ok(()))) => continue,
+                None => {
+                    self.stop_if_lost();
+                    continue;
+                }
+                Some(Ok(Ok(()))) => continue,
                 Some(Ok(Err(error))) => match self.failure_of(error) {
                     None => continue,
                     Some(failure) => Ok(failure),
@@ -207,6 +211,15 @@ impl Runtime {
             None => Ok(()),
             Some(Ok(error)) => Err(error),
             Some(Err(payload)) => resume_unwind(payload),
+        }
+    }
+
+    /// Shuts down after a main that has ended without a word, unless that was a shutdown: its core is lost, as those who
+    /// wait for the cores are to hear.
+    fn stop_if_lost(&self) {
+        let goes_on = |core: &CoreHandle| !core.shared.was_asked_to_stop(core.id.incarnation);
+        if self.handle.cores.iter().any(goes_on) {
+            self.handle.shutdown_within(self.grace);
         }
     }
 
@@ -235,8 +248,10 @@ impl Runtime {
             // A core cannot wait for its own end: the threads end by themselves.
             self.lives.clear();
         }
-        for life in self.lives.drain(..) {
-            if let Err(payload) = life.join()
+        // All of them, before one that was lost is told of.
+        let ends: Vec<_> = self.lives.drain(..).map(CoreLife::join).collect();
+        for end in ends {
+            if let Err(payload) = end
                 && !thread::panicking()
             {
                 // A core never ends by a panic of a task: this one is ours.
