@@ -908,6 +908,8 @@ impl Core {
         while let Some(target) = timers.pop_due(Instant::NEVER) {
             self.contain(|| drop(target));
         }
+        // What has been dropped since may have started some.
+        self.drop_tasks();
         let now = Instant::now();
         Life::Ending {
             last: self.stop_at.get().unwrap_or(now).max(now) + LAST_WAIT,

@@ -602,6 +602,55 @@ fn closures_that_never_ran_may_panic_when_dropped() {
     assert!(ended.is_ok(), "the core's thread panicked");
 }
 
+/// A core in its last turn, which has looked into its mailbox; what `send` leaves there is dropped with it.
+fn at_the_end_of_a_core(send: impl FnOnce(&Handle, CoreId)) {
+    let (runtime, handle) = one_core();
+    let core = handle.cores()[0];
+    let (stopping, stops) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let last = handle.spawn(core, move || async move {
+        sleep(LONG).await.expect_err("the runtime stops");
+        stopping.send(()).expect("the test listens");
+        released.recv().expect("the test releases");
+    });
+    handle.shutdown_within(Duration::ZERO);
+    stops.recv().expect("the core takes its last turn");
+    send(&handle, core);
+    release.send(()).expect("the task waits");
+    last.expect("room").wait().expect("it ended");
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO)));
+    assert!(ended.is_ok(), "the core's thread panicked");
+}
+
+/// Closures that were never run start tasks as they are dropped: those end on their core as well.
+#[test]
+fn tasks_that_the_destructor_of_a_closure_starts_are_dropped_on_their_core() {
+    struct Starts(mpsc::Sender<Option<CoreId>>);
+    impl Drop for Starts {
+        fn drop(&mut self) {
+            let says = Says(self.0.clone());
+            drop(spawn(async move {
+                let _says = says;
+                pending::<()>().await;
+            }));
+        }
+    }
+    struct Says(mpsc::Sender<Option<CoreId>>);
+    impl Drop for Says {
+        fn drop(&mut self) {
+            self.0.send(CoreId::current()).expect("the test listens");
+        }
+    }
+    let (says, said) = mpsc::channel();
+    let starts = Starts(says);
+    at_the_end_of_a_core(|handle, core| {
+        let unrun = handle.spawn(core, move || async move { drop(starts) });
+        drop(unrun.expect("room"));
+    });
+    let places: Vec<_> = said.iter().collect();
+    assert!(matches!(places[..], [Some(_)]), "{places:?}");
+}
+
 // --- on the real ring: they leave descriptors and tasks behind, which fails a simulation ---
 
 /// The end of a core gives up an op whose waker owns another op.
