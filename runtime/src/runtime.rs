@@ -149,7 +149,8 @@ impl Runtime {
     /// The first error cancels the others and comes out. When the runtime was shut down through a
     /// handle, mains that end with [`Cancelled`](crate::Cancelled) count as ended; what else their
     /// error says does not. Tasks that are
-    /// still running when the last main has ended are cancelled, and dropped after the grace period.
+    /// still running when the last main has ended are cancelled, and dropped after the grace period; of a shutdown
+    /// through a handle, after the one that was given there.
     ///
     /// # Errors
     ///
@@ -206,7 +207,11 @@ impl Runtime {
                 self.handle.shutdown_within(self.grace);
             }
         }
-        self.stop();
+        // Somebody may have said how long what the mains have left may take.
+        if !self.handle.is_stopping() {
+            self.handle.shutdown_within(self.grace);
+        }
+        self.join();
         match first {
             None => Ok(()),
             Some(Ok(error)) => Err(error),
@@ -243,6 +248,10 @@ impl Runtime {
 
     fn stop(&mut self) {
         self.handle.shutdown_within(self.grace);
+        self.join();
+    }
+
+    fn join(&mut self) {
         let here = CoreId::current();
         if self.handle.cores.iter().any(|core| Some(core.id) == here) {
             // A core cannot wait for its own end: the threads end by themselves.

@@ -1157,6 +1157,35 @@ fn the_shortest_grace_period_counts() {
     drop(runtime);
 }
 
+/// The mains end at once, and the grace is for the tasks that they leave.
+#[test]
+fn the_end_of_the_mains_takes_nothing_of_the_grace_of_a_shutdown() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .grace_period(Duration::ZERO)
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let said = Arc::new(AtomicBool::new(false));
+        let says = Arc::clone(&said);
+        let main = move |_| {
+            let (handle, says) = (handle.clone(), Arc::clone(&says));
+            async move {
+                drop(spawn(async move {
+                    let goodbye = sleep(Duration::from_millis(50));
+                    let said = Scope::new().grace_shielded().run(goodbye).await;
+                    says.store(said == Ok(Some(())), Ordering::Relaxed);
+                }));
+                handle.shutdown_within(LONG);
+                sleep(LONG).await
+            }
+        };
+        assert_eq!(runtime.run(main), Ok(()));
+        assert!(said.load(Ordering::Relaxed));
+    });
+}
+
 // --- errors of tasks, as `io::Error` ---
 
 #[test]
