@@ -154,7 +154,7 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// The first one of a main.
+    /// The first one of a main. One that has leaked a group, and does not fail, has failed for that misuse.
     ///
     /// # Panics
     ///
@@ -180,7 +180,14 @@ impl Runtime {
             let start = move || {
                 drop(crate::spawn(async move {
                     let mut report = report;
-                    let outcome = guarded(async move { main(id).await }).await;
+                    let ends = async move {
+                        main(id).await?;
+                        match has_leaked_a_group() {
+                            true => Err(Cancelled::misuse(Misuse::AbandonedGroup).into()),
+                            false => Ok(()),
+                        }
+                    };
+                    let outcome = guarded(ends).await;
                     report.send(Some(outcome));
                 }));
             };
