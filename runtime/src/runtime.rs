@@ -158,8 +158,8 @@ impl Runtime {
     ///
     /// # Panics
     ///
-    /// Goes on with the first panic of a main, after all cores have stopped. On a thread that runs a
-    /// core: this call waits.
+    /// Goes on with the first panic of a main, after all cores have stopped; so with that of a core that is lost, whose
+    /// kernel refuses to go on, which stops the others. On a thread that runs a core: this call waits.
     pub fn run<F, M, E>(mut self, main: F) -> Result<(), E>
     where
         F: Fn(CoreId) -> M + Clone + Send + 'static,
