@@ -47,8 +47,8 @@ const LOOK_EVERY: u32 = 32;
 /// A turn that has run tasks for this long ends at the next look.
 const TIME_PER_TURN: Duration = Duration::from_micros(500);
 
-/// Closures run in one turn, at most.
-const CLOSURES_PER_TURN: u32 = 64;
+/// Closures run in one turn, at most; half as many where so many tasks are ready.
+const CLOSURES_PER_TURN: usize = 64;
 
 /// After so many turns a core says what it has, as it does when it parks: it may not park for long.
 const PUBLISH_EVERY: u64 = 64;
@@ -338,18 +338,25 @@ impl Core {
         if self.shared.has_wakes() {
             self.take_wakes();
         }
+        if !self.closures.is_empty() {
+            self.take_closures();
+        }
+    }
+
+    /// Runs closures that others have sent; fewer, the more tasks are ready: else those of a core that has too much to
+    /// do would pile up there, and nobody would find its mailbox full.
+    fn take_closures(&self) {
+        let ready = self.tasks.borrow().ready();
+        let most = CLOSURES_PER_TURN * CLOSURES_PER_TURN / (CLOSURES_PER_TURN + ready);
         let mut taken = 0;
-        while taken < CLOSURES_PER_TURN
-            && !self.closures.is_empty()
+        while taken < most.max(1)
             && let Some(job) = self.closures.take()
         {
             taken += 1;
             self.counters().closures.add(1);
             self.contain(job);
         }
-        if taken > 0 {
-            self.closures.wake_waiting();
-        }
+        self.closures.wake_waiting(taken);
     }
 
     /// Makes ready whom others have woken.
@@ -908,6 +915,8 @@ impl Core {
         while let Some(target) = timers.pop_due(Instant::NEVER) {
             self.contain(|| drop(target));
         }
+        // What has been dropped since may have started some.
+        self.drop_tasks();
         let now = Instant::now();
         Life::Ending {
             last: self.stop_at.get().unwrap_or(now).max(now) + LAST_WAIT,

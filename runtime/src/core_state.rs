@@ -939,6 +939,8 @@ impl Core {
             .cancels
             .take(&mut scratch, |cancel| found.push(cancel));
         self.scratch.replace(scratch);
+        // Whoever is woken for one of them finds what all have said.
+        let effects_left = self.effects_left.replace(0);
         for message in found {
             let node = self.tree.borrow().living(message.index);
             let Some(node) = node.filter(|node| message.is_of(node.to_parts().1)) else {
@@ -953,6 +955,8 @@ impl Core {
                 self.counters().remote_cancels.add(1);
             }
         }
+        self.effects_left.set(effects_left);
+        self.carry_out();
     }
 
     /// Notices scope deadlines that passed while the running task computed.

@@ -149,16 +149,17 @@ impl Runtime {
     /// The first error cancels the others and comes out. When the runtime was shut down through a
     /// handle, mains that end with [`Cancelled`](crate::Cancelled) count as ended; what else their
     /// error says does not. Tasks that are
-    /// still running when the last main has ended are cancelled, and dropped after the grace period.
+    /// still running when the last main has ended are cancelled, and dropped after the grace period; of a shutdown
+    /// through a handle, after the one that was given there.
     ///
     /// # Errors
     ///
-    /// The first one of a main.
+    /// The first one of a main. One that has leaked a group, and does not fail, has failed for that misuse.
     ///
     /// # Panics
     ///
-    /// Goes on with the first panic of a main, after all cores have stopped. On a thread that runs a
-    /// core: this call waits.
+    /// Goes on with the first panic of a main, after all cores have stopped; so with that of a core that is lost, whose
+    /// kernel refuses to go on, which stops the others. On a thread that runs a core: this call waits.
     pub fn run<F, M, E>(mut self, main: F) -> Result<(), E>
     where
         F: Fn(CoreId) -> M + Clone + Send + 'static,
@@ -179,7 +180,14 @@ impl Runtime {
             let start = move || {
                 drop(crate::spawn(async move {
                     let mut report = report;
-                    let outcome = guarded(async move { main(id).await }).await;
+                    let ends = async move {
+                        main(id).await?;
+                        match has_leaked_a_group() {
+                            true => Err(Cancelled::misuse(Misuse::AbandonedGroup).into()),
+                            false => Ok(()),
+                        }
+                    };
+                    let outcome = guarded(ends).await;
                     report.send(Some(outcome));
                 }));
             };
@@ -190,7 +198,11 @@ impl Runtime {
         let mut first = None;
         while let Ok(outcome) = receive(&mains) {
             let failure = match outcome {
-                None | Some(Ok(Ok(()))) => continue,
+                None => {
+                    self.stop_if_lost();
+                    continue;
+                }
+                Some(Ok(Ok(()))) => continue,
                 Some(Ok(Err(error))) => match self.failure_of(error) {
                     None => continue,
                     Some(failure) => Ok(failure),
@@ -202,11 +214,24 @@ impl Runtime {
                 self.handle.shutdown_within(self.grace);
             }
         }
-        self.stop();
+        // Somebody may have said how long what the mains have left may take.
+        if !self.handle.is_stopping() {
+            self.handle.shutdown_within(self.grace);
+        }
+        self.join();
         match first {
             None => Ok(()),
             Some(Ok(error)) => Err(error),
             Some(Err(payload)) => resume_unwind(payload),
+        }
+    }
+
+    /// Shuts down after a main that has ended without a word, unless that was a shutdown: its core is lost, as those who
+    /// wait for the cores are to hear.
+    fn stop_if_lost(&self) {
+        let goes_on = |core: &CoreHandle| !core.shared.was_asked_to_stop(core.id.incarnation);
+        if self.handle.cores.iter().any(goes_on) {
+            self.handle.shutdown_within(self.grace);
         }
     }
 
@@ -230,13 +255,19 @@ impl Runtime {
 
     fn stop(&mut self) {
         self.handle.shutdown_within(self.grace);
+        self.join();
+    }
+
+    fn join(&mut self) {
         let here = CoreId::current();
         if self.handle.cores.iter().any(|core| Some(core.id) == here) {
             // A core cannot wait for its own end: the threads end by themselves.
             self.lives.clear();
         }
-        for life in self.lives.drain(..) {
-            if let Err(payload) = life.join()
+        // All of them, before one that was lost is told of.
+        let ends: Vec<_> = self.lives.drain(..).map(CoreLife::join).collect();
+        for end in ends {
+            if let Err(payload) = end
                 && !thread::panicking()
             {
                 // A core never ends by a panic of a task: this one is ours.

@@ -17,7 +17,8 @@ use quoit::op::{self, PipeReader, SharedFd, Stream};
 use quoit::sync::{Condition, Event, Mutex};
 use quoit::time::{Alarm, Instant, sleep};
 use quoit::{
-    CoreId, Cores, Handle, RemoteError, Runtime, Scope, block_on, check, spawn, yield_now,
+    Cancelled, CoreId, Cores, Delivery, Handle, RemoteError, Runtime, Scope, block_on, check,
+    spawn, yield_now,
 };
 use tests::{Counted, Drops, Kernel, both_streams, gauges, on_both, on_core, poll_once};
 
@@ -201,6 +202,50 @@ fn a_waker_that_panics_keeps_a_cancel_from_nobody() {
             })
             .await;
         assert_eq!(outcome, Ok(None));
+    });
+}
+
+thread_local! {
+    /// What a waker polls where it is woken.
+    static POLLED: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(None) };
+}
+
+/// The second was told before anybody was woken for the first.
+#[test]
+fn who_is_polled_by_a_waker_finds_what_its_handle_was_told_before() {
+    let woken = || {
+        let mut polled = POLLED.take().expect("it is woken once");
+        assert!(poll_for(Waker::noop(), polled.as_mut()).is_ready());
+    };
+    let polls = Waker::from(Arc::new(Foreign {
+        woken,
+        dropped: || {},
+    }));
+    on_core(|_| async move {
+        let (first, second) = (Scope::new(), Scope::new());
+        let handles = [first.handle(), second.handle()];
+        let was_refused = Rc::new(RefCell::new(None));
+        let finds = Rc::clone(&was_refused);
+        let mut is_begun = false;
+        let body = async move {
+            poll_fn(|_| match std::mem::replace(&mut is_begun, true) {
+                false => Poll::Pending,
+                true => Poll::Ready(()),
+            })
+            .await;
+            finds.replace(Some(check().is_err()));
+            Ok::<_, Cancelled>(())
+        };
+        let mut in_second = Box::pin(async move { _ = second.run(body).await });
+        assert!(poll_for(Waker::noop(), in_second.as_mut()).is_pending());
+        POLLED.set(Some(in_second));
+        let mut in_first = pin!(first.run(sleep(LONG)));
+        assert!(poll_for(&polls, in_first.as_mut()).is_pending());
+        for handle in handles {
+            assert_eq!(handle.cancel(), Delivery::Delivered);
+        }
+        yield_now().await.expect("nobody cancels this");
+        assert_eq!(was_refused.take(), Some(true));
     });
 }
 
@@ -555,6 +600,55 @@ fn closures_that_never_ran_may_panic_when_dropped() {
     assert_eq!((drops.alive(), drops.dropped()), (0, 10));
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO)));
     assert!(ended.is_ok(), "the core's thread panicked");
+}
+
+/// A core in its last turn, which has looked into its mailbox; what `send` leaves there is dropped with it.
+fn at_the_end_of_a_core(send: impl FnOnce(&Handle, CoreId)) {
+    let (runtime, handle) = one_core();
+    let core = handle.cores()[0];
+    let (stopping, stops) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let last = handle.spawn(core, move || async move {
+        sleep(LONG).await.expect_err("the runtime stops");
+        stopping.send(()).expect("the test listens");
+        released.recv().expect("the test releases");
+    });
+    handle.shutdown_within(Duration::ZERO);
+    stops.recv().expect("the core takes its last turn");
+    send(&handle, core);
+    release.send(()).expect("the task waits");
+    last.expect("room").wait().expect("it ended");
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO)));
+    assert!(ended.is_ok(), "the core's thread panicked");
+}
+
+/// Closures that were never run start tasks as they are dropped: those end on their core as well.
+#[test]
+fn tasks_that_the_destructor_of_a_closure_starts_are_dropped_on_their_core() {
+    struct Starts(mpsc::Sender<Option<CoreId>>);
+    impl Drop for Starts {
+        fn drop(&mut self) {
+            let says = Says(self.0.clone());
+            drop(spawn(async move {
+                let _says = says;
+                pending::<()>().await;
+            }));
+        }
+    }
+    struct Says(mpsc::Sender<Option<CoreId>>);
+    impl Drop for Says {
+        fn drop(&mut self) {
+            self.0.send(CoreId::current()).expect("the test listens");
+        }
+    }
+    let (says, said) = mpsc::channel();
+    let starts = Starts(says);
+    at_the_end_of_a_core(|handle, core| {
+        let unrun = handle.spawn(core, move || async move { drop(starts) });
+        drop(unrun.expect("room"));
+    });
+    let places: Vec<_> = said.iter().collect();
+    assert!(matches!(places[..], [Some(_)]), "{places:?}");
 }
 
 // --- on the real ring: they leave descriptors and tasks behind, which fails a simulation ---

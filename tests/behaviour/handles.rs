@@ -7,8 +7,8 @@ use std::io;
 use std::rc::Rc;
 
 use quoit::{
-    Cancelled, CarriesCancelled, Group, JoinError, Misuse, Reason, RemoteError, blocking, group,
-    isolating_group, spawn, yield_now, yield_uncancellable,
+    Cancelled, CarriesCancelled, Cores, Group, JoinError, Misuse, Reason, RemoteError, Runtime,
+    blocking, group, isolating_group, spawn, yield_now, yield_uncancellable,
 };
 use tests::{on_core, poll_once};
 
@@ -155,4 +155,28 @@ fn a_task_of_another_thread_that_leaves_a_group_behind_tells_it() {
         assert!(matches!(panicked, Err(RemoteError::Panicked(_))));
         drop(KEPT.with(|kept| kept.take()));
     });
+}
+
+/// What the main returns comes out, unless it says that all is well.
+#[test]
+fn a_main_that_leaves_a_group_behind_has_failed() {
+    for fails in [false, true] {
+        let runtime = Runtime::builder().cores(Cores::Count(1));
+        let runtime = runtime.build().expect("tests need io_uring");
+        let ran = runtime.run(move |_| async move {
+            leaves_a_group(KEPT.with(Rc::clone)).await;
+            match fails {
+                false => Ok(()),
+                true => Err(failure()),
+            }
+        });
+        let error = ran.expect_err("it left a group behind");
+        match error.cancelled() {
+            None => assert!(fails && error.to_string().contains("its own failure")),
+            Some(cancelled) => {
+                let reason = Reason::Misuse(Misuse::AbandonedGroup);
+                assert_eq!((fails, cancelled.reason()), (false, reason));
+            }
+        }
+    }
 }

@@ -6,15 +6,15 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use quoit::sim::{Fault, Sim};
 use quoit::time::{Instant, sleep};
 use quoit::{
-    BuildError, Cancelled, CoreId, Cores, JoinError, Misuse, Reason, RemoteError, Runtime, Scope,
-    SpawnError, block_on, group, isolating_group, op, spawn, yield_now,
+    BuildError, Cancelled, CoreId, Cores, Handle, JoinError, Misuse, Reason, RemoteError, Runtime,
+    Scope, SpawnError, block_on, group, isolating_group, op, spawn, yield_now,
 };
 use tests::{
     Child, Counted, Drops, Kernel, gauges, in_child, on_both, on_core, on_core_of, threads,
@@ -1062,6 +1062,51 @@ fn a_full_mailbox_gives_the_closure_back() {
     assert_eq!(drops.alive(), 0);
 }
 
+/// Else a mailbox that is full all the time holds nobody up, and what it was to bound grows without end.
+#[test]
+fn a_core_takes_no_more_closures_than_it_gets_round_to() {
+    const TASKS: u64 = 10_000;
+
+    /// Sends as many as there is room for, of which each does so in turn.
+    fn refill(handle: &Handle, polled: &Arc<AtomicU64>) {
+        loop {
+            let (own, count) = (handle.clone(), Arc::clone(polled));
+            let sent = handle.spawn(handle.cores()[0], move || async move {
+                if count.fetch_add(1, Ordering::Relaxed) < TASKS {
+                    refill(&own, &count);
+                }
+            });
+            if sent.map(drop).is_err() {
+                return;
+            }
+        }
+    }
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let polled = Arc::new(AtomicU64::new(0));
+        let behind = handle.spawn(handle.cores()[0], {
+            let handle = handle.clone();
+            move || async move {
+                refill(&handle, &polled);
+                let mut behind = 0;
+                while polled.load(Ordering::Relaxed) < TASKS {
+                    yield_now().await?;
+                    let spawned = handle.metrics()[0].spawned;
+                    behind = behind.max(spawned - polled.load(Ordering::Relaxed));
+                }
+                Ok::<_, Cancelled>(behind)
+            }
+        });
+        let behind = behind.expect("room").wait().expect("it ended");
+        let behind = behind.expect("nobody cancels");
+        assert!(behind < 1_000, "{behind}");
+    });
+}
+
 #[test]
 fn tasks_that_swallow_every_cancel_do_not_hold_a_shutdown_up() {
     let runtime = Runtime::builder()
@@ -1155,6 +1200,35 @@ fn the_shortest_grace_period_counts() {
     ));
     assert!(begin.elapsed() < long, "the second call had no effect");
     drop(runtime);
+}
+
+/// The mains end at once, and the grace is for the tasks that they leave.
+#[test]
+fn the_end_of_the_mains_takes_nothing_of_the_grace_of_a_shutdown() {
+    on_both(|| {
+        let runtime = Runtime::builder()
+            .cores(Cores::Count(1))
+            .grace_period(Duration::ZERO)
+            .build()
+            .expect("a");
+        let handle = runtime.handle();
+        let said = Arc::new(AtomicBool::new(false));
+        let says = Arc::clone(&said);
+        let main = move |_| {
+            let (handle, says) = (handle.clone(), Arc::clone(&says));
+            async move {
+                drop(spawn(async move {
+                    let goodbye = sleep(Duration::from_millis(50));
+                    let said = Scope::new().grace_shielded().run(goodbye).await;
+                    says.store(said == Ok(Some(())), Ordering::Relaxed);
+                }));
+                handle.shutdown_within(LONG);
+                sleep(LONG).await
+            }
+        };
+        assert_eq!(runtime.run(main), Ok(()));
+        assert!(said.load(Ordering::Relaxed));
+    });
 }
 
 // --- errors of tasks, as `io::Error` ---

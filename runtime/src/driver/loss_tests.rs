@@ -5,12 +5,14 @@
 use std::future::pending;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::task::current;
 use crate::{
-    CancelHandle, Cores, Delivery, Remote, RingFeature, Runtime, Scope, on, op, spawn, yield_now,
+    CancelHandle, Cores, Delivery, Remote, RemoteError, RingFeature, Runtime, Scope, on, op, spawn,
+    time, yield_now,
 };
 
 /// Puts something else in the place of a ring: the next entry into the kernel fails.
@@ -30,12 +32,7 @@ fn assert_gone<T>(outcome: io::Result<T>) {
 
 #[test]
 fn c180_core_whose_loop_panics_is_gone() {
-    // The registered descriptor of a ring is out of reach.
-    let runtime = Runtime::builder()
-        .cores(Cores::Count(2))
-        .without(RingFeature::RegisteredRing)
-        .build()
-        .expect("tests need io_uring");
+    let runtime = two_cores();
     let cores = runtime.handle().cores();
     let (here, there) = (cores[0], cores[1]);
     let waits = runtime.handle().spawn(here, move || async move {
@@ -69,6 +66,60 @@ fn c180_core_whose_loop_panics_is_gone() {
     // The runtime's owner hears of it.
     let end = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO)));
     let payload = end.expect_err("a core was lost");
+    let text = payload.downcast_ref::<String>().expect("a text");
+    assert!(text.contains("without a kernel"), "{text}");
+}
+
+/// Two cores, whose rings can be taken: the registered descriptor of one is out of reach.
+fn two_cores() -> Runtime {
+    Runtime::builder()
+        .cores(Cores::Count(2))
+        .without(RingFeature::RegisteredRing)
+        .build()
+        .expect("tests need io_uring")
+}
+
+/// Ends the core that calls this: its next entry into the kernel fails.
+async fn lose_this_core() {
+    take_ring(current::with(|core| core.driver.borrow().ring_number()));
+    loop {
+        op::nop().await.ok();
+    }
+}
+
+#[test]
+fn a_runtime_that_has_lost_a_core_waits_for_the_others() {
+    let runtime = two_cores();
+    let handle = runtime.handle();
+    let cores = handle.cores();
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&has_ended);
+    let goes_on = handle.spawn(cores[1], move || async move {
+        let pause = Duration::from_millis(50);
+        Scope::new().shielded().run(time::sleep(pause)).await.ok();
+        ends.store(true, Ordering::Relaxed);
+    });
+    let lost = handle.spawn(cores[0], lose_this_core).expect("room");
+    assert!(matches!(lost.wait(), Err(RemoteError::Gone)));
+    let grace = Duration::from_secs(100);
+    let end = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(grace)));
+    assert!(end.is_err(), "a core was lost");
+    assert!(has_ended.load(Ordering::Relaxed));
+    assert!(goes_on.expect("room").wait().is_ok());
+}
+
+/// It would go on with a core less, and nobody would hear of it.
+#[test]
+fn a_run_that_has_lost_a_core_ends() {
+    let ends = || {
+        two_cores().run(|core| async move {
+            if core.index() == 1 {
+                lose_this_core().await;
+            }
+            time::sleep(Duration::MAX).await
+        })
+    };
+    let payload = catch_unwind(ends).expect_err("a core was lost");
     let text = payload.downcast_ref::<String>().expect("a text");
     assert!(text.contains("without a kernel"), "{text}");
 }

@@ -259,15 +259,16 @@ impl<T> BySender<T> {
 
 /// Bits of `state`: 0..32 a word of the canceller's own or one that stands for the reason, 32 which
 /// of the two, 33 whether the scope is cancelled, 34 whether the cancel has a grace of its own, 35 whether that is written
-/// down, 36..64 the generation. One word, so that the first cause is decided, and decided for the
-/// right scope, by one exchange.
+/// down, 36 whether the owner has cancelled, 37..64 the generation. One word, so that the first cause is decided, and
+/// decided for the right scope, by one exchange. Cancelled and not written, without a grace, it has nothing to say: the
+/// owner knows.
 ///
-/// `grace` and `deadline` carry a tag of the generation, so that whoever comes late writes into no
+/// The graces and `deadline` carry a tag of the generation, so that whoever comes late writes into no
 /// stranger's: see [`Tagged`].
 #[derive(Debug)]
 struct CancelCell {
     state: AtomicU64,
-    grace: Tagged,
+    graces: BySender<Tagged>,
     deadline: Tagged,
     links: BySender<Link>,
 }
@@ -276,7 +277,8 @@ const OWN_WORD: u64 = 1 << 32;
 const CANCELLED: u64 = 1 << 33;
 const HAS_GRACE: u64 = 1 << 34;
 const WRITTEN: u64 = 1 << 35;
-const GENERATION_SHIFT: u32 = 36;
+const BY_OWNER: u64 = 1 << 36;
+const GENERATION_SHIFT: u32 = 37;
 /// The generation that no scope has: `announce` leaves it out.
 const RETIRED: u64 = (1 << (64 - GENERATION_SHIFT)) - 1;
 
@@ -382,7 +384,7 @@ impl CancelCell {
     fn retired() -> Self {
         Self {
             state: AtomicU64::new(RETIRED << GENERATION_SHIFT),
-            grace: Tagged::new(),
+            graces: BySender::new(Tagged::new),
             deadline: Tagged::new(),
             links: BySender::new(Link::new),
         }
@@ -391,7 +393,7 @@ impl CancelCell {
     /// Takes the cell for a node. Owner only; once or more per node.
     fn announce(&self, generation: u64) {
         if self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT != generation {
-            self.grace.begin(generation);
+            self.graces.other.begin(generation);
             self.deadline.begin(generation);
             // A store would do, since an exchange that began before cannot come after it. The models
             // know that of a swap alone.
@@ -407,36 +409,57 @@ impl CancelCell {
     }
 
     /// Marks the scope as cancelled; the first cause stays.
-    fn cancel(&self, generation: u64, cancel: Cancel) -> Sent {
-        let before = generation << GENERATION_SHIFT;
-        let marked = before
+    ///
+    /// The owner does not wait for one who has yet to write his grace down: of the two it is the first.
+    fn cancel(&self, generation: u64, cancel: Cancel, sender: Sender) -> Sent {
+        let marked = generation << GENERATION_SHIFT
             | CANCELLED
             | u64::from(cancel.word)
             | if cancel.is_own { OWN_WORD } else { 0 }
+            | if sender == Sender::Owner { BY_OWNER } else { 0 }
             | cancel.grace.map_or(WRITTEN, |_| HAS_GRACE);
+        let mut before = generation << GENERATION_SHIFT;
         // AcqRel: pairs with the Acquire in `read`.
-        match self
-            .state
-            .compare_exchange(before, marked, Ordering::AcqRel, Ordering::Relaxed)
+        while let Err(seen) =
+            self.state
+                .compare_exchange(before, marked, Ordering::AcqRel, Ordering::Relaxed)
         {
-            Ok(_) => {}
-            Err(seen) if seen >> GENERATION_SHIFT == generation => return Sent::Already,
-            Err(_) => return Sent::Gone,
+            if seen >> GENERATION_SHIFT != generation {
+                return Sent::Gone;
+            }
+            let is_being_written = seen & (HAS_GRACE | WRITTEN | BY_OWNER) == HAS_GRACE;
+            if sender == Sender::Other || !is_being_written {
+                return Sent::Already;
+            }
+            before = seen;
         }
         if let Some(grace) = cancel.grace {
             // Rounded up: less grace than was granted would be worse than more.
             let micros = grace.as_nanos().div_ceil(1000);
-            self.grace
+            if sender == Sender::Owner {
+                // Who interrupts it here leaves this alone.
+                self.graces.owner.begin(generation);
+            }
+            self.graces
+                .of(sender)
                 .write(generation, u64::try_from(micros).unwrap_or(LARGEST));
             let written = marked | WRITTEN;
             let told =
                 self.state
                     .compare_exchange(marked, written, Ordering::AcqRel, Ordering::Relaxed);
-            if told.is_err() {
-                return Sent::Gone;
+            match told {
+                Ok(_) => {}
+                Err(seen) if seen >> GENERATION_SHIFT == generation => return Sent::Already,
+                Err(_) => return Sent::Gone,
             }
         }
         Sent::Delivered
+    }
+
+    /// Returns whether it says that the scope is cancelled, and the owner has yet to read that.
+    fn says_cancelled(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        state & (CANCELLED | WRITTEN) == CANCELLED | WRITTEN
     }
 
     /// Notes that the scope was cancelled without a message; one that was sent before stays. Owner only.
@@ -473,17 +496,29 @@ impl CancelCell {
     /// Reads what has been said. Owner only.
     fn read(&self, index: u32) -> ScopeMail {
         let state = self.state.load(Ordering::Acquire);
+        let generation = state >> GENERATION_SHIFT;
         let cancelled = state & (CANCELLED | WRITTEN) == CANCELLED | WRITTEN;
-        let cancel = cancelled.then(|| Cancel {
-            word: state as u32,
-            is_own: state & OWN_WORD != 0,
-            grace: (state & HAS_GRACE != 0)
-                .then(|| self.grace.take())
-                .flatten()
-                .map(|micros| match micros {
+        let cancel = cancelled.then(|| {
+            let sender = if state & BY_OWNER != 0 {
+                Sender::Owner
+            } else {
+                Sender::Other
+            };
+            let has_grace = state & HAS_GRACE != 0;
+            let grace = has_grace.then(|| self.graces.of(sender).take()).flatten();
+            // Read once. As in `announce`, a store would do: what is written down nobody else changes.
+            self.state.swap(
+                generation << GENERATION_SHIFT | CANCELLED,
+                Ordering::Relaxed,
+            );
+            Cancel {
+                word: state as u32,
+                is_own: state & OWN_WORD != 0,
+                grace: grace.map(|micros| match micros {
                     LARGEST => Duration::MAX,
                     _ => Duration::from_micros(micros),
                 }),
+            }
         });
         let deadline = self.deadline.take().map(|units| {
             if units == LARGEST {
@@ -494,7 +529,7 @@ impl CancelCell {
         });
         ScopeMail {
             index,
-            generation: state >> GENERATION_SHIFT,
+            generation,
             cancel,
             deadline,
         }
@@ -569,7 +604,7 @@ impl CancelCells {
         sender: Sender,
     ) -> Sent {
         self.send(index, sender, |cell| {
-            cell.cancel(cell_generation(generation), cancel)
+            cell.cancel(cell_generation(generation), cancel, sender)
         })
     }
 
@@ -591,7 +626,9 @@ impl CancelCells {
             return Sent::Gone;
         };
         let sent = mark(cell);
-        if sent == Sent::Delivered {
+        // Whoever was first may have yet to link the cell. Its owner, told that, sees it at its next op all the same.
+        let is_unseen = sent == Sent::Already && sender == Sender::Owner && cell.says_cancelled();
+        if sent == Sent::Delivered || is_unseen {
             self.queues.put(index, cell, sender);
         }
         sent
@@ -867,22 +904,27 @@ mod loom_tests {
 
         /// As `CancelCells::cancel`.
         fn cancel(&self, generation: u64, word: u32, grace: Option<Duration>) -> Sent {
-            let cancel = Cancel {
-                word,
-                is_own: true,
-                grace,
-            };
-            self.after(self.cell.cancel(generation, cancel), Sender::Other)
+            self.cancel_as(Sender::Other, generation, word, grace)
         }
 
         /// As `CancelCells::cancel`, called by the owner.
         fn cancel_own(&self, generation: u64, word: u32, grace: Option<Duration>) -> Sent {
+            self.cancel_as(Sender::Owner, generation, word, grace)
+        }
+
+        fn cancel_as(
+            &self,
+            sender: Sender,
+            generation: u64,
+            word: u32,
+            grace: Option<Duration>,
+        ) -> Sent {
             let cancel = Cancel {
                 word,
                 is_own: true,
                 grace,
             };
-            self.after(self.cell.cancel(generation, cancel), Sender::Owner)
+            self.after(self.cell.cancel(generation, cancel, sender), sender)
         }
 
         /// As `CancelCells::set_deadline`.
@@ -891,7 +933,9 @@ mod loom_tests {
         }
 
         fn after(&self, sent: Sent, sender: Sender) -> Sent {
-            if sent == Sent::Delivered {
+            let is_unseen =
+                sent == Sent::Already && sender == Sender::Owner && self.cell.says_cancelled();
+            if sent == Sent::Delivered || is_unseen {
                 self.queues.put(0, &self.cell, sender);
             }
             sent
@@ -1072,6 +1116,40 @@ mod loom_tests {
             };
             assert_eq!(mail.deadline.or(last), expected);
         });
+    }
+
+    /// The owner cancels a scope while somebody else does, who may not have written his grace down or linked the cell:
+    /// the owner's next look sees a cancel, of whoever was told that he was the first.
+    #[test]
+    fn loom_the_owner_sees_a_cancel_at_once_whoever_was_first() {
+        for grace in [None, Some(LONG)] {
+            for own in [None, Some(SHORT)] {
+                loom::model(move || {
+                    let cells = Cells::of(4);
+                    let other = {
+                        let cells = cells.clone();
+                        loom::thread::spawn(move || cells.cancel(4, 1, grace))
+                    };
+                    let sent = cells.cancel_own(4, 2, own);
+                    let mail = cells.take(4).expect("a cancel was not seen at once");
+                    let cancel = mail.cancel.expect("a cancel was not seen at once");
+                    let expected = match sent {
+                        Sent::Delivered => (2, own),
+                        Sent::Already => (1, grace),
+                        Sent::Gone => panic!("the scope is there"),
+                    };
+                    assert_eq!((cancel.word, cancel.grace), expected);
+                    let first = [sent, other.join().unwrap()];
+                    assert!(
+                        first == [Sent::Delivered, Sent::Already]
+                            || first == [Sent::Already, Sent::Delivered],
+                        "{first:?}"
+                    );
+                    let last = cells.take(4).and_then(|mail| mail.cancel);
+                    assert_eq!(last, None, "it is said once");
+                });
+            }
+        }
     }
 
     /// As `CoreShared::wake_task` does it: the word by which the core parks is full at first, and two wake, the same

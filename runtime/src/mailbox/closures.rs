@@ -8,6 +8,7 @@
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
 #[cfg(loom)]
 use loom::sync::{Mutex, MutexGuard};
+use std::collections::BTreeMap;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, PoisonError};
@@ -22,6 +23,7 @@ use crossbeam_queue::ArrayQueue;
 use model::ArrayQueue;
 
 use crate::panics::contained;
+use crate::task::waker::wake_from_anywhere;
 
 /// Work for a core, sent by somebody else.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -44,64 +46,50 @@ pub(crate) struct ClosureQueue {
     somebody_waits: AtomicBool,
 }
 
-/// Those that wait for room: each has a place, until it leaves or all are woken.
+/// Those that wait for room, by their tickets: who has waited longest comes first, also when he finds that others have
+/// taken what he was woken for.
 #[derive(Default)]
 struct Waiting {
-    wakers: Vec<Option<Waker>>,
-    /// Places that nobody has.
-    free: Vec<usize>,
-    /// How often all were woken.
-    round: u64,
+    wakers: BTreeMap<u64, Waker>,
+    next: u64,
 }
 
 /// One that sends, and may have to wait for room.
 pub(crate) struct Sender<'a> {
     queue: &'a ClosureQueue,
-    place: Option<Place>,
-}
-
-/// A place among those that wait; of an earlier round it is nobody's.
-#[derive(Clone, Copy)]
-struct Place {
-    round: u64,
-    index: usize,
+    ticket: Option<u64>,
+    is_done: bool,
 }
 
 impl Waiting {
-    /// Gives a waker the place that its owner has, or a new one; returns what is not needed.
-    fn put(&mut self, waker: Waker, place: &mut Option<Place>) -> Option<Waker> {
-        let own = place.filter(|place| place.round == self.round);
-        let index = own.map(|own| own.index).unwrap_or_else(|| {
-            self.free.pop().unwrap_or_else(|| {
-                self.wakers.push(None);
-                self.wakers.len() - 1
-            })
+    /// Lets somebody wait, or wait on; returns the waker that is not needed.
+    fn put(&mut self, waker: Waker, ticket: &mut Option<u64>) -> Option<Waker> {
+        let ticket = ticket.get_or_insert_with(|| {
+            self.next += 1;
+            self.next
         });
-        *place = Some(Place {
-            round: self.round,
-            index,
-        });
-        self.wakers[index].replace(waker)
+        self.wakers.insert(*ticket, waker)
     }
 
-    fn leave(&mut self, place: Place) -> Option<Waker> {
-        if place.round != self.round {
-            return None;
-        }
-        self.free.push(place.index);
-        self.wakers[place.index].take()
+    /// Takes somebody out; nothing if he was woken.
+    fn leave(&mut self, ticket: u64) -> Option<Waker> {
+        self.wakers.remove(&ticket)
     }
 
-    fn take_all(&mut self) -> Vec<Option<Waker>> {
-        self.round += 1;
-        self.free.clear();
-        std::mem::take(&mut self.wakers)
+    /// Takes out so many, those first who have waited longest.
+    fn take(&mut self, count: usize) -> Vec<Waker> {
+        let first = std::iter::from_fn(|| self.wakers.pop_first());
+        first.take(count).map(|(_, waker)| waker).collect()
     }
 }
 
 impl<'a> Sender<'a> {
     pub(crate) fn new(queue: &'a ClosureQueue) -> Self {
-        Self { queue, place: None }
+        Self {
+            queue,
+            ticket: None,
+            is_done: false,
+        }
     }
 
     /// As [`ClosureQueue::send`]; where there is no room, `waker` is woken when there may be some.
@@ -110,6 +98,12 @@ impl<'a> Sender<'a> {
         job: Job,
         waker: &Waker,
     ) -> Result<(), (Refused, Option<Job>)> {
+        let sent = self.try_send_or_wait(job, waker);
+        self.is_done = sent.is_ok();
+        sent
+    }
+
+    fn try_send_or_wait(&mut self, job: Job, waker: &Waker) -> Result<(), (Refused, Option<Job>)> {
         let queue = self.queue;
         let job = match queue.send(job) {
             Err((Refused::Full, Some(job))) => job,
@@ -117,22 +111,31 @@ impl<'a> Sender<'a> {
         };
         let own = waker.clone();
         let mut waiting = lock(&queue.waiting);
-        let unneeded = waiting.put(own, &mut self.place);
+        let unneeded = waiting.put(own, &mut self.ticket);
         queue.somebody_waits.store(true, Ordering::Relaxed);
         drop(waiting);
         drop(unneeded);
-        // Pairs with the fence in `wake_waiting`: either it sees us, or we see the room it made.
+        // Pairs with the fence in `wake_waiting`: either it sees us, or we see the room it made, or that it was the last.
         fence(Ordering::SeqCst);
-        queue.push(job)
+        queue.push(job).map_err(|(refused, job)| {
+            // What fills it then is of others who come late, and drop it without a word.
+            let is_last = queue.closed.load(Ordering::Relaxed);
+            (if is_last { Refused::Closed } else { refused }, job)
+        })
     }
 }
 
 impl Drop for Sender<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            let unneeded = lock(&self.queue.waiting).leave(place);
-            drop(unneeded);
-        }
+        let Some(ticket) = self.ticket else { return };
+        let mut waiting = lock(&self.queue.waiting);
+        let unneeded = waiting.leave(ticket);
+        // The room that one was woken for, and has not taken, is the next one's.
+        let passes_on = unneeded.is_none() && !self.is_done;
+        let next = waiting.take(usize::from(passes_on));
+        drop(waiting);
+        drop(unneeded);
+        next.into_iter().for_each(wake_from_anywhere);
     }
 }
 
@@ -201,16 +204,30 @@ impl ClosureQueue {
         }
     }
 
-    /// Wakes who waits for room, after some was made. Owner only.
-    pub(crate) fn wake_waiting(&self) {
+    /// Wakes those who wait for room, after so many were taken out: as many as find some. Owner only.
+    pub(crate) fn wake_waiting(&self, taken: usize) {
         // Pairs with the fence in `Sender::send_or_wait`.
         fence(Ordering::SeqCst);
         if self.somebody_waits.load(Ordering::Relaxed) {
-            self.somebody_waits.store(false, Ordering::Relaxed);
-            let waiting = lock(&self.waiting).take_all();
-            for waker in waiting.into_iter().flatten() {
-                contained(|| waker.wake());
-            }
+            // Whoever was woken before for what is empty may be slow.
+            let is_empty = self.jobs.is_empty();
+            let room = if is_empty {
+                self.jobs.capacity()
+            } else {
+                taken
+            };
+            self.wake_first(room);
+        }
+    }
+
+    fn wake_first(&self, count: usize) {
+        let mut waiting = lock(&self.waiting);
+        let first = waiting.take(count);
+        let is_last = waiting.wakers.is_empty();
+        self.somebody_waits.store(!is_last, Ordering::Relaxed);
+        drop(waiting);
+        for waker in first {
+            contained(|| waker.wake());
         }
     }
 
@@ -240,7 +257,7 @@ impl ClosureQueue {
         self.closed.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         self.discard();
-        self.wake_waiting();
+        self.wake_first(usize::MAX);
     }
 
     fn discard(&self) {
@@ -320,6 +337,10 @@ mod model {
             None
         }
 
+        pub(super) fn capacity(&self) -> usize {
+            self.capacity
+        }
+
         pub(super) fn is_empty(&self) -> bool {
             self.len() == 0
         }
@@ -367,13 +388,19 @@ mod tests {
         assert!(matches!(refused, Err((Refused::Full, Some(_)))));
     }
 
-    #[test]
-    fn who_waits_no_more_is_not_woken_and_leaves_its_place_to_others() {
-        let queue = ClosureQueue::new(1);
+    /// A queue with room for `capacity`, which are taken.
+    fn full(capacity: usize) -> ClosureQueue {
+        let queue = ClosureQueue::new(capacity);
+        for _ in 0..capacity {
+            let sent = queue.send(Box::new(|| ()));
+            assert!(sent.is_ok());
+        }
         queue
-            .send(Box::new(|| ()))
-            .map_err(|(why, _)| why)
-            .expect("room");
+    }
+
+    #[test]
+    fn who_waits_no_more_is_not_woken() {
+        let queue = full(1);
         let (gone, stays) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
         let mut staying = Sender::new(&queue);
         for _ in 0..3 {
@@ -381,18 +408,48 @@ mod tests {
             waits(&mut going, &gone);
             waits(&mut staying, &stays);
             drop(going);
-            assert_eq!(lock(&queue.waiting).wakers.len(), 2);
+            assert_eq!(lock(&queue.waiting).wakers.len(), 1);
         }
         assert_eq!(Arc::strong_count(&gone), 1);
-        queue.wake_waiting();
+        queue.wake_waiting(1);
         assert_eq!((gone.rung(), stays.rung()), (0, 1));
-        // Its place is of an earlier round: now it has another, and gives back that one alone.
-        let mut first = Sender::new(&queue);
-        waits(&mut first, &gone);
-        waits(&mut staying, &stays);
-        drop(staying);
-        queue.wake_waiting();
-        assert_eq!((gone.rung(), stays.rung()), (1, 1));
+    }
+
+    /// Very many who wait would else be woken for each that is let in.
+    #[test]
+    fn as_many_are_woken_as_find_room_and_those_first_who_came_first() {
+        let queue = full(3);
+        let bells: Vec<_> = (0..5).map(|_| Arc::new(Bell::default())).collect();
+        let rung = || bells.iter().map(|bell| bell.rung()).collect::<Vec<_>>();
+        let mut senders: Vec<_> = bells
+            .iter()
+            .map(|bell| {
+                let mut sender = Sender::new(&queue);
+                waits(&mut sender, bell);
+                sender
+            })
+            .collect();
+        drop(queue.take());
+        queue.wake_waiting(1);
+        assert_eq!(rung(), [1, 0, 0, 0, 0]);
+        // Somebody else was faster: the first waits on, and before the others.
+        assert!(queue.send(Box::new(|| ())).is_ok());
+        waits(&mut senders[0], &bells[0]);
+        drop(queue.take());
+        queue.wake_waiting(1);
+        assert_eq!(rung(), [2, 0, 0, 0, 0]);
+        // It goes without a word: its room is the next one's, who takes it.
+        drop(senders.remove(0));
+        assert_eq!(rung(), [2, 1, 0, 0, 0]);
+        let sent = senders[0].send_or_wait(Box::new(|| ()), Waker::noop());
+        assert!(sent.is_ok());
+        drop(senders.remove(0));
+        assert_eq!(rung(), [2, 1, 0, 0, 0]);
+        while let Some(job) = queue.take() {
+            drop(job);
+        }
+        queue.wake_waiting(1);
+        assert_eq!(rung(), [2, 1, 1, 1, 1], "it is empty");
     }
 }
 
@@ -465,7 +522,7 @@ mod loom_tests {
                 let (queue, ended) = full(looks_first);
                 let sender = comes(&queue, &ended);
                 queue.take().expect("there is one")();
-                queue.wake_waiting();
+                queue.wake_waiting(1);
                 let (sent, bell) = sender.join().unwrap();
                 match sent {
                     Ok(()) => assert_eq!(queue.jobs.len(), 1),
@@ -476,8 +533,8 @@ mod loom_tests {
         }
     }
 
-    /// One waits for room and another comes: there is room for one of them, and both are woken, or the
-    /// other was faster.
+    /// One waits for room and another comes: there is room for one of them, the first is woken, and the other when that
+    /// one has gone, or the other was faster.
     #[test]
     fn loom_of_two_who_wait_for_room_none_is_forgotten() {
         for looks_first in [false, true] {
@@ -489,13 +546,41 @@ mod loom_tests {
                 assert!(matches!(refused, Err((Refused::Full, Some(_)))));
                 let sender = comes(&queue, &ended);
                 queue.take().expect("there is one")();
-                queue.wake_waiting();
+                queue.wake_waiting(1);
                 assert_eq!(waits.0.load(Ordering::Relaxed), 1);
                 let (sent, bell) = sender.join().unwrap();
+                drop(first);
                 match sent {
                     Ok(()) => assert_eq!(queue.jobs.len(), 1),
                     Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
                     Err(Refused::Closed) => unreachable!("it is open"),
+                }
+            });
+        }
+    }
+
+    /// Two wait and there is room for one, who goes at that moment: the other is woken, or was before.
+    #[test]
+    fn loom_who_goes_leaves_the_room_he_was_woken_for_to_the_next() {
+        for looks_first in [false, true] {
+            loom::model(move || {
+                let (queue, ended) = full(looks_first);
+                let goes = {
+                    let (queue, job) = (queue.clone(), job(&ended));
+                    thread::spawn(move || {
+                        let mut sender = Sender::new(&queue);
+                        let sent = sender.send_or_wait(job, Waker::noop());
+                        sent.is_ok()
+                    })
+                };
+                let bell = std::sync::Arc::new(Bell(AtomicUsize::new(0)));
+                let mut waits = Sender::new(&queue);
+                let sent = waits.send_or_wait(job(&ended), &bell.clone().into());
+                queue.take().expect("there is one")();
+                queue.wake_waiting(1);
+                let has_sent = goes.join().unwrap();
+                if sent.is_err() && !has_sent {
+                    assert_eq!(bell.0.load(Ordering::Relaxed), 1, "it sleeps on");
                 }
             });
         }
@@ -513,6 +598,31 @@ mod loom_tests {
                 match sent {
                     Ok(()) | Err(Refused::Closed) => {}
                     Err(Refused::Full) => assert_eq!(bell.0.load(Ordering::Relaxed), 1),
+                }
+                assert!(queue.is_empty(), "a job is kept for ever");
+                assert_eq!(ended.load(std::sync::atomic::Ordering::Relaxed), 2);
+            });
+        }
+    }
+
+    /// The core ends while two come, of whom one takes the other's room: the other is woken or told as well.
+    #[test]
+    fn loom_who_finds_no_room_behind_the_end_hears_of_it() {
+        for looks_first in [false, true] {
+            // All orders are too many.
+            let mut model = loom::model::Builder::new();
+            model.preemption_bound = Some(2);
+            model.check(move || {
+                let mut queue = ClosureQueue::new(1);
+                queue.jobs = ArrayQueue::looking(1, looks_first);
+                let (queue, ended) = (Arc::new(queue), std::sync::Arc::default());
+                let senders = [comes(&queue, &ended), comes(&queue, &ended)];
+                queue.close();
+                for sender in senders {
+                    let (sent, bell) = sender.join().unwrap();
+                    if sent == Err(Refused::Full) {
+                        assert_eq!(bell.0.load(Ordering::Relaxed), 1, "it sleeps on");
+                    }
                 }
                 assert!(queue.is_empty(), "a job is kept for ever");
                 assert_eq!(ended.load(std::sync::atomic::Ordering::Relaxed), 2);

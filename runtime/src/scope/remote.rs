@@ -223,7 +223,10 @@ where
 
 /// Returns whether the task that ends here leaves a group behind.
 pub(crate) fn has_leaked_a_group() -> bool {
-    current::with(|core| core.tree.borrow().has_group_below(core.active()))
+    current::with(|core| {
+        let task = core.active();
+        core.tree.borrow().has_group_below(task)
+    })
 }
 
 /// A scope on another core, to be cancelled from here, there or not.
