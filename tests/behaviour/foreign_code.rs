@@ -571,35 +571,20 @@ fn closures_that_never_ran_may_panic_when_dropped() {
         }
     }
     let drops = Drops::new();
-    let (runtime, handle) = one_core();
-    let core = handle.cores()[0];
-    let (stopping, stops) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let last = handle.spawn(core, move || async move {
-        sleep(LONG).await.expect_err("the runtime stops");
-        stopping.send(()).expect("the test listens");
-        released.recv().expect("the test releases");
-    });
-    handle.shutdown_within(Duration::ZERO);
-    stops.recv().expect("the core takes its last turn");
-    // That turn has looked into the mailbox already.
-    let unrun: Vec<_> = (0..10)
-        .map(|_| {
+    let mut unrun = Vec::new();
+    at_the_end_of_a_core(|handle, core| {
+        let bombs = (0..10).map(|_| {
             let bomb = Bomb {
                 _counted: drops.value(),
             };
-            let unrun = handle.spawn(core, move || async move { drop(bomb) });
-            unrun.expect("room")
-        })
-        .collect();
-    release.send(()).expect("the task waits");
-    last.expect("room").wait().expect("it ended");
+            handle.spawn(core, move || async move { drop(bomb) })
+        });
+        unrun.extend(bombs.map(|unrun| unrun.expect("room")));
+    });
     for task in unrun {
         assert!(matches!(task.wait(), Err(RemoteError::Gone)));
     }
     assert_eq!((drops.alive(), drops.dropped()), (0, 10));
-    let ended = catch_unwind(AssertUnwindSafe(|| runtime.shutdown(Duration::ZERO)));
-    assert!(ended.is_ok(), "the core's thread panicked");
 }
 
 /// A core in its last turn, which has looked into its mailbox; what `send` leaves there is dropped with it.
