@@ -32,7 +32,7 @@ use crate::panics::contained;
 use crate::process::guardian::Guardian;
 use crate::prompt::Prompt;
 use crate::runtime::{CoreId, Handle};
-use crate::scope::patience::{Forgotten, Patience};
+use crate::scope::patience::{self, Forgotten, Patience};
 use crate::scope::tree::{Effect, Kind, NodeId, ParkId, Shield, Tree};
 use crate::scope::unopened::ActiveScope;
 use crate::scope::{Cancelled, park};
@@ -149,7 +149,8 @@ pub(crate) struct Core {
     pub(crate) past_the_ring: Cell<u8>,
     /// Somebody has found that this turn has lasted for long.
     pub(crate) turn_is_long: Cell<bool>,
-    /// Ops that the running task was refused since its poll began, and how many of them are noted.
+    /// How often the running task has asked in a cancelled scope since its poll began, which is refused or makes it yield,
+    /// and how many of them are noted.
     pub(crate) refusals: Cell<u32>,
     pub(crate) refusals_noted: Cell<u32>,
     /// Under which scope those were that are not.
@@ -810,8 +811,9 @@ impl Core {
 
     /// Notes what the running task was refused since this was last asked.
     pub(crate) fn note_refusals(&self, task: TaskId) {
-        let count = self.refusals.get();
-        let refused = count - self.refusals_noted.replace(count);
+        let asked = self.refusals.get();
+        let noted = self.refusals_noted.replace(asked);
+        let refused = patience::refused(asked) - patience::refused(noted);
         let aborted = self.aborts_seen.take();
         let source = self.tree.borrow().source(self.refused_under.get());
         if let Some(source) = source {

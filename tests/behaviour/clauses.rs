@@ -290,8 +290,7 @@ fn a_task_that_swallows_two_cancels_in_turn_has_to_pause() {
 #[test]
 fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
     const WAITS: usize = 100;
-    // Less than it may be refused, by those that make it yield: they are counted.
-    const REFUSALS: usize = 1024 + 15 * WAITS;
+    const REFUSALS: usize = 1024 + 16 * WAITS;
     type Wait = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
     conform(|handle| async move {
         let kinds: [fn() -> Wait; 2] = [
@@ -318,6 +317,27 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
             assert_eq!(scope.run(body).await, Ok(None));
             assert_eq!(gauges(&handle).await.pauses, before);
         }
+    });
+}
+
+/// That it is made to yield now and then takes nothing of it.
+#[test]
+fn a_task_pauses_after_so_many_refusals_and_not_one_before() {
+    // As many as it may be refused, and those for the op that it might have waited in.
+    const FREE: usize = 1024 + 16;
+    conform(|handle| async move {
+        let before = handle.metrics()[0].pauses;
+        let scope = Scope::new();
+        scope.cancel();
+        let body = async {
+            for _ in 0..FREE {
+                assert!(sleep(LONG).await.is_err());
+            }
+            assert_eq!(handle.metrics()[0].pauses, before);
+            sleep(LONG).await
+        };
+        assert_eq!(scope.run(body).await, Ok(None));
+        assert_eq!(gauges(&handle).await.pauses, before + 1);
     });
 }
 

@@ -16,9 +16,8 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::Cancelled;
-use super::patience::YIELD_EVERY;
 use super::tree::{GivenUp, NodeId, Outcome, ParkId, Parked, Purpose, Relay, Remains, Wait};
+use super::{Cancelled, patience};
 use crate::core_state::Core;
 use crate::slab::Key;
 use crate::task::current;
@@ -44,13 +43,13 @@ fn refuse(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
         core.pause_task(waker);
         return Poll::Pending;
     };
-    core.allowance.set(allowance);
-    let refusals = core.refusals.get() + 1;
-    core.refusals.set(refusals);
-    if refusals.is_multiple_of(YIELD_EVERY) {
+    let asked = core.refusals.get() + 1;
+    core.refusals.set(asked);
+    if patience::is_yield(asked) {
         core.yield_to_others(waker);
         return Poll::Pending;
     }
+    core.allowance.set(allowance);
     Poll::Ready(Err(core.tree.borrow().cause(active)))
 }
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 use super::tree::NodeId;
 use crate::time::store::TimerId;
 
-/// How many refusals in one poll of a task before it must yield.
-pub(crate) const YIELD_EVERY: u32 = 32;
+/// For which time that a task asks in a cancelled scope, in one poll, it must yield.
+const YIELD_EVERY: u32 = 32;
 
 /// Refusals of one task in one scope before it has to pause, and how many more for each op that was
 /// parked there when the scope was cancelled: each of those may have a clean-up of its own.
@@ -29,6 +29,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// Wakes spent on one wait in something foreign, and the first gap between them.
 const FOREIGN_WAKES: u32 = 8;
 const FIRST_GAP: Duration = Duration::from_millis(1);
+
+/// Returns whether a task that asks in a cancelled scope for this time in one poll is made to yield: it has not been
+/// refused then, and asks again.
+pub(crate) fn is_yield(asked: u32) -> bool {
+    asked.is_multiple_of(YIELD_EVERY)
+}
+
+/// Returns how often a task was refused that has asked so often in one poll.
+pub(crate) fn refused(asked: u32) -> u32 {
+    asked - asked / YIELD_EVERY
+}
 
 /// What is known of the tasks of a core that a cancel did not move.
 #[derive(Debug, Default)]
