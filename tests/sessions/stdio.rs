@@ -14,12 +14,12 @@ use futures_util::future::join;
 use quoit::process::{Command, Ending};
 use quoit::sync::Event;
 use quoit::time::Instant;
-use quoit::{Scope, spawn};
+use quoit::{Handle, Scope, spawn};
 use quoit_pool::stdio::{
     CancelWord, Ended, Framing, Peer, RpcConfig, RpcError, RpcSession, SessionError, Why,
 };
 use serde_json::{Value, json};
-use tests::{exists, in_child, one_core, poll_once, quietly, quietly_of, resident_kib};
+use tests::{exists, gauges, in_child, one_core, poll_once, quietly, quietly_of, resident_kib};
 
 use crate::kind::settle;
 
@@ -540,14 +540,19 @@ fn handler_that_still_runs_is_cancelled_by_the_end() {
 
 #[test]
 fn session_that_is_dropped_ends_its_child() {
-    quietly(|_| async {
+    quietly(|handle| async move {
         let session = start(&scripted(&[])).await;
         let pid = session.pid();
         drop(session);
-        while exists(pid) {
-            quoit::yield_uncancellable().await;
-        }
+        gone(&handle, pid).await;
     });
+}
+
+/// Waits until a session that was dropped has ended: its process, and then the task that has waited for that.
+async fn gone(handle: &Handle, pid: u32) {
+    while exists(pid) || gauges(handle).await.tasks > 1 {
+        quoit::yield_uncancellable().await;
+    }
 }
 
 #[test]
@@ -743,7 +748,7 @@ impl Peer for Quitter {
 
 #[test]
 fn handler_may_drop_its_own_session() {
-    quietly(|_| async {
+    quietly(|handle| async move {
         let mut command = Command::new("sh");
         let asks = r#"echo '{"jsonrpc":"2.0","id":1,"method":"quit"}'; cat"#;
         command.args(["-c", asks]);
@@ -752,9 +757,7 @@ fn handler_may_drop_its_own_session() {
         let session = session.expect("it starts");
         let pid = session.pid();
         peer.0.replace(Some(session));
-        while exists(pid) {
-            quoit::yield_uncancellable().await;
-        }
+        gone(&handle, pid).await;
         assert!(peer.0.take().is_none());
     });
 }
