@@ -46,7 +46,10 @@ impl Instant {
     /// Off a core.
     pub fn from_std(instant: std::time::Instant) -> Self {
         let (std_base, base) = current::with(|core| core.clock_base);
-        base + instant.saturating_duration_since(std_base)
+        match instant.checked_duration_since(std_base) {
+            Some(since) => base + since,
+            None => base - std_base.duration_since(instant),
+        }
     }
 
     /// Returns the same instant as the standard library's.
@@ -110,5 +113,16 @@ mod tests {
         assert_eq!(now + Duration::MAX, Instant::NEVER);
         assert_eq!(now - Duration::MAX, Instant::from_nanos(0));
         assert_eq!(now - Instant::NEVER, Duration::ZERO);
+    }
+    #[test]
+    fn an_instant_from_before_the_core_is_taken_over_as_it_was() {
+        crate::block_on(async {
+            let now = Instant::now();
+            for back in [0, 1, 5_000].map(Duration::from_millis) {
+                let earlier = now - back;
+                assert_eq!(Instant::from_std(earlier.to_std()), earlier);
+            }
+        })
+        .expect("a core");
     }
 }
