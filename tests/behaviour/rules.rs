@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, Ready, pending, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -716,6 +716,38 @@ fn a_start_ends_though_the_error_of_its_child_panics() {
             let kept = kept().await;
             let start = g.start(async move |_: Started<()>| Err::<(), _>(Panicky(kept)));
             assert_eq!(panics_with(start).await, "asked");
+            Ok(())
+        });
+        assert!(matches!(worked.await, Ok(Some(()))));
+    });
+}
+
+/// A function may panic before there is a future: one that is no async closure.
+#[test]
+fn a_group_panics_with_what_its_function_panics_with_after_all_have_ended() {
+    conform(|_| async {
+        let ended = Rc::new(Cell::new(false));
+        let noted = Rc::clone(&ended);
+        let working = group(move |g: Group<Cancelled>| -> Ready<Result<(), Cancelled>> {
+            g.spawn(async move {
+                assert!(sleep(LONG).await.is_err());
+                Scope::new().shielded().run(sleep(SHORT)).await?;
+                noted.set(true);
+                Ok(())
+            });
+            panic!("made")
+        });
+        assert_eq!(panics_with(working).await, "made");
+        assert!(ended.get());
+    });
+}
+
+#[test]
+fn a_start_ends_though_the_function_of_its_child_panics() {
+    conform(|_| async {
+        let worked = group(async |g: Group<Cancelled>| {
+            let child = |_: Started<()>| -> Ready<Result<(), Cancelled>> { panic!("made") };
+            assert_eq!(panics_with(g.start(child)).await, "made");
             Ok(())
         });
         assert!(matches!(worked.await, Ok(Some(()))));

@@ -22,7 +22,7 @@ use super::park::{Look, Park};
 use super::tree::{Kind, NodeId, ParkId, Purpose, Shield};
 use super::{Cancelled, CarriesCancelled, Group, GroupState, Misuse, Reason};
 use crate::core_state::Core;
-use crate::panics::{caught, guarded};
+use crate::panics::{called, caught, contained, guarded};
 use crate::task::current;
 
 impl<E: CarriesCancelled + 'static> Group<E> {
@@ -77,7 +77,11 @@ impl<E: CarriesCancelled + 'static> Group<E> {
         let shared = &starting.shared;
         match (shared.ended.take(), shared.value.take()) {
             (Some(Ended::Failed(error)), _) => Err(StartError::Failed(error)),
-            (Some(Ended::Panicked(payload)), _) => resume_unwind(payload),
+            (Some(Ended::Panicked(payload)), value) => {
+                // A panic of its destructor, while another goes on, would end the process.
+                contained(|| drop(value));
+                resume_unwind(payload)
+            }
             (Some(Ended::Well) | None, Some(value)) => Ok(value),
             (Some(Ended::Well) | None, None) => Err(StartError::NotStarted),
         }
@@ -250,7 +254,7 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
             let started = Started {
                 report: Rc::<Shared<V, E>>::clone(&inside) as Rc<dyn Report<V>>,
             };
-            let outcome = guarded(child(started)).await;
+            let outcome = guarded(called(|| child(started))).await;
             // An error is foreign code, also where it is asked what it carries.
             if let Err(payload) = caught(|| inside.child_ended(outcome)) {
                 inside.child_ended::<T>(Err(payload));
