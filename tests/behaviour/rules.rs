@@ -583,6 +583,52 @@ fn clean_ups_of_very_many_cost_as_much_each_as_those_of_few() {
     });
 }
 
+/// Lets so many branches of this task ask in a scope that has refused it too much, so that all of them pause; returns
+/// what that cost.
+async fn pauses(count: usize) -> u64 {
+    struct Nobody;
+    impl Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+    let scope = Scope::new();
+    let body = async {
+        scope.cancel();
+        // As many as are free, and some.
+        for _ in 0..1_050 {
+            sleep(LONG).await.expect_err("cancelled");
+        }
+        let wakers: Vec<_> = (0..count).map(|_| Waker::from(Arc::new(Nobody))).collect();
+        let mut branches: Vec<_> = (0..count).map(|_| Box::pin(sleep(LONG))).collect();
+        let began = time_on_the_processor();
+        for (branch, waker) in branches.iter_mut().zip(&wakers) {
+            let polled = branch.as_mut().poll(&mut Context::from_waker(waker));
+            assert!(polled.is_pending(), "it has to pause");
+        }
+        Ok::<_, Cancelled>(time_on_the_processor() - began)
+    };
+    let cost = scope.run(body).await;
+    cost.expect("nothing failed").expect("a value")
+}
+
+// On the real ring: it is about the time that the core takes.
+#[test]
+fn very_many_branches_that_pause_cost_as_much_each_as_few() {
+    on_ring(|_| async {
+        pauses(100).await;
+        let mut told = Vec::new();
+        // As above.
+        for _ in 0..3 {
+            let few = pauses(500).await / 500;
+            let many = pauses(10_000).await / 10_000;
+            if many < few * 5 {
+                return;
+            }
+            told.push((few, many));
+        }
+        panic!("nanoseconds each, of few and of many: {told:?}");
+    });
+}
+
 /// Lets so many wait for room in the mailbox of a core that takes nothing, and cancels them; returns what that cost.
 async fn wait_for_room(there: CoreId, count: usize) -> u64 {
     let began = time_on_the_processor();
