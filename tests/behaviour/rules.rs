@@ -583,13 +583,28 @@ fn clean_ups_of_very_many_cost_as_much_each_as_those_of_few() {
     });
 }
 
+/// What wakes nobody.
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// Polls so many branches of this task, each of which has a waker of its own and waits; returns what that cost.
+fn branches_that_wait<F: Future>(count: usize, branch: impl Fn() -> F) -> u64 {
+    let wakers: Vec<_> = (0..count).map(|_| Waker::from(Arc::new(Nobody))).collect();
+    let mut branches: Vec<_> = (0..count).map(|_| Box::pin(branch())).collect();
+    let began = time_on_the_processor();
+    for (branch, waker) in branches.iter_mut().zip(&wakers) {
+        let polled = branch.as_mut().poll(&mut Context::from_waker(waker));
+        assert!(polled.is_pending());
+    }
+    time_on_the_processor() - began
+}
+
 /// Lets so many branches of this task ask in a scope that has refused it too much, so that all of them pause; returns
 /// what that cost.
 async fn pauses(count: usize) -> u64 {
-    struct Nobody;
-    impl Wake for Nobody {
-        fn wake(self: Arc<Self>) {}
-    }
     let scope = Scope::new();
     let body = async {
         scope.cancel();
@@ -597,14 +612,7 @@ async fn pauses(count: usize) -> u64 {
         for _ in 0..1_050 {
             sleep(LONG).await.expect_err("cancelled");
         }
-        let wakers: Vec<_> = (0..count).map(|_| Waker::from(Arc::new(Nobody))).collect();
-        let mut branches: Vec<_> = (0..count).map(|_| Box::pin(sleep(LONG))).collect();
-        let began = time_on_the_processor();
-        for (branch, waker) in branches.iter_mut().zip(&wakers) {
-            let polled = branch.as_mut().poll(&mut Context::from_waker(waker));
-            assert!(polled.is_pending(), "it has to pause");
-        }
-        Ok::<_, Cancelled>(time_on_the_processor() - began)
+        Ok::<_, Cancelled>(branches_that_wait(count, || sleep(LONG)))
     };
     let cost = scope.run(body).await;
     cost.expect("nothing failed").expect("a value")
@@ -622,6 +630,43 @@ fn very_many_branches_that_pause_cost_as_much_each_as_few() {
             let many = pauses(10_000).await / 10_000;
             if many < few * 5 {
                 return;
+            }
+            told.push((few, many));
+        }
+        panic!("nanoseconds each, of few and of many: {told:?}");
+    });
+}
+
+/// Each is within two scopes, one of which nobody yields in, and the core has to be patient with somebody.
+#[test]
+fn very_many_branches_that_yield_cost_as_much_each_as_few() {
+    on_ring(|_| async {
+        let cleaning = spawn(async {
+            let scope = Scope::new();
+            scope.cancel();
+            let body = async {
+                sleep(LONG).await.expect_err("cancelled");
+                Scope::new().shielded().run(sleep(LONG)).await
+            };
+            scope.run(body).await
+        });
+        let yields = async |count| {
+            // In a poll of its own, behind the other task's.
+            yield_now().await.expect("nobody cancels");
+            branches_that_wait(count, || async {
+                let scopes = [(); 2].map(|()| Scope::new());
+                let inside = async { scopes[1].run(yield_now()).await.map(drop) };
+                scopes[0].run(inside).await.map(drop)
+            })
+        };
+        yields(100).await;
+        let mut told = Vec::new();
+        // As above.
+        for _ in 0..3 {
+            let few = yields(500).await / 500;
+            let many = yields(10_000).await / 10_000;
+            if many < few * 5 {
+                return drop(cleaning);
             }
             told.push((few, many));
         }
