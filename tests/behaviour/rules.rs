@@ -1,6 +1,7 @@
 //! The rules of cancellation where two of them meet, and no scenario says so.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::future::{Future, Ready, pending, poll_fn};
 use std::io;
@@ -512,6 +513,24 @@ fn a_second_report_is_told_so_also_if_nobody_waits_for_the_first() {
             Ok(())
         });
         assert_eq!(ended.await.expect("nothing failed"), Some(()));
+    });
+}
+
+/// What the body gave goes where nobody gets it, with the handle.
+#[test]
+fn a_failure_in_an_isolating_group_is_told_by_the_group_if_its_handle_goes_with_the_value() {
+    conform(|_| async {
+        let failed = isolating_group(async |g| {
+            let kept = g.spawn(async { Err::<(), _>(io::Error::other("kept")) });
+            drop(g.spawn(async { Err::<(), _>(io::Error::other("unheard")) }));
+            Ok(kept)
+        });
+        let failed = failed.await.map(drop).expect_err("two of them failed");
+        let told: BTreeSet<_> = failed.errors().iter().map(io::Error::to_string).collect();
+        assert_eq!(
+            told,
+            BTreeSet::from(["kept".to_owned(), "unheard".to_owned()])
+        );
     });
 }
 

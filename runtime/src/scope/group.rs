@@ -637,21 +637,23 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
     }
 
     fn outcome<T>(&self, value: Option<T>) -> Result<Option<T>, GroupError<E>> {
-        let mut panics = self.panics.take();
-        let errors = self.errors.take();
         let absorbs = current::with(|core| {
             core.see_remote_cancels();
             core.tree.borrow().absorbs(self.node)
         });
         let passed_on = self.passed_on.get().filter(|_| !absorbs);
         let passed_on = self.stray.get().or(passed_on);
-        if panics.is_empty() && errors.is_empty() && passed_on.is_none() {
+        let failed = !self.panics.borrow().is_empty() || !self.errors.borrow().is_empty();
+        if !failed && passed_on.is_none() {
             return Ok(value);
         }
         // Nobody gets it. It is dropped before anything unwinds: a panic of its destructor then would end the process.
+        // And before all is told: the handles of children that it has may have failures.
         if let Err(payload) = caught(|| drop(value)) {
-            panics.push(payload);
+            self.panics.borrow_mut().push(payload);
         }
+        let mut panics = self.panics.take();
+        let errors = self.errors.take();
         if panics.is_empty() {
             return Err(GroupError::new(errors, passed_on));
         }
