@@ -110,12 +110,28 @@ fn a_loop_that_looks_at_the_clock_is_told_from_a_hang() {
     });
     assert!(failed.contains("(spin)"), "{failed}");
     let failed = failure(|| {
+        sim().block_on(async {
+            let start = Instant::recent();
+            while Instant::recent() == start {}
+        });
+    });
+    assert!(failed.contains("(spin)"), "{failed}");
+    let failed = failure(|| {
         sim().run(|| {
             let start = wall_clock();
             while wall_clock() == start {}
         });
     });
     assert!(failed.contains("(spin)"), "{failed}");
+}
+
+#[test]
+fn a_sleep_without_end_is_a_deadlock_though_its_timer_is_armed() {
+    let failed = failure(|| {
+        sim().run(|| main_core(sleep(Duration::MAX)));
+    });
+    assert!(failed.contains("no timer comes due"), "{failed}");
+    assert!(failed.contains("1 timer armed"), "{failed}");
 }
 
 #[test]

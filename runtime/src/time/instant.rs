@@ -25,7 +25,11 @@ impl Instant {
     /// Returns when the core last looked at the clock, without looking again: at most a turn ago, and
     /// for what came from the kernel in this turn about when it came. Off a core it is [`now`](Self::now).
     pub fn recent() -> Self {
-        current::try_with(|core| core.now.get()).unwrap_or_else(Self::now)
+        let Some(recent) = current::try_with(|core| core.now.get()) else {
+            return Self::now();
+        };
+        driver::note_look();
+        recent
     }
 
     /// Returns how long ago this was; zero if it lies ahead.
