@@ -516,6 +516,35 @@ fn a_second_report_is_told_so_also_if_nobody_waits_for_the_first() {
     });
 }
 
+/// The child has failed, and nobody has asked the call for that.
+#[test]
+fn a_failure_that_a_start_was_to_tell_is_told_by_the_group_if_the_start_is_dropped() {
+    conform(|_| async {
+        let failing = async |panics: bool| {
+            group(async |g: Group<io::Error>| {
+                let runs = Rc::new(());
+                let held = Rc::clone(&runs);
+                let mut start = Box::pin(g.start(async move |_: Started<()>| {
+                    let _held = held;
+                    assert!(!panics, "unheard");
+                    Err::<(), _>(io::Error::other("unheard"))
+                }));
+                assert!(poll_once(start.as_mut()).await.is_pending());
+                while Rc::strong_count(&runs) > 1 {
+                    yield_now().await?;
+                }
+                drop(start);
+                assert!(is_cancelled(), "the failure has ended the group");
+                Ok(())
+            })
+            .await
+        };
+        let failed = failing(false).await.expect_err("the child failed");
+        assert_eq!(failed.to_string(), "unheard");
+        assert_eq!(panics_with(failing(true)).await, "unheard");
+    });
+}
+
 /// What the body gave goes where nobody gets it, with the handle.
 #[test]
 fn a_failure_in_an_isolating_group_is_told_by_the_group_if_its_handle_goes_with_the_value() {

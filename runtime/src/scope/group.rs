@@ -538,7 +538,8 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         self.end();
     }
 
-    fn panicked(&self, payload: Box<dyn Any + Send>) {
+    /// Notes a panic, which ends the group.
+    pub(super) fn panicked(&self, payload: Box<dyn Any + Send>) {
         self.panics.borrow_mut().push(payload);
         self.end();
     }

@@ -315,14 +315,19 @@ impl<V, E: CarriesCancelled + 'static> Drop for Starting<V, E> {
         let shared = &self.shared;
         let home = shared.home;
         shared.waiter.set(None);
-        let has_ended = shared.ended.try_borrow().is_ok_and(|ended| ended.is_some());
-        let unfinished = shared.stage.get() != Stage::Moved && !has_ended;
+        let ended = shared.ended.try_borrow_mut();
+        let untold = ended.ok().and_then(|mut ended| ended.take());
+        // Where the call has told how it ended, its child has no node that could be cancelled.
+        let unfinished = shared.stage.get() != Stage::Moved && untold.is_none();
         if unfinished {
             shared.stage.set(Stage::Unwanted);
         }
         current::try_with(|core| {
             if core.identity() != home {
                 return;
+            }
+            if let Some(untold) = untold {
+                shared.tell_group_after_all(untold);
             }
             if let Some(child) = shared.child.get().filter(|_| unfinished) {
                 core.cancel(child, Cancelled::new(Reason::Dropped), None);
@@ -366,6 +371,24 @@ impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
         let told = self.group.child_ended(outcome);
         if let Err(error) = told {
             self.group.unclaimed(error);
+        }
+    }
+
+    /// The call is dropped, and has not told what the child failed with.
+    fn tell_group_after_all(&self, ended: Ended<E>) {
+        let failed = match ended {
+            Ended::Well => return,
+            // Foreign code, as above.
+            Ended::Failed(error) => caught(|| match error.cancelled() {
+                Some(cause) if !cause.is_misuse() => error.rest().ok(),
+                _ => Some(error),
+            }),
+            Ended::Panicked(payload) => Err(payload),
+        };
+        match failed {
+            Ok(Some(failure)) => self.group.failed(failure),
+            Ok(None) => {}
+            Err(payload) => self.group.panicked(payload),
         }
     }
 
