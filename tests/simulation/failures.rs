@@ -196,6 +196,28 @@ fn all_orders_are_explored_without_faults_but_those_that_are_forced() {
     assert!(came.1 > 0);
 }
 
+/// The first run has more to decide than those after it, which go where it went as far as they go.
+#[test]
+fn an_order_that_ends_too_early_is_told() {
+    let mut runs = 0;
+    let failed = failure(|| {
+        explore(100, |sim| {
+            runs += 1;
+            let rounds = if runs == 1 { 3 } else { 1 };
+            sim.block_on(async move {
+                for _ in 0..rounds {
+                    drop(spawn(async {}));
+                    drop(spawn(async {}));
+                    yield_now().await.expect("nobody cancels");
+                }
+            });
+        });
+    });
+    let told = "decides by something other than the simulation";
+    assert!(failed.contains(told), "{failed}");
+    assert_eq!(runs, 2);
+}
+
 #[test]
 fn a_runtime_that_outlives_its_simulation_waits_for_no_core_of_the_next() {
     static KEPT: Mutex<Option<Runtime>> = Mutex::new(None);
