@@ -51,7 +51,8 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     /// ```
     ///
     /// This is no op of its own: a cancel reaches the child, and the call ends when the child does.
-    /// Dropped before that, it cancels the child. If the caller's scope is cancelled when the child
+    /// Dropped before that, it cancels the child; what that fails with, or has failed with when the
+    /// call had yet to tell, the group tells. If the caller's scope is cancelled when the child
     /// reports, the child stays where it is, and the call ends with it. If the group was dropped
     /// meanwhile, the child is cancelled when it reports, and the caller's scope waits for its end.
     ///
