@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -63,11 +64,11 @@ pub(crate) enum TimerTarget {
     Alarm(Waker),
 }
 
-/// A few scopes, of which there are seldom more than one.
+/// Some scopes, of which there are seldom more than one: as many as a task has branches.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
     last: Cell<Option<NodeId>>,
-    before: RefCell<Vec<NodeId>>,
+    before: RefCell<BTreeSet<NodeId>>,
 }
 
 impl Scopes {
@@ -77,8 +78,14 @@ impl Scopes {
         if let Some(last) = last
             && last != node
         {
-            self.before.borrow_mut().push(last);
+            self.add_before(last);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add_before(&self, node: NodeId) {
+        self.before.borrow_mut().insert(node);
     }
 
     pub(crate) fn contain(&self, node: NodeId) -> bool {
@@ -89,8 +96,14 @@ impl Scopes {
     #[inline]
     pub(crate) fn clear(&self) {
         if self.last.take().is_some() && !self.before.borrow().is_empty() {
-            self.before.borrow_mut().clear();
+            self.clear_before();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn clear_before(&self) {
+        self.before.borrow_mut().clear();
     }
 
     /// Takes all of them out.

@@ -75,6 +75,36 @@ impl<F: Future> Future for Guarded<F> {
     }
 }
 
+pin_project! {
+    /// A future that is made where it is polled first.
+    #[project = CalledProjection]
+    pub(crate) enum Called<C, F> {
+        New { call: Option<C> },
+        Made { #[pin] future: F },
+    }
+}
+
+/// Makes a future when it is polled first: to make it is foreign code as well, where that is no async closure's. It is
+/// held once.
+pub(crate) fn called<C: FnOnce() -> F, F: Future>(call: C) -> Called<C, F> {
+    Called::New { call: Some(call) }
+}
+
+impl<C: FnOnce() -> F, F: Future> Future for Called<C, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let CalledProjection::New { call } = self.as_mut().project() {
+            let call = call.take().expect("not polled after it has panicked");
+            self.set(Self::Made { future: call() });
+        }
+        match self.project() {
+            CalledProjection::Made { future } => future.poll(cx),
+            CalledProjection::New { .. } => unreachable!("it was made just above"),
+        }
+    }
+}
+
 /// Says in words what somebody panicked with.
 pub(crate) fn text_of(payload: &(dyn Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {

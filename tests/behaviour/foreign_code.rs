@@ -17,8 +17,8 @@ use quoit::op::{self, PipeReader, SharedFd, Stream};
 use quoit::sync::{Condition, Event, Mutex};
 use quoit::time::{Alarm, Instant, sleep};
 use quoit::{
-    Cancelled, CoreId, Cores, Delivery, Handle, RemoteError, Runtime, Scope, block_on, check,
-    spawn, yield_now,
+    Cancelled, CarriesCancelled, CoreId, Cores, Delivery, GroupPanic, Handle, JoinError,
+    RemoteError, Runtime, Scope, Started, block_on, check, group, spawn, yield_now,
 };
 use tests::{Counted, Drops, Kernel, both_streams, gauges, on_both, on_core, poll_once};
 
@@ -490,6 +490,88 @@ fn what_a_second_panic_carries_may_panic_when_dropped() {
         let counters = gauges(&handle).await;
         assert_eq!(counters.panics, 2);
         assert_eq!(counters.tasks, 1, "the body of this test");
+    });
+}
+
+/// What nobody gets in the end.
+#[derive(Debug)]
+struct Left;
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        panic!("in the destructor of what is left");
+    }
+}
+
+impl From<Cancelled> for Left {
+    fn from(_: Cancelled) -> Self {
+        Self
+    }
+}
+
+impl CarriesCancelled for Left {
+    fn cancelled(&self) -> Option<Cancelled> {
+        None
+    }
+}
+
+/// What nobody gets of a group that panics is dropped before it does: in the middle of it, that would end the process.
+#[test]
+fn what_a_group_that_panics_has_left_may_panic_when_dropped() {
+    on_core(|_| async move {
+        let value = spawn(group(async |g| {
+            drop(g.spawn(async { panic!("the first") as Result<(), Cancelled> }));
+            Ok(Left)
+        }));
+        let others = spawn(group(async |g| {
+            drop(g.spawn(async { panic!("the first") as Result<(), Left> }));
+            drop(g.spawn(async {
+                sleep(LONG).await.expect_err("the first has panicked");
+                panic_any(Left) as Result<(), Left>
+            }));
+            for _ in 0..2 {
+                drop(g.spawn(async {
+                    sleep(LONG).await.expect_err("the first has panicked");
+                    Err::<(), _>(Left)
+                }));
+            }
+            Ok(())
+        }));
+        let expect = |error: JoinError, others: &[&str], failures| {
+            let JoinError::Panicked(payload) = error else {
+                panic!("{error}");
+            };
+            let told = payload.downcast::<GroupPanic>().expect("several failed");
+            let others: Vec<_> = others.iter().map(ToString::to_string).collect();
+            assert_eq!((told.others(), told.failures()), (&*others, failures));
+            assert_eq!(told.into_first().downcast_ref(), Some(&"the first"));
+        };
+        let own_panic = "in the destructor of what is left";
+        let error = value.await.expect_err("a child panicked");
+        expect(error, &[own_panic], 0);
+        let error = others.await.expect_err("two children panicked");
+        expect(error, &["with a value that is no text"], 2);
+    });
+}
+
+#[test]
+fn a_report_that_came_to_nothing_may_panic_when_dropped() {
+    on_core(|_| async move {
+        let task = spawn(group(async |g| {
+            let scope = Scope::new();
+            let start = scope.run(async {
+                scope.cancel();
+                let child = async |started: Started<Left>| {
+                    started.report(Left).expect("once");
+                    panic!("the first") as Result<(), Cancelled>
+                };
+                g.start(child).await
+            });
+            assert!(start.await.is_err());
+            Ok::<_, Cancelled>(())
+        }));
+        let error = task.await.expect_err("the child panicked");
+        assert_eq!(error.to_string(), "the task panicked: the first");
     });
 }
 

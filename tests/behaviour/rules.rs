@@ -1,8 +1,9 @@
 //! The rules of cancellation where two of them meet, and no scenario says so.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, Ready, pending, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -515,6 +516,53 @@ fn a_second_report_is_told_so_also_if_nobody_waits_for_the_first() {
     });
 }
 
+/// The child has failed, and nobody has asked the call for that.
+#[test]
+fn a_failure_that_a_start_was_to_tell_is_told_by_the_group_if_the_start_is_dropped() {
+    conform(|_| async {
+        let failing = async |panics: bool| {
+            group(async |g: Group<io::Error>| {
+                let runs = Rc::new(());
+                let held = Rc::clone(&runs);
+                let mut start = Box::pin(g.start(async move |_: Started<()>| {
+                    let _held = held;
+                    assert!(!panics, "unheard");
+                    Err::<(), _>(io::Error::other("unheard"))
+                }));
+                assert!(poll_once(start.as_mut()).await.is_pending());
+                while Rc::strong_count(&runs) > 1 {
+                    yield_now().await?;
+                }
+                drop(start);
+                assert!(is_cancelled(), "the failure has ended the group");
+                Ok(())
+            })
+            .await
+        };
+        let failed = failing(false).await.expect_err("the child failed");
+        assert_eq!(failed.to_string(), "unheard");
+        assert_eq!(panics_with(failing(true)).await, "unheard");
+    });
+}
+
+/// What the body gave goes where nobody gets it, with the handle.
+#[test]
+fn a_failure_in_an_isolating_group_is_told_by_the_group_if_its_handle_goes_with_the_value() {
+    conform(|_| async {
+        let failed = isolating_group(async |g| {
+            let kept = g.spawn(async { Err::<(), _>(io::Error::other("kept")) });
+            drop(g.spawn(async { Err::<(), _>(io::Error::other("unheard")) }));
+            Ok(kept)
+        });
+        let failed = failed.await.map(drop).expect_err("two of them failed");
+        let told: BTreeSet<_> = failed.errors().iter().map(io::Error::to_string).collect();
+        assert_eq!(
+            told,
+            BTreeSet::from(["kept".to_owned(), "unheard".to_owned()])
+        );
+    });
+}
+
 #[test]
 fn a_failure_in_an_isolating_group_is_told_by_the_group_if_its_handle_is_dropped_unasked() {
     conform(|_| async {
@@ -576,6 +624,97 @@ fn clean_ups_of_very_many_cost_as_much_each_as_those_of_few() {
             let many = clean_ups(10_000).await / 10_000;
             if many < few * 5 {
                 return;
+            }
+            told.push((few, many));
+        }
+        panic!("nanoseconds each, of few and of many: {told:?}");
+    });
+}
+
+/// What wakes nobody.
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// Polls so many branches of this task, each of which has a waker of its own and waits; returns what that cost.
+fn branches_that_wait<F: Future>(count: usize, branch: impl Fn() -> F) -> u64 {
+    let wakers: Vec<_> = (0..count).map(|_| Waker::from(Arc::new(Nobody))).collect();
+    let mut branches: Vec<_> = (0..count).map(|_| Box::pin(branch())).collect();
+    let began = time_on_the_processor();
+    for (branch, waker) in branches.iter_mut().zip(&wakers) {
+        let polled = branch.as_mut().poll(&mut Context::from_waker(waker));
+        assert!(polled.is_pending());
+    }
+    time_on_the_processor() - began
+}
+
+/// Lets so many branches of this task ask in a scope that has refused it too much, so that all of them pause; returns
+/// what that cost.
+async fn pauses(count: usize) -> u64 {
+    let scope = Scope::new();
+    let body = async {
+        scope.cancel();
+        // As many as are free, and some.
+        for _ in 0..1_050 {
+            sleep(LONG).await.expect_err("cancelled");
+        }
+        Ok::<_, Cancelled>(branches_that_wait(count, || sleep(LONG)))
+    };
+    let cost = scope.run(body).await;
+    cost.expect("nothing failed").expect("a value")
+}
+
+// On the real ring: it is about the time that the core takes.
+#[test]
+fn very_many_branches_that_pause_cost_as_much_each_as_few() {
+    on_ring(|_| async {
+        pauses(100).await;
+        let mut told = Vec::new();
+        // As above.
+        for _ in 0..3 {
+            let few = pauses(500).await / 500;
+            let many = pauses(10_000).await / 10_000;
+            if many < few * 5 {
+                return;
+            }
+            told.push((few, many));
+        }
+        panic!("nanoseconds each, of few and of many: {told:?}");
+    });
+}
+
+/// Each is within two scopes, one of which nobody yields in, and the core has to be patient with somebody.
+#[test]
+fn very_many_branches_that_yield_cost_as_much_each_as_few() {
+    on_ring(|_| async {
+        let cleaning = spawn(async {
+            let scope = Scope::new();
+            scope.cancel();
+            let body = async {
+                sleep(LONG).await.expect_err("cancelled");
+                Scope::new().shielded().run(sleep(LONG)).await
+            };
+            scope.run(body).await
+        });
+        let yields = async |count| {
+            // In a poll of its own, behind the other task's.
+            yield_now().await.expect("nobody cancels");
+            branches_that_wait(count, || async {
+                let scopes = [(); 2].map(|()| Scope::new());
+                let inside = async { scopes[1].run(yield_now()).await.map(drop) };
+                scopes[0].run(inside).await.map(drop)
+            })
+        };
+        yields(100).await;
+        let mut told = Vec::new();
+        // As above.
+        for _ in 0..3 {
+            let few = yields(500).await / 500;
+            let many = yields(10_000).await / 10_000;
+            if many < few * 5 {
+                return drop(cleaning);
             }
             told.push((few, many));
         }
@@ -716,6 +855,38 @@ fn a_start_ends_though_the_error_of_its_child_panics() {
             let kept = kept().await;
             let start = g.start(async move |_: Started<()>| Err::<(), _>(Panicky(kept)));
             assert_eq!(panics_with(start).await, "asked");
+            Ok(())
+        });
+        assert!(matches!(worked.await, Ok(Some(()))));
+    });
+}
+
+/// A function may panic before there is a future: one that is no async closure.
+#[test]
+fn a_group_panics_with_what_its_function_panics_with_after_all_have_ended() {
+    conform(|_| async {
+        let ended = Rc::new(Cell::new(false));
+        let noted = Rc::clone(&ended);
+        let working = group(move |g: Group<Cancelled>| -> Ready<Result<(), Cancelled>> {
+            g.spawn(async move {
+                assert!(sleep(LONG).await.is_err());
+                Scope::new().shielded().run(sleep(SHORT)).await?;
+                noted.set(true);
+                Ok(())
+            });
+            panic!("made")
+        });
+        assert_eq!(panics_with(working).await, "made");
+        assert!(ended.get());
+    });
+}
+
+#[test]
+fn a_start_ends_though_the_function_of_its_child_panics() {
+    conform(|_| async {
+        let worked = group(async |g: Group<Cancelled>| {
+            let child = |_: Started<()>| -> Ready<Result<(), Cancelled>> { panic!("made") };
+            assert_eq!(panics_with(g.start(child)).await, "made");
             Ok(())
         });
         assert!(matches!(worked.await, Ok(Some(()))));

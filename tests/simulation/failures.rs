@@ -110,12 +110,28 @@ fn a_loop_that_looks_at_the_clock_is_told_from_a_hang() {
     });
     assert!(failed.contains("(spin)"), "{failed}");
     let failed = failure(|| {
+        sim().block_on(async {
+            let start = Instant::recent();
+            while Instant::recent() == start {}
+        });
+    });
+    assert!(failed.contains("(spin)"), "{failed}");
+    let failed = failure(|| {
         sim().run(|| {
             let start = wall_clock();
             while wall_clock() == start {}
         });
     });
     assert!(failed.contains("(spin)"), "{failed}");
+}
+
+#[test]
+fn a_sleep_without_end_is_a_deadlock_though_its_timer_is_armed() {
+    let failed = failure(|| {
+        sim().run(|| main_core(sleep(Duration::MAX)));
+    });
+    assert!(failed.contains("no timer comes due"), "{failed}");
+    assert!(failed.contains("1 timer armed"), "{failed}");
 }
 
 #[test]
@@ -178,6 +194,28 @@ fn all_orders_are_explored_without_faults_but_those_that_are_forced() {
     });
     assert_eq!(came.0, 0);
     assert!(came.1 > 0);
+}
+
+/// The first run has more to decide than those after it, which go where it went as far as they go.
+#[test]
+fn an_order_that_ends_too_early_is_told() {
+    let mut runs = 0;
+    let failed = failure(|| {
+        explore(100, |sim| {
+            runs += 1;
+            let rounds = if runs == 1 { 3 } else { 1 };
+            sim.block_on(async move {
+                for _ in 0..rounds {
+                    drop(spawn(async {}));
+                    drop(spawn(async {}));
+                    yield_now().await.expect("nobody cancels");
+                }
+            });
+        });
+    });
+    let told = "decides by something other than the simulation";
+    assert!(failed.contains(told), "{failed}");
+    assert_eq!(runs, 2);
 }
 
 #[test]

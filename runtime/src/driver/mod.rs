@@ -269,6 +269,15 @@ pub(crate) fn monotonic_now() -> Instant {
     sys::monotonic_now()
 }
 
+/// Notes that somebody has looked what time it was: in a simulation, who waits so for the clock waits for ever.
+#[inline]
+pub(crate) fn note_look() {
+    #[cfg(feature = "sim")]
+    if let Some(world) = crate::sim::world() {
+        world.count_read();
+    }
+}
+
 /// Reads the standard library's clock, whatever runs on this thread: as the fixed point that a
 /// simulation's instants are converted by.
 #[cfg(feature = "sim")]

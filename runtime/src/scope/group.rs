@@ -33,7 +33,7 @@ use super::running::{Running, poll_end};
 use super::tree::{Kind, NodeId, Shield};
 use super::{CancelHandle, Cancelled, CarriesCancelled, Delivery, Misuse, Reason, Scope, TimedOut};
 use crate::core_state::Core;
-use crate::panics::{Guarded, caught, guarded, text_of};
+use crate::panics::{Guarded, called, caught, contained, discard, guarded, text_of};
 use crate::slab::Key;
 use crate::task::cell::boxed_child;
 use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
@@ -133,7 +133,8 @@ where
     let running = Running::begin(&scope, Kind::Group).expect("a scope of our own is new");
     let open = Open::new(&running, failures);
     let state = Rc::clone(&open.state);
-    let body = running.body(guarded(body(open.handle()))).await;
+    let handle = open.handle();
+    let body = running.body(guarded(called(|| body(handle)))).await;
     let value = match body {
         Ok(Ok(Ok(value))) => Some(value),
         Ok(Ok(Err(error))) => {
@@ -537,7 +538,8 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         self.end();
     }
 
-    fn panicked(&self, payload: Box<dyn Any + Send>) {
+    /// Notes a panic, which ends the group.
+    pub(super) fn panicked(&self, payload: Box<dyn Any + Send>) {
         self.panics.borrow_mut().push(payload);
         self.end();
     }
@@ -636,30 +638,42 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
     }
 
     fn outcome<T>(&self, value: Option<T>) -> Result<Option<T>, GroupError<E>> {
-        let mut panics = self.panics.take();
-        let errors = self.errors.take();
-        if !panics.is_empty() {
-            let first = panics.remove(0);
-            if panics.is_empty() && errors.is_empty() {
-                resume_unwind(first);
-            }
-            let panics = panics.iter().map(|panic| text_of(&**panic)).collect();
-            resume_unwind(Box::new(GroupPanic {
-                first,
-                panics,
-                failures: errors.len(),
-            }));
-        }
         let absorbs = current::with(|core| {
             core.see_remote_cancels();
             core.tree.borrow().absorbs(self.node)
         });
         let passed_on = self.passed_on.get().filter(|_| !absorbs);
         let passed_on = self.stray.get().or(passed_on);
-        if errors.is_empty() && passed_on.is_none() {
+        let failed = !self.panics.borrow().is_empty() || !self.errors.borrow().is_empty();
+        if !failed && passed_on.is_none() {
             return Ok(value);
         }
-        Err(GroupError::new(errors, passed_on))
+        // Nobody gets it. It is dropped before anything unwinds: a panic of its destructor then would end the process.
+        // And before all is told: the handles of children that it has may have failures.
+        if let Err(payload) = caught(|| drop(value)) {
+            self.panics.borrow_mut().push(payload);
+        }
+        let mut panics = self.panics.take();
+        let errors = self.errors.take();
+        if panics.is_empty() {
+            return Err(GroupError::new(errors, passed_on));
+        }
+        let first = panics.remove(0);
+        if panics.is_empty() && errors.is_empty() {
+            resume_unwind(first);
+        }
+        let others = panics.iter().map(|panic| text_of(&**panic)).collect();
+        let failures = errors.len();
+        // What is told of in words is dropped before as well.
+        panics.into_iter().for_each(discard);
+        for error in errors {
+            contained(|| drop(error));
+        }
+        resume_unwind(Box::new(GroupPanic {
+            first,
+            panics: others,
+            failures,
+        }))
     }
 }
 

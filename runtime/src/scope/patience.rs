@@ -9,6 +9,7 @@
 //! step armed, both have an end, and both go when the scope or the task goes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ptr;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -62,8 +63,9 @@ struct Swallower {
     timer: Option<TimerId>,
     /// A pause is over, and the next refusal is free.
     permit: bool,
-    /// Who pauses.
+    /// Who pauses, and by what they are known: very many branches may.
     waiting: VecDeque<Waker>,
+    names: BTreeSet<[usize; 2]>,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,24 @@ impl Swallower {
     fn has_to_pause(&self) -> bool {
         self.too_often > 0
     }
+
+    /// Takes out who has paused for longest.
+    fn next(&mut self) -> Option<Waker> {
+        let first = self.waiting.pop_front()?;
+        self.names.remove(&name_of(&first));
+        Some(first)
+    }
+
+    /// Takes all out who pause.
+    fn all(&mut self) -> Vec<Waker> {
+        self.names.clear();
+        self.waiting.drain(..).collect()
+    }
+}
+
+/// Returns what tells a waker from those that wake somebody else, as [`Waker::will_wake`] sees it.
+fn name_of(waker: &Waker) -> [usize; 2] {
+    [waker.data().addr(), ptr::from_ref(waker.vtable()).addr()]
 }
 
 impl Refusals {
@@ -146,6 +166,7 @@ impl Patience {
             timer: None,
             permit: false,
             waiting: VecDeque::new(),
+            names: BTreeSet::new(),
         });
         let had_to_pause = known.has_to_pause();
         let refusals = known.by_source.entry(source).or_insert(Refusals::NONE);
@@ -161,14 +182,17 @@ impl Patience {
     /// Returns whether the end of a task's pause wakes whoever this waker does.
     pub(crate) fn will_wake(&self, task: u32, waker: &Waker) -> bool {
         let known = self.swallowers.get(&task);
-        known.is_some_and(|known| known.waiting.iter().any(|other| other.will_wake(waker)))
+        known.is_some_and(|known| known.names.contains(&name_of(waker)))
     }
 
     /// Lets an op of a task wait for the end of a pause, with a waker if that is not known; it is left where it cannot.
     /// Returns how long the pause is to be, if a timer has to be armed for it.
     pub(crate) fn pause(&mut self, task: u32, waker: &mut Option<Waker>) -> Option<Duration> {
         let known = self.swallowers.get_mut(&task)?;
-        known.waiting.extend(waker.take());
+        if let Some(waker) = waker.take() {
+            known.names.insert(name_of(&waker));
+            known.waiting.push_back(waker);
+        }
         known.timer.is_none().then(|| known.pause())
     }
 
@@ -187,7 +211,7 @@ impl Patience {
         };
         known.timer = None;
         known.permit = true;
-        let first = known.waiting.pop_front();
+        let first = known.next();
         let more = (!known.waiting.is_empty()).then(|| known.pause());
         (first, more)
     }
@@ -295,7 +319,7 @@ impl Patience {
         known.permit = false;
         Forgotten {
             timers: known.timer.take().into_iter().collect(),
-            wakers: known.waiting.drain(..).collect(),
+            wakers: known.all(),
         }
     }
 

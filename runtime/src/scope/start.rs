@@ -22,7 +22,7 @@ use super::park::{Look, Park};
 use super::tree::{Kind, NodeId, ParkId, Purpose, Shield};
 use super::{Cancelled, CarriesCancelled, Group, GroupState, Misuse, Reason};
 use crate::core_state::Core;
-use crate::panics::{caught, guarded};
+use crate::panics::{called, caught, contained, guarded};
 use crate::task::current;
 
 impl<E: CarriesCancelled + 'static> Group<E> {
@@ -51,7 +51,8 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     /// ```
     ///
     /// This is no op of its own: a cancel reaches the child, and the call ends when the child does.
-    /// Dropped before that, it cancels the child. If the caller's scope is cancelled when the child
+    /// Dropped before that, it cancels the child; what that fails with, or has failed with when the
+    /// call had yet to tell, the group tells. If the caller's scope is cancelled when the child
     /// reports, the child stays where it is, and the call ends with it. If the group was dropped
     /// meanwhile, the child is cancelled when it reports, and the caller's scope waits for its end.
     ///
@@ -77,7 +78,11 @@ impl<E: CarriesCancelled + 'static> Group<E> {
         let shared = &starting.shared;
         match (shared.ended.take(), shared.value.take()) {
             (Some(Ended::Failed(error)), _) => Err(StartError::Failed(error)),
-            (Some(Ended::Panicked(payload)), _) => resume_unwind(payload),
+            (Some(Ended::Panicked(payload)), value) => {
+                // A panic of its destructor, while another goes on, would end the process.
+                contained(|| drop(value));
+                resume_unwind(payload)
+            }
             (Some(Ended::Well) | None, Some(value)) => Ok(value),
             (Some(Ended::Well) | None, None) => Err(StartError::NotStarted),
         }
@@ -250,7 +255,7 @@ impl<V: 'static, E: CarriesCancelled + 'static> Starting<V, E> {
             let started = Started {
                 report: Rc::<Shared<V, E>>::clone(&inside) as Rc<dyn Report<V>>,
             };
-            let outcome = guarded(child(started)).await;
+            let outcome = guarded(called(|| child(started))).await;
             // An error is foreign code, also where it is asked what it carries.
             if let Err(payload) = caught(|| inside.child_ended(outcome)) {
                 inside.child_ended::<T>(Err(payload));
@@ -311,14 +316,19 @@ impl<V, E: CarriesCancelled + 'static> Drop for Starting<V, E> {
         let shared = &self.shared;
         let home = shared.home;
         shared.waiter.set(None);
-        let has_ended = shared.ended.try_borrow().is_ok_and(|ended| ended.is_some());
-        let unfinished = shared.stage.get() != Stage::Moved && !has_ended;
+        let ended = shared.ended.try_borrow_mut();
+        let untold = ended.ok().and_then(|mut ended| ended.take());
+        // Where the call has told how it ended, its child has no node that could be cancelled.
+        let unfinished = shared.stage.get() != Stage::Moved && untold.is_none();
         if unfinished {
             shared.stage.set(Stage::Unwanted);
         }
         current::try_with(|core| {
             if core.identity() != home {
                 return;
+            }
+            if let Some(untold) = untold {
+                shared.tell_group_after_all(untold);
             }
             if let Some(child) = shared.child.get().filter(|_| unfinished) {
                 core.cancel(child, Cancelled::new(Reason::Dropped), None);
@@ -362,6 +372,24 @@ impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
         let told = self.group.child_ended(outcome);
         if let Err(error) = told {
             self.group.unclaimed(error);
+        }
+    }
+
+    /// The call is dropped, and has not told what the child failed with.
+    fn tell_group_after_all(&self, ended: Ended<E>) {
+        let failed = match ended {
+            Ended::Well => return,
+            // Foreign code, as above.
+            Ended::Failed(error) => caught(|| match error.cancelled() {
+                Some(cause) if !cause.is_misuse() => error.rest().ok(),
+                _ => Some(error),
+            }),
+            Ended::Panicked(payload) => Err(payload),
+        };
+        match failed {
+            Ok(Some(failure)) => self.group.failed(failure),
+            Ok(None) => {}
+            Err(payload) => self.group.panicked(payload),
         }
     }
 

@@ -55,12 +55,12 @@ impl World {
 
     /// Counts a look at the clock: it does not go on while somebody runs, so who waits for it in place
     /// would do so for ever.
-    pub(super) fn count_read(&self) {
+    pub(crate) fn count_read(&self) {
         self.clock_reads.set(self.clock_reads.get() + 1);
         if self.clock_reads.get() > CLOCK_READS {
             self.clock_reads.set(0);
             let what = format!(
-                "the clock was read {CLOCK_READS} times in one step: a loop waits for it to go on, \
+                "the clock was looked at {CLOCK_READS} times in one step: a loop waits for it to go on, \
                  which it does only when the loop waits for something"
             );
             // For the run, should a task contain the panic.

@@ -255,7 +255,11 @@ impl Sim {
         let keep_trace = self.keep_trace;
         let world = self.world();
         let _here = current::simulate(Rc::clone(&world));
-        let ran = caught(program).and_then(|value| caught(|| world.settle()).map(|()| value));
+        let settle = || {
+            world.settle();
+            world.kernel.borrow().choices.check_end();
+        };
+        let ran = caught(program).and_then(|value| caught(settle).map(|()| value));
         if let Some(path) = path
             && let Choices::Path { taken, .. } = &world.kernel.borrow().choices
         {

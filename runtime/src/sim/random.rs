@@ -78,6 +78,17 @@ impl Choices {
         }
     }
 
+    /// Checks that a program has ended at the end of its path: it takes as many decisions as when it went there before.
+    pub(crate) fn check_end(&self) {
+        if let Self::Path { taken, next } = self {
+            assert!(
+                *next == taken.len(),
+                "the program decides by something other than the simulation: it took {} decisions, and now took {next}",
+                taken.len()
+            );
+        }
+    }
+
     /// Whether something unusual, with these odds in 65 536, is decided for. A path takes none of it.
     pub(crate) fn chance(&mut self, rate: u32) -> bool {
         match self {

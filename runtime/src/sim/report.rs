@@ -9,7 +9,7 @@ use crate::core_state::Core;
 /// What everybody waits for when nobody can go on.
 pub(crate) fn deadlock(living: &[(usize, Rc<Core>)]) -> String {
     format!(
-        "nobody can go on: every core waits, no timer is armed, and nothing is on its way. (Threads of the program's \
+        "nobody can go on: every core waits, no timer comes due, and nothing is on its way. (Threads of the program's \
          own are no part of it; `sim::after` takes their place.)\n{}",
         cores(living)
     )

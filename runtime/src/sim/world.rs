@@ -32,7 +32,7 @@ pub(super) const START: u64 = 1_000_000_000;
 /// Steps of one core in a row that get nothing done, before it counts as spinning.
 pub(super) const IDLE_STEPS: u32 = 64;
 
-/// How often the clock may be read in one step, before that counts as waiting for it in place.
+/// How often the clock may be looked at in one step, before that counts as waiting for it in place.
 pub(super) const CLOCK_READS: u64 = 3_000_000;
 
 /// Entries into the kernel that one step may make: a turn makes one, and some more to get rid of
@@ -62,7 +62,7 @@ pub(crate) struct World {
     pub(super) default_cores: usize,
     pub(super) steps: Cell<u64>,
     pub(super) steps_at_instant: Cell<u64>,
-    /// How often the clock was read since somebody last took a step.
+    /// How often the clock was looked at since somebody last took a step.
     pub(super) clock_reads: Cell<u64>,
     /// How often the kernel was entered since a step began.
     pub(super) entries: Cell<u32>,

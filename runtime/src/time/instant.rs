@@ -25,7 +25,11 @@ impl Instant {
     /// Returns when the core last looked at the clock, without looking again: at most a turn ago, and
     /// for what came from the kernel in this turn about when it came. Off a core it is [`now`](Self::now).
     pub fn recent() -> Self {
-        current::try_with(|core| core.now.get()).unwrap_or_else(Self::now)
+        let Some(recent) = current::try_with(|core| core.now.get()) else {
+            return Self::now();
+        };
+        driver::note_look();
+        recent
     }
 
     /// Returns how long ago this was; zero if it lies ahead.
@@ -46,7 +50,10 @@ impl Instant {
     /// Off a core.
     pub fn from_std(instant: std::time::Instant) -> Self {
         let (std_base, base) = current::with(|core| core.clock_base);
-        base + instant.saturating_duration_since(std_base)
+        match instant.checked_duration_since(std_base) {
+            Some(since) => base + since,
+            None => base - std_base.duration_since(instant),
+        }
     }
 
     /// Returns the same instant as the standard library's.
@@ -110,5 +117,16 @@ mod tests {
         assert_eq!(now + Duration::MAX, Instant::NEVER);
         assert_eq!(now - Duration::MAX, Instant::from_nanos(0));
         assert_eq!(now - Instant::NEVER, Duration::ZERO);
+    }
+    #[test]
+    fn an_instant_from_before_the_core_is_taken_over_as_it_was() {
+        crate::block_on(async {
+            let now = Instant::now();
+            for back in [0, 1, 5_000].map(Duration::from_millis) {
+                let earlier = now - back;
+                assert_eq!(Instant::from_std(earlier.to_std()), earlier);
+            }
+        })
+        .expect("a core");
     }
 }
