@@ -246,6 +246,14 @@ impl Affinity {
         Ok(Self(set))
     }
 
+    /// Returns the processors of the set, by the kernel's numbers. `CPU_SET(3)`.
+    pub(crate) fn processors(&self) -> Vec<usize> {
+        let all = 0..libc::CPU_SETSIZE as usize;
+        // SAFETY: the number lies within the set.
+        all.filter(|&processor| unsafe { libc::CPU_ISSET(processor, &self.0) })
+            .collect()
+    }
+
     /// Puts the calling thread back on this set. `sched_setaffinity(2)`.
     pub(crate) fn restore(self) -> io::Result<()> {
         // SAFETY: the pointer and the size are those of a local; 0 is the calling thread.
