@@ -178,6 +178,8 @@ struct Ticket<E> {
     at: At<E>,
     /// Where it stands, in a line or in the queue.
     spot: Spot,
+    /// It has waited for an opening that another has caused: once, however often that is begun anew.
+    has_joined: bool,
 }
 
 #[derive(Debug)]
@@ -298,8 +300,6 @@ impl<E> State<E> {
                     self.note_idle(id);
                     return Decision::Leased(id, is_checked);
                 }
-            } else {
-                self.counts.joins += 1;
             }
             let ticket = self.ticket(key, mode, place, now);
             self.join_line(ticket, id);
@@ -723,6 +723,7 @@ impl<E> State<E> {
             since: now,
             at: At::Queue,
             spot: Spot::default(),
+            has_joined: false,
         };
         self.tickets.insert(id, ticket);
         id
@@ -736,7 +737,13 @@ impl<E> State<E> {
     /// Puts a caller at the end of an entry's line.
     fn join_line(&mut self, id: TicketId, entry_id: EntryId) {
         let entry = self.entries.get_mut(&entry_id).expect("it is there");
+        // The first of them has caused the opening.
+        let joins = entry.phase != Phase::Ready && !entry.line.is_empty();
         let spot = entry.line.push_back(id);
+        let ticket = self.tickets.get_mut(&id).expect("it waits");
+        if joins && !std::mem::replace(&mut ticket.has_joined, true) {
+            self.counts.joins += 1;
+        }
         self.note_idle(entry_id);
         self.stand(id, At::Line(entry_id), spot);
     }

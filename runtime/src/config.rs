@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::blocking::threads::PoolOwner;
+use crate::blocking::threads::{PoolOwner, affinity_of_the_host};
 use crate::driver::probe::RingFeatures;
 use crate::driver::{refusal, sys};
 use crate::process::guardian::Guardian;
@@ -393,11 +393,7 @@ pub(crate) fn processors(cores: &Cores) -> Result<Vec<usize>, BuildError> {
         }
         return Ok((0..count).collect());
     }
-    let allowed: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|core| core.id)
-        .collect();
+    let allowed = affinity_of_the_host().map_or_else(Vec::new, |set| set.processors());
     let chosen = match cores {
         Cores::All => allowed,
         Cores::Count(count) if *count > allowed.len() => {
@@ -558,9 +554,6 @@ mod tests {
     }
 
     fn allowed_has_zero() -> bool {
-        core_affinity::get_core_ids()
-            .unwrap_or_default()
-            .iter()
-            .any(|core| core.id == 0)
+        processors(&Cores::All).is_ok_and(|all| all.contains(&0))
     }
 }

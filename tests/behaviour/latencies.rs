@@ -4,6 +4,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use quoit::buf::Interrupted;
 use quoit::metrics::{Histogram, Snapshot};
 use quoit::sim::Sim;
 use quoit::sync::Event;
@@ -101,6 +102,32 @@ fn what_was_cut_short_is_not_measured() {
         let ended = scope.run(async { op::read(&reader, vec![0; 8]).await.0 });
         assert!(matches!(ended.await, Ok(None)));
         assert!(of(&handle.snapshot(), "op", Some("read")).is_empty());
+    });
+}
+
+/// Some of it had gone out: it ends with that, and not as cancelled.
+#[test]
+fn what_was_cut_short_in_its_middle_is_not_measured_either() {
+    on_core(|handle| async move {
+        let (ours, _theirs) = both_streams().await;
+        // Beside another task it goes by the ring.
+        let other = spawn(async {});
+        let scope = Scope::new().timeout(SHORT);
+        let sent = scope.run(async {
+            let (sent, _) = ours.send_all(vec![0; 16 << 20]).await;
+            Ok::<_, Cancelled>(sent.expect_err("nobody reads it"))
+        });
+        let error = sent.await.expect("kept").expect("kept");
+        let inside = error.get_ref().and_then(|inside| inside.downcast_ref());
+        let Some(Interrupted { transferred, .. }) = inside else {
+            panic!("there was room for some: {error:?}");
+        };
+        assert!(*transferred > 0);
+        other.await.expect("no panic");
+        if Kernel::here().counts_exactly() {
+            let measured = of(&handle.snapshot(), "op", Some("send"));
+            assert_eq!(measured.count(), handle.metrics()[0].direct_sends);
+        }
     });
 }
 

@@ -262,6 +262,36 @@ fn refusal_says_what_was_in_the_way() {
     });
 }
 
+/// It is looked for where the child's `PATH` says, which need not be ours.
+#[test]
+fn a_program_of_path_that_nothing_runs_is_said_to_be_there() {
+    quietly(|_| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lost = folder.path().join("lost");
+        fs::write(&lost, "#!/no/such/interpreter\n").expect("room");
+        fs::set_permissions(&lost, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let here = format!("/no/such/folder:{}:/bin", folder.path().display());
+        let mut there = Command::new("lost");
+        there.env("PATH", &here);
+        // What is no absolute path is looked up in the child's folder.
+        let mut nearby = Command::new("lost");
+        nearby.env("PATH", "/bin:.").current_dir(folder.path());
+        for command in [there, nearby] {
+            let error = command.spawn().await.expect_err("nothing runs it");
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+            assert_eq!(why(&error).why(), &Why::NoInterpreter, "{error}");
+        }
+        let mut cleared = Command::new("lost");
+        cleared.env("PATH", here).env_clear();
+        let mut removed = Command::new("lost");
+        removed.env_remove("PATH");
+        for command in [Command::new("lost"), cleared, removed] {
+            let error = command.spawn().await.expect_err("it is nowhere there");
+            assert_eq!(why(&error).why(), &Why::NotFound, "{error}");
+        }
+    });
+}
+
 /// The kernel cuts a name off after 15 bytes, in the midst of a letter.
 #[test]
 fn a_program_may_have_any_name() {

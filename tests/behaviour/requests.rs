@@ -16,6 +16,7 @@ use quoit::buf::SliceExt;
 use quoit::fs::{EntryKind, File, Folder, OpenOptions};
 use quoit::op::{self, PipeReader, PipeWriter, SharedFd};
 use quoit::signal::{Signal, Signals};
+use quoit::sim::{self, Fault, Faults, Sim};
 use quoit::{Cancelled, CarriesCancelled, Scope, spawn, yield_now};
 use rustix::fs::{OFlags, fcntl_setfl};
 use tests::{
@@ -485,6 +486,39 @@ fn a_folder_opens_what_lies_beneath_it() {
         let inner = Folder::from(inner);
         assert_eq!(inner.entries().await.expect("a list").len(), 2);
     });
+}
+
+/// The kernel cannot tell then whether `..` leads out, and says so (`EAGAIN`).
+#[test]
+fn a_path_is_walked_again_where_somebody_renames_meanwhile() {
+    let entries = [Put::Folder("a"), Put::File("file", b"here")];
+    on_core_in(&entries, |_, root| async move {
+        let folder = Folder::open(&root).await.expect("a folder");
+        let read = OpenOptions::new().read(true);
+        if Kernel::here() != Kernel::Real {
+            for _ in 0..3 {
+                sim::force(Fault::RenamedMeanwhile);
+            }
+        }
+        let file = folder.open_beneath("a/../file", &read).await;
+        let file = file.expect("it is there all the time");
+        assert_eq!(read_all(&file, 0).await, b"here");
+    });
+}
+
+/// Whoever renames without end holds nobody up for ever.
+#[test]
+fn a_path_is_not_walked_again_for_ever() {
+    let always = Faults::none().rate(Fault::RenamedMeanwhile, 1.0);
+    let ended = Sim::with_seed(0).faults(always).run(|| {
+        quoit::block_on(async {
+            let folder = Folder::open("/").await.expect("a folder");
+            let read = OpenOptions::new().read(true);
+            let refused = folder.open_beneath("a/../file", &read).await;
+            assert_eq!(kind(refused), io::ErrorKind::WouldBlock);
+        })
+    });
+    ended.value.expect("a ring");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use quoit::sim::{Fault, Sim};
 use quoit::time::{Instant, sleep};
 use quoit::{
     BuildError, Cancelled, CoreId, Cores, Handle, JoinError, Misuse, Reason, RemoteError, Runtime,
-    Scope, SpawnError, block_on, group, isolating_group, op, spawn, yield_now,
+    Scope, SpawnError, block_on, blocking, group, isolating_group, op, spawn, yield_now,
 };
 use tests::{
     Child, Counted, Drops, Kernel, gauges, in_child, on_both, on_core, on_core_of, threads,
@@ -186,6 +186,29 @@ fn runtimes_one_after_the_other_all_work() {
         });
         assert_eq!(answer, round);
     }
+}
+
+/// A core is pinned: what its thread may use is not what the process may.
+#[test]
+fn a_runtime_that_is_built_on_a_core_has_all_processors() {
+    let all = (processors(), processors_here());
+    let runtime = Runtime::builder().cores(Cores::Count(1)).build();
+    let runtime = runtime.expect("a core");
+    let core = runtime.handle().cores()[0];
+    let seen = runtime.handle().spawn(core, || async {
+        let inner = Runtime::builder().build().expect("cores");
+        assert_eq!(inner.handle().cores().len(), processors().len());
+        // Nor are its threads for jobs.
+        let innermost = inner.handle().cores()[0];
+        let (tell, told) = mpsc::channel();
+        let job = inner.handle().spawn(innermost, move || {
+            blocking::run(move |_| tell.send(processors_here()))
+        });
+        drop(job.expect("room"));
+        (processors(), told.recv().expect("it says so"))
+    });
+    let seen = seen.expect("room").wait().expect("it ends");
+    assert_eq!(seen, all);
 }
 
 #[test]

@@ -112,10 +112,10 @@ fn a_filter_that_forbids_io_uring_is_named() {
     });
 }
 
-#[test]
-fn a_limit_on_locked_memory_is_named() {
-    // The limit does not bind root, so the process gives its privileges up. Others must be able to
-    // start it: a copy in a folder that is open to all.
+/// Runs `body` in a process that may lock so many KiB. The limit does not bind root, so the process gives its privileges
+/// up, and is nobody else's: all processes of a user count. Others must be able to start it: a copy in a folder that is
+/// open to all.
+fn where_so_much_may_be_locked(kib: u32, test: &str, body: impl FnOnce()) {
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("ours");
     let copy = folder.path().join("faults");
@@ -125,20 +125,53 @@ fn a_limit_on_locked_memory_is_named() {
         let own = env::current_exe().expect("this program has a path");
         fs::copy(own, &copy).expect("room");
         child = child.program(copy);
-        "setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all"
+        let user = 1_000_000 + std::process::id();
+        format!("setpriv --reuid={user} --regid={user} --clear-groups --bounding-set=-all")
     } else {
-        ""
+        String::new()
     };
-    let script = format!("ulimit -l 0; exec {become_nobody} \"$@\"");
-    child.under(["sh", "-c", script.as_str(), "sh"]).run(
-        "refusal::a_limit_on_locked_memory_is_named",
-        || {
-            let (error, text) = refusal();
-            assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
-            assert!(text.contains("RLIMIT_MEMLOCK is 0 KiB"), "{text}");
-            assert!(text.contains("ulimit -l"), "{text}");
-        },
-    );
+    let script = format!("ulimit -l {kib}; exec {become_nobody} \"$@\"");
+    child
+        .under(["sh", "-c", script.as_str(), "sh"])
+        .run(test, body);
+}
+
+#[test]
+fn a_limit_on_locked_memory_is_named() {
+    where_so_much_may_be_locked(0, "refusal::a_limit_on_locked_memory_is_named", || {
+        let (error, text) = refusal();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+        assert!(text.contains("RLIMIT_MEMLOCK is 0 KiB"), "{text}");
+        assert!(text.contains("ulimit -l"), "{text}");
+    });
+}
+
+/// The kernel counts the memory of a ring for a while after that was closed.
+#[test]
+fn a_ring_waits_for_the_memory_of_those_that_were_dropped() {
+    let test = "refusal::a_ring_waits_for_the_memory_of_those_that_were_dropped";
+    where_so_much_may_be_locked(256, test, || {
+        for round in 0..30 {
+            let built = block_on(async {}).map_err(|error| error.to_string());
+            assert_eq!(built, Ok(()), "round {round}");
+        }
+    });
+}
+
+/// Those that find out what the kernel has are dropped as well.
+#[test]
+fn a_small_ring_waits_for_the_memory_of_those_that_were_tried() {
+    let test = "refusal::a_small_ring_waits_for_the_memory_of_those_that_were_tried";
+    where_so_much_may_be_locked(64, test, || {
+        let smallest = Runtime::builder()
+            .submission_entries(8)
+            .completion_entries(8)
+            .receive_buffers(4, 512);
+        let built = smallest
+            .block_on(async {})
+            .map_err(|error| error.to_string());
+        assert_eq!(built, Ok(()));
+    });
 }
 
 #[test]

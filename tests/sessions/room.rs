@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quoit::sync::Event;
 use quoit::time::sleep;
-use quoit::{Scope, spawn};
+use quoit::{Scope, spawn, yield_now};
 use quoit_pool::{CallError, Key, LeaseError, SessionPool};
 use tests::{conform, turns_of_others};
 
@@ -65,6 +65,31 @@ fn p016_who_finds_all_leased_waits_for_room_and_nobody_is_evicted() {
         assert_eq!(number(&second).await, 1, "b was not touched");
         assert_eq!(seen.closed(), 1);
         drop((second, third));
+        pool.close_all().await.expect("nobody cancels");
+    });
+}
+
+/// Each lease is counted as what it was: the one that caused the opening, those that joined it, those after it.
+#[test]
+fn who_waits_for_room_together_has_joined_the_opening_of_the_first() {
+    conform(|_| async {
+        let (pool, _) = pool_of(|builder| builder.max_sessions(1));
+        let first = pool.lease(&Key::new("any", "a")).await.expect("one");
+        let ask = |_| {
+            let pool = pool.clone();
+            spawn(async move { pool.lease(&Key::new("any", "b")).await.map(drop) })
+        };
+        let asked: Vec<_> = (0..5).map(ask).collect();
+        while pool.metrics().waiting < asked.len() {
+            yield_now().await.expect("nobody cancels");
+        }
+        drop(first);
+        for asked in asked {
+            asked.await.expect("no panic").expect("room");
+        }
+        drop(pool.lease(&Key::new("any", "b")).await.expect("it is open"));
+        let metrics = pool.metrics();
+        assert_eq!((metrics.opens, metrics.joins, metrics.reuses), (2, 4, 1));
         pool.close_all().await.expect("nobody cancels");
     });
 }

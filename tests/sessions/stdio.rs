@@ -300,6 +300,23 @@ fn p023_child_that_heeds_nothing_is_killed_within_the_grace() {
     });
 }
 
+/// Callers do not wait for a child that takes longer than a second to end; whoever closes the session does.
+#[test]
+fn p023_closing_says_how_a_child_ended_of_which_callers_were_told_before() {
+    quietly(|_| async {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' TERM; echo garbage; exec sleep 100"]);
+        command.ending(Ending::default().grace(Duration::from_millis(1_500)));
+        let session = start(&command).await;
+        let ended = ended(session.call("echo", Value::Null).await);
+        assert!(matches!(ended.why, Why::NotJsonRpc(_)), "{ended}");
+        assert_eq!(ended.status, None, "{ended}");
+        let status = session.close().await.expect("nobody cancels it");
+        let status = status.expect("it was waited for").to_string();
+        assert!(status.contains("signal: 9"), "{status}");
+    });
+}
+
 #[test]
 fn p023_closing_that_is_cancelled_kills_at_once() {
     quietly(|_| async {

@@ -127,6 +127,7 @@ async fn live_and_end<P: Peer>(
             }
         }
     };
+    shared.status.set(status);
     shared.reaped.set();
     if !shared.stop.is_set() {
         // Something else may have the pipe, and keep it.

@@ -195,7 +195,7 @@ impl RpcSession {
             self.kill().await;
             return Err(cancelled);
         }
-        Ok(self.shared.status())
+        Ok(self.shared.status.get())
     }
 
     /// Kills the child, without a goodbye, and returns when it was reaped and no task is left. No cancel

@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) tail: RefCell<Tail>,
     why: RefCell<Option<Why>>,
     fate: RefCell<Option<Arc<Ended>>>,
+    /// What became of the child, of which callers may have been told before.
+    pub(super) status: Cell<Option<ExitStatus>>,
     /// The session is of no use any more.
     pub(super) broken: Event,
     /// It is to end; at once.
@@ -77,6 +79,7 @@ impl Shared {
             tail: RefCell::new(Tail::new(config.complaints)),
             why: RefCell::default(),
             fate: RefCell::default(),
+            status: Cell::default(),
             broken: Event::new(),
             stop: Event::new(),
             kill: Event::new(),
@@ -283,10 +286,6 @@ impl Shared {
 
     pub(super) fn late_answers(&self) -> u64 {
         self.late.get()
-    }
-
-    pub(super) fn status(&self) -> Option<ExitStatus> {
-        self.fate.borrow().as_ref().and_then(|ended| ended.status)
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::Usage;
 use crate::driver::sys::Affinity;
+use crate::task::current;
 
 /// How long a thread waits for another job.
 const KEEP: Duration = Duration::from_secs(10);
@@ -87,6 +88,12 @@ impl Drop for PoolOwner {
     }
 }
 
+/// Where the calling thread may run; of a core's, which is pinned, where its runtime was built.
+pub(crate) fn affinity_of_the_host() -> Option<Affinity> {
+    let on_a_core = current::try_with(|core| core.blocking.pool().affinity);
+    on_a_core.unwrap_or_else(|| Affinity::current().ok())
+}
+
 impl Pool {
     fn new(limit: usize, keep: Duration) -> Self {
         Self {
@@ -94,7 +101,7 @@ impl Pool {
             calls: Condvar::new(),
             limit,
             keep,
-            affinity: Affinity::current().ok(),
+            affinity: affinity_of_the_host(),
         }
     }
 

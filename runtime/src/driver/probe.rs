@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use io_uring::{IoUring, Probe, opcode};
 
-use super::uring::INCREMENTAL;
+use super::uring::{INCREMENTAL, with_memory};
 use super::{CompletionFlags, encode, sys};
 use crate::buf::provided::{BufferPool, GROUP};
 use crate::kernel_op::fd::Descriptor;
@@ -71,7 +71,7 @@ impl RingFeatures {
     ///
     /// The error is that of the plainest ring: the kernel refuses io_uring as such.
     pub(crate) fn available(self) -> io::Result<Self> {
-        let plain = Self::NONE.builder().build(1)?;
+        let plain = Self::NONE.ring()?;
         let mut found = Self {
             no_iowait: self.no_iowait && plain.params().is_feature_no_iowait(),
             // Both came with 6.12 and have no flag of their own; this one came with them.
@@ -83,7 +83,7 @@ impl RingFeatures {
             ..Self::NONE
         };
         drop(plain);
-        let fits = |features: Self| features.builder().build(1).is_ok();
+        let fits = |features: Self| features.ring().is_ok();
         found.submit_all = self.submit_all
             && fits(Self {
                 submit_all: true,
@@ -110,6 +110,11 @@ impl RingFeatures {
         };
         found.taskrun_flag = found.defer_taskrun && self.taskrun_flag && fits(flagged);
         Ok(found)
+    }
+
+    /// Returns a ring of one entry with the set-up flags, to be thrown away.
+    fn ring(self) -> io::Result<IoUring> {
+        with_memory(|| self.builder().build(1))
     }
 
     /// Returns a builder with the set-up flags.
@@ -211,13 +216,13 @@ fn incremental_buffers_work() -> bool {
 /// Reads the end of a pipe into an incremental buffer, and returns what the kernel says of that.
 fn end_of_a_pipe() -> io::Result<CompletionFlags> {
     let pool = BufferPool::new(1, 512)?;
-    let mut ring = RingFeatures::NONE.builder().build(1)?;
+    let mut ring = RingFeatures::NONE.ring()?;
     let (address, count) = (pool.ring_address() as u64, pool.count());
     // SAFETY: `pool` was made first, so it keeps the memory for longer than the kernel has the ring.
-    unsafe {
+    with_memory(|| unsafe {
         ring.submitter()
             .register_buf_ring_with_flags(address, count, GROUP, INCREMENTAL)
-    }?;
+    })?;
     let [reader, writer] = sys::pipe()?.map(Descriptor::new);
     drop(writer);
     let fd = reader.as_raw_fd();
@@ -236,7 +241,7 @@ fn end_of_a_pipe() -> io::Result<CompletionFlags> {
 
 /// Returns the opcodes quoit cannot do without that this kernel lacks.
 pub(crate) fn missing_opcodes() -> io::Result<Vec<&'static str>> {
-    let ring = RingFeatures::NONE.builder().build(1)?;
+    let ring = RingFeatures::NONE.ring()?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
     let needed = [

@@ -1,12 +1,14 @@
 //! The few system calls that do not go through the ring, each wrapped once.
 //!
-//! All of them return at once, but for the one that waits for a signal. Those on a descriptor look
+//! All of them return at once, but for those that say that they wait. Those on a descriptor look
 //! first whether it is a simulated one.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use rustix::event::Timespec;
 
 use crate::kernel_op::at_once::AtOnce;
 use crate::kernel_op::request::{Region, RegionMut};
@@ -160,6 +162,15 @@ pub(crate) fn outlive_broken_pipes() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the calling thread wait so long, or until a signal comes in. For one that runs no core. `poll(2)`.
+pub(crate) fn pause(time: Duration) -> io::Result<()> {
+    let time = Timespec::try_from(time).map_err(io::Error::other)?;
+    match rustix::event::poll(&mut [], Some(&time)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Draws a random number. `getrandom(2)`.
 pub(crate) fn random() -> io::Result<u64> {
     let mut bytes = [0_u8; 8];
@@ -244,6 +255,14 @@ impl Affinity {
         // SAFETY: the pointer and the size are those of a local; 0 is the calling thread.
         check(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) })?;
         Ok(Self(set))
+    }
+
+    /// Returns the processors of the set, by the kernel's numbers. `CPU_SET(3)`.
+    pub(crate) fn processors(&self) -> Vec<usize> {
+        let all = 0..libc::CPU_SETSIZE as usize;
+        // SAFETY: the number lies within the set.
+        all.filter(|&processor| unsafe { libc::CPU_ISSET(processor, &self.0) })
+            .collect()
     }
 
     /// Puts the calling thread back on this set. `sched_setaffinity(2)`.

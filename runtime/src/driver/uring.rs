@@ -8,6 +8,7 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, types};
 
@@ -51,11 +52,9 @@ impl std::fmt::Debug for Uring {
 
 impl Uring {
     pub(super) fn new(options: &RingOptions) -> io::Result<Self> {
-        let ring = options
-            .features
-            .builder()
-            .setup_cqsize(options.completion_entries)
-            .build(options.submission_entries)?;
+        let mut builder = options.features.builder();
+        builder.setup_cqsize(options.completion_entries);
+        let ring = with_memory(|| builder.build(options.submission_entries))?;
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: the pointer comes from a box that was just leaked, so it is valid and nobody else
         // has it. The views made from this reference are dropped before the box is freed (`Drop`),
@@ -201,14 +200,14 @@ impl Uring {
         if self.features.incremental_buffers {
             // SAFETY: `buf/provided.rs` keeps the ring's memory mapped until `unregister_buffers`
             // has returned or, if the kernel was not done by the end of the grace period, for ever.
-            let registered = unsafe {
+            let registered = with_memory(|| unsafe {
                 self.submitter.register_buf_ring_with_flags(
                     ring_address as u64,
                     entries,
                     group,
                     INCREMENTAL,
                 )
-            };
+            });
             match registered {
                 Ok(()) => return Ok(true),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
@@ -216,10 +215,10 @@ impl Uring {
             }
         }
         // SAFETY: as above.
-        unsafe {
+        with_memory(|| unsafe {
             self.submitter
                 .register_buf_ring_with_flags(ring_address as u64, entries, group, 0)
-        }
+        })
         .map(|()| false)
     }
 
@@ -245,6 +244,25 @@ impl Drop for Uring {
         drop(unsafe { Box::from_raw(self.ring.as_ptr()) });
     }
 }
+
+/// Asks the kernel for something that takes memory which may be locked. It counts what a ring has locked until some time
+/// after the ring was dropped, for all processes of a user together; so where there is none, that is waited for.
+pub(super) fn with_memory<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match ask() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && pause <= LONGEST_PAUSE => {
+                super::sys::pause(pause)?;
+                pause *= 2;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// How long it is waited for memory, a time after the other: a second in all. The kernel takes some milliseconds.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(512);
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 

@@ -58,6 +58,9 @@ impl Folder {
     /// somebody who moves folders gets past (`RESOLVE_BENEATH`, `openat2(2)`). The links below
     /// `/proc` that are no paths at all are not followed either (`ELOOP`).
     ///
+    /// Where a path goes up (`..`) while somebody renames something on this machine, the kernel cannot tell; then it is
+    /// walked anew, some times, before that is an error (`WouldBlock`).
+    ///
     /// # Errors
     ///
     /// Those of `openat2(2)`.

@@ -139,11 +139,23 @@ impl OpenOptions {
             // The kernel wants no mode where nothing can be created.
             how = how.mode(u64::from(self.mode));
         }
-        let operation = ops::Open {
-            path: c_path(path)?,
-            how,
+        let mut walks = if resolve & libc::RESOLVE_BENEATH != 0 {
+            MOST_WALKS
+        } else {
+            1
         };
-        let fd = KernelOp::new(operation, folder.cloned()).await?;
+        let fd = loop {
+            let operation = ops::Open {
+                path: c_path(path)?,
+                how,
+            };
+            walks -= 1;
+            match KernelOp::new(operation, folder.cloned()).await {
+                // Something was renamed meanwhile, wherever it was: the kernel cannot tell whether `..` leads out.
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && walks > 0 => {}
+                opened => break opened?,
+            }
+        };
         if self.only_reads_through_the_cache() {
             // Who reads it once need not be asked first what it is.
             fd.set_at_once(AtOnce::Reads);
@@ -181,6 +193,10 @@ impl OpenOptions {
         Ok(flags | libc::O_CLOEXEC | self.extra)
     }
 }
+
+/// How often a path beneath a folder is walked at most. To rename takes longer than to walk, so that a second time is
+/// rare; and whoever renames without end is not to keep us for ever.
+const MOST_WALKS: u32 = 16;
 
 impl File {
     /// Opens a file for reading.

@@ -406,13 +406,10 @@ impl OpSlab {
         let mut closer = None;
         if !more {
             closer = slot.end_use();
-            // How long something took that was cut short says nothing of how long it takes. The last completion of
-            // several is not the one that says so.
-            let is_whole = match state {
-                _ if !is_multishot => completion.result != -libc::ECANCELED,
-                OpState::InKernel { asked } => asked.is_none(),
-                _ => false,
-            };
+            // How long something took that was cut short says nothing of how long it takes. It may end with a part of
+            // what it was to do; and the last completion of several is not the one that says so.
+            let is_asked = !matches!(state, OpState::InKernel { asked: None });
+            let is_whole = !is_asked && completion.result != -libc::ECANCELED;
             if is_whole && slot.payload.is_timed() {
                 let took = now - slot.submitted;
                 self.latencies.op(slot.payload.kind()).record_one(took);

@@ -255,3 +255,40 @@ impl Drop for Guardian {
         let _ = shell.process.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Of many that live, those that came last go first: they stand at the end of what the guardian remembers.
+    #[test]
+    fn a_goodbye_costs_no_more_where_many_live() {
+        const MANY: u32 = 2_000;
+        // Past all numbers that the kernel gives.
+        let name = |number| format!("{}:1", (1 << 22) + 1 + number);
+        let mut told = String::new();
+        for number in 0..MANY {
+            told += &format!("+ {}\n", name(number));
+        }
+        for number in (0..MANY).rev() {
+            told += &format!("- {}\n", name(number));
+        }
+        told += "bye\n";
+        // The seconds are those of its processor: it takes a fraction of one, and squared minutes.
+        let script = concat!("ulimit -t 20\n", include_str!("guardian.sh"));
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", script, "quoit-guardian", "mark"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("there is a shell");
+        let mut input = shell.stdin.take().expect("it is piped");
+        // It hears no more if it was ended.
+        let _ = input.write_all(told.as_bytes());
+        drop(input);
+        let status = shell.wait().expect("it is ours");
+        assert!(status.success(), "{status}");
+    }
+}

@@ -1,11 +1,14 @@
 //! `NotStarted`: why there is no child.
 
+use std::env;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use super::start::Order;
 
 /// Why a program was not started. It comes inside an [`io::Error`], where `error.get_ref()` finds it; the
 /// error's kind is that of the kernel's refusal.
@@ -52,19 +55,20 @@ impl NotStarted {
 
     /// Looks for the reason of a refusal of `fork(2)`, `chdir(2)` or `execve(2)`, which are not told from
     /// each other by their errors.
-    pub(super) fn diagnose(program: &OsStr, folder: Option<&Path>, cause: io::Error) -> io::Error {
+    pub(super) fn diagnose(order: &Order, cause: io::Error) -> io::Error {
+        let (program, folder) = (&order.program, order.folder.as_deref());
         let errno = cause.raw_os_error().unwrap_or(0);
         let why = match errno {
             libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::ELOOP | libc::ENAMETOOLONG => {
                 match folder.filter(|folder| !can_be_entered(folder)) {
                     Some(folder) => Why::Folder(folder.to_owned()),
-                    None => about_program(program, folder, errno),
+                    None => about_program(order, errno),
                 }
             }
             libc::ENOEXEC | libc::EPERM | libc::EISDIR | libc::ETXTBSY => Why::NotExecutable,
             _ => Why::Other,
         };
-        Self::error(program.to_owned(), why, cause)
+        Self::error(program.clone(), why, cause)
     }
 
     /// The program, as it was asked for.
@@ -93,13 +97,22 @@ fn is_path(program: &OsStr) -> bool {
     program.as_bytes().contains(&b'/')
 }
 
-fn about_program(program: &OsStr, folder: Option<&Path>, errno: i32) -> Why {
+fn about_program(order: &Order, errno: i32) -> Why {
     if errno == libc::EACCES {
         return Why::NotExecutable;
     }
-    let path = Path::new(program);
-    let from_folder = folder.is_some_and(|folder| folder.join(path).is_file());
-    if is_path(program) && (from_folder || path.is_file()) {
+    let is_there = |path: &Path| {
+        let folder = order.folder.as_deref();
+        folder.is_some_and(|folder| folder.join(path).is_file()) || path.is_file()
+    };
+    let path = Path::new(&order.program);
+    let is_there = if is_path(&order.program) {
+        is_there(path)
+    } else {
+        let folders = order.search_path();
+        env::split_paths(&folders).any(|folder| is_there(&folder.join(path)))
+    };
+    if is_there {
         Why::NoInterpreter
     } else {
         Why::NotFound

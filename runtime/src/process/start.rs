@@ -3,6 +3,7 @@
 //! A child that was started and is given to nobody is killed and reaped where it is dropped.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -73,6 +74,16 @@ impl Order {
         self.env_is_clear = true;
     }
 
+    /// Returns the folders in which a program is looked for that is only a name. `execvp(3)`.
+    pub(super) fn search_path(&self) -> OsString {
+        let path = match self.env.get(OsStr::new("PATH")) {
+            Some(said) => said.clone(),
+            None if self.env_is_clear => None,
+            None => env::var_os("PATH"),
+        };
+        path.unwrap_or_else(|| "/bin:/usr/bin".into())
+    }
+
     fn command(&self, mark: Option<&OsStr>) -> io::Result<process::Command> {
         let mut command = process::Command::new(&self.program);
         command.args(&self.args);
@@ -107,7 +118,7 @@ impl Order {
         } else {
             None
         };
-        let refused = |error| NotStarted::diagnose(&self.program, self.folder.as_deref(), error);
+        let refused = |error| NotStarted::diagnose(&self, error);
         let mut child = self
             .command(mark.as_deref())
             .and_then(|mut command| command.spawn())

@@ -141,6 +141,9 @@ faults! {
     EndedByOthers = 0,
     /// No thread can be started for a blocking job (`EAGAIN`).
     ThreadRefused = 600,
+    /// Somebody renames something while a path with `..` in it is walked beneath a folder: the kernel cannot tell
+    /// whether it leads out (`EAGAIN`).
+    RenamedMeanwhile = 0,
 }
 
 impl fmt::Display for Fault {

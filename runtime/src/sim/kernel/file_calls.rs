@@ -62,7 +62,15 @@ impl Kernel {
                 if let Some(errno) = self.refused(Fault::OpenFails, &errors) {
                     return Err(errno);
                 }
-                self.open_file(object, door::path(path), door::open_how(how))
+                let (path, how) = (door::path(path), door::open_how(how));
+                let [_, _, resolve] = how;
+                if resolve & libc::RESOLVE_BENEATH != 0
+                    && path.split(|&byte| byte == b'/').any(|part| part == b"..")
+                    && self.comes(Fault::RenamedMeanwhile)
+                {
+                    return Err(libc::EAGAIN);
+                }
+                self.open_file(object, path, how)
             }
             FileCall::Asked(Request::Status {
                 path, flags, into, ..
