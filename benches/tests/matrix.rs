@@ -138,6 +138,22 @@ fn reports_are_written_though_nobody_reads_what_is_said() {
 }
 
 #[test]
+fn reports_are_written_though_nobody_reads_how_far_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rounds = folder.path().join("rounds.json");
+    let full = File::options().write(true).open("/dev/full");
+    let program = Path::new(env!("CARGO_BIN_EXE_matrix"));
+    let only = ["--only", "micro-check", "--rounds", "1"];
+    let mut matrix = matrix(program, &only);
+    matrix.arg("--json").arg(&rounds);
+    let said = matrix.stderr(full.expect("Linux")).output();
+    let said = said.expect("it runs");
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said.stdout));
+    let rounds = fs::read_to_string(rounds).expect("it is written");
+    assert!(rounds.contains("\"name\": \"micro-check\""), "{rounds}");
+}
+
+#[test]
 fn a_part_that_this_machine_does_not_have_is_no_failure_of_quoit() {
     let program = Path::new(env!("CARGO_BIN_EXE_matrix"));
     let part = ["--only", "read_4k_direct_qd1", "--rounds", "1"];
@@ -423,6 +439,27 @@ fn an_interrupted_matrix_reports_what_was_measured_until_then() {
     // Of the part in whose turn it came, the round that was whole.
     let (check, one) = (Some("micro-check"), Some("micro-yield_1"));
     assert_eq!(measured, [(check, Some(2)), (one, Some(1))]);
+}
+
+#[test]
+fn a_matrix_of_which_nobody_reads_a_word_is_interrupted_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut held = Held::begin(folder, "rounds.json");
+    // What it says of itself from now on reaches nobody.
+    let (unread, _) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    drop(std::mem::replace(
+        &mut held.complains,
+        BufReader::new(ChildStderr::from(OwnedFd::from(unread))),
+    ));
+    held.signal();
+    let (status, told, _, folder) = held.ended();
+    assert_eq!(status, Some(1), "{told}");
+    assert!(
+        told.contains("interrupted before it was measured"),
+        "{told}"
+    );
+    let rounds = fs::read_to_string(folder.path().join("rounds.json")).expect("it is written");
+    assert!(rounds.contains("\"name\": \"micro-check\""), "{rounds}");
 }
 
 #[test]

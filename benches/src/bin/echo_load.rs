@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use benches::matrix::program::raise_descriptor_limit;
-use benches::outcome::{ended, say};
+use benches::outcome::{complain, ended, say};
 use benches::process::Usage;
 use clap::Parser;
 use hdrhistogram::Histogram;
@@ -70,7 +70,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(wrong) = check(&arguments) {
-        eprintln!("echo_load: {wrong}");
+        complain(format_args!("echo_load: {wrong}"));
         return ExitCode::from(2);
     }
     ended("echo_load", run(arguments))

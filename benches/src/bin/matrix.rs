@@ -17,7 +17,7 @@ use benches::matrix::round::Rounds;
 use benches::matrix::scenarios::{self, Load, Scale, Scenario};
 use benches::matrix::{Entry, Matrix, Row, html, json, table};
 use benches::micro::missing as missing_part;
-use benches::outcome::{ended, say};
+use benches::outcome::{complain, ended, say};
 use clap::Parser;
 use quoit::time::Instant;
 
@@ -105,7 +105,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let mut told = Ok(());
     for (index, scenario) in scenarios.iter().enumerate() {
-        eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
+        let (number, title) = (index + 1, &scenario.title);
+        complain(format_args!("[{number}/{}] {title}", scenarios.len()));
         let count = turns(&scenario.load, count);
         let left_out = &mut matrix.left_out;
         let taken = (&interrupt, &rounds, count);

@@ -7,15 +7,43 @@ trap '' HUP INT QUIT TERM PIPE USR1 USR2 TSTP TTIN TTOU
 for open in 3 4 5 6 7 8 9; do
     eval "exec $open>&-"
 done
+set -f
+mark=$1
+newline='
+'
+blank=$IFS
+
+# Takes what the kernel says of a process apart. The name, which may be anything, ends with the last ")".
+parse() {
+    pid=${1%% *}
+    set -- ${1##*") "}
+    state=$1 parent=$2 group=$3 session=$4 start=${20}
+}
+
+# Succeeds if who was watched as "pid:start" is there. The same number with another start is somebody else.
+lives() {
+    read -r line <"/proc/${1%:*}/stat" && parse "$line" && [ "$start" = "${1#*:}" ]
+}
+
+# Forgets who is gone. To take each out of a long text at its end would cost as much as the text is long, squared.
+forget() {
+    all=$watched watched=' ' living=0 gone=0
+    for one in $all; do
+        lives "$one" && watched="$watched$one " living=$((living + 1))
+    done
+}
+
 watched=' '
+living=0
+gone=0
 turns=1000
 while read -r sign what; do
     case $sign in
-    +) watched="$watched$what " ;;
+    +) watched="$watched$what " living=$((living + 1)) ;;
     -)
-        case $watched in
-        *" $what "*) watched="${watched%%" $what "*} ${watched#*" $what "}" ;;
-        esac
+        # Who is gone harms nobody who stands there: now and then is enough.
+        gone=$((gone + 1))
+        [ $((2 * gone)) -lt $((living + 100)) ] || forget
         ;;
     bye) exit 0 ;;
     over) turns=0 && break ;;
@@ -33,13 +61,6 @@ add() {
         kill -STOP "$1" && found="$found$1 " && fresh="$fresh $1"
         ;;
     esac
-}
-
-# Takes what the kernel says of a process apart. The name, which may be anything, ends with the last ")".
-parse() {
-    pid=${1%% *}
-    set -- ${1##*") "}
-    state=$1 parent=$2 group=$3 session=$4 start=${20}
 }
 
 # Finds the marked, and those whose parent, group or session is one that was found. What has ended is no
@@ -69,11 +90,6 @@ without_cat() {
     done
 }
 
-newline='
-'
-blank=$IFS
-set -f
-mark=$1
 # A host that is killed closes our input first, and is gone a moment later, when we have another parent. The
 # kernel then sends SIGHUP to groups that have lost it and have somebody stopped in them: who dies of that
 # would leave children that nobody can tell any more. So none is stopped before.
@@ -84,11 +100,7 @@ while [ $turns -gt 0 ]; do
     [ "$parent" = "$PPID" ] || break
 done
 for one in $watched; do
-    pid=${one%:*}
-    read -r line <"/proc/$pid/stat" || continue
-    parse "$line"
-    # The same number with another start is somebody else.
-    if [ "$start" = "${one#*:}" ]; then
+    if lives "$one"; then
         kill -STOP "-$pid"
         add "$pid"
     fi
