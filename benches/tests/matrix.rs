@@ -168,6 +168,30 @@ fn a_part_that_this_machine_does_not_have_is_no_failure_of_quoit() {
 }
 
 #[test]
+fn connections_that_say_nothing_are_not_measured_where_only_a_few_may_be_open() {
+    let listed = |limit: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", limit]);
+        let program = env!("CARGO_BIN_EXE_matrix");
+        shell.args([program, "--list", "--only", "echo-idle"]);
+        shell.output().expect("it runs")
+    };
+    let some = listed("1024");
+    let told = text(&some.stdout);
+    assert!(told.ends_with(" 824 idle connections\n"), "{some:?}");
+    for limit in ["100", "201", "699"] {
+        let few = listed(limit);
+        assert_eq!(few.status.code(), Some(1), "{few:?}");
+        assert_eq!(
+            text(&few.stderr),
+            format!(
+                "matrix: echo-idle cannot be measured here: it takes 700 descriptors, and {limit} are allowed (`ulimit -Hn`)\n"
+            )
+        );
+    }
+}
+
+#[test]
 fn a_program_that_cannot_say_its_parts_is_asked_once_and_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let peer = folder.path().join("micro-tokio");

@@ -55,6 +55,11 @@ fn nonsense_is_refused_with_what_is_wrong() {
         (CANCEL, &["--rounds", "0"], "0 is not in 1.."),
         (CANCEL, &["--count", "0"], "0 is not in 1.."),
         (
+            CANCEL,
+            &["tasks", "--count", "16777216"],
+            "16777216 is not in 1..=16000000",
+        ),
+        (
             HTTP_CLIENT,
             &["--seconds=-1"],
             "write seconds, 0.001 to 86400",
