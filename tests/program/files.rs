@@ -522,6 +522,34 @@ fn what_may_not_be_read_is_forbidden() {
     assert_eq!(client.get("/").status(), 200);
 }
 
+#[test]
+fn a_folder_that_may_not_be_listed_has_its_index_nevertheless() {
+    let (root, copies) = (folder(), folder());
+    for name in ["home", "bare"] {
+        fs::create_dir(root.path().join(name)).expect("a new folder");
+    }
+    fs::write(root.path().join("home/index.html"), "<p>home").expect("a new file");
+    for (path, mode) in [
+        (root.path().to_owned(), 0o755),
+        (copies.path().to_owned(), 0o755),
+        (root.path().join("home/index.html"), 0o644),
+        (root.path().join("home"), 0o311),
+        (root.path().join("bare"), 0o311),
+    ] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("they are ours");
+    }
+    let Some(program) = as_an_ordinary_user(root.path(), copies.path()) else {
+        println!("left out: root may list every folder, and there is no setpriv");
+        return;
+    };
+    let mut client = program.client();
+    assert_eq!(client.get("/home/").text(), "<p>home");
+    let elsewhere = client.get("/home");
+    assert_eq!(elsewhere.status(), 301);
+    assert_eq!(elsewhere.field("location"), Some("/home/"));
+    assert_eq!(client.get("/bare/").status(), 403);
+}
+
 // --- memory ---
 
 #[test]
