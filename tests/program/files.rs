@@ -578,7 +578,10 @@ fn a_file_of_any_size_costs_little_memory() {
 #[test]
 fn a_file_that_becomes_shorter_is_no_whole_answer() {
     const SIZE: u64 = 64 << 20;
-    let (root, program) = with_files(&[("other", b"well")]);
+    let (root, said) = (folder(), folder());
+    fs::write(root.path().join("other"), "well").expect("a new file");
+    let complaints = said.path().join("complaints");
+    let program = Program::complaining_to(&complaints, root.path(), &[]);
     let file = File::create(root.path().join("file")).expect("a new file");
     file.set_len(SIZE).expect("a hole costs nothing");
     let mut client = Client::connect_narrow(program.address());
@@ -594,4 +597,10 @@ fn a_file_that_becomes_shorter_is_no_whole_answer() {
     );
     assert!(is_an_end, "{error}");
     assert_eq!(program.client().get("/other").text(), "well");
+    // It says so: nothing else tells why the answer was cut.
+    program.signal("TERM");
+    assert!(program.end().status.success());
+    let told = fs::read_to_string(&complaints).expect("a file");
+    let what = "the file became shorter while it was sent";
+    assert_eq!(told.matches(what).count(), 1, "{told}");
 }
