@@ -253,6 +253,40 @@ fn write(program: &Path, prints: &str) {
     assert!(written.expect("a shell").success());
 }
 
+#[test]
+fn the_others_are_built_to_be_measured_and_not_for_a_question() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cargo = folder.path().join("cargo");
+    write(
+        &cargo,
+        r#"printf '#!/bin/sh\necho "$PWD: $*" >> "$0.log"\n'"#,
+    );
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("run");
+    let asked_for = |arguments: &[&str]| {
+        let usual = std::env::var("PATH").expect("it is set");
+        let mut run = Command::new(&script);
+        run.env("PATH", format!("{}:{usual}", folder.path().display()));
+        let said = run.args(arguments).output().expect("it runs");
+        assert!(said.status.success(), "{said:?}");
+        let log = folder.path().join("cargo.log");
+        let asked = fs::read_to_string(&log).expect("it was asked");
+        fs::remove_file(log).expect("it is there");
+        asked
+    };
+    let others = "/comparators: build ";
+    for question in [&["--help"][..], &["-h"], &["--quick", "--list"]] {
+        let asked = asked_for(question);
+        assert!(!asked.contains(others), "{asked}");
+        assert!(
+            asked.ends_with(&format!(" {}\n", question.join(" "))),
+            "{asked}"
+        );
+    }
+    let asked = asked_for(&["--only", "idle"]);
+    assert!(asked.contains(others), "{asked}");
+    assert!(asked.ends_with(" --only idle\n"), "{asked}");
+}
+
 /// A round of one scenario, of so many seconds.
 fn one_round(seconds: &str) -> [&str; 6] {
     [

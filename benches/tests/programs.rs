@@ -175,6 +175,10 @@ fn more_requests_at_once_than_descriptors_are_usual_is_no_error() {
     pairs.args(["--concurrency", "100", "--rounds", "1", "--seconds", "0.01"]);
     let said = pairs.output().expect("it runs");
     assert!(said.status.success(), "{}", complaint(&said));
+    assert_eq!(
+        complaint(&said),
+        "http_client_pairs: the server and the clients share processor 0, and measure each other\n"
+    );
 }
 
 #[test]
