@@ -447,6 +447,31 @@ fn a_link_of_the_root_s_own_name_is_followed() {
     assert_eq!(program.client().get("/file").text(), "inside");
 }
 
+/// As the guide says: a release that a link is switched to is served after a restart.
+#[test]
+fn the_folder_that_was_there_at_the_start_is_served() {
+    let outer = folder();
+    for release in ["one", "two"] {
+        fs::create_dir(outer.path().join(release)).expect("a new folder");
+        fs::write(outer.path().join(release).join("file"), release).expect("a new file");
+    }
+    let current = outer.path().join("current");
+    let switched_to = |release: &str| {
+        let next = outer.path().join("next");
+        symlink(release, &next).expect("a new link");
+        fs::rename(&next, &current).expect("it takes the other's place");
+    };
+    switched_to("one");
+    let program = Program::serving(&current, &[]);
+    assert_eq!(program.client().get("/file").text(), "one");
+    switched_to("two");
+    assert_eq!(program.client().get("/file").text(), "one");
+    fs::write(outer.path().join("one/file"), "one, changed").expect("it is ours");
+    assert_eq!(program.client().get("/file").text(), "one, changed");
+    let again = Program::serving(&current, &[]);
+    assert_eq!(again.client().get("/file").text(), "two");
+}
+
 #[test]
 fn what_is_neither_file_nor_folder_is_forbidden_and_holds_nobody_up() {
     let (root, program) = with_files(&[("file", b"well")]);
