@@ -9,10 +9,15 @@ pub fn ended(program: &str, outcome: Result<(), impl Display>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{program}: {error}");
+            complain(format_args!("{program}: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says a line on standard error. Whether anybody reads that is no matter of a program that measures.
+pub fn complain(what: impl Display) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// Says something on standard output, at once.

@@ -138,6 +138,22 @@ fn reports_are_written_though_nobody_reads_what_is_said() {
 }
 
 #[test]
+fn reports_are_written_though_nobody_reads_how_far_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rounds = folder.path().join("rounds.json");
+    let full = File::options().write(true).open("/dev/full");
+    let program = Path::new(env!("CARGO_BIN_EXE_matrix"));
+    let only = ["--only", "micro-check", "--rounds", "1"];
+    let mut matrix = matrix(program, &only);
+    matrix.arg("--json").arg(&rounds);
+    let said = matrix.stderr(full.expect("Linux")).output();
+    let said = said.expect("it runs");
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said.stdout));
+    let rounds = fs::read_to_string(rounds).expect("it is written");
+    assert!(rounds.contains("\"name\": \"micro-check\""), "{rounds}");
+}
+
+#[test]
 fn a_part_that_this_machine_does_not_have_is_no_failure_of_quoit() {
     let program = Path::new(env!("CARGO_BIN_EXE_matrix"));
     let part = ["--only", "read_4k_direct_qd1", "--rounds", "1"];
@@ -149,6 +165,30 @@ fn a_part_that_this_machine_does_not_have_is_no_failure_of_quoit() {
         text(&said.stderr),
         "matrix: micro-read_4k_direct_qd1 cannot be measured here: /dev/shm lies in memory: name another TMPDIR\n"
     );
+}
+
+#[test]
+fn connections_that_say_nothing_are_not_measured_where_only_a_few_may_be_open() {
+    let listed = |limit: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", limit]);
+        let program = env!("CARGO_BIN_EXE_matrix");
+        shell.args([program, "--list", "--only", "echo-idle"]);
+        shell.output().expect("it runs")
+    };
+    let some = listed("1024");
+    let told = text(&some.stdout);
+    assert!(told.ends_with(" 824 idle connections\n"), "{some:?}");
+    for limit in ["100", "201", "699"] {
+        let few = listed(limit);
+        assert_eq!(few.status.code(), Some(1), "{few:?}");
+        assert_eq!(
+            text(&few.stderr),
+            format!(
+                "matrix: echo-idle cannot be measured here: it takes 700 descriptors, and {limit} are allowed (`ulimit -Hn`)\n"
+            )
+        );
+    }
 }
 
 #[test]
@@ -211,6 +251,40 @@ fn write(program: &Path, prints: &str) {
     shell.env("MATRIX", env!("CARGO_BIN_EXE_matrix"));
     let written = shell.arg("-c").arg(script).arg(program).status();
     assert!(written.expect("a shell").success());
+}
+
+#[test]
+fn the_others_are_built_to_be_measured_and_not_for_a_question() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cargo = folder.path().join("cargo");
+    write(
+        &cargo,
+        r#"printf '#!/bin/sh\necho "$PWD: $*" >> "$0.log"\n'"#,
+    );
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("run");
+    let asked_for = |arguments: &[&str]| {
+        let usual = std::env::var("PATH").expect("it is set");
+        let mut run = Command::new(&script);
+        run.env("PATH", format!("{}:{usual}", folder.path().display()));
+        let said = run.args(arguments).output().expect("it runs");
+        assert!(said.status.success(), "{said:?}");
+        let log = folder.path().join("cargo.log");
+        let asked = fs::read_to_string(&log).expect("it was asked");
+        fs::remove_file(log).expect("it is there");
+        asked
+    };
+    let others = "/comparators: build ";
+    for question in [&["--help"][..], &["-h"], &["--quick", "--list"]] {
+        let asked = asked_for(question);
+        assert!(!asked.contains(others), "{asked}");
+        assert!(
+            asked.ends_with(&format!(" {}\n", question.join(" "))),
+            "{asked}"
+        );
+    }
+    let asked = asked_for(&["--only", "idle"]);
+    assert!(asked.contains(others), "{asked}");
+    assert!(asked.ends_with(" --only idle\n"), "{asked}");
 }
 
 /// A round of one scenario, of so many seconds.
@@ -423,6 +497,27 @@ fn an_interrupted_matrix_reports_what_was_measured_until_then() {
     // Of the part in whose turn it came, the round that was whole.
     let (check, one) = (Some("micro-check"), Some("micro-yield_1"));
     assert_eq!(measured, [(check, Some(2)), (one, Some(1))]);
+}
+
+#[test]
+fn a_matrix_of_which_nobody_reads_a_word_is_interrupted_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut held = Held::begin(folder, "rounds.json");
+    // What it says of itself from now on reaches nobody.
+    let (unread, _) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    drop(std::mem::replace(
+        &mut held.complains,
+        BufReader::new(ChildStderr::from(OwnedFd::from(unread))),
+    ));
+    held.signal();
+    let (status, told, _, folder) = held.ended();
+    assert_eq!(status, Some(1), "{told}");
+    assert!(
+        told.contains("interrupted before it was measured"),
+        "{told}"
+    );
+    let rounds = fs::read_to_string(folder.path().join("rounds.json")).expect("it is written");
+    assert!(rounds.contains("\"name\": \"micro-check\""), "{rounds}");
 }
 
 #[test]

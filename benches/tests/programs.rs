@@ -55,6 +55,11 @@ fn nonsense_is_refused_with_what_is_wrong() {
         (CANCEL, &["--rounds", "0"], "0 is not in 1.."),
         (CANCEL, &["--count", "0"], "0 is not in 1.."),
         (
+            CANCEL,
+            &["tasks", "--count", "16777216"],
+            "16777216 is not in 1..=16000000",
+        ),
+        (
             HTTP_CLIENT,
             &["--seconds=-1"],
             "write seconds, 0.001 to 86400",
@@ -170,6 +175,10 @@ fn more_requests_at_once_than_descriptors_are_usual_is_no_error() {
     pairs.args(["--concurrency", "100", "--rounds", "1", "--seconds", "0.01"]);
     let said = pairs.output().expect("it runs");
     assert!(said.status.success(), "{}", complaint(&said));
+    assert_eq!(
+        complaint(&said),
+        "http_client_pairs: the server and the clients share processor 0, and measure each other\n"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use benches::matrix::Figure;
 use benches::matrix::contenders::{Contender, Role, Takes};
@@ -88,6 +88,46 @@ fn idle_connections_are_weighed_while_nobody_says_anything() {
     assert!(turn.figures[&Figure::PerConnection] > 0.0, "{turn:?}");
     // Of 50 connections that were used, none is used now.
     assert!(turn.figures[&Figure::IdleSwitches] < 50.0, "{turn:?}");
+}
+
+/// They would cost it nothing.
+#[test]
+fn a_server_that_lets_go_of_idle_connections_is_found_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("a port").to_string();
+    let hold = |stdin: Stdio| {
+        let mut load = Command::new(env!("CARGO_BIN_EXE_echo_load"));
+        load.args(["--core", "0", "--idle", "--connections", "2"]);
+        load.args(["--connect", &address]).stdin(stdin);
+        let load = load.stdout(Stdio::piped()).stderr(Stdio::piped());
+        load.spawn().expect("it runs")
+    };
+    let echo = || {
+        let (mut stream, _) = listener.accept().expect("it connects");
+        let mut bytes = [0; 64];
+        stream.read_exact(&mut bytes).expect("a message");
+        stream.write_all(&bytes).expect("it is taken");
+        stream
+    };
+    let ended = |load: Child| {
+        let said = load.wait_with_output().expect("it ends");
+        assert_eq!(said.status.code(), Some(1), "{said:?}");
+        String::from_utf8_lossy(&said.stderr).into_owned()
+    };
+    // It hears of it at the end at the latest, from whoever it asks then.
+    let load = hold(Stdio::null());
+    drop(echo());
+    let second = echo();
+    assert!(ended(load).starts_with("echo_load: "));
+    drop(second);
+    // And at once while they are held: the input does not end.
+    let mut load = hold(Stdio::piped());
+    let input = load.stdin.take();
+    let (first, second) = (echo(), echo());
+    drop(first);
+    let told = "echo_load: the server closed a connection that it should hold\n";
+    assert_eq!(ended(load), told);
+    drop((input, second));
 }
 
 #[test]

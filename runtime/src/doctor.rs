@@ -133,13 +133,63 @@ impl fmt::Display for Report {
             return write!(f, "\nverdict: everything quoit uses is here");
         }
         write!(f, "\nverdict: quoit runs here, and does without:")?;
-        for feature in lacking {
-            write!(
-                f,
-                "\n  {}: {} (Linux {} has it)",
-                feature.name, feature.worth, feature.since
-            )?;
+        for Feature {
+            name, since, worth, ..
+        } in lacking
+        {
+            write!(f, "\n  {name}: {worth} ")?;
+            if numbers(&self.kernel) < numbers(since) {
+                write!(f, "(Linux {since} has it)")?;
+            } else {
+                // Some kernels get it wrong; or something else kept it from being tried, such as a limit.
+                write!(f, "(this kernel has it, and it did not work here)")?;
+            }
         }
         Ok(())
+    }
+}
+
+/// The first two numbers of a kernel's release.
+fn numbers(release: &str) -> [u32; 2] {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    [(); 2].map(|()| {
+        let number = numbers.next().and_then(|number| number.parse().ok());
+        number.unwrap_or(0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_kernel_would_bring_is_told_from_what_this_one_gets_wrong() {
+        for (kernel, told) in [
+            ("6.1.0-13-amd64", "(Linux 6.12 has it)"),
+            ("6.8.0", "(Linux 6.12 has it)"),
+            ("6.12.9", "(this kernel has it, and it did not work here)"),
+            (
+                "6.18.44-fc",
+                "(this kernel has it, and it did not work here)",
+            ),
+            ("7.0-rc1", "(this kernel has it, and it did not work here)"),
+        ] {
+            let report = Report {
+                kernel: kernel.to_owned(),
+                ring: Ok(()),
+                features: vec![Feature {
+                    name: "incremental buffers",
+                    since: "6.12",
+                    worth: "large messages cost less",
+                    available: false,
+                }],
+                missing_requests: Vec::new(),
+                processors: vec![0],
+                memlock: None,
+                descriptors: None,
+            };
+            let line = format!("\n  incremental buffers: large messages cost less {told}");
+            assert!(report.to_string().ends_with(&line), "{report}");
+        }
     }
 }

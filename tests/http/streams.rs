@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either, Full};
 use quoit::time::sleep;
 use quoit::{Cancelled, Reason, Scope, spawn, yield_now};
-use quoit_net::http::Server;
 use quoit_net::http::body::{self, Event, EventSender, SendError, Sender, StreamBody};
+use quoit_net::http::{Incoming, Server};
 use tests::http_client::{Client, pause, until};
 use tests::{Serve, on_ring, poll_once};
 
@@ -322,6 +322,93 @@ fn what_a_producer_failed_with_is_told() {
     });
     let told = said.recv().expect("it is told");
     assert!(told.contains(" failed: the disk is gone"), "{told}");
+    drop(server);
+    assert_eq!(said.iter().collect::<Vec<_>>(), [""; 0]);
+}
+
+/// Those of connections of its own, to a server behind this one, are no ends of its client's.
+#[test]
+fn what_a_producer_has_lost_itself_is_told_as_well() {
+    const LOST: [io::ErrorKind; 5] = [
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::BrokenPipe,
+        io::ErrorKind::TimedOut,
+    ];
+    let (say, said) = mpsc::channel();
+    let server = one_core()
+        .on_trouble(move |trouble| say.send(trouble.to_string()).expect("the test listens"))
+        .serve_boxed(|request: Request<Incoming>| async move {
+            let number: usize = request.uri().path()[1..].parse().expect("a number");
+            Ok::<_, Infallible>(Response::new(body::stream(async move |_: Sender| {
+                Err::<(), _>(io::Error::new(LOST[number], "the other server is gone"))
+            })))
+        })
+        .expect("a server");
+    let address = server.local_addr();
+    for number in 0..LOST.len() {
+        let mut client = Client::connect(address);
+        client.ask("GET", &format!("/{number}"), "");
+        let head = client.head();
+        let _ = client.body(&head, |_| {}).expect_err("it is cut");
+    }
+    until(|| server.handle().open_connections() == 0);
+    on_ring(move |_| async move {
+        let (mut sender, _connection) = peers::http2(address).await;
+        for number in 0..LOST.len() {
+            let answer = sender.send_request(get(address, &format!("/{number}")));
+            let body = answer.await.expect("an answer").into_body().collect().await;
+            let _ = body.expect_err("it is reset");
+        }
+    });
+    drop(server);
+    let told: Vec<_> = said.iter().collect();
+    assert_eq!(told.len(), 2 * LOST.len(), "{told:?}");
+    for (index, told) in told.iter().enumerate() {
+        let how = match index < LOST.len() {
+            true => " ended early: ",
+            false => " failed: ",
+        };
+        assert!(told.contains(how), "{told}");
+        assert!(told.contains("the other server is gone"), "{told}");
+    }
+}
+
+/// A body that sends back what its client sends fails with it, and so does a handler, in words of its own.
+#[test]
+fn a_client_that_goes_away_in_an_upload_is_no_trouble() {
+    let (say, said) = mpsc::channel();
+    let (begin, begun) = mpsc::channel();
+    let server = one_core()
+        .on_trouble(move |trouble| say.send(trouble.to_string()).expect("the test listens"))
+        .serve_boxed(move |request: Request<Incoming>| {
+            let begin = begin.clone();
+            async move {
+                let is_echo = request.uri().path() == "/echo";
+                let mut body = request.into_body();
+                let first = body.frame().await.expect("a piece")?;
+                begin.send(()).expect("the test listens");
+                if is_echo {
+                    return Ok::<_, io::Error>(Response::new(Either::Left(body)));
+                }
+                match body.frame().await {
+                    Some(Err(error)) => Err(io::Error::new(error.kind(), "half an upload")),
+                    _ => Ok(Response::new(Either::Right(Full::new(
+                        first.into_data().expect("data"),
+                    )))),
+                }
+            }
+        })
+        .expect("a server");
+    for path in ["/echo", "/read"] {
+        let client = Client::connect(server.local_addr());
+        client.ask("POST", path, "content-length: 10\r\n");
+        client.send(b"hello");
+        begun.recv().expect("it is asked");
+        drop(client);
+    }
+    until(|| server.handle().open_connections() == 0);
     drop(server);
     assert_eq!(said.iter().collect::<Vec<_>>(), [""; 0]);
 }

@@ -447,6 +447,31 @@ fn a_link_of_the_root_s_own_name_is_followed() {
     assert_eq!(program.client().get("/file").text(), "inside");
 }
 
+/// As the guide says: a release that a link is switched to is served after a restart.
+#[test]
+fn the_folder_that_was_there_at_the_start_is_served() {
+    let outer = folder();
+    for release in ["one", "two"] {
+        fs::create_dir(outer.path().join(release)).expect("a new folder");
+        fs::write(outer.path().join(release).join("file"), release).expect("a new file");
+    }
+    let current = outer.path().join("current");
+    let switched_to = |release: &str| {
+        let next = outer.path().join("next");
+        symlink(release, &next).expect("a new link");
+        fs::rename(&next, &current).expect("it takes the other's place");
+    };
+    switched_to("one");
+    let program = Program::serving(&current, &[]);
+    assert_eq!(program.client().get("/file").text(), "one");
+    switched_to("two");
+    assert_eq!(program.client().get("/file").text(), "one");
+    fs::write(outer.path().join("one/file"), "one, changed").expect("it is ours");
+    assert_eq!(program.client().get("/file").text(), "one, changed");
+    let again = Program::serving(&current, &[]);
+    assert_eq!(again.client().get("/file").text(), "two");
+}
+
 #[test]
 fn what_is_neither_file_nor_folder_is_forbidden_and_holds_nobody_up() {
     let (root, program) = with_files(&[("file", b"well")]);
@@ -522,6 +547,34 @@ fn what_may_not_be_read_is_forbidden() {
     assert_eq!(client.get("/").status(), 200);
 }
 
+#[test]
+fn a_folder_that_may_not_be_listed_has_its_index_nevertheless() {
+    let (root, copies) = (folder(), folder());
+    for name in ["home", "bare"] {
+        fs::create_dir(root.path().join(name)).expect("a new folder");
+    }
+    fs::write(root.path().join("home/index.html"), "<p>home").expect("a new file");
+    for (path, mode) in [
+        (root.path().to_owned(), 0o755),
+        (copies.path().to_owned(), 0o755),
+        (root.path().join("home/index.html"), 0o644),
+        (root.path().join("home"), 0o311),
+        (root.path().join("bare"), 0o311),
+    ] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("they are ours");
+    }
+    let Some(program) = as_an_ordinary_user(root.path(), copies.path()) else {
+        println!("left out: root may list every folder, and there is no setpriv");
+        return;
+    };
+    let mut client = program.client();
+    assert_eq!(client.get("/home/").text(), "<p>home");
+    let elsewhere = client.get("/home");
+    assert_eq!(elsewhere.status(), 301);
+    assert_eq!(elsewhere.field("location"), Some("/home/"));
+    assert_eq!(client.get("/bare/").status(), 403);
+}
+
 // --- memory ---
 
 #[test]
@@ -550,7 +603,10 @@ fn a_file_of_any_size_costs_little_memory() {
 #[test]
 fn a_file_that_becomes_shorter_is_no_whole_answer() {
     const SIZE: u64 = 64 << 20;
-    let (root, program) = with_files(&[("other", b"well")]);
+    let (root, said) = (folder(), folder());
+    fs::write(root.path().join("other"), "well").expect("a new file");
+    let complaints = said.path().join("complaints");
+    let program = Program::complaining_to(&complaints, root.path(), &[]);
     let file = File::create(root.path().join("file")).expect("a new file");
     file.set_len(SIZE).expect("a hole costs nothing");
     let mut client = Client::connect_narrow(program.address());
@@ -566,4 +622,10 @@ fn a_file_that_becomes_shorter_is_no_whole_answer() {
     );
     assert!(is_an_end, "{error}");
     assert_eq!(program.client().get("/other").text(), "well");
+    // It says so: nothing else tells why the answer was cut.
+    program.signal("TERM");
+    assert!(program.end().status.success());
+    let told = fs::read_to_string(&complaints).expect("a file");
+    let what = "the file became shorter while it was sent";
+    assert_eq!(told.matches(what).count(), 1, "{told}");
 }

@@ -18,14 +18,20 @@ use quoit::{block_on, group, op};
 
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(100));
 
+/// A core has 2^24 tasks at a time at most, some of them of the measurement.
+const MOST_TASKS: i64 = 16_000_000;
+
+/// All of them are reads of one pipe.
+const MOST_OPS: u32 = 100_000;
+
 #[derive(Parser)]
 #[command(about = "Measures what cancelling costs")]
 struct Options {
     /// What to measure; everything, if nothing is said.
     #[arg(value_enum)]
     what: Vec<What>,
-    /// How many tasks or ops are cancelled at once.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many tasks or ops are cancelled at once; no more than 100 000 ops.
+    #[arg(long, default_value_t = MOST_OPS, value_parser = clap::value_parser!(u32).range(1..=MOST_TASKS))]
     count: u32,
     /// How often each figure is taken.
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
@@ -142,7 +148,7 @@ fn tasks(options: &Options) -> io::Result<()> {
 }
 
 fn ops(options: &Options) -> io::Result<()> {
-    let count = options.count.min(100_000);
+    let count = options.count.min(MOST_OPS);
     let mut values = Vec::new();
     for _ in 0..options.rounds {
         let measured = block_on(async {

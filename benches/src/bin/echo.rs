@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use benches::outcome::{ended, say};
+use benches::outcome::{complain, ended, say};
 use clap::Parser;
 use quoit::{CoreId, Cores, Runtime};
 use quoit_net::ShardedListener;
@@ -51,7 +51,7 @@ async fn serve(port: ShardedListener, core: CoreId) -> io::Result<()> {
             })),
             // Out of descriptors, or a peer that was gone before we looked.
             Err(error) if error.raw_os_error().is_some() => {
-                eprintln!("accept failed: {error}");
+                complain(format_args!("accept failed: {error}"));
                 quoit::time::sleep(Duration::from_millis(50)).await?;
             }
             Err(cancelled) => return Err(cancelled),

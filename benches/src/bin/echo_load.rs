@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use benches::matrix::program::raise_descriptor_limit;
-use benches::outcome::{ended, say};
+use benches::outcome::{complain, ended, say};
 use benches::process::Usage;
 use clap::Parser;
 use hdrhistogram::Histogram;
@@ -70,7 +70,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(wrong) = check(&arguments) {
-        eprintln!("echo_load: {wrong}");
+        complain(format_args!("echo_load: {wrong}"));
         return ExitCode::from(2);
     }
     ended("echo_load", run(arguments))
@@ -376,21 +376,43 @@ fn source(server: SocketAddr, index: usize) -> Option<SocketAddr> {
     }
 }
 
-/// Uses each connection once, says how many there are, and holds them until the standard input ends.
+/// Uses each connection once, says how many there are, and holds them until the standard input ends, and then uses each
+/// once more. One on which anything happens meanwhile, such as its end, ends it: a server that lets go of connections
+/// has none that are idle.
 async fn hold(load: &Load, streams: Vec<TcpStream>) -> io::Result<Value> {
-    let streams: Vec<_> = streams.into_iter().map(Stream::from).collect();
+    let streams: Vec<_> = streams.into_iter().map(Stream::from).map(Rc::new).collect();
     for stream in &streams {
         once(load, stream, load.arguments.size).await?;
     }
     let said = json!({ "connections": streams.len() });
-    let waited = blocking::run(move |_| {
-        say(format_args!("{said}\n"))?;
-        io::copy(&mut io::stdin(), &mut io::sink())
+    let held = group(async |tasks| {
+        for stream in &streams {
+            let stream = Rc::clone(stream);
+            tasks.spawn(async move {
+                let received = stream.receive().await?;
+                Err::<(), _>(received.map_or_else(gone, |_| too_much()))
+            });
+        }
+        let waited = blocking::run_abandonable(move |_| {
+            say(format_args!("{said}\n"))?;
+            io::copy(&mut io::stdin(), &mut io::sink())
+        });
+        waited.await.map_err(io::Error::from)??;
+        tasks.cancel();
+        Ok::<_, io::Error>(())
     });
-    waited
-        .await
-        .map_err(|error| io::Error::other(error.to_string()))??;
+    held.await.map_err(one_of)?;
+    for stream in &streams {
+        once(load, stream, load.arguments.size).await?;
+    }
     Ok(json!({ "connections": streams.len(), "errors": 0 }))
+}
+
+/// What happens to one tells enough.
+fn one_of(failures: GroupError<io::Error>) -> io::Error {
+    let text = failures.to_string();
+    let one = failures.into_errors().into_iter().next();
+    one.unwrap_or_else(|| io::Error::other(text))
 }
 
 /// A message, and its answer.
@@ -546,7 +568,7 @@ fn not_connected(index: usize, arguments: &Arguments, error: &io::Error) -> io::
 fn gone() -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
-        "the server closed a connection that waits for an answer",
+        "the server closed a connection that it should hold",
     )
 }
 

@@ -11,7 +11,7 @@ use benches::gate::parts::PARTS;
 use benches::gate::table::{Conditions, Counter, Table};
 use benches::gate::{ASK, DO_PART, REQUESTS, SERVE, count, idle, requests};
 use benches::matrix::program::raise_descriptor_limit;
-use benches::outcome::say;
+use benches::outcome::{complain, say};
 use clap::{Parser, Subcommand};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("gate: {error}");
+            complain(format_args!("gate: {error}"));
             ExitCode::from(2)
         }
     }
@@ -84,7 +84,7 @@ fn hold(arguments: &Arguments) -> io::Result<bool> {
     let program = std::env::current_exe()?;
     let mut taken = count(&program, conditions(&program)?, descriptors)?;
     for note in &taken.notes {
-        eprintln!("gate: {note}");
+        complain(format_args!("gate: {note}"));
     }
     if arguments.accept {
         if !taken.left_out.is_empty() {
@@ -98,10 +98,10 @@ fn hold(arguments: &Arguments) -> io::Result<bool> {
     }
     let (is, was) = (&taken.table.conditions, &expected.conditions);
     if is != was {
-        eprintln!(
+        complain(format_args!(
             "gate: instructions are not compared: {} has those of {was}, and these are of {is}",
             file.display()
-        );
+        ));
         let rows = taken.table.rows.iter().chain(&expected.rows);
         let names = rows.map(|(name, _)| (name.clone(), Counter::Instructions));
         taken.left_out.extend(names);
@@ -117,9 +117,9 @@ fn hold(arguments: &Arguments) -> io::Result<bool> {
         return Ok(true);
     }
     for finding in &findings {
-        eprintln!("{finding}");
+        complain(finding);
     }
-    eprintln!("gate: if that is meant, `benches/gate --accept` writes the new figures down");
+    complain("gate: if that is meant, `benches/gate --accept` writes the new figures down");
     Ok(false)
 }
 

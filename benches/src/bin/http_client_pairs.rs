@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use benches::matrix::program::{Processors, Server, raise_descriptor_limit};
 use benches::matrix::statistics::{Spread, paired, spread};
-use benches::outcome::{ended, say};
+use benches::outcome::{complain, ended, say};
 use benches::process::Usage;
 use clap::Parser;
 use quoit::time::Instant;
@@ -72,6 +72,12 @@ fn run_all(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         parts.ok_or_else(|| format!("{client:?} is no client: write name=program"))
     });
     let clients: Vec<(&str, &str)> = clients.collect::<Result<_, _>>()?;
+    if arguments.server_core == arguments.client_core {
+        let core = arguments.server_core;
+        complain(format_args!(
+            "http_client_pairs: the server and the clients share processor {core}, and measure each other"
+        ));
+    }
     raise_descriptor_limit()?;
     let processors = Processors::here()?;
     let mut server = Command::new(&arguments.server);

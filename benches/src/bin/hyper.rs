@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use benches::outcome::{ended, say};
+use benches::outcome::{complain, ended, say};
 use bytes::Bytes;
 use clap::Parser;
 use http::{Request, Response};
@@ -48,7 +48,7 @@ async fn serve(port: ShardedListener, core: CoreId) -> io::Result<()> {
             Ok(stream) => drop(quoit::spawn(speak(stream))),
             // Out of descriptors, or a peer that was gone before we looked.
             Err(error) if error.raw_os_error().is_some() => {
-                eprintln!("accept failed: {error}");
+                complain(format_args!("accept failed: {error}"));
                 quoit::time::sleep(Duration::from_millis(50)).await?;
             }
             Err(cancelled) => return Err(cancelled),

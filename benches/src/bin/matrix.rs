@@ -17,7 +17,7 @@ use benches::matrix::round::Rounds;
 use benches::matrix::scenarios::{self, Load, Scale, Scenario};
 use benches::matrix::{Entry, Matrix, Row, html, json, table};
 use benches::micro::missing as missing_part;
-use benches::outcome::{ended, say};
+use benches::outcome::{complain, ended, say};
 use clap::Parser;
 use quoit::time::Instant;
 
@@ -105,7 +105,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let mut told = Ok(());
     for (index, scenario) in scenarios.iter().enumerate() {
-        eprintln!("[{}/{}] {}", index + 1, scenarios.len(), scenario.title);
+        let (number, title) = (index + 1, &scenario.title);
+        complain(format_args!("[{number}/{}] {title}", scenarios.len()));
         let count = turns(&scenario.load, count);
         let left_out = &mut matrix.left_out;
         let taken = (&interrupt, &rounds, count);
@@ -259,11 +260,16 @@ fn scenarios(
     let mut scenarios = Vec::new();
     for mut scenario in scenarios::all(scale) {
         let missing = match &mut scenario.load {
-            Load::Http1 { .. } => (!has[0]).then_some("wrk is not installed"),
-            Load::Http2 { .. } => (!has[1]).then_some("h2load (of nghttp2) is not installed"),
+            Load::Http1 { .. } => (!has[0]).then(|| "wrk is not installed".to_owned()),
+            Load::Http2 { .. } => {
+                (!has[1]).then(|| "h2load (of nghttp2) is not installed".to_owned())
+            }
+            Load::Idle { .. } if limit < FEWEST_IDLE + OTHERS => Some(format!(
+                "it takes {} descriptors, and {limit} are allowed (`ulimit -Hn`)",
+                FEWEST_IDLE + OTHERS
+            )),
             Load::Idle { connections } => {
-                // Both ends need a descriptor for each, and some for themselves.
-                let most = usize::try_from(limit.saturating_sub(200))?;
+                let most = usize::try_from(limit - OTHERS)?;
                 if *connections > most {
                     left_out.push(format!(
                         "only {most} idle connections: the hard limit of descriptors is {limit}"
@@ -276,7 +282,12 @@ fn scenarios(
             _ => None,
         };
         match missing {
-            Some(why) => drop(matrix.not_possible.insert(scenario.name, why.to_owned())),
+            Some(why) => {
+                if let Load::Idle { .. } = scenario.load {
+                    left_out.push(format!("{}: {why}", scenario.name));
+                }
+                matrix.not_possible.insert(scenario.name, why);
+            }
             None => scenarios.push(scenario),
         }
     }
@@ -313,6 +324,12 @@ fn scenarios(
     }
     Ok(scenarios)
 }
+
+/// How many connections have to say nothing, so that what a server makes once does not count for theirs.
+const FEWEST_IDLE: u64 = 500;
+
+/// How many descriptors either end needs beside one for each connection.
+const OTHERS: u64 = 200;
 
 /// Returns how many turns each contender takes. Memory hardly varies, and parts take the median of rounds of their own.
 fn turns(load: &Load, count: usize) -> usize {

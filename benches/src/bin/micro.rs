@@ -9,6 +9,7 @@ use benches::matrix::program::raise_descriptor_limit;
 use benches::matrix::statistics::spread;
 use benches::micro::cancels::Core;
 use benches::micro::{cancels, channels, cores, missing, ops, quantile, tasks, timers};
+use benches::outcome::complain;
 use clap::Parser;
 
 /// Measures parts of the runtime.
@@ -90,7 +91,7 @@ const SPREADS: [Spread; 2] = [
 
 fn main() -> ExitCode {
     run(&Arguments::parse()).unwrap_or_else(|error| {
-        eprintln!("micro: {error}");
+        complain(format_args!("micro: {error}"));
         ExitCode::FAILURE
     })
 }
@@ -117,7 +118,9 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         .iter()
         .find(|name| !known.contains(&name.as_str()))
     {
-        eprintln!("there is no figure {unknown:?}: `--list` lists them");
+        complain(format_args!(
+            "there is no figure {unknown:?}: `--list` lists them"
+        ));
         return Ok(ExitCode::from(2));
     }
     let mut code = ExitCode::SUCCESS;
@@ -128,7 +131,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         }
         let missing = missing(name, descriptors);
         if let Some(missing) = &missing {
-            eprintln!("{name}: {missing}");
+            complain(format_args!("{name}: {missing}"));
             code = ExitCode::FAILURE;
         }
         missing.is_none()
@@ -151,7 +154,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         {
             Ok(values) => say(name, &values)?,
             Err(error) => {
-                eprintln!("{name}: {error}");
+                complain(format_args!("{name}: {error}"));
                 refused = true;
             }
         }

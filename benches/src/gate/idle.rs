@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use quoit_net::TcpListener;
 
@@ -77,9 +78,13 @@ pub fn bytes_per_connection(program: &Path, arguments: &[&str], limit: u64) -> i
     Ok(after.saturating_sub(before) as f64 / f64::from(CONNECTIONS))
 }
 
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Connects, says something and hears it.
 fn used(address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let mut bytes = [7; 64];
     stream.write_all(&bytes)?;
     stream.read_exact(&mut bytes)?;

@@ -26,11 +26,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use callgrind::Counted;
 use parts::PARTS;
 use requests::Protocol;
 use table::{Conditions, Counter, Table};
+
+use crate::matrix::program::Processors;
 
 /// The word that makes the program do a part of the runtime: with its name, and how many times.
 pub const DO_PART: &str = "do-part";
@@ -134,8 +137,9 @@ pub fn count(program: &Path, conditions: Conditions, descriptors: u64) -> io::Re
             taken.left_out.extend(figures);
         }
     }
+    let processors = Processors::here()?;
     for kind in &REQUESTS {
-        ask(program, kind, &mut taken.table)?;
+        ask((&processors, PATIENCE), program, kind, &mut taken.table)?;
     }
     let bytes = idle::bytes_per_connection(program, &[SERVE], descriptors)?;
     taken.table.put("idle_connection", Counter::Bytes, bytes);
@@ -207,8 +211,16 @@ fn profile(program: &Path, scenarios: &[Profiled]) -> io::Result<Vec<[Counted; 2
 /// came twice is taken for the one without; where none does, so many times are enough.
 const REPEATS: [usize; 2] = [3, 15];
 
+/// How long one count may take. A server that lost a wake would be waited for without end.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Asks a server in a process of its own, and puts what its core counted into the table.
-fn ask(program: &Path, kind: &Requests, table: &mut Table) -> io::Result<()> {
+fn ask(
+    (processors, patience): (&Processors, Duration),
+    program: &Path,
+    kind: &Requests,
+    table: &mut Table,
+) -> io::Result<()> {
     const COUNTED: [(Counter, &str); 7] = [
         (Counter::Allocations, "allocations"),
         (Counter::Turns, "turns"),
@@ -226,12 +238,11 @@ fn ask(program: &Path, kind: &Requests, table: &mut Table) -> io::Result<()> {
             break;
         }
         let mut asks = Command::new(program);
-        let said = asks.args([ASK, kind.name, &rounds.to_string()]).output()?;
-        let text = String::from_utf8_lossy(&said.stdout);
-        if !said.status.success() {
-            let what = String::from_utf8_lossy(&said.stderr);
-            return Err(io::Error::other(format!("{} failed: {what}", kind.name)));
-        }
+        asks.args([ASK, kind.name, &rounds.to_string()]);
+        let said = processors.output(None, &mut asks, patience);
+        let failed =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", kind.name));
+        let text = said.map_err(failed)?;
         for ((least, times), (_, name)) in least.iter_mut().zip(COUNTED) {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             let number = line.and_then(|number| number.trim().parse::<f64>().ok());
@@ -250,4 +261,31 @@ fn ask(program: &Path, kind: &Requests, table: &mut Table) -> io::Result<()> {
         table.put(kind.name, counter, least / pieces);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_answer_is_named_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("program");
+        let script = "printf '#!/bin/sh\nexec sleep 1000\n' > \"$0\" && chmod 755 \"$0\"";
+        let written = Command::new("sh")
+            .args(["-c", script])
+            .arg(&program)
+            .status();
+        assert!(written.expect("a shell").success());
+        let processors = Processors::here().expect("there are some");
+        let patience = Duration::from_millis(20);
+        let mut table = Table::default();
+        let asked = ask((&processors, patience), &program, &REQUESTS[2], &mut table);
+        let error = asked.expect_err("it hangs");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(
+            error.to_string().starts_with("http1_1: not done "),
+            "{error}"
+        );
+    }
 }

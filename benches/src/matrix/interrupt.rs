@@ -10,6 +10,8 @@ use std::thread;
 use quoit::signal::{Signal, Signals};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use crate::outcome::complain;
+
 /// Tells whether somebody wants no more turns. As a descriptor it has something to be read from then on.
 #[derive(Debug, Clone)]
 pub struct Interrupt(Arc<OwnedFd>);
@@ -49,12 +51,12 @@ impl AsFd for Interrupt {
 
 fn listen(signals: &Signals, tells: &OwnedFd) {
     let told = signals.wait().and_then(|_| {
-        eprintln!("interrupted: the report is of what was measured; once more ends at once");
+        complain("interrupted: the report is of what was measured; once more ends at once");
         rustix::io::write(tells, &1_u64.to_ne_bytes())?;
         signals.wait()
     });
     if let Err(error) = told {
-        eprintln!("Ctrl-C cannot be waited for: {error}");
+        complain(format_args!("Ctrl-C cannot be waited for: {error}"));
     }
     // What was started ends with this program.
     process::exit(ENDED);

@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::interrupt::Interrupt;
+use crate::outcome::complain;
 
 /// The processors of this program, of which those that it starts get some.
 #[derive(Debug)]
@@ -241,7 +242,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
-            eprintln!("a program does not end: {error}");
+            complain(format_args!("a program does not end: {error}"));
         }
     }
 }

@@ -11,7 +11,7 @@ use memchr::memchr;
 use quoit::time::Instant;
 
 use super::BoxError;
-use super::connection::is_ordinary_end;
+use super::connection::is_clients_doing;
 use super::figures::Figures;
 use super::lookout::Expiry;
 use super::trouble::{Listener, Trouble};
@@ -556,7 +556,7 @@ impl Activity {
     /// Tells of the body of an answer that failed, where the connection does not end with it.
     pub(super) fn tell_failure(&self, error: &BoxError) {
         if let Some(told) = self.listener.get()
-            && !is_ordinary_end(&**error)
+            && !is_clients_doing(&**error)
         {
             let (listener, peer) = &**told;
             listener.tell(&Trouble::Request { peer, error });

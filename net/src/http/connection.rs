@@ -27,6 +27,7 @@ use super::activity::Activity;
 use super::course::{Audit, Spare};
 use super::exchange::{Common, Dates, Exchange};
 use super::figures::Figures;
+use super::incoming::ClientsDoing;
 use super::line::Line;
 use super::lookout::{Lookout, Verdict};
 use super::outgoing::Outgoing;
@@ -698,13 +699,25 @@ async fn until<T>(
     .await
 }
 
-/// Returns whether a connection's end is worth a word: peers come and go.
+/// Returns whether a connection's end is not worth a word: peers come and go.
 pub(super) fn is_ordinary_end(error: &(dyn Error + 'static)) -> bool {
+    is_not_worth_a_word(error, true)
+}
+
+/// Returns whether the body of an answer has failed because its client went away, or was cancelled. What it has lost
+/// otherwise, such as a server behind this one, is worth a word.
+pub(super) fn is_clients_doing(error: &(dyn Error + 'static)) -> bool {
+    is_not_worth_a_word(error, false)
+}
+
+/// `is_connections` says that the connection itself has failed with this.
+fn is_not_worth_a_word(error: &(dyn Error + 'static), mut is_connections: bool) -> bool {
     let mut at = Some(error);
     while let Some(error) = at {
-        if error.is::<Cancelled>() {
+        if error.is::<Cancelled>() || error.is::<ClientsDoing>() {
             return true;
         }
+        let mut behind = error.source();
         if let Some(error) = error.downcast_ref::<io::Error>() {
             let gone = matches!(
                 error.kind(),
@@ -715,19 +728,24 @@ pub(super) fn is_ordinary_end(error: &(dyn Error + 'static)) -> bool {
                     | io::ErrorKind::UnexpectedEof
                     | io::ErrorKind::TimedOut
             );
-            if gone || error.cancelled().is_some() {
+            if is_connections && gone || error.cancelled().is_some() {
                 return true;
             }
+            // What it carries is not what it names as its source: that is the next one.
+            behind = error.get_ref().map_or(behind, |inner| Some(inner));
         }
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && (error.is_incomplete_message()
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            let gone = error.is_incomplete_message()
                 || error.is_timeout()
                 || error.is_parse()
-                || error.is_canceled())
-        {
-            return true;
+                || error.is_canceled();
+            if is_connections && gone {
+                return true;
+            }
+            // Behind this is what a body has failed with, or a handler.
+            is_connections &= !error.is_user();
         }
-        at = error.source();
+        at = behind;
     }
     false
 }

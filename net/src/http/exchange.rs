@@ -24,7 +24,7 @@ use super::activity::{Activity, Asked};
 use super::answer::{Content, Counted};
 use super::connection::{Connected, Limits, Protocol, Site};
 use super::course::Course;
-use super::incoming::Fate;
+use super::incoming::{ClientsDoing, Fate};
 use super::line::Line;
 use super::request::{self, Outcome, Pending};
 use super::strict::KnownHost;
@@ -251,7 +251,7 @@ impl<H, B: Body + 'static> Exchange<H, B> {
                 tally.refused.add_one();
                 refusal(status)
             }
-            Outcome::Nobody(error) => return Err(error),
+            Outcome::Nobody(error) => return Err(ClientsDoing(error).into()),
         };
         // An answer of ours to a request whose body nobody reads.
         let unread = matches!(content, Content::Nothing) && course.asked() == Asked::HeadAndBody;

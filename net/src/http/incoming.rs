@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use quoit::time::{Alarm, Instant};
 use quoit::{CarriesCancelled, ForeignWait};
 
+use super::BoxError;
 use super::activity::Reading;
 use super::connection::{Connected, Limits, Peer};
 use super::upgrade::Switch;
@@ -242,7 +243,7 @@ impl Reader {
         Pin::new(alarm).poll(cx).map(|()| {
             self.fate.refuse(StatusCode::REQUEST_TIMEOUT);
             let what = format!("nothing more of the request's body came for {patience:?}");
-            io::Error::new(io::ErrorKind::TimedOut, what)
+            io::Error::new(io::ErrorKind::TimedOut, ClientsDoing(what.into()))
         })
     }
 
@@ -265,7 +266,24 @@ impl Reader {
         self.fate.gone();
         self.reading.note_over();
         let what = "the client went away before its request's body had come to an end";
-        io::Error::new(kind, format!("{what}: {why}"))
+        io::Error::new(kind, ClientsDoing(format!("{what}: {why}").into()))
+    }
+}
+
+/// A failure of which nobody has to be told: the client went away, or sent nothing more. Whoever passes it on keeps
+/// what it is.
+#[derive(Debug)]
+pub(super) struct ClientsDoing(pub(super) BoxError);
+
+impl fmt::Display for ClientsDoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for ClientsDoing {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
     }
 }
 

@@ -77,7 +77,7 @@ async fn try_answer(root: &Folder, request: &Request<Incoming>) -> Result<Respon
         };
         Refusal::Status(error.status(), why)
     })?;
-    let (file, metadata) = open(root, target.relative()).await?;
+    let (file, metadata) = find(root, target.relative()).await?;
     if metadata.is_folder() {
         if !target.wants_directory() {
             return Ok(redirect(&target, request.uri().query()));
@@ -118,6 +118,22 @@ async fn open(folder: &Folder, path: &Path) -> io::Result<(File, Metadata)> {
     let file = folder.open_beneath(path, &options).await?;
     let metadata = file.metadata()?;
     Ok((file, metadata))
+}
+
+/// As [`open`]. Of a folder that may be searched and not listed there is the place: it may have an index.
+async fn find(root: &Folder, path: &Path) -> io::Result<(File, Metadata)> {
+    let refused = match open(root, path).await {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => error,
+        opened => return opened,
+    };
+    let options = OpenOptions::new().read(true).custom_flags(libc::O_PATH);
+    let place = root.open_beneath(path, &options).await?;
+    let metadata = place.metadata()?;
+    if metadata.is_folder() {
+        Ok((place, metadata))
+    } else {
+        Err(refused)
+    }
 }
 
 fn file_answer(

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// umask leaves]
     #[arg(long, value_name = "MODE", value_parser = mode)]
     unix_mode: Option<u32>,
-    /// The folder to serve
+    /// The folder to serve: the one that is there at the start
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) root: PathBuf,
     /// Which cores to use: all, or a list such as 0,2-3
