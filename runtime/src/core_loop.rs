@@ -658,7 +658,7 @@ impl Core {
     /// Looks at what a poll has left that did not end the task.
     #[inline(always)]
     fn after_poll(&self, id: TaskId, node: NodeId, is_queued: bool) {
-        if self.refusals.get() > self.refusals_noted.get() || self.aborts_seen.get() > 1 {
+        if self.has_seen_more() {
             self.note_refusals(id);
         }
         if !is_queued && self.tree.borrow().is_cancelled(node) {

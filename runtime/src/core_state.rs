@@ -810,7 +810,7 @@ impl Core {
     }
 
     /// Returns whether the running task has been refused or aborted since that was last noted.
-    fn has_seen_more(&self) -> bool {
+    pub(crate) fn has_seen_more(&self) -> bool {
         self.aborts_seen.get() > 0 || self.refusals.get() > self.refusals_noted.get()
     }
 

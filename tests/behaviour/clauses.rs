@@ -12,8 +12,8 @@ use std::time::Duration;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    CancelHandle, Cancelled, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started, check,
-    group, spawn, yield_now, yield_uncancellable,
+    CancelHandle, Cancelled, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started, group,
+    spawn, yield_now, yield_uncancellable,
 };
 use tests::{Kernel, conform, gauges, poll_once};
 
@@ -250,7 +250,7 @@ fn a_foreign_wait_is_woken_so_many_times_however_often_its_shield_is_cleared() {
 /// Which refuses it counts: two scopes that take turns do not hide a task that swallows both.
 #[test]
 fn a_task_that_swallows_two_cancels_in_turn_has_to_pause() {
-    const REFUSALS: u32 = 1024 + 16 + 8;
+    const REFUSALS: u32 = 1024 + 8;
     conform(|handle| async move {
         let scopes = [(); 2].map(|()| Scope::new());
         let body = |scope: &Scope| {
@@ -286,7 +286,7 @@ fn a_task_that_swallows_two_cancels_in_turn_has_to_pause() {
     });
 }
 
-/// Whatever it waited in.
+/// Whatever it waited in, and whether it sees that of each in a poll of its own.
 #[test]
 fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
     const WAITS: usize = 100;
@@ -297,7 +297,10 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
             || Box::pin(sleep(LONG)),
             || Box::pin(async { Event::new().wait().await }),
         ];
-        for wait in kinds {
+        for (wait, at_once) in kinds
+            .into_iter()
+            .flat_map(|wait| [(wait, true), (wait, false)])
+        {
             let before = gauges(&handle).await.pauses;
             let scope = Scope::new();
             let body = async {
@@ -308,14 +311,18 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
                 scope.cancel();
                 for wait in waits {
                     assert!(wait.await.is_err());
+                    if !at_once {
+                        yield_uncancellable().await;
+                    }
                 }
                 for _ in 0..REFUSALS {
                     assert!(sleep(LONG).await.is_err());
                 }
-                check()
+                assert_eq!(handle.metrics()[0].pauses, before);
+                sleep(LONG).await
             };
             assert_eq!(scope.run(body).await, Ok(None));
-            assert_eq!(gauges(&handle).await.pauses, before);
+            assert_eq!(gauges(&handle).await.pauses, before + 1);
         }
     });
 }
@@ -323,8 +330,7 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
 /// That it is made to yield now and then takes nothing of it.
 #[test]
 fn a_task_pauses_after_so_many_refusals_and_not_one_before() {
-    // As many as it may be refused, and those for the op that it might have waited in.
-    const FREE: usize = 1024 + 16;
+    const FREE: usize = 1024;
     conform(|handle| async move {
         let before = handle.metrics()[0].pauses;
         let scope = Scope::new();

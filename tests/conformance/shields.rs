@@ -11,8 +11,8 @@ use quoit::op;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, Group, JoinError, Reason, Scope, check, effective_deadline, group, is_cancelled,
-    spawn, yield_now,
+    Cancelled, CarriesCancelled, Group, JoinError, Reason, Scope, StartError, Started, check,
+    effective_deadline, group, is_cancelled, isolating_group, spawn, yield_now,
 };
 use tests::{Kernel, both_streams, conform};
 
@@ -386,6 +386,79 @@ fn c038_shield_that_comes_up_late_makes_no_scope_take_what_is_not_its_own() {
             .await;
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
         assert!(outer.absorbed() && !inner.absorbed());
+    });
+}
+
+/// What a child was refused for is around it all the same: it has kept nothing.
+#[test]
+fn c038_shield_of_a_group_that_comes_up_late_makes_no_child_fail() {
+    conform(|_| async {
+        for is_isolating in [false, true] {
+            let outer = Scope::new();
+            let members = async |g: Group<Cancelled>| {
+                let child = g.spawn(async move {
+                    let refused = sleep(LONG).await;
+                    g.set_shielded(true);
+                    yield_now().await?;
+                    refused
+                });
+                yield_now().await?;
+                outer.cancel_with(Reason::User(7), Duration::ZERO);
+                let shield = Scope::new().shielded();
+                let joined = shield
+                    .run(async { Ok::<_, Cancelled>(child.await) })
+                    .await?;
+                let told = joined
+                    .expect("it is shielded")
+                    .expect_err("it was cancelled");
+                assert!(matches!(told, JoinError::TaskCancelled(_)), "{told}");
+                assert_eq!(g.cancelled(), None);
+                Ok(())
+            };
+            let outcome = outer
+                .run(async {
+                    let passed = match is_isolating {
+                        false => group(members).await,
+                        true => isolating_group(members).await,
+                    };
+                    let passed = passed.expect_err("it is not the group's to take");
+                    assert_eq!(passed.errors(), []);
+                    assert_eq!(
+                        passed.cancelled().map(Cancelled::reason),
+                        Some(Reason::User(7))
+                    );
+                    Err::<(), _>(passed)
+                })
+                .await;
+            assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+            assert!(outer.absorbed());
+        }
+    });
+}
+
+#[test]
+fn c038_shield_of_a_caller_that_comes_up_late_makes_no_start_fail() {
+    conform(|_| async {
+        let outer = Scope::new();
+        let caller = Rc::new(Scope::new());
+        let inner = Rc::clone(&caller);
+        let handle = outer.handle();
+        let outcome = outer
+            .run(group(async |g: Group<Cancelled>| {
+                let started = caller.run(g.start(async move |_: Started<()>| {
+                    handle.cancel();
+                    let refused = sleep(LONG).await;
+                    inner.set_shielded(true);
+                    refused
+                }));
+                let Err(StartError::Failed(passed)) = started.await else {
+                    panic!("it has not started, and is nobody's here");
+                };
+                Err::<(), _>(passed)
+            }))
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        assert!(outer.absorbed() && !caller.absorbed());
     });
 }
 

@@ -498,7 +498,7 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         let Some(cancelled) = error.cancelled().filter(|cause| !cause.is_misuse()) else {
             return self.child_failed(error);
         };
-        let (refused, own) = current::with(|core| {
+        let (told, own) = current::with(|core| {
             core.see_remote_cancels();
             let tree = core.tree.borrow();
             // One without a node is refused what the group is, and was not cancelled itself.
@@ -509,9 +509,10 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
                 tree.absorbs(node) || self.has_let_daemons_go.get() && tree.is_within(task, node)
             });
             let (refused, absorbs) = tree.refusal(task);
-            (refused, is_opened && absorbs || daemon)
+            let told = refused || tree.is_cancelled_around(task);
+            (told, is_opened && absorbs || daemon)
         });
-        if !refused {
+        if !told {
             let stray = Cancelled::misuse(Misuse::Stray).into();
             return self.child_failed(error.rest().unwrap_or(stray));
         }

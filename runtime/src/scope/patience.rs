@@ -114,8 +114,7 @@ fn name_of(waker: &Waker) -> [usize; 2] {
 impl Refusals {
     const NONE: Self = Self {
         count: 0,
-        // The op it waited in, whose abort may have gone unnoted, for being the only one.
-        free: FREE + FREE_PER_OP,
+        free: FREE,
     };
 
     fn are_too_many(&self) -> bool {
@@ -405,7 +404,7 @@ mod tests {
         patience.note(3, scope, 1000, 2);
         assert_eq!(
             patience.allowance(3, scope),
-            (FREE + 3 * FREE_PER_OP) as u32 - 1000
+            (FREE + 2 * FREE_PER_OP) as u32 - 1000
         );
         patience.note(3, scope, 1000, 0);
         assert!(patience.is_swallowing(3));
@@ -426,7 +425,7 @@ mod tests {
         patience.note(3, other, 1, 0);
         assert_eq!(
             patience.allowance(3, other),
-            (FREE + FREE_PER_OP) as u32 - 1,
+            FREE as u32 - 1,
             "another scope begins anew"
         );
         assert!(patience.is_swallowing(3));

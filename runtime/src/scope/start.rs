@@ -418,7 +418,7 @@ fn is_on_its_way_out<E: CarriesCancelled>(error: &E) -> bool {
     error.cancelled().is_some_and(|cause| !cause.is_misuse())
         && current::with(|core| {
             core.see_remote_cancels();
-            core.tree.borrow().is_cancelled(core.active.opened())
+            core.tree.borrow().is_cancelled_around(core.active.opened())
         })
 }
 

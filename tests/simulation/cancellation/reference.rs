@@ -165,6 +165,17 @@ impl Reference {
         self.own(node).or(self.sees_outside(node))
     }
 
+    /// It was cancelled, or something around it, whatever a shield hides of that.
+    pub(super) fn cancelled_around(&self, node: Node) -> Truth {
+        let mut around = Truth::No;
+        let mut at = Some(node);
+        while let Some(node) = at {
+            around = around.or(self.own(node));
+            at = self.scopes[node].parent;
+        }
+        around
+    }
+
     /// A cancel from outside is visible here.
     pub(super) fn sees_outside(&self, node: Node) -> Truth {
         let scope = &self.scopes[node];

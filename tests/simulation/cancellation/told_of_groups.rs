@@ -55,7 +55,8 @@ impl Model {
             Err(panic) => Told::Panicked(panic),
             Ok(Err(failure)) => {
                 let parts = failure.parts();
-                let stray = self.scopes.refused(task) == Truth::No && parts.cancelled.is_some();
+                let stray =
+                    parts.cancelled.is_some() && self.scopes.cancelled_around(task) == Truth::No;
                 Told::Failed(match stray {
                     true => parts.failure.unwrap_or(Failure::Misuse(Misuse::Stray)),
                     false => failure,
@@ -120,7 +121,8 @@ impl Model {
         let Some(cancelled) = parts.cancelled else {
             return self.child_failed(task, group, failure.clone());
         };
-        let refused = self.scopes.refused(task);
+        // A shield that hides it now may have come up since.
+        let around = self.scopes.cancelled_around(task);
         let daemons = self.groups[&group].daemons;
         let own = self.scopes.absorbs(task);
         let own = own.or(daemons.map_or(Truth::No, |daemons| {
@@ -128,7 +130,7 @@ impl Model {
             let let_go = self.groups[&group].let_daemons_go.and(of_a_daemon);
             self.scopes.absorbs(daemons).or(let_go)
         }));
-        if refused == Truth::No {
+        if around == Truth::No {
             let stray = Failure::Misuse(Misuse::Stray);
             return self.child_failed(task, group, parts.failure.unwrap_or(stray));
         }
@@ -140,7 +142,7 @@ impl Model {
             };
         }
         let book = self.groups.get_mut(&group).expect("it is open");
-        if refused == Truth::Perhaps {
+        if around == Truth::Perhaps {
             book.open_question = true;
         }
         book.passed_on = book.passed_on.or(own.not());

@@ -314,6 +314,19 @@ impl Tree {
         self.nodes.get(node.0).is_none_or(|node| node.refused)
     }
 
+    /// Returns whether the node, or any around it, was cancelled itself, behind whatever shields: one may have come up
+    /// since an op here was told.
+    pub(crate) fn is_cancelled_around(&self, node: NodeId) -> bool {
+        let mut at = self.nodes.get(node.0);
+        while let Some(node) = at {
+            if node.own != Own::None {
+                return true;
+            }
+            at = node.parent.map(|parent| self.node(parent));
+        }
+        false
+    }
+
     /// Returns what an op refused under this node reports: the cause of the outermost cancelled
     /// scope it can see, which is the one that will absorb it.
     pub(crate) fn cause(&self, node: NodeId) -> Cancelled {
