@@ -13,7 +13,8 @@ use quoit::op;
 use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{
-    CancelHandle, Cancelled, Delivery, Misuse, Reason, Runtime, Scope, check, spawn, yield_now,
+    CancelHandle, Cancelled, Delivery, Misuse, Reason, Runtime, Scope, check, group, spawn,
+    yield_now,
 };
 use tests::{in_child, on_both, poll_once};
 
@@ -94,6 +95,33 @@ fn a_scope_gives_no_handle_in_another_life() {
             assert_eq!(ended, Ok(()), "nobody cancelled this task");
         });
     });
+}
+
+/// No core is here then, nor is one where another has come.
+#[test]
+fn what_is_kept_of_a_group_or_a_task_has_ended_with_its_core() {
+    both_in_child(
+        "lives::what_is_kept_of_a_group_or_a_task_has_ended_with_its_core",
+        || {
+            let (group, child, task) = live(async {
+                let task = spawn(sleep(LONG));
+                let ended = group(async |g| Ok::<_, Cancelled>((g, g.spawn(async { Ok(()) }))));
+                let (group, child) = ended.await.expect("nothing failed").expect("a value");
+                (group, child, task)
+            });
+            let look = || {
+                assert_eq!(group.cancel(), Delivery::Gone);
+                assert_eq!(group.cancelled(), None);
+                group.set_shielded(true);
+                assert!(group.handle().is_none());
+                assert!(child.is_finished() && task.is_finished());
+                task.cancel();
+                assert!(task.cancel_handle().is_none());
+            };
+            look();
+            live(async { look() });
+        },
+    );
 }
 
 // --- cancels ---

@@ -169,6 +169,12 @@ impl Drop for Place {
 /// A grace period of seven weeks, in milliseconds, and all that are longer: they end with the last task.
 const NO_END: u32 = u32::MAX - 1;
 
+/// Returns whether the core of this identity has ended.
+pub(crate) fn has_ended(identity: u64) -> bool {
+    let shared = core((identity >> 32) as u32);
+    shared.is_none_or(|shared| shared.incarnation() != identity as u32)
+}
+
 /// Returns the shared part of a core.
 pub(crate) fn core(number: u32) -> Option<&'static CoreShared> {
     TABLE.get(number as usize)?.get().map(|shared| &**shared)

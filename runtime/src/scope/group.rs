@@ -283,7 +283,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
 
     /// Cancels body and children for this reason, such as a [`Reason::User`].
     pub fn cancel_for(self, reason: Reason) -> Delivery {
-        self.with(|core, state| {
+        self.if_open(|core, state| {
             if core.cancel(state.node, Cancelled::for_reason(reason), None) {
                 Delivery::Delivered
             } else {
@@ -295,7 +295,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
 
     /// Returns why the group was cancelled, if it was itself.
     pub fn cancelled(self) -> Option<Cancelled> {
-        self.with(|core, state| {
+        self.if_open(|core, state| {
             core.see_remote_cancels();
             core.notice_deadline_of(state.node);
             core.tree.borrow().own_cause(state.node)
@@ -307,7 +307,7 @@ impl<E: CarriesCancelled + 'static> Group<E> {
     /// [`Scope::set_shielded`].
     pub fn set_shielded(self, shielded: bool) {
         let shield = if shielded { Shield::Full } else { Shield::None };
-        self.with(|core, state| {
+        self.if_open(|core, state| {
             core.see_remote_cancels();
             core.tree.borrow_mut().set_shield(state.node, shield);
             core.carry_out();
@@ -316,22 +316,30 @@ impl<E: CarriesCancelled + 'static> Group<E> {
 
     /// Returns a handle that cancels the group from anywhere; `None` if it has ended.
     pub fn handle(self) -> Option<CancelHandle> {
-        self.with(|core, state| CancelHandle::new(core, state.node))
+        self.if_open(|core, state| CancelHandle::new(core, state.node))
     }
 
+    /// Calls `f` with the group, if it has not ended. To be called on a core.
     pub(super) fn with<R>(self, f: impl FnOnce(&Core, &Rc<GroupState<E>>) -> R) -> Option<R> {
-        current::with(|core| {
-            if core.identity() != self.home {
-                return None;
-            }
-            let state = core.groups.borrow().get(self.key).cloned()?;
-            let state = state
-                .downcast::<GroupState<E>>()
-                .expect("a group has the type of its handle");
-            // One that was leaked has ended with the task that had opened it.
-            let is_open = core.tree.borrow().has_owner(state.node);
-            is_open.then(|| f(core, &state))
-        })
+        current::with(|core| self.on(core, f))
+    }
+
+    /// The same; off a core it may have ended with its own.
+    fn if_open<R>(self, f: impl FnOnce(&Core, &Rc<GroupState<E>>) -> R) -> Option<R> {
+        current::with_unless_ended(self.home, |core| self.on(core, f)).flatten()
+    }
+
+    fn on<R>(self, core: &Core, f: impl FnOnce(&Core, &Rc<GroupState<E>>) -> R) -> Option<R> {
+        if core.identity() != self.home {
+            return None;
+        }
+        let state = core.groups.borrow().get(self.key).cloned()?;
+        let state = state
+            .downcast::<GroupState<E>>()
+            .expect("a group has the type of its handle");
+        // One that was leaked has ended with the task that had opened it.
+        let is_open = core.tree.borrow().has_owner(state.node);
+        is_open.then(|| f(core, &state))
     }
 }
 

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::ptr;
 
 use crate::core_state::Core;
+use crate::mailbox;
 
 thread_local! {
     static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
@@ -147,6 +148,19 @@ pub(crate) fn with<R>(f: impl FnOnce(&Core) -> R) -> R {
     }
     // SAFETY: the pointer was made from the reference that `enter` holds for as long as it is set; see `try_with`.
     f(unsafe { &*core })
+}
+
+/// As [`with`], for what belongs to the core of this identity; nothing off a core, if that one has ended.
+///
+/// # Panics
+///
+/// Off a core, while that one goes on.
+#[track_caller]
+pub(crate) fn with_unless_ended<R>(home: u64, f: impl FnOnce(&Core) -> R) -> Option<R> {
+    if CURRENT.get().is_null() && mailbox::has_ended(home) {
+        return None;
+    }
+    Some(with(f))
 }
 
 #[cold]

@@ -198,7 +198,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
     pub fn is_finished(&self) -> bool {
         let has_ended =
             |core: &Core| core.identity() != self.home || core.tasks.borrow().has_ended(self.task);
-        self.home == NOWHERE || current::with(has_ended)
+        self.home == NOWHERE || current::with_unless_ended(self.home, has_ended).unwrap_or(true)
     }
 
     /// Takes the output of a task that has ended; `None` if it has not. As with an await, it is given once.
@@ -270,7 +270,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
 
     /// As [`JoinHandle::cancel`], for this reason.
     pub fn cancel_for(&self, reason: Reason) {
-        current::with(|core| {
+        current::with_unless_ended(self.home, |core| {
             if let Some(node) = self.node(core) {
                 core.cancel(node, Cancelled::for_reason(reason), None);
             }
@@ -279,10 +279,11 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
 
     /// Returns a handle that cancels the task from anywhere; `None` if it has ended.
     pub fn cancel_handle(&self) -> Option<CancelHandle> {
-        current::with(|core| {
+        current::with_unless_ended(self.home, |core| {
             let node = self.node(core)?;
             Some(CancelHandle::new(core, node))
         })
+        .flatten()
     }
 
     /// Takes the output out of a task that has ended.
