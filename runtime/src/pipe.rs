@@ -57,6 +57,9 @@ impl PipeReader {
     /// Waits for bytes; `None` when nobody can write any more and all was read. The bytes lie in a
     /// buffer of the core's, which goes back when the chunk is dropped.
     ///
+    /// The kernel is asked each time: a FIFO that somebody opens anew, and a terminal behind a Ctrl-D, have more to give
+    /// after a `None`.
+    ///
     /// # Errors
     ///
     /// Those of `read(2)`; `ResourceBusy` while another task waits. Cancelled or dropped, nothing is

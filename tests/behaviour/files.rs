@@ -665,7 +665,7 @@ fn a_cancelled_write_to_a_full_terminal_says_how_much_it_took() {
 }
 
 /// Makes a terminal: who sees what is written, and where it is written to.
-fn terminal() -> (OwnedFd, SharedFd) {
+pub(crate) fn terminal() -> (OwnedFd, SharedFd) {
     let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
     let screen = rustix::pty::openpt(flags).expect("a terminal");
     rustix::pty::unlockpt(&screen).expect("it is ours");

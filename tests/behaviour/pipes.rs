@@ -1,13 +1,17 @@
 //! The ends of a pipe as streams of bytes.
 
-use std::io;
+use std::fs;
+use std::io::{self, Write};
 use std::pin::pin;
 use std::rc::Rc;
 
 use quoit::buf::Interrupted;
 use quoit::op::{self, PipeReader, PipeWriter};
 use quoit::{Scope, spawn, yield_now};
-use tests::{bytes, conform, poll_once};
+use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
+use tests::{bytes, conform, on_ring, poll_once};
+
+use crate::files::terminal;
 
 fn pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = op::pipe().expect("a pipe");
@@ -78,6 +82,47 @@ fn wait_that_is_given_up_loses_nothing() {
         }
         drop(writer);
         assert_eq!(all_of(&reader).await, b"second");
+    });
+}
+
+// On the real ring: a simulation has neither.
+
+#[test]
+fn a_fifo_that_is_written_to_anew_is_read_on() {
+    on_ring(|_| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("fifo");
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).expect("room for a name");
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let reader = rustix::fs::open(&path, flags, Mode::empty()).expect("nobody is waited for");
+        let reader = PipeReader::from(reader);
+        for text in ["one", "another"] {
+            assert!(reader.receive().await.expect("no error").is_none());
+            let writer = fs::OpenOptions::new().write(true).open(&path);
+            let mut writer = writer.expect("somebody reads");
+            writer.write_all(text.as_bytes()).expect("room");
+            let chunk = reader.receive().await.expect("no error");
+            assert_eq!(chunk.as_deref(), Some(text.as_bytes()));
+        }
+        assert!(reader.receive().await.expect("no error").is_none());
+    });
+}
+
+/// Ctrl-D is the end of what was typed before, and of nothing more.
+#[test]
+fn a_terminal_is_read_on_behind_an_end() {
+    on_ring(|_| async {
+        let (keys, terminal) = terminal();
+        let reader = PipeReader::new(terminal);
+        for (typed, read) in [
+            ("one\n", Some("one\n")),
+            ("\x04", None),
+            ("two\n", Some("two\n")),
+        ] {
+            rustix::io::write(&keys, typed.as_bytes()).expect("room");
+            let chunk = reader.receive().await.expect("no error");
+            assert_eq!(chunk.as_deref(), read.map(str::as_bytes), "{typed:?}");
+        }
     });
 }
 

@@ -292,6 +292,38 @@ fn a_program_of_path_that_nothing_runs_is_said_to_be_there() {
     });
 }
 
+/// Whoever is forked in the moment in which it is written has it open for writing too, until it runs its own program.
+#[test]
+fn a_program_that_was_just_written_is_started_beside_others() {
+    quietly(|_| async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let is_over = Rc::new(Cell::new(false));
+        let others: Vec<_> = (0..4)
+            .map(|_| {
+                let is_over = Rc::clone(&is_over);
+                spawn(async move {
+                    while !is_over.get() {
+                        let status = Command::new("true").status().await;
+                        assert!(status.expect("it is there").success());
+                    }
+                })
+            })
+            .collect();
+        for number in 0..400 {
+            let program = folder.path().join(number.to_string());
+            fs::write(&program, "#!/bin/sh\nexit 5\n").expect("room");
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(&program, mode).expect("it is ours");
+            let status = Command::new(&program).status().await;
+            assert_eq!(status.expect("it is there").code(), Some(5), "{number}");
+        }
+        is_over.set(true);
+        for other in others {
+            other.await.expect("no panic");
+        }
+    });
+}
+
 /// The kernel cuts a name off after 15 bytes, in the midst of a letter.
 #[test]
 fn a_program_may_have_any_name() {

@@ -30,6 +30,9 @@ pub(crate) trait Queue: Operation {
     /// What is waited for.
     type Item;
 
+    /// Nothing comes behind an end, so that it need not be asked again.
+    const ENDS_FOR_GOOD: bool = true;
+
     /// Makes the op anew, to be armed.
     fn new(core: &Core) -> Self;
 
@@ -49,7 +52,7 @@ pub(crate) trait Queue: Operation {
 /// Why a multishot op ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Nothing more will ever come.
+    /// Nothing more will come, unless the op says otherwise: [`Queue::ENDS_FOR_GOOD`].
     Finished,
     /// The kernel ended it without a reason, or we had paused it: arm it again.
     Again,
@@ -283,7 +286,7 @@ impl<Q: Queue> Multishot<Q> {
             }
             End::Finished => {
                 drop(self.disarm(core));
-                self.finished.set(true);
+                self.finished.set(Q::ENDS_FOR_GOOD);
                 Taken::Ready(Ok(None))
             }
             End::Failed(errno) => {

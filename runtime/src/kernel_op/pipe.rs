@@ -45,6 +45,9 @@ impl Operation for FromPipe {
 impl Queue for FromPipe {
     type Item = Chunk;
 
+    /// A FIFO may be opened for writing again, and a terminal has an end for each Ctrl-D.
+    const ENDS_FOR_GOOD: bool = false;
+
     fn new(core: &Core) -> Self {
         Self(Received::new(core))
     }

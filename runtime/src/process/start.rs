@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::child::Child;
 use super::command::{Group, Stdio};
@@ -19,6 +20,7 @@ use super::guardian::{Guardian, MARK};
 use super::not_started::{NotStarted, Why};
 use super::running::Process;
 use crate::blocking::{self, JobError};
+use crate::driver::sys;
 use crate::task::current;
 
 /// What shall be started: all of it our own, so that it can go to another thread.
@@ -119,10 +121,8 @@ impl Order {
             None
         };
         let refused = |error| NotStarted::diagnose(&self, error);
-        let mut child = self
-            .command(mark.as_deref())
-            .and_then(|mut command| command.spawn())
-            .map_err(refused)?;
+        let spawn = || self.command(mark.as_deref())?.spawn();
+        let mut child = unless_busy(spawn).map_err(refused)?;
         let stdin = child.stdin.take().map(OwnedFd::from);
         let stdout = child.stdout.take().map(OwnedFd::from);
         let stderr = child.stderr.take().map(OwnedFd::from);
@@ -142,6 +142,27 @@ impl Order {
         })
     }
 }
+
+/// Starts a program, and tries again for a while if somebody has it open for writing (`ETXTBSY`, `execve(2)`). It need not
+/// be whoever wrote it: a child that another thread of this process forks meanwhile has a copy of all that is open, until
+/// it runs a program of its own.
+fn unless_busy<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match start() {
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && pause <= LONGEST_PAUSE => {
+                sys::pause(pause)?;
+                pause *= 2;
+            }
+            started => return started,
+        }
+    }
+}
+
+/// How long it is waited for a program that is open for writing, a time after the other: an eighth of a second in all. A
+/// fork takes less than a millisecond.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 impl Stdio {
     fn stdio(&self) -> io::Result<process::Stdio> {
@@ -172,4 +193,31 @@ pub(super) async fn start(order: Order) -> io::Result<Child> {
         started => started??,
     };
     Child::new(started, ending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_busy_is_tried_again_and_not_for_ever() {
+        let tried = |errors: &[i32]| {
+            let mut errors = errors.iter();
+            let mut tries = 0;
+            let started = unless_busy(|| {
+                tries += 1;
+                match errors.next() {
+                    Some(&errno) => Err(io::Error::from_raw_os_error(errno)),
+                    None => Ok(()),
+                }
+            });
+            (started.map_err(|error| error.raw_os_error()), tries)
+        };
+        const BUSY: i32 = libc::ETXTBSY;
+        assert_eq!(tried(&[]), (Ok(()), 1));
+        assert_eq!(tried(&[BUSY, BUSY]), (Ok(()), 3));
+        assert_eq!(tried(&[libc::ENOENT]), (Err(Some(libc::ENOENT)), 1));
+        assert_eq!(tried(&[BUSY, libc::EACCES]), (Err(Some(libc::EACCES)), 2));
+        assert_eq!(tried(&[BUSY; 99]), (Err(Some(BUSY)), 8));
+    }
 }
