@@ -197,7 +197,7 @@ impl Processors {
             let why = line.err().map_or(said, |error| error.to_string());
             return Err(io::Error::other(format!("the load did not begin: {why}")));
         }
-        running.said = Some(said);
+        running.said = Some((said, complained));
         Ok(running)
     }
 }
@@ -208,8 +208,8 @@ pub struct Running {
     child: Child,
     handle: OwnedFd,
     guardian: Arc<Guardian>,
-    /// Kept, so that it may say more.
-    said: Option<ChildStdout>,
+    /// Of one that is held: kept, so that it may say more, and where its complaints are.
+    said: Option<(ChildStdout, File)>,
 }
 
 impl Running {
@@ -236,6 +236,14 @@ impl Running {
     /// Those of `poll(2)`; `Interrupted` if somebody wants no more of it.
     pub fn ends_within(&self, patience: Duration) -> io::Result<bool> {
         self.guardian.is_ready(&self.handle, patience)
+    }
+
+    /// Returns why one that should be held has ended.
+    #[must_use]
+    pub fn early_end(mut self) -> io::Error {
+        let said = self.said.as_mut().map(|(_, complained)| text(complained));
+        let why = complaint(&said.and_then(Result::ok).unwrap_or_default());
+        io::Error::other(format!("the load has ended early: {why}"))
     }
 }
 
@@ -513,6 +521,20 @@ mod tests {
             let told = load.expect_err(line).to_string();
             assert!(told.starts_with("the load did not begin: "), "{told}");
         }
+    }
+
+    #[test]
+    fn a_load_that_has_ended_early_says_why() {
+        let processors = Processors::here().expect("there are some");
+        let first = processors.numbers().next().expect("one");
+        let mut line = shell("echo held; echo it is gone >&2; exit 1");
+        let load = processors.held(first, &mut line, PATIENCE);
+        let load = load.expect("it says a line");
+        assert!(load.ends_within(PATIENCE).expect("it is watched"));
+        assert_eq!(
+            load.early_end().to_string(),
+            "the load has ended early: it is gone"
+        );
     }
 
     #[test]

@@ -120,13 +120,12 @@ impl Rounds {
         command.args(["--idle", "--connections", &connections.to_string()]);
         let held = self.processors.held(self.load_core, &mut command, HOLD)?;
         // The server has answered the last of them, and is on its way to sleep: that is not idle yet.
-        let ended = || io::Error::other("the load has ended early");
         if held.ends_within(Duration::from_millis(200))? {
-            return Err(ended());
+            return Err(held.early_end());
         }
         let (usage, held_memory) = (Usage::of(process)?, resident(process)?);
         if held.ends_within(Duration::from_secs(self.idle_seconds))? {
-            return Err(ended());
+            return Err(held.early_end());
         }
         let used = Usage::of(process)?.since(usage);
         let more = held_memory.saturating_sub(before);
