@@ -16,6 +16,7 @@ mod foreign_code;
 mod handles;
 mod latencies;
 mod lives;
+mod moves;
 mod pipes;
 mod processes;
 mod requests;

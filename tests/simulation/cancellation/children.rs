@@ -95,10 +95,10 @@ pub(super) fn spawn(
         inside.groups.retain(|(_, other)| *other != group);
     }
     let child = child(inside, task, does);
-    let handle = if daemon {
-        g.spawn_daemon(child)
-    } else {
-        g.spawn(child)
+    let handle = match daemon {
+        true => g.spawn_daemon(child),
+        false if task.is_multiple_of(4) => g.spawn_eager(child),
+        false => g.spawn(child),
     };
     Some(Joining::new(at, task, handle))
 }

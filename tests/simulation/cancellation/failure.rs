@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use quoit::{Cancelled, CarriesCancelled, GroupError, Misuse, Reason, Remote, StartError};
+use quoit::{
+    Cancelled, CarriesCancelled, GroupError, Misuse, Reason, Remote, StartError, TimedOut,
+};
 
 /// A failure, a cancellation, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(super) enum Failure {
         cancelled: Option<Cancelled>,
     },
     NotStarted,
+    /// The scope took its own deadline, and was to say so.
+    TimedOut,
     /// A cancellation that was kept and returned where nothing is cancelled, and the like.
     Misuse(Misuse),
     GroupClosed,
@@ -39,6 +43,12 @@ impl From<Cancelled> for Failure {
             Reason::Misuse(how) => Self::Misuse(how),
             _ => Self::Cancelled(cancelled),
         }
+    }
+}
+
+impl From<TimedOut> for Failure {
+    fn from(_: TimedOut) -> Self {
+        Self::TimedOut
     }
 }
 

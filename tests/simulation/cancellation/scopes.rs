@@ -164,18 +164,33 @@ async fn scope_of(
     let (ended, rest) = (Cell::new(None), plan.dice());
     plan.with(|model| model.scope_begins(node, at.scope, making.timeout));
     std::mem::forget(unrun);
-    let run = scope
-        .run(async {
-            let outcome = match pause {
-                Some(pause) => ops::sleep(&inside, pause).await.map(|()| 0),
-                None => body(inside.clone(), rest).await,
-            };
-            let keeps = plan.with(|model| model.body_ends(node, &outcome));
-            ended.set(Some((outcome.clone(), keeps)));
-            outcome
-        })
-        .await;
+    let says_when_late = dice.roll(3) == 0;
+    let body = async {
+        let outcome = match pause {
+            Some(pause) => ops::sleep(&inside, pause).await.map(|()| 0),
+            None => body(inside.clone(), rest).await,
+        };
+        let keeps = plan.with(|model| model.body_ends(node, &outcome));
+        ended.set(Some((outcome.clone(), keeps)));
+        outcome
+    };
+    let mut run = match says_when_late {
+        true => scope.run_in_time(body).await,
+        false => scope.run(body).await,
+    };
     let cancelled = scope.cancelled().map(quoit::Cancelled::reason);
+    if says_when_late {
+        let is_late = run == Err(Failure::TimedOut);
+        if is_late {
+            run = Ok(None);
+        }
+        let should_be = run == Ok(None) && cancelled == Some(Reason::Deadline);
+        if is_late != should_be {
+            plan.with(|model| {
+                model.violated(format!("scope {node} says that it is late: {is_late}"))
+            });
+        }
+    }
     plan.with(|model| {
         model.own_was(node, cancelled);
         model.scope_ends(node, ended.take(), &run, scope.absorbed());
