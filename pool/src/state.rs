@@ -290,16 +290,14 @@ impl<E> State<E> {
     ) -> Decision<E> {
         if let Some(&id) = self.live.get(key) {
             let entry = self.entries.get_mut(&id).expect("live entries are there");
-            if entry.phase == Phase::Ready {
-                if entry.line.is_empty() && grant(entry, mode) {
-                    let unused = now - entry.last_used;
-                    entry.is_checked = entry.leases == 1 && unused >= self.limits.check_after;
-                    let is_checked = entry.is_checked;
-                    // One that is to be checked counts when it is known to be fit.
-                    self.counts.reuses += u64::from(!is_checked);
-                    self.note_idle(id);
-                    return Decision::Leased(id, is_checked);
-                }
+            if entry.phase == Phase::Ready && entry.line.is_empty() && grant(entry, mode) {
+                let unused = now - entry.last_used;
+                entry.is_checked = entry.leases == 1 && unused >= self.limits.check_after;
+                let is_checked = entry.is_checked;
+                // One that is to be checked counts when it is known to be fit.
+                self.counts.reuses += u64::from(!is_checked);
+                self.note_idle(id);
+                return Decision::Leased(id, is_checked);
             }
             let ticket = self.ticket(key, mode, place, now);
             self.join_line(ticket, id);
