@@ -357,11 +357,43 @@ impl CarriesCancelled for Box<dyn Error + Send + Sync> {
             Ok(start) => return split(*start),
             Err(boxed) => boxed,
         };
-        match boxed.downcast::<StartError<Self>>() {
-            Ok(start) => split(*start),
-            Err(boxed) => Err(boxed),
+        let boxed = match boxed.downcast::<StartError<Self>>() {
+            Ok(start) => return split(*start),
+            Err(boxed) => boxed,
+        };
+        // An error of somebody else's cannot be taken apart; what failed is told all the same.
+        match has_failures(&*boxed) {
+            true => Ok(boxed),
+            false => Err(boxed),
         }
     }
+}
+
+/// Returns whether an error, or a source of it, says what failed beside a cancellation.
+fn has_failures(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if tells_failures(error) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn tells_failures(error: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        // Not a source of it.
+        return error.get_ref().is_some_and(|inner| has_failures(inner));
+    }
+    if let Some(group) = error.downcast_ref::<GroupError<io::Error>>() {
+        return !group.errors().is_empty();
+    }
+    if let Some(group) = error.downcast_ref::<GroupError<Cancelled>>() {
+        return !group.errors().is_empty();
+    }
+    let group = error.downcast_ref::<GroupError<Box<dyn Error + Send + Sync>>>();
+    group.is_some_and(|group| !group.errors().is_empty())
 }
 
 fn cancelled_in(error: &(dyn Error + 'static)) -> Option<Cancelled> {
@@ -509,6 +541,42 @@ mod tests {
         let alone = GroupError::<io::Error>::from(Cancelled::requested());
         let alone = io::Error::from(alone);
         assert!(alone.rest().is_err());
+    }
+
+    /// It cannot be taken out of an error of somebody else's, and is not dropped with the cancellation.
+    #[test]
+    fn what_failed_is_told_also_by_an_error_around_it() {
+        type Boxed = Box<dyn Error + Send + Sync>;
+        let mixed = || {
+            let failed = vec![io::Error::other("failed")];
+            GroupError::new(failed, Some(Cancelled::requested()))
+        };
+        let wrapped: [Boxed; 2] = [
+            Around(mixed()).into(),
+            Around(io::Error::from(mixed())).into(),
+        ];
+        for boxed in wrapped {
+            assert_eq!(boxed.cancelled(), Some(Cancelled::requested()));
+            let rest = boxed.rest().expect("a failure is left");
+            assert_eq!(rest.to_string(), "around what failed");
+        }
+        let alone: Boxed = Around(GroupError::<io::Error>::from(Cancelled::requested())).into();
+        assert!(alone.rest().is_err());
+    }
+
+    #[derive(Debug)]
+    struct Around<E>(E);
+
+    impl<E> fmt::Display for Around<E> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("around what failed")
+        }
+    }
+
+    impl<E: Error + 'static> Error for Around<E> {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
     }
 
     #[test]
