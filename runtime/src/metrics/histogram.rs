@@ -88,8 +88,12 @@ impl Cells {
         let bucket = chunk * PER_CHUNK + offset;
         let block = self.blocks[bucket / PER_BLOCK]
             .get_or_init(|| Box::new([const { AtomicU64::new(0) }; PER_BLOCK]));
-        add(&block[bucket % PER_BLOCK], weight);
-        add(&self.sum, nanos.saturating_mul(weight));
+        let cell = &block[bucket % PER_BLOCK];
+        let count = cell.load(Ordering::Relaxed).saturating_add(weight);
+        cell.store(count, Ordering::Relaxed);
+        let sum = self.sum.load(Ordering::Relaxed);
+        let sum = sum.wrapping_add(nanos.saturating_mul(weight));
+        self.sum.store(sum, Ordering::Relaxed);
         if nanos > self.max.load(Ordering::Relaxed) {
             self.max.store(nanos, Ordering::Relaxed);
         }
@@ -126,9 +130,9 @@ impl Cells {
     }
 }
 
-fn add(cell: &AtomicU64, count: u64) {
-    let sum = cell.load(Ordering::Relaxed).wrapping_add(count);
-    cell.store(sum, Ordering::Relaxed);
+/// Adds up, as far as can be counted.
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 /// Writes down how long something took, for a [`Reader`] on any thread: for latencies of a program's
@@ -225,7 +229,7 @@ pub struct Bucket {
 impl Histogram {
     /// Returns how many values there are.
     pub fn count(&self) -> u64 {
-        self.counts.values().sum()
+        total(self.counts.values().copied())
     }
 
     /// Returns whether there is none.
@@ -257,7 +261,7 @@ impl Histogram {
         let rank = ((share * (1.0 - 4.0 * f64::EPSILON)).ceil() as u64).max(1);
         let mut seen = 0;
         for (&bucket, count) in &self.counts {
-            seen += count;
+            seen = u64::saturating_add(seen, *count);
             if seen >= rank {
                 return Duration::from_nanos(end_of(bucket).min(self.max));
             }
@@ -268,11 +272,9 @@ impl Histogram {
     /// Returns how many values are at most this large, to within a bucket.
     pub fn count_to(&self, limit: Duration) -> u64 {
         let limit = nanos(limit);
-        self.counts
-            .iter()
-            .take_while(|&(&bucket, _)| start_of(bucket) <= limit)
-            .map(|(_, count)| count)
-            .sum()
+        let counts = self.counts.iter();
+        let as_small = counts.take_while(|&(&bucket, _)| start_of(bucket) <= limit);
+        total(as_small.map(|(_, &count)| count))
     }
 
     /// Returns the buckets that have values, the smallest first.
@@ -287,7 +289,8 @@ impl Histogram {
     /// Adds the values of another: of another core, say.
     pub fn merge(&mut self, other: &Self) {
         for (&bucket, &count) in &other.counts {
-            *self.counts.entry(bucket).or_default() += count;
+            let all = self.counts.entry(bucket).or_default();
+            *all = all.saturating_add(count);
         }
         self.sum = self.sum.wrapping_add(other.sum);
         self.max = self.max.max(other.max);
@@ -455,6 +458,22 @@ mod tests {
         let (recorder, reader) = Recorder::new();
         recorder.record_many(Duration::from_secs(1), 0);
         assert_eq!(reader.read(), Histogram::default());
+    }
+
+    #[test]
+    fn more_than_can_be_counted_are_as_many_as_can_be() {
+        let (recorder, reader) = Recorder::new();
+        let (short, long) = (Duration::from_millis(1), Duration::from_secs(1));
+        recorder.record_many(short, u64::MAX);
+        recorder.record(long);
+        recorder.record(short);
+        let mut all = reader.read();
+        assert_eq!(all.count(), u64::MAX);
+        assert_eq!(all.count_to(Duration::MAX), u64::MAX);
+        assert!(all.percentile(50.0) < 2 * short);
+        all.merge(&reader.read());
+        assert_eq!((all.count(), all.max()), (u64::MAX, long));
+        assert!(all.percentile(50.0) < 2 * short);
     }
 
     #[test]

@@ -259,8 +259,42 @@ impl Drop for Guardian {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    /// It may have no mark to be found by: somebody has taken that out of its environment.
+    #[test]
+    fn a_child_that_is_watched_is_ended_whatever_its_name() {
+        let folder = env::temp_dir().join(format!("quoit-guardian-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("room for a folder");
+        let program = folder.join("two\nlines");
+        symlink("/bin/sleep", &program).expect("room for a name");
+        let mut child = Command::new(&program)
+            .arg("1000")
+            .process_group(0)
+            .spawn()
+            .expect("it is there");
+        std::fs::remove_dir_all(&folder).expect("it is ours");
+        let start = process::started_at(child.id()).expect("it lives");
+        let mark = format!("{:016x}", sys::random().expect("a number"));
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", include_str!("guardian.sh"), "quoit-guardian", &mark])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("there is a shell");
+        let mut input = shell.stdin.take().expect("it is piped");
+        writeln!(input, "+ {}:{start}", child.id()).expect("it listens");
+        // The end without a goodbye.
+        drop(input);
+        assert!(shell.wait().expect("it is ours").success());
+        // Of no effect on who was killed, and the end of who was not.
+        process::signal_group(child.id(), libc::SIGTERM).expect("it is ours");
+        let status = child.wait().expect("it is ours");
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}");
+    }
 
     /// Of many that live, those that came last go first: they stand at the end of what the guardian remembers.
     #[test]

@@ -20,9 +20,15 @@ parse() {
     state=$1 parent=$2 group=$3 session=$4 start=${20}
 }
 
-# Succeeds if who was watched as "pid:start" is there. The same number with another start is somebody else.
+# Succeeds if who was watched as "pid:start" is there. The same number with another start is somebody else. A name may
+# have line ends in it.
 lives() {
-    read -r line <"/proc/${1%:*}/stat" && parse "$line" && [ "$start" = "${1#*:}" ]
+    line=
+    while read -r part; do
+        line="${line:+$line }$part"
+    done <"/proc/${1%:*}/stat"
+    parse "$line"
+    [ "$start" = "${1#*:}" ]
 }
 
 # Forgets who is gone. To take each out of a long text at its end would cost as much as the text is long, squared.
