@@ -143,7 +143,7 @@ fn for_tasks() -> Vec<(&'static str, Wait)> {
             wait(async {
                 let cell = OnceCell::new();
                 let making = async || run_until_cancelled(pending::<()>()).await;
-                cell.get_or_try_init(making).await.map(|()| ())
+                cell.get_or_try_init(making).await.copied()
             }),
         ),
     ]
