@@ -948,6 +948,13 @@ impl Core {
 
     #[cold]
     fn take_remote_cancels(&self) {
+        // What is carried out may be told to handles of this core again: to a child of `on` that is here as well, and to
+        // one of that. Each scope is cancelled once, so there is an end to it.
+        while self.take_mail() && self.shared.cancels.has_mail() {}
+    }
+
+    /// Takes what handles were told, and carries it out. Returns whether that has cancelled anything.
+    fn take_mail(&self) -> bool {
         let mut found = Vec::new();
         let mut scratch = self.scratch.take();
         self.shared
@@ -956,6 +963,7 @@ impl Core {
         self.scratch.replace(scratch);
         // Whoever is woken for one of them finds what all have said.
         let effects_left = self.effects_left.replace(0);
+        let mut cancelled = false;
         for message in found {
             let node = self.tree.borrow().living(message.index);
             let Some(node) = node.filter(|node| message.is_of(node.to_parts().1)) else {
@@ -968,10 +976,12 @@ impl Core {
                 && self.cancel_first(node, Cancelled::new(cancel.reason()), cancel.grace)
             {
                 self.counters().remote_cancels.add(1);
+                cancelled = true;
             }
         }
         self.effects_left.set(effects_left);
         self.carry_out();
+        cancelled
     }
 
     /// Notices scope deadlines that passed while the running task computed.

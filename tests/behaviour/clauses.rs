@@ -12,8 +12,8 @@ use std::time::Duration;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
-    CancelHandle, Cancelled, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started, group,
-    spawn, yield_now, yield_uncancellable,
+    CancelHandle, Cancelled, CoreId, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started,
+    check, group, on, spawn, yield_now, yield_uncancellable,
 };
 use tests::{Kernel, conform, gauges, poll_once};
 
@@ -242,6 +242,26 @@ fn a_foreign_wait_is_woken_so_many_times_however_often_its_shield_is_cleared() {
         let waker = ready.1.borrow_mut().take();
         waker.expect("it was polled").wake();
         assert_eq!(task.await.expect("no panic"), Ok(Some(Some(()))));
+    });
+}
+
+// --- a cancel from the same core is seen at the next op ---
+
+#[test]
+fn a_cancel_is_seen_by_the_next_op_behind_calls_of_the_same_core() {
+    conform(|_| async {
+        let here = CoreId::current().expect("on a core");
+        let outer = Scope::new();
+        let handle = outer.handle();
+        let innermost = move || async move {
+            assert_eq!(handle.cancel(), Delivery::Delivered);
+            let seen = check();
+            assert!(seen.is_err(), "it was told through three calls");
+            Ok::<_, io::Error>(seen?)
+        };
+        let calls = on(here, move || on(here, move || on(here, innermost)));
+        let done = outer.run(calls).await;
+        assert!(matches!(done, Ok(None)), "{done:?}");
     });
 }
 
