@@ -88,15 +88,20 @@ impl Cells {
         let bucket = chunk * PER_CHUNK + offset;
         let block = self.blocks[bucket / PER_BLOCK]
             .get_or_init(|| Box::new([const { AtomicU64::new(0) }; PER_BLOCK]));
-        let cell = &block[bucket % PER_BLOCK];
-        let count = cell.load(Ordering::Relaxed).saturating_add(weight);
-        cell.store(count, Ordering::Relaxed);
-        let sum = self.sum.load(Ordering::Relaxed);
-        let sum = sum.wrapping_add(nanos.saturating_mul(weight));
-        self.sum.store(sum, Ordering::Relaxed);
+        add(&block[bucket % PER_BLOCK], weight);
+        add(&self.sum, nanos.saturating_mul(weight));
         if nanos > self.max.load(Ordering::Relaxed) {
             self.max.store(nanos, Ordering::Relaxed);
         }
+    }
+
+    /// Returns how many more of this value can be counted at a time: what comes one by one never fills the rest.
+    fn room_for(&self, nanos: u64) -> u64 {
+        let (chunk, offset) = place_of(nanos.min(LARGEST - 1));
+        let bucket = chunk * PER_CHUNK + offset;
+        let block = self.blocks[bucket / PER_BLOCK].get();
+        let count = block.map_or(0, |block| block[bucket % PER_BLOCK].load(Ordering::Relaxed));
+        (u64::MAX / 2).saturating_sub(count)
     }
 
     /// Starts from zero, for a new writer.
@@ -128,6 +133,11 @@ impl Cells {
             max: self.max.load(Ordering::Relaxed),
         }
     }
+}
+
+fn add(cell: &AtomicU64, count: u64) {
+    let sum = cell.load(Ordering::Relaxed).wrapping_add(count);
+    cell.store(sum, Ordering::Relaxed);
 }
 
 /// Adds up, as far as can be counted.
@@ -176,10 +186,12 @@ impl Recorder {
         self.cells.record(nanos(took), 1);
     }
 
-    /// Records that so many took this long each.
+    /// Records that so many took this long each; past 2^63 as many as can be counted.
     pub fn record_many(&self, took: Duration, count: u64) {
+        let took = nanos(took);
+        let count = count.min(self.cells.room_for(took));
         if count > 0 {
-            self.cells.record(nanos(took), count);
+            self.cells.record(took, count);
         }
     }
 }
@@ -464,14 +476,18 @@ mod tests {
     fn more_than_can_be_counted_are_as_many_as_can_be() {
         let (recorder, reader) = Recorder::new();
         let (short, long) = (Duration::from_millis(1), Duration::from_secs(1));
-        recorder.record_many(short, u64::MAX);
+        for _ in 0..3 {
+            recorder.record_many(short, u64::MAX);
+        }
         recorder.record(long);
         recorder.record(short);
         let mut all = reader.read();
-        assert_eq!(all.count(), u64::MAX);
-        assert_eq!(all.count_to(Duration::MAX), u64::MAX);
+        assert_eq!(all.count(), u64::MAX / 2 + 2);
+        assert_eq!(all.count_to(Duration::MAX), u64::MAX / 2 + 2);
         assert!(all.percentile(50.0) < 2 * short);
-        all.merge(&reader.read());
+        for _ in 0..2 {
+            all.merge(&reader.read());
+        }
         assert_eq!((all.count(), all.max()), (u64::MAX, long));
         assert!(all.percentile(50.0) < 2 * short);
     }
