@@ -172,6 +172,8 @@ pub(crate) struct Core {
     pub(crate) allowance: Cell<u32>,
     /// Ops that it found aborted since its poll began.
     pub(crate) aborts_seen: Cell<u32>,
+    /// A cancel was passed on to a child on another core, or on this one, since handles were last looked at.
+    pub(crate) has_relayed: Cell<bool>,
     /// The scopes in which it has yielded or pauses: there it will be polled again, whatever else it
     /// waits in.
     pub(crate) coming_back: Scopes,
@@ -261,6 +263,7 @@ impl Core {
             refusals_noted: Cell::new(0),
             refused_under: Cell::new(root),
             allowance: Cell::new(u32::MAX),
+            has_relayed: Cell::new(false),
             aborts_seen: Cell::new(0),
             coming_back: Scopes::default(),
             patience: RefCell::default(),
@@ -532,6 +535,7 @@ impl Core {
             Effect::Relay(relay, cause, node) => {
                 self.counters().aborts.add(1);
                 let grace_end = self.tree.borrow().grace_end(node);
+                self.has_relayed.set(true);
                 self.contain(|| relay.relay(cause, grace_end));
             }
             Effect::EndGrace(node, end) => self.end_grace_at(node, end),
@@ -948,13 +952,14 @@ impl Core {
 
     #[cold]
     fn take_remote_cancels(&self) {
-        // What is carried out may be told to handles of this core again: to a child of `on` that is here as well, and to
-        // one of that. Each scope is cancelled once, so there is an end to it.
-        while self.take_mail() && self.shared.cancels.has_mail() {}
+        self.take_mail();
+        // A call of another core that is this one as well passes it on by a handle: that is no reason to be behind.
+        while self.has_relayed.take() && self.shared.cancels.has_mail() {
+            self.take_mail();
+        }
     }
 
-    /// Takes what handles were told, and carries it out. Returns whether that has cancelled anything.
-    fn take_mail(&self) -> bool {
+    fn take_mail(&self) {
         let mut found = Vec::new();
         let mut scratch = self.scratch.take();
         self.shared
@@ -963,7 +968,6 @@ impl Core {
         self.scratch.replace(scratch);
         // Whoever is woken for one of them finds what all have said.
         let effects_left = self.effects_left.replace(0);
-        let mut cancelled = false;
         for message in found {
             let node = self.tree.borrow().living(message.index);
             let Some(node) = node.filter(|node| message.is_of(node.to_parts().1)) else {
@@ -976,12 +980,10 @@ impl Core {
                 && self.cancel_first(node, Cancelled::new(cancel.reason()), cancel.grace)
             {
                 self.counters().remote_cancels.add(1);
-                cancelled = true;
             }
         }
         self.effects_left.set(effects_left);
         self.carry_out();
-        cancelled
     }
 
     /// Notices scope deadlines that passed while the running task computed.
