@@ -162,8 +162,27 @@ pub(crate) fn outlive_broken_pipes() -> io::Result<()> {
     Ok(())
 }
 
+/// Asks the kernel for something, and again while it refuses that with an error which passes by itself: after a
+/// millisecond, and then twice as long each time, up to `longest`. The calling thread waits meanwhile.
+pub(crate) fn ask_patiently<T>(
+    passing: i32,
+    longest: Duration,
+    mut ask: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let mut wait = Duration::from_millis(1);
+    loop {
+        match ask() {
+            Err(error) if error.raw_os_error() == Some(passing) && wait <= longest => {
+                pause(wait)?;
+                wait *= 2;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Lets the calling thread wait so long, or until a signal comes in. For one that runs no core. `poll(2)`.
-pub(crate) fn pause(time: Duration) -> io::Result<()> {
+fn pause(time: Duration) -> io::Result<()> {
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
     match rustix::event::poll(&mut [], Some(&time)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -247,21 +247,11 @@ impl Drop for Uring {
 
 /// Asks the kernel for something that takes memory which may be locked. It counts what a ring has locked until some time
 /// after the ring was dropped, for all processes of a user together; so where there is none, that is waited for.
-pub(super) fn with_memory<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut pause = SHORTEST_PAUSE;
-    loop {
-        match ask() {
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && pause <= LONGEST_PAUSE => {
-                super::sys::pause(pause)?;
-                pause *= 2;
-            }
-            answer => return answer,
-        }
-    }
+pub(super) fn with_memory<T>(ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    super::sys::ask_patiently(libc::ENOMEM, LONGEST_PAUSE, ask)
 }
 
-/// How long it is waited for memory, a time after the other: a second in all. The kernel takes some milliseconds.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+/// How long it is waited for memory at a time: a second in all. The kernel takes some milliseconds.
 const LONGEST_PAUSE: Duration = Duration::from_millis(512);
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;

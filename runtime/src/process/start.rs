@@ -146,22 +146,12 @@ impl Order {
 /// Starts a program, and tries again for a while if somebody has it open for writing (`ETXTBSY`, `execve(2)`). It need not
 /// be whoever wrote it: a child that another thread of this process forks meanwhile has a copy of all that is open, until
 /// it runs a program of its own.
-fn unless_busy<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut pause = SHORTEST_PAUSE;
-    loop {
-        match start() {
-            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && pause <= LONGEST_PAUSE => {
-                sys::pause(pause)?;
-                pause *= 2;
-            }
-            started => return started,
-        }
-    }
+fn unless_busy<T>(start: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    sys::ask_patiently(libc::ETXTBSY, LONGEST_PAUSE, start)
 }
 
-/// How long it is waited for a program that is open for writing, a time after the other: an eighth of a second in all. A
-/// fork takes less than a millisecond.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+/// How long it is waited at a time for a program that is open for writing: an eighth of a second in all. A fork takes
+/// less than a millisecond.
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 impl Stdio {
