@@ -118,6 +118,7 @@ mod tests {
         assert_eq!(now - Duration::MAX, Instant::from_nanos(0));
         assert_eq!(now - Instant::NEVER, Duration::ZERO);
     }
+
     #[test]
     fn an_instant_from_before_the_core_is_taken_over_as_it_was() {
         crate::block_on(async {
