@@ -595,11 +595,16 @@ impl Core {
             self.end_grace_at(node, Instant::now() + grace);
         }
         if first && self.tree.borrow().is_announced(node) {
-            let (index, generation) = node.to_parts();
-            self.shared.cancels.note_cancelled(index, generation);
+            self.tell_handles(node);
         }
         self.carry_out();
         first
+    }
+
+    /// Lets a node's handles find that it was cancelled.
+    fn tell_handles(&self, node: NodeId) {
+        let (index, generation) = node.to_parts();
+        self.shared.cancels.note_cancelled(index, generation);
     }
 
     /// Lets the grace of a cancelled scope end at `end`, and not when it was to end before.
@@ -696,6 +701,9 @@ impl Core {
         if let Some(at) = cancelled_at {
             let took = Instant::now() - at;
             self.shared.latencies.cancel.record_one(took);
+            while let Some(task) = self.tree.borrow_mut().next_kept_cancelled() {
+                self.tell_handles(task);
+            }
         }
         if announced || !self.patience.borrow().is_empty() {
             self.forget_node(node, announced);

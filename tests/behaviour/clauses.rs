@@ -189,6 +189,44 @@ fn a_handle_knows_that_its_scope_was_cancelled_otherwise() {
     });
 }
 
+/// A child outlives its group, and is cancelled as that was: for its own now.
+#[test]
+fn a_handle_knows_that_its_task_was_left_cancelled_by_a_group_that_was_dropped() {
+    conform(|core| async move {
+        for shield in [false, true] {
+            let before = gauges(&core).await.timers;
+            let around = Scope::new().shielded();
+            let left = around.run(async {
+                let handle = Rc::new(Cell::new(None));
+                let given = Rc::clone(&handle);
+                let mut dropped = Box::pin(group(async move |g: Group<Cancelled>| {
+                    let child = g.spawn(async move {
+                        let scope = Scope::new();
+                        let scope = if shield { scope.shielded() } else { scope };
+                        scope.run(sleep(SHORT)).await.map(drop)
+                    });
+                    given.set(child.cancel_handle());
+                    sleep(LONG).await
+                }));
+                assert!(poll_once(dropped.as_mut()).await.is_pending());
+                yield_now().await?;
+                let handle = handle.take().expect("it was started");
+                assert_eq!(
+                    handle.set_deadline(Instant::now() + LONG),
+                    Delivery::Delivered
+                );
+                yield_now().await?;
+                drop(dropped);
+                assert_eq!(answers(handle), [Delivery::AlreadyCancelled; 3]);
+                Ok::<_, Cancelled>(handle)
+            });
+            let handle = left.await.expect("no cancel").expect("no cancel");
+            assert_eq!(answers(handle), [Delivery::Gone; 3]);
+            assert_eq!(gauges(&core).await.timers, before, "a shield: {shield}");
+        }
+    });
+}
+
 // --- waits in something the runtime does not know ---
 
 /// One wait, however often its scope is cancelled anew: it has its eight wakes, and none behind a shield.

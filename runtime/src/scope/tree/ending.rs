@@ -206,19 +206,27 @@ impl Tree {
 
     /// Gives a task that leaves a cancelled group the group's cause for its own, with what is left of its grace.
     fn keep_cancelled(&mut self, task: Link, cause: (Cancelled, Option<Instant>)) {
-        if self.node(task).own == Own::None {
-            let now = self.now;
-            let (cause, grace_end) = cause;
-            self.ensure_extra(task).cause = Some((cause, now));
-            self.node_mut(task).own = match grace_end {
-                None => Own::Hard,
-                Some(end) => {
-                    let task = NodeId(self.nodes.key(task));
-                    self.effects.push_back(Effect::EndGrace(task, end));
-                    Own::WithGrace
-                }
-            };
+        if self.node(task).own != Own::None {
+            return;
         }
+        let (cause, grace_end) = cause;
+        let node = NodeId(self.nodes.key(task));
+        self.note_cause(task, cause);
+        self.node_mut(task).own = match grace_end {
+            None => Own::Hard,
+            Some(end) => {
+                self.effects.push_back(Effect::EndGrace(node, end));
+                Own::WithGrace
+            }
+        };
+        if self.node(task).announced {
+            self.kept_cancelled.push(node);
+        }
+    }
+
+    /// Returns the next task that a closed node has left cancelled, and that others have a handle of.
+    pub(crate) fn next_kept_cancelled(&mut self) -> Option<NodeId> {
+        self.kept_cancelled.pop()
     }
 
     /// Returns whether any node lies below, or a task is counted there that has none.

@@ -133,6 +133,8 @@ pub(crate) struct Tree {
     idle_timers: Vec<TimerId>,
     /// Nodes that were closed with another, since their owner had leaked them.
     abandoned: Vec<(NodeId, bool)>,
+    /// Tasks that closed nodes have left cancelled, and that others have a handle of.
+    kept_cancelled: Vec<NodeId>,
     /// When the core last looked at the clock: since then a park is parked.
     now: Instant,
     /// Since when the node was cancelled that was closed last.
@@ -159,6 +161,7 @@ impl Tree {
             due: Line::default(),
             idle_timers: Vec::new(),
             abandoned: Vec::new(),
+            kept_cancelled: Vec::new(),
             now: Instant::from_nanos(0),
             acknowledged: None,
             deliveries: 0,
@@ -403,7 +406,6 @@ impl Tree {
     /// The first cause stays. Each park is told once, here, and is out of reach of any later cancel.
     /// With `grace`, what is in a grace shield goes on until [`Tree::end_grace`].
     pub(crate) fn cancel(&mut self, node: NodeId, cause: Cancelled, grace: bool) -> bool {
-        let now = self.now;
         let Some(found) = self.nodes.get_mut(node.0) else {
             return false;
         };
@@ -411,14 +413,19 @@ impl Tree {
             return false;
         }
         found.own = if grace { Own::WithGrace } else { Own::Hard };
-        let extra = self.ensure_extra(node.0.link());
-        extra.cause = Some((cause, now));
-        // A deadline of a scope that is cancelled wakes nobody.
-        let deadline = extra.deadline.take();
-        self.disarm(deadline.map(|(_, timer)| timer));
+        self.note_cause(node.0.link(), cause);
         self.deliveries += 1;
         self.refresh(node.0.link());
         true
+    }
+
+    /// Notes what a node is cancelled for. A deadline of a scope that is cancelled wakes nobody.
+    fn note_cause(&mut self, node: Link, cause: Cancelled) {
+        let now = self.now;
+        let extra = self.ensure_extra(node);
+        extra.cause = Some((cause, now));
+        let deadline = extra.deadline.take();
+        self.disarm(deadline.map(|(_, timer)| timer));
     }
 
     /// Ends the grace of a cancel: grace shields hide it no more.
