@@ -284,7 +284,7 @@ impl Model {
                 self.counts.aborted[op.core] += u64::from(!op.uncounted);
                 let reason = cancelled.reason();
                 if matches!(reason, Reason::User(_)) {
-                    self.scopes.learn(op.scope, reason);
+                    self.scopes.learn_late(op.scope, reason);
                 }
                 // What a task on another core ends with comes as it is.
                 let own = match op.until {

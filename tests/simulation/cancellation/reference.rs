@@ -92,6 +92,8 @@ pub(super) struct Scope {
     pub(super) causes: Vec<Cause>,
     /// It was.
     pub(super) certain: bool,
+    /// Some of that came with the end of a scope around it, and may have been seen from outside before.
+    pub(super) inherits: bool,
     pub(super) deadline: Option<Time>,
     /// It has begun, or is known to its core by a handle.
     pub(super) has_node: bool,
@@ -147,6 +149,7 @@ impl Reference {
             shield: Shield::None,
             causes: Vec::new(),
             certain: false,
+            inherits: false,
             deadline: None,
             has_node: kind != Kind::Scope,
             is_armed: true,
@@ -380,6 +383,7 @@ impl Reference {
             }
             if task.kind == Kind::Task && !task.certain && task.shield == Shield::None {
                 task.certain = certain;
+                task.inherits |= !causes.is_empty();
                 task.causes.extend(&causes);
             }
         }
@@ -479,17 +483,33 @@ impl Reference {
 
     /// Somebody was told this, as what he sees from here: the scope that it is of is cancelled.
     pub(super) fn learn(&mut self, node: Node, reason: Reason) {
-        let told: Vec<Node> = self
-            .causes(node)
-            .into_iter()
-            .filter(|(_, cause)| *cause == reason)
-            .map(|(node, _)| node)
-            .collect();
-        if let [only] = told[..] {
-            let scope = &mut self.scopes[only];
-            scope.certain = true;
-            scope.causes.retain(|cause| cause.reason == reason);
+        if let Some(only) = self.of_which(node, reason) {
+            self.know(only, reason);
         }
+    }
+
+    /// A wait has ended with this, which somebody saw from here then. A scope that has inherited a cause since is not
+    /// cancelled for what it saw outside.
+    pub(super) fn learn_late(&mut self, node: Node, reason: Reason) {
+        let only = self.of_which(node, reason);
+        if let Some(only) = only.filter(|&only| !self.scopes[only].inherits) {
+            self.know(only, reason);
+        }
+    }
+
+    /// The one scope that this may be the cause of.
+    fn of_which(&self, node: Node, reason: Reason) -> Option<Node> {
+        let causes = self.causes(node).into_iter();
+        let mut told = causes.filter(|(_, cause)| *cause == reason);
+        let (only, _) = told.next()?;
+        told.next().is_none().then_some(only)
+    }
+
+    /// A scope was cancelled for this.
+    pub(super) fn know(&mut self, node: Node, reason: Reason) {
+        let scope = &mut self.scopes[node];
+        scope.certain = true;
+        scope.causes.retain(|cause| cause.reason == reason);
     }
 
     /// The tasks that live below a scope.

@@ -93,9 +93,7 @@ impl Model {
             ));
         }
         if let Some(reason) = told {
-            let scope = &mut self.scopes.scopes[node];
-            scope.certain = true;
-            scope.causes.retain(|cause| cause.reason == reason);
+            self.scopes.know(node, reason);
         }
     }
 
