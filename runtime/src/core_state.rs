@@ -585,14 +585,29 @@ impl Core {
         self.cancel_first(node, cause, grace)
     }
 
+    /// As [`Core::cancel`], of a scope that ends because of what cancels it from outside, if anything does: with the
+    /// grace that is left of that.
+    pub(crate) fn cancel_in_grace(&self, node: NodeId, cause: Cancelled) -> bool {
+        self.see_remote_cancels();
+        self.notice_deadline_of(node);
+        let grace_end = self.tree.borrow().grace_end(node);
+        self.cancel_until(node, cause, grace_end)
+    }
+
     /// As [`Core::cancel`], of what came before all that nobody has seen yet.
     fn cancel_first(&self, node: NodeId, cause: Cancelled, grace: Option<Duration>) -> bool {
         let grace = grace.unwrap_or_else(|| self.tree.borrow().grace_period(node));
-        let has_grace = grace > Duration::ZERO;
+        let grace_end = (grace > Duration::ZERO).then(|| Instant::now() + grace);
+        self.cancel_until(node, cause, grace_end)
+    }
+
+    /// As [`Core::cancel_first`], with grace until then.
+    fn cancel_until(&self, node: NodeId, cause: Cancelled, grace_end: Option<Instant>) -> bool {
         self.read_clock();
+        let has_grace = grace_end.is_some();
         let first = self.tree.borrow_mut().cancel(node, cause, has_grace);
-        if first && has_grace {
-            self.end_grace_at(node, Instant::now() + grace);
+        if let Some(end) = grace_end.filter(|_| first) {
+            self.end_grace_at(node, end);
         }
         if first && self.tree.borrow().is_announced(node) {
             self.tell_handles(node);

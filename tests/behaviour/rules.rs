@@ -6,7 +6,7 @@ use std::fs;
 use std::future::{Future, Ready, pending, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -492,6 +492,140 @@ fn children_of_a_group_that_is_dropped_keep_the_grace_of_its_cancel() {
             assert_eq!(saved.get(), takes < LONG, "a daemon: {is_daemon}");
             after_exactly(takes.min(grace), began);
         }
+    });
+}
+
+/// What lives in a group or a race with a body that is cancelled from outside, and how that ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Ends {
+    /// The body passes the cancellation on.
+    Body {
+        daemon: bool,
+    },
+    /// The body takes it, and ends well; so do the other children.
+    Well {
+        daemon: bool,
+    },
+    /// As the first, in the body of another group.
+    Nested,
+    Race,
+    RaceOfAll,
+    /// The body fails for a reason of its own.
+    Failure,
+    /// A body of the race has a value all the same.
+    Value,
+}
+
+async fn ends_so(how: Ends, saves: impl Future<Output = Result<(), Cancelled>> + 'static) {
+    let cancelled = || async { sleep(LONG).await };
+    match how {
+        Ends::Body { daemon } | Ends::Well { daemon } => {
+            let ended = group(async |g| {
+                g.spawn(cancelled());
+                match daemon {
+                    true => drop(g.spawn_daemon(saves)),
+                    false => drop(g.spawn(saves)),
+                }
+                let refused = cancelled().await;
+                if let Ends::Body { .. } = how {
+                    refused
+                } else {
+                    Ok(())
+                }
+            });
+            drop(ended.await);
+        }
+        Ends::Nested => {
+            let ended = group(async |g: Group<Cancelled>| {
+                g.spawn(saves);
+                let inner = group(async |_: Group<Cancelled>| cancelled().await).await;
+                assert!(
+                    matches!(inner, Err(ref x) if x.cancelled().is_some()),
+                    "{inner:?}"
+                );
+                inner.map(drop).map_err(|_| is_refused())
+            });
+            drop(ended.await);
+        }
+        Ends::Race => drop(quoit::race(cancelled(), saves).await),
+        Ends::RaceOfAll => {
+            type Body = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
+            let all: [Body; 3] = [
+                Box::pin(saves),
+                Box::pin(cancelled()),
+                Box::pin(cancelled()),
+            ];
+            drop(quoit::race_all(all).await);
+        }
+        Ends::Failure => {
+            let ended = group(async |g: Group<io::Error>| {
+                g.spawn(async { Ok(saves.await?) });
+                drop(cancelled().await);
+                Err::<(), _>(io::Error::other("of its own"))
+            });
+            assert_eq!(ended.await.expect_err("it failed").errors().len(), 1);
+        }
+        Ends::Value => {
+            let value = async { Ok(drop(cancelled().await)) };
+            assert!(quoit::race(value, saves).await.is_ok());
+        }
+    }
+}
+
+/// The cancellation that this place is in.
+fn is_refused() -> Cancelled {
+    quoit::check().expect_err("it is cancelled")
+}
+
+#[test]
+fn what_ends_because_of_a_cancel_leaves_its_grace_to_what_works_on() {
+    conform(|handle| async move {
+        let timers = gauges(&handle).await.timers;
+        let because = [
+            Ends::Body { daemon: false },
+            Ends::Body { daemon: true },
+            Ends::Well { daemon: false },
+            Ends::Well { daemon: true },
+            Ends::Nested,
+            Ends::Race,
+            Ends::RaceOfAll,
+        ];
+        let otherwise = [Ends::Failure, Ends::Value];
+        for how in because.into_iter().chain(otherwise) {
+            for (takes, grace) in [(SHORT * 2, LONG), (LONG, SHORT * 4)] {
+                let around = Rc::new(Scope::new());
+                let inside = Rc::clone(&around);
+                let saved = Rc::new(Cell::new(false));
+                let noted = Rc::clone(&saved);
+                let began = Instant::now();
+                let task = spawn(async move {
+                    let saves = async move {
+                        let shield = Scope::new().grace_shielded();
+                        shield.run(sleep(takes)).await?;
+                        noted.set(true);
+                        Ok(())
+                    };
+                    let inside = inside.run(async {
+                        ends_so(how, saves).await;
+                        Err::<(), _>(is_refused())
+                    });
+                    inside.await
+                });
+                yield_now().await.expect("nobody cancels");
+                yield_now().await.expect("nobody cancels");
+                around.cancel_with(Reason::User(1), grace);
+                assert_eq!(task.await.expect("it ended"), Ok(None), "{how:?}");
+                let has_grace = because.contains(&how);
+                assert_eq!(saved.get(), has_grace && takes < grace, "{how:?}");
+                let lasts = if has_grace {
+                    takes.min(grace)
+                } else {
+                    Duration::ZERO
+                };
+                after_exactly(lasts, began);
+            }
+        }
+        assert_eq!(gauges(&handle).await.timers, timers);
     });
 }
 

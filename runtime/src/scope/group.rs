@@ -575,11 +575,11 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
 
     fn body_failed(&self, error: E) {
         let cancelled = error.cancelled().filter(|cause| !cause.is_misuse());
+        let refused = current::with(|core| {
+            core.see_remote_cancels();
+            core.tree.borrow().is_cancelled(self.node)
+        });
         if let Some(cancelled) = cancelled {
-            let refused = current::with(|core| {
-                core.see_remote_cancels();
-                core.tree.borrow().is_cancelled(self.node)
-            });
             let place = if refused {
                 &self.passed_on
             } else {
@@ -591,9 +591,17 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
             Some(_) => error.rest().ok(),
             None => Some(error),
         };
+        let is_on_its_way = refused && failure.is_none();
         self.errors.borrow_mut().extend(failure);
         // Also where the failure is a cancellation that is none of ours.
-        self.cancel(Reason::Failure);
+        if is_on_its_way {
+            // What has grace to end in order keeps it.
+            current::with(|core| {
+                core.cancel_in_grace(self.node, Cancelled::new(Reason::Failure));
+            });
+        } else {
+            self.cancel(Reason::Failure);
+        }
     }
 
     /// Returns whether somebody has the handle of the child that ends.
@@ -628,7 +636,7 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
     async fn end_daemons(&self, daemons: NodeId) {
         poll_fn(|cx| {
             current::with(|core| {
-                if core.cancel(daemons, Cancelled::new(Reason::Finished), None) {
+                if core.cancel_in_grace(daemons, Cancelled::new(Reason::Finished)) {
                     let is_ours = core.tree.borrow().absorbs(daemons);
                     self.has_let_daemons_go.set(is_ours);
                 }

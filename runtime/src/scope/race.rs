@@ -7,6 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::{Cancelled, CarriesCancelled, GroupError, Reason, Scope};
+use crate::task::current;
+use crate::time::Instant;
 
 /// Runs two bodies, cancels the one that is not done when the other ends, and waits for it.
 ///
@@ -67,8 +69,8 @@ pub async fn race_with<T, E: CarriesCancelled>(
             };
             if let Poll::Ready(outcome) = polled {
                 open[at] = false;
-                outcomes.add(outcome);
-                lost(&scopes[1 - at]);
+                let grace = outcomes.add(outcome);
+                lost(&scopes[1 - at], grace);
             }
         }
         // One that was polled before its rival ended has been woken by the cancel.
@@ -118,10 +120,10 @@ where
             };
             if let Poll::Ready(outcome) = branch.as_mut().poll(cx) {
                 *place = None;
-                outcomes.add(outcome);
+                let grace = outcomes.add(outcome);
                 if !std::mem::replace(&mut decided, true) {
                     for scope in &scopes {
-                        lost(scope);
+                        lost(scope, grace);
                     }
                 }
             }
@@ -136,8 +138,18 @@ where
     outcomes.result(|winner, _| winner)
 }
 
-fn lost(scope: &Scope) {
-    scope.cancel_with(Reason::Lost, Duration::ZERO);
+fn lost(scope: &Scope, grace: Duration) {
+    scope.cancel_with(Reason::Lost, grace);
+}
+
+/// Returns the grace that is left of what cancels the caller of a race, if anything does.
+fn grace_left() -> Duration {
+    let end = current::with(|core| {
+        core.see_remote_cancels();
+        let caller = core.active();
+        core.tree.borrow().grace_end(caller)
+    });
+    end.map_or(Duration::ZERO, |end| end - Instant::now())
 }
 
 /// What the branches ended with, in the order of their ends.
@@ -156,17 +168,27 @@ impl<T, E: CarriesCancelled> Outcomes<T, E> {
         }
     }
 
-    fn add(&mut self, outcome: Result<Option<T>, E>) {
-        match outcome {
-            Ok(value) => self.values.extend(value),
-            Err(error) => {
-                let cancelled = error.cancelled().filter(|cause| !cause.is_misuse());
-                self.cancelled = self.cancelled.or(cancelled);
-                match cancelled {
-                    Some(_) => self.errors.extend(error.rest().ok()),
-                    None => self.errors.push(error),
-                }
+    /// Returns the grace that the others have if it has decided the race: some, if it was cancelled as they are.
+    fn add(&mut self, outcome: Result<Option<T>, E>) -> Duration {
+        let error = match outcome {
+            Ok(value) => {
+                self.values.extend(value);
+                return Duration::ZERO;
             }
+            Err(error) => error,
+        };
+        let cancelled = error.cancelled().filter(|cause| !cause.is_misuse());
+        self.cancelled = self.cancelled.or(cancelled);
+        let failure = match cancelled {
+            Some(_) => error.rest().ok(),
+            None => Some(error),
+        };
+        let is_on_its_way = failure.is_none();
+        self.errors.extend(failure);
+        if is_on_its_way {
+            grace_left()
+        } else {
+            Duration::ZERO
         }
     }
 

@@ -119,4 +119,10 @@ impl Failure {
             },
         }
     }
+
+    /// A cancellation, and nothing else.
+    pub(super) fn is_cancellation(&self) -> bool {
+        let parts = self.parts();
+        parts.cancelled.is_some() && parts.failure.is_none()
+    }
 }

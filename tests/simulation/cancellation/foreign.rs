@@ -73,6 +73,11 @@ impl Model {
         Some(id)
     }
 
+    /// It is not refused for sure, though something has been cancelled.
+    fn may_have_been_shielded(&self, scope: Node) -> bool {
+        self.scopes.refused(scope) != Truth::Yes && self.scopes.cancelled_around(scope) != Truth::No
+    }
+
     fn foreign_is_polled(&mut self, id: u64) {
         let (now, slack) = (self.scopes.now, self.scopes.slack);
         let wait = self.foreign.waits.get_mut(&id).expect("it waits");
@@ -132,9 +137,15 @@ pub(super) async fn foreign(at: &At) {
         began: false,
     };
     poll_fn(|cx| {
-        if let Some(id) = waiting.id {
-            at.plan().with(|model| model.foreign_is_polled(id));
-        }
+        at.plan().with(|model| {
+            if waiting.began && model.may_have_been_shielded(at.scope) {
+                // To the runtime it may wait in something else by now.
+                model.counts.may_wake[core] += FOREIGN_WAKES;
+            }
+            if let Some(id) = waiting.id {
+                model.foreign_is_polled(id);
+            }
+        });
         let polled = wait.as_mut().poll(cx);
         if polled.is_pending() && !std::mem::replace(&mut waiting.began, true) {
             waiting.id = at.plan().with(|model| model.foreign_begins(at.scope));

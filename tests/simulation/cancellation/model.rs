@@ -124,6 +124,7 @@ impl Model {
     /// Looks at every parked op, after a change, until nothing is passed on to another core.
     pub(super) fn review(&mut self) {
         while self.review_once() {}
+        self.scopes.extend_graces();
         self.foreign.review(&self.scopes);
     }
 

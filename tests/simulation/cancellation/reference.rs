@@ -59,7 +59,7 @@ pub(super) struct Cause {
     pub(super) grace: Duration,
     pub(super) posted: Time,
     pub(super) seen: Seen,
-    /// Of one that was passed on from another core: when its grace ends, at the earliest and at the latest; 0 if it has
+    /// Of one that has the grace that is left of another: when that ends, at the earliest and at the latest; 0 if it has
     /// none.
     pub(super) ends: Option<(Time, Time)>,
 }
@@ -304,6 +304,52 @@ impl Reference {
         }
         scope.certain = true;
         Ok(())
+    }
+
+    /// Cancels a scope, here and now, with the grace that is left of what cancels it from outside.
+    pub(super) fn cancel_in_grace(&mut self, node: Node, reason: Reason) -> Result<(), String> {
+        let mut ends = self.grace_ends(node);
+        if self.refused(node) != Truth::Yes {
+            ends.0 = 0;
+        }
+        let is_first = !self.scopes[node].certain;
+        self.cancel(node, reason, Some(Duration::ZERO), None)?;
+        let given = self.scopes[node].causes.last_mut();
+        if let Some(given) = given.filter(|_| is_first) {
+            given.ends = Some(ends);
+        }
+        Ok(())
+    }
+
+    /// A cancel is on its way to a scope, with the grace that is left then of what cancels it from outside.
+    pub(super) fn post_in_grace(&mut self, node: Node, reason: Reason, seen: Seen) {
+        self.post(node, reason, Some(Duration::ZERO), seen);
+        let posted = self.scopes[node].causes.last_mut();
+        if let Some(posted) = posted.filter(|cause| cause.seen == seen) {
+            posted.ends = Some((0, 0));
+        }
+        self.extend_graces();
+    }
+
+    /// What has yet to be seen has the grace that is left then.
+    pub(super) fn extend_graces(&mut self) {
+        for node in 0..self.scopes.len() {
+            let scope = &self.scopes[node];
+            let Some(parent) = scope.parent.filter(|_| scope.alive && !scope.certain) else {
+                continue;
+            };
+            let is_open =
+                |cause: &Cause| matches!(cause.seen, Seen::Quiet(_)) && cause.ends.is_some();
+            if scope.causes.iter().any(is_open) {
+                let (_, latest) = self.grace_ends(parent);
+                let causes = self.scopes[node].causes.iter_mut();
+                for cause in causes.filter(|cause| is_open(cause)) {
+                    cause.ends = cause
+                        .ends
+                        .map(|(earliest, known)| (earliest, known.max(latest)));
+                }
+            }
+        }
     }
 
     /// A cancel is on its way to a scope.

@@ -217,10 +217,11 @@ pub(super) async fn racing(at: &At, dice: &mut Dice) -> Result<(), Failure> {
         async move {
             let outcome = body(inside, rest).await;
             let node = nodes[which];
+            let passes_on = matches!(&outcome, Err(failure) if failure.is_cancellation());
             let keeps = plan.with(|model| {
                 for &other in &nodes {
                     if other != node {
-                        model.post(other, Reason::Lost, Seen::Quiet(node));
+                        model.post(other, Reason::Lost, Seen::Quiet(node), passes_on);
                     }
                 }
                 model.body_ends(node, &outcome)

@@ -203,6 +203,7 @@ impl Model {
         let refused = self.scopes.refused(group);
         let book = self.groups.get_mut(&group).expect("it is open");
         let failed = !matches!(outcome, Ok(Ok(_)));
+        let passes_on = matches!(&outcome, Ok(Err(failure)) if failure.is_cancellation());
         match &outcome {
             Ok(Ok(_)) => {}
             Ok(Err(failure)) => {
@@ -216,7 +217,9 @@ impl Model {
             Err(panic) => book.panics.push(*panic),
         }
         book.body = Some(outcome);
-        if failed {
+        if passes_on && refused != Truth::No {
+            self.cancel_in_grace(group, Reason::Failure);
+        } else if failed {
             self.group_fails(group, true);
         }
         self.look_for_the_end(group);
@@ -233,7 +236,7 @@ impl Model {
             // When the group sees it is not known to the moment, and so not what came first.
             let let_go = self.scopes.sees_outside(daemons).not().and(Truth::Perhaps);
             self.scopes
-                .post(daemons, Reason::Finished, None, Seen::Quiet(group));
+                .post_in_grace(daemons, Reason::Finished, Seen::Quiet(group));
             let book = self.groups.get_mut(&group).expect("it is open");
             book.let_daemons_go = let_go;
             self.review();

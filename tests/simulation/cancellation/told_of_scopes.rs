@@ -25,6 +25,16 @@ impl Model {
         self.review();
     }
 
+    /// A scope ends because of what cancels it from outside, and cancels what is left in it.
+    pub(super) fn cancel_in_grace(&mut self, node: Node, reason: Reason) {
+        self.note(|| format!("cancels {node} in the grace it has: {reason:?}"));
+        if let Err(wrong) = self.scopes.cancel_in_grace(node, reason) {
+            let path = self.scopes.path(node);
+            self.violated(format!("{wrong}:{path}"));
+        }
+        self.review();
+    }
+
     /// A cancel was sent by a handle, from this core or from another place.
     pub(super) fn cancel_by_handle(
         &mut self,
@@ -65,9 +75,14 @@ impl Model {
         }
     }
 
-    /// A cancel will come to a scope, once something has ended.
-    pub(super) fn post(&mut self, node: Node, reason: Reason, seen: Seen) {
-        self.scopes.post(node, reason, None, seen);
+    /// A cancel will come to a scope, once something has ended; `in_grace` with what is left of that which cancels it from
+    /// outside.
+    pub(super) fn post(&mut self, node: Node, reason: Reason, seen: Seen, in_grace: bool) {
+        if in_grace {
+            self.scopes.post_in_grace(node, reason, seen);
+        } else {
+            self.scopes.post(node, reason, None, seen);
+        }
         self.review();
     }
 
