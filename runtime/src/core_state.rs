@@ -528,6 +528,10 @@ impl Core {
                 self.counters().aborts.add(1);
                 self.wake(waker);
             }
+            Effect::Seen(waker) => {
+                self.counters().aborts.add(1);
+                self.contain(|| drop(waker));
+            }
             Effect::Kernel(op) => {
                 self.counters().aborts.add(1);
                 self.abort_op(op);

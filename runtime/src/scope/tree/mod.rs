@@ -91,6 +91,8 @@ impl ParkId {
 pub(crate) enum Effect {
     /// Wake a wait in memory, which will find itself aborted.
     Wake(Waker),
+    /// Let go of the owner of such a wait, who has looked before he was woken.
+    Seen(Waker),
     /// Ask the kernel to end this op.
     Kernel(u64),
     /// Tell the other side of a wait, which stood under this node.

@@ -546,7 +546,7 @@ impl Tree {
     fn look_in_line(&mut self, park: Link, looks: &Waker) {
         if let Some(waker) = self.take_due(park) {
             self.effects.push_back(match waker.will_wake(looks) {
-                true => Effect::Drop(waker),
+                true => Effect::Seen(waker),
                 false => Effect::Wake(waker),
             });
         }

@@ -123,7 +123,7 @@ impl World {
                     .0
                     .relay(Cancelled::requested(), None),
                 Effect::Relay(relay, cause, _) => relay.relay(cause, None),
-                Effect::Drop(waker) => drop(waker),
+                Effect::Drop(waker) | Effect::Seen(waker) => drop(waker),
                 other => assert!(matches!(other, Effect::Foreign(_)), "{other:?}"),
             }
         }
