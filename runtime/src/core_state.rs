@@ -603,6 +603,13 @@ impl Core {
         first
     }
 
+    /// Returns how much is left of the grace that a node is cancelled with.
+    pub(crate) fn grace_left(&self, node: NodeId) -> Option<Duration> {
+        self.see_remote_cancels();
+        let end = self.tree.borrow().grace_end(node)?;
+        Some(end - Instant::now())
+    }
+
     /// Lets a node's handles find that it was cancelled.
     fn tell_handles(&self, node: NodeId) {
         let (index, generation) = node.to_parts();

@@ -438,7 +438,9 @@ impl<E: CarriesCancelled + 'static> Drop for Open<E> {
             drop(tree);
             if left > 0 {
                 core.counters().adopted_groups.add(1);
-                core.cancel(self.state.node, Cancelled::new(Reason::Dropped), None);
+                // What a cancel from outside has left them, they keep.
+                let grace = core.grace_left(self.state.node);
+                core.cancel(self.state.node, Cancelled::new(Reason::Dropped), grace);
             }
             if let Some(daemons) = daemons {
                 core.close_node(daemons);
@@ -575,11 +577,12 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
 
     fn body_failed(&self, error: E) {
         let cancelled = error.cancelled().filter(|cause| !cause.is_misuse());
-        if let Some(cancelled) = cancelled {
-            let refused = current::with(|core| {
+        let refused = cancelled.is_some()
+            && current::with(|core| {
                 core.see_remote_cancels();
                 core.tree.borrow().is_cancelled(self.node)
             });
+        if let Some(cancelled) = cancelled {
             let place = if refused {
                 &self.passed_on
             } else {
@@ -591,9 +594,14 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
             Some(_) => error.rest().ok(),
             None => Some(error),
         };
-        self.errors.borrow_mut().extend(failure);
         // Also where the failure is a cancellation that is none of ours.
-        self.cancel(Reason::Failure);
+        let has_failed = failure.is_some() || !refused;
+        self.errors.borrow_mut().extend(failure);
+        current::with(|core| {
+            // If nothing has, children keep the grace of what has ended the body.
+            let grace = core.grace_left(self.node).filter(|_| !has_failed);
+            core.cancel(self.node, Cancelled::new(Reason::Failure), grace);
+        });
     }
 
     /// Returns whether somebody has the handle of the child that ends.

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::{Cancelled, CarriesCancelled, GroupError, Reason, Scope};
+use crate::task::current;
 
 /// Runs two bodies, cancels the one that is not done when the other ends, and waits for it.
 ///
@@ -67,8 +68,8 @@ pub async fn race_with<T, E: CarriesCancelled>(
             };
             if let Poll::Ready(outcome) = polled {
                 open[at] = false;
-                outcomes.add(outcome);
-                lost(&scopes[1 - at]);
+                let grace = outcomes.add(outcome);
+                lost(&scopes[1 - at], grace);
             }
         }
         // One that was polled before its rival ended has been woken by the cancel.
@@ -118,10 +119,10 @@ where
             };
             if let Poll::Ready(outcome) = branch.as_mut().poll(cx) {
                 *place = None;
-                outcomes.add(outcome);
+                let grace = outcomes.add(outcome);
                 if !std::mem::replace(&mut decided, true) {
                     for scope in &scopes {
-                        lost(scope);
+                        lost(scope, grace);
                     }
                 }
             }
@@ -136,8 +137,14 @@ where
     outcomes.result(|winner, _| winner)
 }
 
-fn lost(scope: &Scope) {
-    scope.cancel_with(Reason::Lost, Duration::ZERO);
+fn lost(scope: &Scope, grace: Duration) {
+    scope.cancel_with(Reason::Lost, grace);
+}
+
+/// Returns how much grace has what the caller's scope is cancelled with.
+fn grace_around() -> Duration {
+    let left = current::with(|core| core.grace_left(core.active()));
+    left.unwrap_or(Duration::ZERO)
 }
 
 /// What the branches ended with, in the order of their ends.
@@ -156,17 +163,28 @@ impl<T, E: CarriesCancelled> Outcomes<T, E> {
         }
     }
 
-    fn add(&mut self, outcome: Result<Option<T>, E>) {
-        match outcome {
-            Ok(value) => self.values.extend(value),
-            Err(error) => {
-                let cancelled = error.cancelled().filter(|cause| !cause.is_misuse());
-                self.cancelled = self.cancelled.or(cancelled);
-                match cancelled {
-                    Some(_) => self.errors.extend(error.rest().ok()),
-                    None => self.errors.push(error),
-                }
+    /// Adds the outcome of a branch; returns how much grace its rivals have. One that a cancel from outside has ended
+    /// has not won: they keep what that has left them.
+    fn add(&mut self, outcome: Result<Option<T>, E>) -> Duration {
+        let error = match outcome {
+            Ok(value) => {
+                self.values.extend(value);
+                return Duration::ZERO;
             }
+            Err(error) => error,
+        };
+        let cancelled = error.cancelled().filter(|cause| !cause.is_misuse());
+        self.cancelled = self.cancelled.or(cancelled);
+        let failure = match cancelled {
+            Some(_) => error.rest().ok(),
+            None => Some(error),
+        };
+        let has_failed = failure.is_some();
+        self.errors.extend(failure);
+        if has_failed {
+            Duration::ZERO
+        } else {
+            grace_around()
         }
     }
 

@@ -331,7 +331,11 @@ impl<V, E: CarriesCancelled + 'static> Drop for Starting<V, E> {
                 shared.tell_group_after_all(untold);
             }
             if let Some(child) = shared.child.get().filter(|_| unfinished) {
-                core.cancel(child, Cancelled::new(Reason::Dropped), None);
+                core.cancel(
+                    child,
+                    Cancelled::new(Reason::Dropped),
+                    core.grace_left(child),
+                );
             }
             core.tree.borrow_mut().unpromise(shared.group.node);
             core.carry_out();
@@ -459,7 +463,11 @@ impl<V, E: CarriesCancelled + 'static> Report<V> for Shared<V, E> {
                 core.carry_out();
             } else {
                 // The group was dropped: as its other children were.
-                core.cancel(child, Cancelled::new(Reason::Dropped), None);
+                core.cancel(
+                    child,
+                    Cancelled::new(Reason::Dropped),
+                    core.grace_left(child),
+                );
             }
         });
         self.tell();
