@@ -13,7 +13,7 @@ use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
     CancelHandle, Cancelled, CoreId, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started,
-    check, group, on, spawn, yield_now, yield_uncancellable,
+    check, group, on, race, spawn, yield_now, yield_uncancellable,
 };
 use tests::{Kernel, conform, gauges, poll_once};
 
@@ -351,9 +351,10 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
     const REFUSALS: usize = 1024 + 16 * WAITS;
     type Wait = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
     conform(|handle| async move {
-        let kinds: [fn() -> Wait; 2] = [
+        let kinds: [fn() -> Wait; 3] = [
             || Box::pin(sleep(LONG)),
             || Box::pin(async { Event::new().wait().await }),
+            || Box::pin(async { Scope::new().run(sleep(LONG)).await.map(drop) }),
         ];
         for (wait, at_once) in kinds
             .into_iter()
@@ -402,6 +403,48 @@ fn a_task_pauses_after_so_many_refusals_and_not_one_before() {
         };
         assert_eq!(scope.run(body).await, Ok(None));
         assert_eq!(gauges(&handle).await.pauses, before + 1);
+    });
+}
+
+/// The scope that refuses is the same, whatever scopes come and go inside.
+#[test]
+fn a_task_that_is_refused_in_a_scope_of_its_own_each_time_pauses_as_well() {
+    const FREE: usize = 1024;
+    type Refused = Pin<Box<dyn Future<Output = bool>>>;
+    // As who tries again and again, each time with a timeout.
+    let kinds: [(fn() -> Refused, usize); 3] = [
+        (
+            || Box::pin(async { Scope::new().run(sleep(LONG)).await.is_err() }),
+            1,
+        ),
+        (
+            || Box::pin(async { Scope::new().timeout(LONG).run(sleep(LONG)).await.is_err() }),
+            1,
+        ),
+        (
+            || Box::pin(async { race(sleep(LONG), sleep(LONG)).await.is_err() }),
+            2,
+        ),
+    ];
+    conform(move |handle| async move {
+        for (ask, refusals) in kinds {
+            let before = handle.metrics()[0].pauses;
+            let scope = Scope::new();
+            scope.cancel();
+            let body = async {
+                for _ in 0..FREE / refusals {
+                    assert!(ask().await, "it is refused");
+                }
+                assert_eq!(handle.metrics()[0].pauses, before);
+                for _ in 0..4 {
+                    assert!(ask().await, "it is refused");
+                }
+                sleep(LONG).await
+            };
+            assert_eq!(scope.run(body).await, Ok(None));
+            let pauses = gauges(&handle).await.pauses - before;
+            assert_eq!(pauses, 4 * refusals as u64 + 1);
+        }
     });
 }
 

@@ -21,7 +21,7 @@ use quoit::time::{Instant, sleep};
 use quoit::{
     AlreadyStarted, Cancelled, CarriesCancelled, CoreId, Cores, Delivery, Group, GroupPanic,
     Misuse, Reason, Runtime, Scope, Started, effective_deadline, group, is_cancelled,
-    isolating_group, on, op, spawn, yield_now,
+    isolating_group, on, op, spawn, yield_now, yield_uncancellable,
 };
 use tests::{
     Kernel, both_streams, conform, conform_on, gauges, on_ring, poll_once, turns_of_others,
@@ -455,41 +455,56 @@ fn a_grace_without_end_arms_no_timer() {
 #[test]
 fn children_of_a_group_that_is_dropped_keep_the_grace_of_its_cancel() {
     conform(|_| async {
-        for (takes, grace, is_daemon) in [
-            (SHORT * 2, LONG, false),
-            (SHORT * 2, LONG, true),
-            (LONG, SHORT * 4, false),
+        for (takes, grace, kind, is_outside) in [
+            (SHORT * 2, LONG, "child", false),
+            (SHORT * 2, LONG, "daemon", false),
+            (SHORT * 2, LONG, "start", false),
+            (LONG, SHORT * 4, "child", false),
+            (SHORT * 2, LONG, "child", true),
+            (SHORT * 2, LONG, "daemon", true),
+            (SHORT * 2, LONG, "start", true),
+            (LONG, SHORT * 4, "child", true),
         ] {
             let began = Instant::now();
             let saved = Rc::new(Cell::new(false));
             let noted = Rc::clone(&saved);
             let around = Scope::new();
+            let cancel_around = around.handle();
             let dropped = around.run(async {
                 let mut left = Box::pin(group(async |g| {
+                    let has_begun = Rc::new(Cell::new(false));
+                    let begins = Rc::clone(&has_begun);
                     let child = async move {
+                        begins.set(true);
                         let shield = Scope::new().grace_shielded();
                         shield.run(sleep(takes)).await?;
                         noted.set(true);
                         Ok(())
                     };
-                    match is_daemon {
-                        true => drop(g.spawn_daemon(child)),
-                        false => drop(g.spawn(child)),
+                    let starting = g.start(async move |_: Started<()>| match kind {
+                        "child" => Ok(drop(g.spawn(child))),
+                        "daemon" => Ok(drop(g.spawn_daemon(child))),
+                        _ => child.await,
+                    });
+                    let mut starting = Box::pin(starting);
+                    while poll_once(starting.as_mut()).await.is_pending() && !has_begun.get() {
+                        yield_now().await?;
                     }
-                    yield_now().await?;
-                    let cancel = g.handle().expect("it is open");
+                    let own = g.handle().expect("it is open");
+                    let cancel = if is_outside { cancel_around } else { own };
                     cancel.cancel_with(Reason::User(1), grace);
                     Scope::new().shielded().run(sleep(LONG)).await
                 }));
-                for _ in 0..3 {
+                for _ in 0..6 {
                     assert!(poll_once(left.as_mut()).await.is_pending());
-                    yield_now().await?;
+                    yield_uncancellable().await;
                 }
+                assert_eq!(is_cancelled(), is_outside);
                 drop(left);
                 Ok::<_, Cancelled>(())
             });
             assert_eq!(dropped.await, Ok(Some(())));
-            assert_eq!(saved.get(), takes < LONG, "a daemon: {is_daemon}");
+            assert_eq!(saved.get(), takes < LONG, "{kind}, {is_outside}");
             after_exactly(takes.min(grace), began);
         }
     });
@@ -560,13 +575,13 @@ async fn ends_so(how: Ends, saves: impl Future<Output = Result<(), Cancelled>> +
         Ends::Failure => {
             let ended = group(async |g: Group<io::Error>| {
                 g.spawn(async { Ok(saves.await?) });
-                drop(cancelled().await);
+                assert!(cancelled().await.is_err());
                 Err::<(), _>(io::Error::other("of its own"))
             });
             assert_eq!(ended.await.expect_err("it failed").errors().len(), 1);
         }
         Ends::Value => {
-            let value = async { Ok(drop(cancelled().await)) };
+            let value = async { Ok(assert!(cancelled().await.is_err())) };
             assert!(quoit::race(value, saves).await.is_ok());
         }
     }

@@ -1,5 +1,6 @@
 //! Ops that the kernel has: one cancel request each, and what becomes of memory, descriptors and bytes.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -258,11 +259,19 @@ fn c154_cancel_at_any_moment_loses_no_byte() {
         };
         let (reader, writer) = pipe();
         let (mut received, mut cancelled) = (0, 0);
+        let refused = Rc::new(Cell::new(0));
         for round in 0..rounds {
             let scope = Scope::new();
             let cancel = scope.handle();
-            let reading = reader.clone();
-            let reading = spawn(async move { scope.run(one_byte(reading)).await });
+            let (reading, sent) = (reader.clone(), Rc::new(Cell::new(false)));
+            let (cancel_sent, refused) = (Rc::clone(&sent), Rc::clone(&refused));
+            let body = async move {
+                let byte = one_byte(reading).await?;
+                assert_eq!(check().is_err(), cancel_sent.get(), "the next op");
+                refused.set(refused.get() + u32::from(cancel_sent.get()));
+                Ok::<_, io::Error>(byte)
+            };
+            let reading = spawn(async move { scope.run(body).await });
             let to = writer.clone();
             let writing = spawn(async move {
                 some_turns(round % 3).await;
@@ -270,6 +279,7 @@ fn c154_cancel_at_any_moment_loses_no_byte() {
             });
             some_turns(round / 3 % 4).await;
             cancel.cancel();
+            sent.set(true);
             let outcome = reading.await.expect("it ended").expect("no failure");
             assert_eq!(writing.await.expect("it ended").expect("room"), 1);
             let byte = match outcome {
@@ -285,6 +295,10 @@ fn c154_cancel_at_any_moment_loses_no_byte() {
             assert_eq!(byte, round as u8);
         }
         assert!(received > 0 && cancelled > 0, "{received}, {cancelled}");
+        assert!(
+            refused.get() > 0,
+            "no byte ever came first and was told of after the cancel"
+        );
     });
 }
 
@@ -341,17 +355,20 @@ fn c155_connection_and_cancel_meet_in_any_order_and_none_is_lost() {
         for turns in 0..6 {
             let listener = Rc::new(TcpListener::bind("127.0.0.1:0").expect("a free port"));
             let address = listener.local_addr();
-            let inner = Rc::clone(&listener);
+            let (inner, sent) = (Rc::clone(&listener), Rc::new(Cell::new(false)));
+            let cancel_sent = Rc::clone(&sent);
             let (handle, task) = waiting(async move {
                 let stream = inner.accept().await?;
-                Ok::<_, io::Error>((stream, reason(&check())))
+                assert_eq!(check().is_err(), cancel_sent.get(), "the next op");
+                Ok::<_, io::Error>(stream)
             })
             .await;
             let connecting = spawn(TcpStream::connect(address));
             some_turns(turns).await;
             handle.cancel();
+            sent.set(true);
             let ours = match task.await.expect("it ended").expect("no error") {
-                Some((stream, _)) => stream,
+                Some(stream) => stream,
                 None => listener.accept().await.expect("it still waits"),
             };
             let theirs = connecting.await.expect("it ended").expect("it listens");
@@ -375,7 +392,7 @@ fn c156_open_that_is_given_up_leaves_no_descriptor() {
             let rounds = if Kernel::here().is_simulated() {
                 200
             } else {
-                20_000
+                repetitions(20_000, 100_000)
             };
             let outcome = Scope::new()
                 .run(async {
@@ -600,6 +617,11 @@ fn c160_cancel_request_that_finds_the_queue_full_is_sent_later() {
         }
         assert!(u64::from(polls.get()) <= 2 * READS);
         assert_eq!((after.op_slots, after.in_flight), (0, 0));
+        if Kernel::here().counts_exactly() {
+            // A turn for each poll, and one for each time that the queue was full: it does not spin.
+            let turns = after.turns - before.turns;
+            assert!(turns <= 2 * READS, "{turns} turns");
+        }
     });
 }
 

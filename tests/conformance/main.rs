@@ -19,6 +19,7 @@ mod idle;
 mod kernel_ops;
 mod nesting;
 mod panics;
+mod pool;
 mod portal;
 mod processes;
 mod redelivery;

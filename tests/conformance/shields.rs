@@ -12,7 +12,7 @@ use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
     Cancelled, CarriesCancelled, Group, JoinError, Reason, Scope, StartError, Started, check,
-    effective_deadline, group, is_cancelled, isolating_group, spawn, yield_now,
+    effective_deadline, group, is_cancelled, isolating_group, race, spawn, yield_now,
 };
 use tests::{Kernel, both_streams, conform};
 
@@ -555,6 +555,67 @@ fn c044_grace_shield_ends_with_the_grace() {
         assert!(late(&graced_at) >= grace);
         if Kernel::here() == Kernel::Simulated {
             assert_eq!((late(&plain_at), late(&graced_at)), (Duration::ZERO, grace));
+        }
+    });
+}
+
+/// Whatever is not in the shield ends at once, be it the group's own body, or the other branch of a race; a deadline
+/// may have a grace as well.
+#[test]
+fn c044_grace_shield_outlasts_the_body_of_its_group_and_its_rival_in_a_race() {
+    async fn graced(kept: Rc<Cell<bool>>, takes: Duration) -> io::Result<()> {
+        let shield = Scope::new().grace_shielded();
+        shield.run(sleep(takes)).await?;
+        kept.set(true);
+        Ok(())
+    }
+    conform(|_| async {
+        for (in_group, has_deadline, takes, grace) in [
+            (true, false, 2 * SHORT, LONG),
+            (true, false, LONG, 4 * SHORT),
+            (true, true, 2 * SHORT, LONG),
+            (false, false, 2 * SHORT, LONG),
+            (false, false, LONG, 4 * SHORT),
+            (false, true, 2 * SHORT, LONG),
+        ] {
+            let began = Instant::now();
+            let scope = Scope::new().grace(grace);
+            let scope = if has_deadline {
+                scope.timeout(SHORT)
+            } else {
+                let cancel = scope.handle();
+                drop(spawn(async move {
+                    sleep(SHORT).await.expect("nobody cancels it");
+                    cancel.cancel_with(Reason::User(1), grace);
+                }));
+                scope
+            };
+            let (kept, plain_at) = (Rc::new(Cell::new(false)), Cell::new(None));
+            let shielded = graced(Rc::clone(&kept), SHORT + takes);
+            let plain = async {
+                let refused = sleep(LONG).await;
+                plain_at.set(Some(began.elapsed()));
+                Ok(refused?)
+            };
+            let outcome = match in_group {
+                true => scope
+                    .run(group(async |g: Group<io::Error>| {
+                        g.spawn(shielded);
+                        plain.await
+                    }))
+                    .await
+                    .map(Option::flatten),
+                false => scope.run(race(plain, shielded)).await,
+            };
+            let case = (in_group, has_deadline, takes, grace);
+            assert_eq!(kept.get(), takes < grace, "{case:?}");
+            // A group that its body has left gives nothing; a race gives what a branch has.
+            let expected = (takes < grace && !in_group).then_some(());
+            assert_eq!(outcome.expect("no failure"), expected, "{case:?}");
+            after_exactly(SHORT + takes.min(grace), began);
+            if Kernel::here() == Kernel::Simulated {
+                assert_eq!(plain_at.get(), Some(SHORT), "{case:?}");
+            }
         }
     });
 }

@@ -12,9 +12,10 @@ use quoit::sim::explore;
 use quoit::sync::channel::{self, SendError, TrySendError};
 use quoit::sync::{Event, TryRecvError, broadcast, oneshot, watch};
 use quoit::time::sleep;
-use quoit::{CarriesCancelled, Scope, check, spawn, yield_now};
-use tests::{Counted, Drops, both_ends, conform, park_once, poll_once};
+use quoit::{CarriesCancelled, Group, Scope, check, group, spawn, yield_now};
+use tests::{Counted, Drops, Kernel, both_ends, both_streams, conform, park_once, poll_once};
 
+use super::support::watched;
 use super::waiters::{both, next_op_is_refused, nothing_is_left, until, waiter};
 
 // --- C118: a receiver that was cancelled is in nobody's way ---
@@ -465,7 +466,81 @@ fn c122_a_producer_that_is_cancelled_by_its_consumer_cleans_up() {
     });
 }
 
+/// A producer that sends until it is stopped, and whose clean-up takes a while.
+async fn produces(sender: channel::Sender<i32>, cleaned: Rc<Cell<u32>>) -> io::Result<()> {
+    let mut item = 0;
+    let ended = loop {
+        match sender.send(item).await {
+            Ok(()) => item += 1,
+            Err(SendError::Closed(_)) => break Ok(()),
+            Err(error) => break Err(error.into()),
+        }
+    };
+    let clean_up = Scope::new().shielded();
+    clean_up.run(sleep(Duration::from_millis(5))).await?;
+    cleaned.set(cleaned.get() + 1);
+    ended
+}
+
+#[test]
+fn c122_a_block_that_is_left_after_its_first_item_ends_after_its_producer() {
+    conform(|handle| async move {
+        for (capacity, cancels) in [(0, false), (0, true), (1, false), (1, true)] {
+            let cleaned = Rc::new(Cell::new(0));
+            let (sender, receiver) = channel::bounded(capacity);
+            let inside = Rc::clone(&cleaned);
+            let block = group(async |g: Group<io::Error>| {
+                g.spawn(produces(sender, inside));
+                let first = receiver.recv().await?;
+                // It leaves the producer to the cancel, or to the end of the channel.
+                if cancels {
+                    g.cancel();
+                } else {
+                    drop(receiver);
+                }
+                Ok(first)
+            });
+            assert_eq!(block.await.expect("nothing failed"), Some(Some(0)));
+            assert_eq!(cleaned.get(), 1, "the block ends after its producer");
+        }
+        nothing_is_left(&handle).await;
+    });
+}
+
 // --- C123: both sides in one scope ---
+
+#[test]
+fn c123_a_consumer_at_work_and_its_producer_both_clean_up_before_their_block_ends() {
+    conform(|handle| async move {
+        for capacity in [0, 1] {
+            let cleaned = Rc::new(Cell::new(0));
+            let (sender, receiver) = channel::bounded(capacity);
+            let scope = Scope::new();
+            let cancel = scope.handle();
+            let inside = Rc::clone(&cleaned);
+            let outcome = scope
+                .run(group(async |g: Group<io::Error>| {
+                    let line = sender.clone();
+                    g.spawn(produces(sender, Rc::clone(&inside)));
+                    let _item = receiver.recv().await?;
+                    // The producer waits with its next one.
+                    until(|| line.waiting() == 1).await;
+                    cancel.cancel();
+                    let work = sleep(Duration::from_secs(3600)).await;
+                    assert_eq!(inside.get(), 0, "it has only been told");
+                    let clean_up = Scope::new().shielded();
+                    clean_up.run(sleep(Duration::from_millis(1))).await?;
+                    inside.set(inside.get() + 1);
+                    Ok(work?)
+                }))
+                .await;
+            assert!(matches!(outcome, Ok(None)), "absorbed: {outcome:?}");
+            assert!(scope.cancelled().is_some());
+            assert_eq!(cleaned.get(), 2);
+        }
+        nothing_is_left(&handle).await;
+    });
+}
 
 #[test]
 fn c123_a_cancel_ends_consumer_and_producer_once_each() {
@@ -755,31 +830,59 @@ fn c125_cancelled_read_says_how_much_came_and_the_next_goes_on_behind() {
     conform(|_| async {
         let (ours, theirs) = both_ends().await;
         let sent: Vec<u8> = (0..120).collect();
-        theirs.write_all(sent[..40].to_vec()).await.0.expect("room");
+        let (first, rest) = (sent[..40].to_vec(), sent[40..].to_vec());
         let scope = Scope::new();
-        let outcome = scope
-            .run(async {
-                let read = ours.read_exact(Vec::with_capacity(100));
-                let cancel = async {
-                    // Time for the 40 to arrive.
-                    sleep(Duration::from_millis(20)).await?;
-                    scope.cancel();
-                    Ok::<_, io::Error>(())
-                };
-                let ((outcome, buf), slept) = both(read, cancel).await;
-                assert!(slept.is_ok(), "it sleeps before the cancel");
-                let error = outcome.expect_err("it was cancelled");
-                assert_eq!(transferred(&error), buf.len());
-                Ok::<_, io::Error>(buf)
-            })
-            .await;
-        let mut received = outcome.expect("no error").expect("a value");
-        theirs.write_all(sent[40..].to_vec()).await.0.expect("room");
-        let (outcome, rest) = ours
-            .read_exact(Vec::with_capacity(120 - received.len()))
-            .await;
+        let cancel = scope.handle();
+        let (read, polls) = watched(ours.read_exact(Vec::with_capacity(100)));
+        let partner = spawn(async move {
+            theirs.write_all(first).await.0?;
+            // It has looked at them, and waits for more.
+            while polls.get() < 2 {
+                yield_now().await?;
+            }
+            cancel.cancel();
+            Ok::<_, io::Error>(theirs)
+        });
+        let body = async {
+            let (outcome, buf) = read.await;
+            let error = outcome.expect_err("it was cancelled");
+            assert_eq!(transferred(&error), buf.len());
+            Ok::<_, io::Error>(buf)
+        };
+        let mut received = scope.run(body).await.expect("no error").expect("a value");
+        if Kernel::here().counts_exactly() {
+            assert_eq!(received.len(), 40);
+        }
+        let theirs = partner.await.expect("it ended").expect("nobody cancels it");
+        theirs.write_all(rest).await.0.expect("room");
+        let left = Vec::with_capacity(sent.len() - received.len());
+        let (outcome, rest) = ours.read_exact(left).await;
         outcome.expect("it is all there");
         received.extend(rest);
         assert_eq!(received, sent);
+    });
+}
+
+#[test]
+fn c125_cancelled_write_says_how_much_went_out_and_gives_its_buffer_back() {
+    conform(|_| async {
+        let (ours, theirs) = both_streams().await;
+        // More than both sides take, of bytes that tell their place.
+        let sent: Vec<u8> = (0..4 << 20).map(|place: u32| (place % 251) as u8).collect();
+        let scope = Scope::new().timeout(Duration::from_millis(5));
+        let body = async {
+            let (outcome, buf) = ours.send_all(sent).await;
+            let error = outcome.expect_err("nobody receives");
+            Ok::<_, io::Error>((transferred(&error), buf))
+        };
+        let ended = scope.run(body).await;
+        let (went_out, buf) = ended.expect("no error").expect("a value");
+        assert!((1..4 << 20).contains(&went_out) && buf.len() == 4 << 20);
+        drop(ours);
+        let mut received = Vec::new();
+        while let Some(chunk) = theirs.receive().await.expect("no error") {
+            received.extend_from_slice(&chunk);
+        }
+        assert!(received == buf[..went_out], "what went out is what is told");
     });
 }

@@ -270,7 +270,11 @@ fn p044_a_connection_expires_at_its_time_and_not_if_it_is_used_before() {
         if Kernel::here().is_simulated() && Kernel::here().counts_exactly() {
             assert_eq!((used, client.pool().counts().connects), (3, 1));
         }
+        let unused = quoit::time::Instant::now();
         serving.await.expect("the connection ends");
+        if Kernel::here() == Kernel::Simulated {
+            assert_eq!(unused.elapsed(), Duration::from_millis(50));
+        }
         until(|| client.pool().counts().connections == 0).await;
         assert_eq!(client.pool().counts().expiries, 1);
     });

@@ -8,11 +8,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::bytes::Bytes;
+use futures_util::future::join_all;
 use http::Version;
 use quoit::{JoinHandle, Scope, spawn};
 use quoit_net::http::body;
 use quoit_pool::http::{Body, Client, Error};
-use tests::{bytes, conform, gauges};
+use tests::{Kernel, bytes, conform, gauges, poll_once};
 
 use crate::frames::{
     CANCEL, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, NO_ERROR,
@@ -79,6 +80,32 @@ fn p041_a_hundred_requests_at_once_share_one_connection_within_its_limit() {
         let counts = client.pool().counts();
         assert_eq!((counts.connects, counts.reuses), (1, 99), "{counts:?}");
         assert_eq!(most.get(), 10);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// Those who wait for a stream, or for the connection before that, have theirs in the order in which they came.
+#[test]
+fn p041_requests_have_their_streams_in_order() {
+    conform(|_| async {
+        let host = Host::new();
+        let url = host.url();
+        let serving = host.serve(|_, peer| async move {
+            let frames = Frames::greet(peer, 3).await.expect("a preface");
+            frames.serve().await;
+        });
+        let client = prior();
+        let mut asking: Vec<_> = (0..20).map(|_| Box::pin(text(&client, &url))).collect();
+        for asking in &mut asking {
+            assert!(poll_once(asking.as_mut()).await.is_pending());
+        }
+        for (place, answer) in join_all(asking).await.into_iter().enumerate() {
+            // Each is told the number of its stream.
+            let stream = (2 * place + 1).to_string();
+            assert_eq!(answer.expect("an answer"), stream);
+        }
+        assert_eq!(client.pool().counts().connects, 1);
         close(client).await;
         end_of(serving).await;
     });
@@ -164,6 +191,48 @@ fn p042_an_origin_that_speaks_only_http1_gets_connections_up_to_the_limit() {
         let unused = counts.connects + counts.reuses - 20;
         assert!(unused < counts.connects, "{counts:?}");
         assert!(connections.get() <= 3);
+        close(client).await;
+        end_of(serving).await;
+    });
+}
+
+/// All have waited for the one connection that was to be for all of them.
+#[test]
+fn p042_requests_for_an_origin_that_speaks_only_http1_keep_their_order() {
+    conform(|_| async {
+        let host = Host::encrypted(&[b"http/1.1"]);
+        let (url, address) = (host.url(), host.address());
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let noted = Rc::clone(&order);
+        let serving = host.serve(move |_, mut peer| {
+            let order = Rc::clone(&noted);
+            async move {
+                while let Some(head) = peer.head().await {
+                    let path = head.split(' ').nth(1).expect("a target").to_owned();
+                    peer.answer(&path).await;
+                    order.borrow_mut().push(path);
+                }
+            }
+        });
+        let builder = patient().tls(trusting()).max_connections_per_origin(1);
+        let client = builder.addresses("site.test", &[address]).build();
+        let client = client.expect("a client");
+        let paths: Vec<_> = (0..10).map(|place| format!("/{place}")).collect();
+        let urls: Vec<_> = paths
+            .iter()
+            .map(|path| format!("{}{path}", url.trim_end_matches('/')))
+            .collect();
+        let mut asking: Vec<_> = urls
+            .iter()
+            .map(|url| Box::pin(text(&client, url)))
+            .collect();
+        for asking in &mut asking {
+            assert!(poll_once(asking.as_mut()).await.is_pending());
+        }
+        let answers: Result<Vec<_>, _> = join_all(asking).await.into_iter().collect();
+        assert_eq!(answers.expect("answers"), paths);
+        assert_eq!(*order.borrow(), paths);
+        assert_eq!(client.pool().counts().connects, 1);
         close(client).await;
         end_of(serving).await;
     });
@@ -396,7 +465,7 @@ fn p047_a_limit_that_goes_down_and_up_is_kept() {
             }
             for _ in 0..20 {
                 let stream = frames.request().await.expect("a request");
-                open.push(stream);
+                assert_eq!(frames.requests_beyond().await, 0, "one at a time");
                 frames.answer(stream, "of one").await;
             }
             frames.allow(20).await;
@@ -720,9 +789,17 @@ fn p053_a_peer_that_answers_no_ping_is_given_up() {
         let time = Duration::from_millis(100);
         let builder = patient().http2_prior_knowledge().keep_alive(time, time);
         let client = builder.build().expect("a client");
+        let begun = quoit::time::Instant::now();
         let mut ended = Vec::new();
         for asking in ask(&client, &url, 3) {
             ended.push(asking.await.expect("no panic"));
+        }
+        if Kernel::here() == Kernel::Simulated {
+            assert_eq!(
+                begun.elapsed(),
+                2 * time,
+                "an interval, and a wait for the answer"
+            );
         }
         for ended in ended {
             assert!(matches!(ended, Err(Error::PeerSilent)), "{ended:?}");

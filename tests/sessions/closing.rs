@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quoit::time::sleep;
+use quoit::time::{Instant, sleep};
 use quoit::{CoreId, Runtime, on, spawn};
 use quoit_pool::{CallError, CloseError, Key, LeaseError};
-use tests::{conform, conform_on, on_both};
+use tests::{Kernel, conform, conform_on, on_both};
 
 use crate::kind::{number, pool, pool_of, settle};
 
@@ -136,8 +136,12 @@ fn p013_close_all_blocking_on_a_core_signals_and_would_block() {
     conform(|_| async {
         let (pool, seen) = pool();
         drop(pool.lease(&Key::new("any", "one")).await.expect("one"));
+        let begun = Instant::now();
         let closed = pool.close_all_blocking(Duration::from_secs(3600));
         assert_eq!(closed, Err(CloseError::WouldBlock));
+        if Kernel::here().is_simulated() {
+            assert_eq!(begun.elapsed(), Duration::ZERO);
+        }
         assert!(pool.keys().is_empty());
         assert_eq!(seen.closed(), 0, "the loop has not gone on");
         settle().await;
@@ -157,13 +161,18 @@ fn p014_close_all_blocking_names_what_has_not_ended_in_time() {
             drop(inner.lease(&Key::new("any", "two")).await.expect("one"));
         });
         leased.expect("its core runs").wait().expect("no panic");
-        let begun = quoit::time::Instant::now();
-        let closed = pool.close_all_blocking(Duration::from_millis(100));
-        assert!(begun.elapsed() >= Duration::from_millis(100));
+        let (begun, patience) = (Instant::now(), Duration::from_millis(100));
+        let closed = pool.close_all_blocking(patience);
+        let took = begun.elapsed();
+        assert!(took >= patience, "{took:?}");
         let Err(CloseError::TimedOut(left)) = closed else {
             panic!("{closed:?}");
         };
         assert!(left.contains(&Key::new("lingers", "one")), "{left:?}");
+        if Kernel::here() == Kernel::Simulated {
+            assert_eq!(took, patience);
+            assert_eq!(left.len(), 1, "{left:?}");
+        }
         // What was begun goes on.
         assert!(pool.close_all_blocking(Duration::from_secs(60)).is_ok());
         assert_eq!(seen.closed(), 2);
@@ -206,12 +215,12 @@ fn a_session_that_does_not_close_is_cancelled_after_the_grace_period() {
         let grace = Duration::from_millis(40);
         let (pool, seen) = pool_of(|builder| builder.grace(grace));
         drop(pool.lease(&Key::new("stubborn", "one")).await.expect("one"));
-        let begun = quoit::time::Instant::now();
+        let begun = Instant::now();
         assert_eq!(pool.close_all().await, Ok(1));
         let took = begun.elapsed();
         assert_eq!((seen.closed(), seen.dropped()), (1, 1));
         assert!(took >= grace / 2, "{took:?}");
-        if tests::Kernel::here() == tests::Kernel::Simulated {
+        if Kernel::here() == Kernel::Simulated {
             assert!(took <= grace + Duration::from_millis(1), "{took:?}");
         }
     });
@@ -264,9 +273,9 @@ fn a_call_that_nobody_polls_is_not_waited_for_beyond_the_grace_period() {
             Ok::<_, CallError>(())
         }));
         assert!(tests::poll_once(call.as_mut()).await.is_pending());
-        let begun = quoit::time::Instant::now();
+        let begun = Instant::now();
         assert_eq!(pool.close_all().await, Ok(1));
-        if tests::Kernel::here() == tests::Kernel::Simulated {
+        if Kernel::here() == Kernel::Simulated {
             let took = begun.elapsed();
             assert!(took <= grace + Duration::from_millis(1), "{took:?}");
         }

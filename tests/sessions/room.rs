@@ -7,9 +7,9 @@ use quoit::sync::Event;
 use quoit::time::sleep;
 use quoit::{Scope, spawn, yield_now};
 use quoit_pool::{CallError, Key, LeaseError, SessionPool};
-use tests::{conform, turns_of_others};
+use tests::{Kernel, conform, turns_of_others};
 
-use crate::kind::{Kind, number, pool_of, settle};
+use crate::kind::{Kind, number, pool_of, settle, timed};
 
 /// A time that no test waits for.
 const LONG: Duration = Duration::from_secs(3600);
@@ -40,6 +40,15 @@ fn p015_the_one_used_least_recently_is_closed_to_make_room() {
     });
 }
 
+/// Checks how long something took: no less, and in simulated time no more.
+#[track_caller]
+fn assert_took(took: Duration, expected: Duration) {
+    assert!(took >= expected, "{took:?}");
+    if Kernel::here() == Kernel::Simulated {
+        assert_eq!(took, expected);
+    }
+}
+
 #[test]
 fn p016_who_finds_all_leased_waits_for_room_and_nobody_is_evicted() {
     conform(|_| async {
@@ -49,8 +58,9 @@ fn p016_who_finds_all_leased_waits_for_room_and_nobody_is_evicted() {
         let second = pool.lease(&b).await.expect("one");
         let patience = Duration::from_millis(100);
         let waiting = Scope::new().timeout(patience);
-        let waited = waiting.run(pool.lease(&c)).await;
+        let (waited, took) = timed(waiting.run(pool.lease(&c))).await;
         assert!(matches!(waited, Ok(None)), "{waited:?}");
+        assert_took(took, patience);
         assert_eq!((seen.opened(), seen.closed()), (2, 0));
         assert_eq!(pool.metrics().waiting, 0);
         // With a lease that comes back in time.
@@ -59,7 +69,10 @@ fn p016_who_finds_all_leased_waits_for_room_and_nobody_is_evicted() {
             drop(first);
             Ok::<_, quoit::Cancelled>(())
         });
-        let third = pool.lease(&c).await.expect("a has come back");
+        let waiting = Scope::new().timeout(patience);
+        let (third, took) = timed(waiting.run(pool.lease(&c))).await;
+        let third = third.expect("no failure").expect("a has come back");
+        assert_took(took, patience / 2);
         assert_eq!(number(&third).await, 2);
         assert!(matches!(returns.await, Ok(Ok(()))));
         assert_eq!(number(&second).await, 1, "b was not touched");

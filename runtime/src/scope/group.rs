@@ -438,7 +438,8 @@ impl<E: CarriesCancelled + 'static> Drop for Open<E> {
             drop(tree);
             if left > 0 {
                 core.counters().adopted_groups.add(1);
-                core.cancel(self.state.node, Cancelled::new(Reason::Dropped), None);
+                // What a cancel from outside has left them, they keep.
+                core.cancel_in_grace(self.state.node, Cancelled::new(Reason::Dropped));
             }
             if let Some(daemons) = daemons {
                 core.close_node(daemons);

@@ -331,7 +331,7 @@ impl<V, E: CarriesCancelled + 'static> Drop for Starting<V, E> {
                 shared.tell_group_after_all(untold);
             }
             if let Some(child) = shared.child.get().filter(|_| unfinished) {
-                core.cancel(child, Cancelled::new(Reason::Dropped), None);
+                core.cancel_in_grace(child, Cancelled::new(Reason::Dropped));
             }
             core.tree.borrow_mut().unpromise(shared.group.node);
             core.carry_out();
@@ -459,7 +459,7 @@ impl<V, E: CarriesCancelled + 'static> Report<V> for Shared<V, E> {
                 core.carry_out();
             } else {
                 // The group was dropped: as its other children were.
-                core.cancel(child, Cancelled::new(Reason::Dropped), None);
+                core.cancel_in_grace(child, Cancelled::new(Reason::Dropped));
             }
         });
         self.tell();

@@ -80,7 +80,7 @@ impl Model {
             } else {
                 // It was dropped meanwhile, and has no place for it: cancelled, as its other children
                 // were.
-                self.cancel(task, Reason::Dropped, None, None);
+                self.cancel_in_grace(task, Reason::Dropped);
             }
             self.review();
         }
@@ -92,7 +92,7 @@ impl Model {
         let group = child.group;
         if dropped && child.stage == Stage::Starting && child.told.is_none() {
             child.stage = Stage::Unwanted;
-            self.cancel(task, Reason::Dropped, None, None);
+            self.cancel_in_grace(task, Reason::Dropped);
         }
         let book = self.groups.get_mut(&group).expect("it is there");
         book.promises -= 1;
@@ -257,7 +257,7 @@ impl Model {
             return;
         }
         let daemons = book.daemons.take();
-        self.cancel(group, Reason::Dropped, None, None);
+        self.cancel_in_grace(group, Reason::Dropped);
         if let Some(daemons) = daemons {
             self.close(daemons);
         }
