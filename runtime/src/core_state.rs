@@ -648,6 +648,7 @@ impl Core {
     /// Ends a scope in which nothing is left and of which nobody knows; false if it is not so.
     #[inline]
     pub(crate) fn close_if_unnoticed(&self, node: NodeId) -> bool {
+        self.before_close(node);
         if !self.patience.borrow().is_empty() {
             return false;
         }
@@ -668,6 +669,7 @@ impl Core {
 
     /// Ends a scope, group or task of the tree.
     pub(crate) fn close_node(&self, node: NodeId) {
+        self.before_close(node);
         let closed = self.tree.borrow_mut().close_plain(node);
         match closed {
             Some(has_told) => self.after_close(node, has_told),
@@ -798,6 +800,23 @@ impl Core {
         source.map_or(u32::MAX, |source| {
             self.patience.borrow_mut().allowance(task.slot(), source)
         })
+    }
+
+    /// Lets what was refused under a node that ends, and is not noted, have been under the one above: what cancels that
+    /// has refused it.
+    #[inline(always)]
+    fn before_close(&self, node: NodeId) {
+        if self.refused_under.get() == node {
+            self.refused_above(node);
+        }
+    }
+
+    #[cold]
+    fn refused_above(&self, node: NodeId) {
+        let above = self.tree.borrow().refused_above(node);
+        if let Some(above) = above {
+            self.refused_under.set(above);
+        }
     }
 
     /// Lets what the running task is refused from here on count as this scope's doing.

@@ -351,9 +351,11 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
     const REFUSALS: usize = 1024 + 16 * WAITS;
     type Wait = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
     conform(|handle| async move {
-        let kinds: [fn() -> Wait; 2] = [
+        let kinds: [fn() -> Wait; 3] = [
             || Box::pin(sleep(LONG)),
             || Box::pin(async { Event::new().wait().await }),
+            // In a scope of its own, which is gone when that is counted.
+            || Box::pin(async { Scope::new().run(sleep(LONG)).await.map(drop) }),
         ];
         for (wait, at_once) in kinds
             .into_iter()

@@ -15,7 +15,7 @@ use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
     CancelHandle, Cancelled, CarriesCancelled, CoreId, Group, JoinError, Reason, Scope, check,
-    group, on, op, run_until_cancelled, spawn, yield_now,
+    group, on, op, race, run_until_cancelled, spawn, timeout, yield_now,
 };
 use tests::{Drops, Kernel, conform, conform_in, conform_on, gauges, poll_once, quietly};
 
@@ -490,6 +490,37 @@ fn c017_loop_that_ignores_many_refusals_and_ends_keeps_its_value() {
         let counters = gauges(&handle).await;
         assert_eq!((counters.swallowing, counters.timers), (0, 1));
         assert!(counters.pauses > 0);
+    });
+}
+
+/// A scope or a time limit around each op is none of those that refuse it.
+#[test]
+fn c017_loop_that_ignores_refusals_in_scopes_of_their_own_is_slowed_down() {
+    conform(|handle| async move {
+        for kind in ["a scope", "a timeout", "a race", "a group"] {
+            let before = handle.metrics()[0].pauses;
+            let scope = Scope::new();
+            scope.cancel();
+            let done = scope.run(async {
+                let mut asked = 0;
+                while handle.metrics()[0].pauses == before {
+                    asked += 1;
+                    assert!(asked <= 1_030, "{kind}: nothing slows it down");
+                    let group = group(async |_: Group<io::Error>| op::nop().await);
+                    let refused = match kind {
+                        "a scope" => Scope::new().run(op::nop()).await.is_err(),
+                        "a timeout" => timeout(LONG, op::nop()).await.is_err(),
+                        "a race" => race(op::nop(), op::nop()).await.is_err(),
+                        _ => group.await.is_err(),
+                    };
+                    assert!(refused, "{kind}");
+                }
+                Ok::<_, Cancelled>(())
+            });
+            assert_eq!(done.await, Ok(Some(())));
+            let counters = gauges(&handle).await;
+            assert_eq!((counters.swallowing, counters.timers), (0, 1));
+        }
     });
 }
 
