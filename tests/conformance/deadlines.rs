@@ -9,8 +9,8 @@ use std::time::Duration;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
 use quoit::{
-    Cancelled, CarriesCancelled, Delivery, Group, GroupError, Reason, Scope, group, op, spawn,
-    timeout, yield_now,
+    Cancelled, CarriesCancelled, Delivery, Group, GroupError, Reason, Scope, check, group, op,
+    spawn, timeout, yield_now, yield_uncancellable,
 };
 use tests::{Kernel, conform, conform_on, gauges, poll_once, quietly};
 
@@ -272,6 +272,26 @@ fn c059_first_yield_after_the_deadline_notices_it() {
             assert!(polls.get() <= 2);
             assert!(is_over(&scope));
         }
+    });
+}
+
+// On the real ring, as above.
+#[test]
+fn c059_uncancellable_yield_after_the_deadline_notices_it_and_goes_on() {
+    quietly(|_| async {
+        let scope = Scope::new().timeout(SHORT);
+        let began = Instant::now();
+        let outcome = scope
+            .run(async {
+                while began.elapsed() < 2 * SHORT {
+                    std::hint::spin_loop();
+                }
+                yield_uncancellable().await;
+                check()
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        assert!(is_over(&scope));
     });
 }
 
