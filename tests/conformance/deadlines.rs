@@ -184,6 +184,14 @@ fn c053_timeout_counts_from_the_beginning_of_the_run() {
         let began = Instant::now();
         assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
         after_exactly(5 * SHORT, began);
+
+        // A deadline counts from nowhere, with a handle as without.
+        let began = Instant::now();
+        let scope = Scope::new().deadline(began + 5 * SHORT);
+        let _handle = scope.handle();
+        sleep(3 * SHORT).await.expect("nobody cancels");
+        assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
+        after_exactly(5 * SHORT, began);
     });
 }
 
@@ -377,7 +385,8 @@ fn c054_scope_that_was_cancelled_before_its_deadline_is_not_late() {
 
 #[test]
 fn c055_scope_whose_deadline_passes_after_its_cancel_is_not_late() {
-    conform(|_| async {
+    conform(|handle| async move {
+        let before = handle.metrics()[0].deadlines;
         let scope = Scope::new().timeout(5 * SHORT);
         let outcome: io::Result<Option<()>> = scope
             .run_in_time(async {
@@ -390,6 +399,8 @@ fn c055_scope_whose_deadline_passes_after_its_cancel_is_not_late() {
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
         let why = scope.cancelled().map(Cancelled::reason);
         assert_eq!(why, Some(Reason::Requested));
+        let passed = handle.metrics()[0].deadlines;
+        assert_eq!(passed, before, "that of a cancelled scope wakes nobody");
     });
 }
 
@@ -539,6 +550,24 @@ fn c060_deadline_that_has_passed_is_a_cancel_whether_or_not_it_was_noticed() {
             })
             .await;
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        // Nobody has looked before it is moved, or cancelled otherwise.
+        for moves in [true, false] {
+            let scope = Scope::new().timeout(SHORT);
+            let outcome = scope.run(async {
+                let began = Instant::now();
+                while began.elapsed() <= SHORT {
+                    std::hint::spin_loop();
+                }
+                if moves {
+                    scope.set_deadline(Some(Instant::now() + LONG));
+                } else {
+                    assert_eq!(scope.cancel(), Delivery::AlreadyCancelled);
+                }
+                op::nop().await
+            });
+            assert!(matches!(outcome.await, Ok(None)), "{moves}");
+            assert!(is_over(&scope), "{moves}");
+        }
     });
 }
 

@@ -847,13 +847,17 @@ fn c027_child_of_a_group_that_was_cancelled_before_its_first_poll_runs_to_its_fi
 
 #[test]
 fn c028_deadline_that_is_moved_after_it_has_passed_changes_nothing() {
-    conform(|_| async {
+    conform(|handle| async move {
         let scope = Scope::new().timeout(SHORT);
         let outcome = scope
             .run(async {
                 assert_eq!(reason(&sleep(LONG).await), Some(Reason::Deadline));
                 scope.set_deadline(Some(Instant::now() + LONG));
                 assert_eq!(reason(&op::nop().await), Some(Reason::Deadline));
+                // It is armed no more: the one timer is that of the pause.
+                let shield = Scope::new().shielded();
+                let timers = shield.run(async { Ok::<_, Cancelled>(gauges(&handle).await.timers) });
+                assert_eq!(timers.await, Ok(Some(1)));
                 scope.set_deadline(None);
                 sleep(LONG).await
             })
