@@ -354,6 +354,7 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
         let kinds: [fn() -> Wait; 3] = [
             || Box::pin(sleep(LONG)),
             || Box::pin(async { Event::new().wait().await }),
+            // In a scope of its own, which is gone when that is counted.
             || Box::pin(async { Scope::new().run(sleep(LONG)).await.map(drop) }),
         ];
         for (wait, at_once) in kinds

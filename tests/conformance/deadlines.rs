@@ -9,8 +9,8 @@ use std::time::Duration;
 use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
 use quoit::{
-    Cancelled, CarriesCancelled, Delivery, Group, GroupError, Reason, Scope, group, op, spawn,
-    timeout, yield_now,
+    Cancelled, CarriesCancelled, Delivery, Group, GroupError, Reason, Scope, check, group, op,
+    spawn, timeout, yield_now, yield_uncancellable,
 };
 use tests::{Kernel, conform, conform_on, gauges, poll_once, quietly};
 
@@ -184,6 +184,14 @@ fn c053_timeout_counts_from_the_beginning_of_the_run() {
         let began = Instant::now();
         assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
         after_exactly(5 * SHORT, began);
+
+        // A deadline counts from nowhere, with a handle as without.
+        let began = Instant::now();
+        let scope = Scope::new().deadline(began + 5 * SHORT);
+        let _handle = scope.handle();
+        sleep(3 * SHORT).await.expect("nobody cancels");
+        assert_eq!(scope.run(sleep(LONG)).await, Ok(None));
+        after_exactly(5 * SHORT, began);
     });
 }
 
@@ -277,6 +285,26 @@ fn c059_first_yield_after_the_deadline_notices_it() {
 
 // On the real ring, as above.
 #[test]
+fn c059_uncancellable_yield_after_the_deadline_notices_it_and_goes_on() {
+    quietly(|_| async {
+        let scope = Scope::new().timeout(SHORT);
+        let began = Instant::now();
+        let outcome = scope
+            .run(async {
+                while began.elapsed() < 2 * SHORT {
+                    std::hint::spin_loop();
+                }
+                yield_uncancellable().await;
+                check()
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        assert!(is_over(&scope));
+    });
+}
+
+// On the real ring, as above.
+#[test]
 fn c059_loop_that_yields_sees_its_deadline() {
     quietly(|_| async {
         let scope = Scope::new().timeout(SHORT);
@@ -357,7 +385,8 @@ fn c054_scope_that_was_cancelled_before_its_deadline_is_not_late() {
 
 #[test]
 fn c055_scope_whose_deadline_passes_after_its_cancel_is_not_late() {
-    conform(|_| async {
+    conform(|handle| async move {
+        let before = handle.metrics()[0].deadlines;
         let scope = Scope::new().timeout(5 * SHORT);
         let outcome: io::Result<Option<()>> = scope
             .run_in_time(async {
@@ -370,6 +399,8 @@ fn c055_scope_whose_deadline_passes_after_its_cancel_is_not_late() {
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
         let why = scope.cancelled().map(Cancelled::reason);
         assert_eq!(why, Some(Reason::Requested));
+        let passed = handle.metrics()[0].deadlines;
+        assert_eq!(passed, before, "that of a cancelled scope wakes nobody");
     });
 }
 
@@ -519,6 +550,24 @@ fn c060_deadline_that_has_passed_is_a_cancel_whether_or_not_it_was_noticed() {
             })
             .await;
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+        // Nobody has looked before it is moved, or cancelled otherwise.
+        for moves in [true, false] {
+            let scope = Scope::new().timeout(SHORT);
+            let outcome = scope.run(async {
+                let began = Instant::now();
+                while began.elapsed() <= SHORT {
+                    std::hint::spin_loop();
+                }
+                if moves {
+                    scope.set_deadline(Some(Instant::now() + LONG));
+                } else {
+                    assert_eq!(scope.cancel(), Delivery::AlreadyCancelled);
+                }
+                op::nop().await
+            });
+            assert!(matches!(outcome.await, Ok(None)), "{moves}");
+            assert!(is_over(&scope), "{moves}");
+        }
     });
 }
 

@@ -12,7 +12,7 @@ use quoit::sync::Event;
 use quoit::time::{Instant, sleep, sleep_until};
 use quoit::{
     CancelHandle, Cancelled, CarriesCancelled, Delivery, Group, Misuse, Reason, Scope, check,
-    group, isolating_group, spawn, yield_now, yield_uncancellable,
+    group, isolating_group, run_until_cancelled, spawn, yield_now, yield_uncancellable,
 };
 use quoit_net::{TcpListener, TcpStream};
 use tests::{Kernel, both_ends, conform, conform_in, gauges, quietly, receive_all};
@@ -68,7 +68,10 @@ fn c002_cancel_that_nobody_saw_ends_with_its_scope() {
                 .await;
             assert_eq!(outcome, Ok(Some(7)));
             assert!(!scope.absorbed());
-            assert!(through_a_handle || scope.cancelled().is_some());
+            assert_eq!(
+                scope.cancelled().map(Cancelled::reason),
+                Some(Reason::Requested)
+            );
             assert_eq!(scope.cancel(), Delivery::Gone);
             let before = handle.metrics()[0].aborts;
             op::nop().await.expect("nobody cancelled this one");
@@ -213,6 +216,7 @@ fn c006_inner_scope_passes_an_outer_cancel_on() {
             .await;
         assert!(matches!(outcome, Ok(None)), "{outcome:?}");
         assert!(!after.get());
+        assert!(outer.absorbed() && !inner.absorbed());
         assert_eq!(inner.cancelled(), None);
         assert_eq!(
             outer.cancelled().map(Cancelled::reason),
@@ -522,6 +526,8 @@ fn c012_ready_data_is_still_there() {
                 refused(reason(&check()));
                 let joined = (&mut task).await.expect_err("cancelled");
                 refused(joined.cancelled().map(Cancelled::reason));
+                let foreign = async { panic!("it is not polled") };
+                refused(reason(&run_until_cancelled(foreign).await));
                 Ok::<_, io::Error>("done")
             })
             .await;

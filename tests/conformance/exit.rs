@@ -5,12 +5,14 @@ use std::future::{Future, pending};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, CarriesCancelled, Delivery, Group, JoinError, Misuse, Reason, Scope, check, group,
-    op, spawn, yield_now,
+    Cancelled, CarriesCancelled, Delivery, Group, JoinError, Misuse, Reason, Scope, check,
+    effective_deadline, group, op, run_until_cancelled, spawn, yield_now,
 };
 use tests::{Drops, conform, gauges, on_both, one_core, poll_once};
 
@@ -19,12 +21,21 @@ use crate::support::{
     some_turns, watched,
 };
 
-/// Who says its name when it is dropped.
-struct Named(&'static str, Rc<RefCell<Vec<&'static str>>>);
+/// Who says its name when it is dropped, and notes the deadline there.
+struct Named(&'static str, Rc<RefCell<Dropped>>);
+
+/// What they have said and noted.
+#[derive(Default)]
+struct Dropped {
+    names: Vec<&'static str>,
+    deadlines: Vec<Option<Instant>>,
+}
 
 impl Drop for Named {
     fn drop(&mut self) {
-        self.1.borrow_mut().push(self.0);
+        let mut dropped = self.1.borrow_mut();
+        dropped.names.push(self.0);
+        dropped.deadlines.push(effective_deadline());
     }
 }
 
@@ -152,11 +163,13 @@ fn c101_dropped_future_takes_its_scopes_from_the_inside_out() {
         let before = gauges(&handle).await;
         let (reader, _writer) = pipe();
         let shared = reader.clone();
-        let order = Rc::new(RefCell::new(Vec::new()));
+        let order = Rc::new(RefCell::new(Dropped::default()));
         let named = |name| Named(name, Rc::clone(&order));
+        let times = [1, 2, 3].map(|hours| Instant::now() + hours * LONG);
         let outcome = Scope::new()
             .run(async {
-                let (a, b, c) = (Scope::new(), Scope::new(), Scope::new());
+                let scope = |at: Instant| Scope::new().deadline(at);
+                let (a, b, c) = (scope(times[2]), scope(times[1]), scope(times[0]));
                 let (in_a, in_b, in_c) = (named("a"), named("b"), named("c"));
                 let nested = a.run(async {
                     let _in_a = in_a;
@@ -179,7 +192,9 @@ fn c101_dropped_future_takes_its_scopes_from_the_inside_out() {
             })
             .await;
         assert!(matches!(outcome, Ok(Some(()))), "{outcome:?}");
-        assert_eq!(*order.borrow(), ["c", "b", "a"]);
+        assert_eq!(order.borrow().names, ["c", "b", "a"]);
+        // Each in its own scope.
+        assert_eq!(order.borrow().deadlines, times.map(Some));
         assert!(check().is_ok());
         let after = gauges(&handle).await;
         assert_eq!(after.cancel_requests - before.cancel_requests, 1);
@@ -195,7 +210,7 @@ fn c103_panic_of_a_body_unwinds_its_scopes_and_stays_in_the_task() {
     conform(|handle| async move {
         let before = gauges(&handle).await;
         let (reader, writer) = pipe();
-        let order = Rc::new(RefCell::new(Vec::new()));
+        let order = Rc::new(RefCell::new(Dropped::default()));
         let named = |name| Named(name, Rc::clone(&order));
         let (around, inner, sibling) = (named("around"), named("inner"), named("sibling"));
         let task = spawn(async move {
@@ -220,12 +235,52 @@ fn c103_panic_of_a_body_unwinds_its_scopes_and_stays_in_the_task() {
         });
         let error = task.await.expect_err("it panicked");
         assert_eq!(error.to_string(), "the task panicked: as planned");
-        assert_eq!(*order.borrow(), ["inner", "sibling", "around"]);
+        assert_eq!(order.borrow().names, ["inner", "sibling", "around"]);
         let after = kernel_is_done(&handle).await;
         assert_eq!(after.panics - before.panics, 1);
         assert_eq!(after.scopes, before.scopes);
         assert_eq!(after.cancel_requests - before.cancel_requests, 1);
         drop(writer);
+    });
+}
+
+/// The body of a group as well, and what its child has open goes with that: the child has ended.
+#[test]
+fn c101_child_whose_future_is_dropped_has_ended_for_its_group() {
+    conform(|handle| async move {
+        let before = gauges(&handle).await;
+        let (reader, _writer) = pipe();
+        let shared = reader.clone();
+        let order = Rc::new(RefCell::new(Dropped::default()));
+        let named = |name| Named(name, Rc::clone(&order));
+        let in_body = named("body");
+        let at = Instant::now() + LONG;
+        let outcome = group(async |g: Group<io::Error>| {
+            let nested = async move {
+                let scope = Scope::new().deadline(at);
+                let open = scope.run(group(async |inner: Group<io::Error>| {
+                    let _in_body = in_body;
+                    inner.set_shielded(true);
+                    let innermost = Scope::new();
+                    let read = op::read(&shared, vec![0; 8]).into_result();
+                    innermost.run(read).await
+                }));
+                open.await.map(drop)
+            };
+            let child = g.spawn(async { Ok(run_until_cancelled(nested).await?) });
+            some_turns(2).await;
+            child.cancel();
+            Ok(7)
+        })
+        .await;
+        assert!(matches!(outcome, Ok(Some(7))), "{outcome:?}");
+        // In the group, which lets no deadline be seen.
+        assert_eq!(order.borrow().deadlines, [None]);
+        assert!(reader.is_unique());
+        let after = gauges(&handle).await;
+        assert_eq!(after.cancel_requests - before.cancel_requests, 1);
+        assert_eq!((after.scopes, after.tasks), (before.scopes, before.tasks));
+        assert_eq!((after.parked, after.orphans), (before.parked, 0));
     });
 }
 
@@ -360,6 +415,7 @@ fn c102_dropped_group_is_taken_over_by_the_scope_around() {
                         let ended = Rc::clone(&inner);
                         g.spawn(async move {
                             let outcome = sleep(LONG).await;
+                            assert_eq!(reason(&outcome), Some(Reason::Dropped));
                             let shield = Scope::new().shielded();
                             shield.run(sleep(2 * SHORT)).await?;
                             ended.set(ended.get() + 1);
@@ -381,5 +437,35 @@ fn c102_dropped_group_is_taken_over_by_the_scope_around() {
         let after = gauges(&handle).await;
         assert_eq!(after.adopted_groups - before.adopted_groups, 1);
         assert_eq!((after.tasks, after.scopes), (before.tasks, before.scopes));
+    });
+}
+
+#[test]
+fn c102_shutdown_waits_for_the_children_of_a_dropped_group() {
+    on_both(|| {
+        let ended = Arc::new(AtomicU32::new(0));
+        let runtime = one_core().build().expect("tests need io_uring");
+        let handle = runtime.handle();
+        let counted = Arc::clone(&ended);
+        let started = handle.spawn(handle.cores()[0], move || async move {
+            let mut open = Box::pin(group(async move |g: Group<io::Error>| {
+                for _ in 0..3 {
+                    let counted = Arc::clone(&counted);
+                    g.spawn(async move {
+                        let outcome = sleep(LONG).await;
+                        let shield = Scope::new().shielded();
+                        shield.run(sleep(2 * SHORT)).await?;
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        Ok(outcome?)
+                    });
+                }
+                pending::<io::Result<()>>().await
+            }));
+            assert!(poll_once(open.as_mut()).await.is_pending());
+            some_turns(1).await;
+        });
+        started.expect("room").wait().expect("it ended");
+        runtime.shutdown(LONG);
+        assert_eq!(ended.load(Ordering::Relaxed), 3);
     });
 }

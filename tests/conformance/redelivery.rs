@@ -15,7 +15,7 @@ use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
     CancelHandle, Cancelled, CarriesCancelled, CoreId, Group, JoinError, Reason, Scope, check,
-    group, on, op, run_until_cancelled, spawn, yield_now,
+    group, on, op, race, run_until_cancelled, spawn, timeout, yield_now,
 };
 use tests::{Drops, Kernel, conform, conform_in, conform_on, gauges, poll_once, quietly};
 
@@ -493,6 +493,37 @@ fn c017_loop_that_ignores_many_refusals_and_ends_keeps_its_value() {
     });
 }
 
+/// A scope or a time limit around each op is none of those that refuse it.
+#[test]
+fn c017_loop_that_ignores_refusals_in_scopes_of_their_own_is_slowed_down() {
+    conform(|handle| async move {
+        for kind in ["a scope", "a timeout", "a race", "a group"] {
+            let before = handle.metrics()[0].pauses;
+            let scope = Scope::new();
+            scope.cancel();
+            let done = scope.run(async {
+                let mut asked = 0;
+                while handle.metrics()[0].pauses == before {
+                    asked += 1;
+                    assert!(asked <= 1_030, "{kind}: nothing slows it down");
+                    let group = group(async |_: Group<io::Error>| op::nop().await);
+                    let refused = match kind {
+                        "a scope" => Scope::new().run(op::nop()).await.is_err(),
+                        "a timeout" => timeout(LONG, op::nop()).await.is_err(),
+                        "a race" => race(op::nop(), op::nop()).await.is_err(),
+                        _ => group.await.is_err(),
+                    };
+                    assert!(refused, "{kind}");
+                }
+                Ok::<_, Cancelled>(())
+            });
+            assert_eq!(done.await, Ok(Some(())));
+            let counters = gauges(&handle).await;
+            assert_eq!((counters.swallowing, counters.timers), (0, 1));
+        }
+    });
+}
+
 #[test]
 fn c018_child_that_swallows_a_cancel_keeps_its_value() {
     conform(|_| async {
@@ -816,13 +847,17 @@ fn c027_child_of_a_group_that_was_cancelled_before_its_first_poll_runs_to_its_fi
 
 #[test]
 fn c028_deadline_that_is_moved_after_it_has_passed_changes_nothing() {
-    conform(|_| async {
+    conform(|handle| async move {
         let scope = Scope::new().timeout(SHORT);
         let outcome = scope
             .run(async {
                 assert_eq!(reason(&sleep(LONG).await), Some(Reason::Deadline));
                 scope.set_deadline(Some(Instant::now() + LONG));
                 assert_eq!(reason(&op::nop().await), Some(Reason::Deadline));
+                // It is armed no more: the one timer is that of the pause.
+                let shield = Scope::new().shielded();
+                let timers = shield.run(async { Ok::<_, Cancelled>(gauges(&handle).await.timers) });
+                assert_eq!(timers.await, Ok(Some(1)));
                 scope.set_deadline(None);
                 sleep(LONG).await
             })

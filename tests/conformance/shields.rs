@@ -620,6 +620,27 @@ fn c044_grace_shield_outlasts_the_body_of_its_group_and_its_rival_in_a_race() {
     });
 }
 
+/// It begins with the cancel, also with one that comes before the run.
+#[test]
+fn c044_grace_of_a_cancel_before_the_run_lasts_into_it() {
+    conform(|_| async {
+        let began = Instant::now();
+        let outer = Scope::new();
+        outer.cancel_with(Reason::User(1), 5 * SHORT);
+        sleep(SHORT).await.expect("nobody cancels this one");
+        let outcome = outer
+            .run(async {
+                let shield = Scope::new().grace_shielded();
+                let refused = shield.run(sleep(LONG)).await;
+                assert_eq!(reason(&refused), Some(Reason::User(1)));
+                refused
+            })
+            .await;
+        assert_eq!(outcome, Ok(None));
+        after_exactly(5 * SHORT, began);
+    });
+}
+
 /// Without a grace, a grace shield is none.
 #[test]
 fn c044_grace_shield_is_none_for_a_cancel_without_grace() {

@@ -36,7 +36,7 @@ use crate::core_state::Core;
 use crate::panics::{Guarded, called, caught, contained, discard, guarded, text_of};
 use crate::slab::Key;
 use crate::task::cell::boxed_child;
-use crate::task::{JoinError, JoinHandle, TaskId, current, yield_uncancellable};
+use crate::task::{JoinError, JoinHandle, TaskId, after_others, current};
 
 /// Runs a body that may start tasks, and ends after the last of them.
 ///
@@ -166,7 +166,7 @@ where
         }
         if !waited {
             // Others have a turn, whatever they are.
-            yield_uncancellable().await;
+            after_others().await;
         }
         if state.is_done() {
             break;

@@ -27,6 +27,7 @@ use std::task::{Context, Poll};
 pub use join::{JoinError, JoinHandle};
 pub(crate) use table::TaskId;
 
+use crate::core_state::Core;
 use crate::scope::Cancelled;
 use crate::scope::park;
 
@@ -116,10 +117,18 @@ pub fn yield_now() -> impl Future<Output = Result<(), Cancelled>> {
 
 /// Lets other ready tasks and arrived I/O go first, also where the active scope is cancelled.
 ///
+/// Of a deadline that has passed it takes notice, as any op that yields: [`check`](crate::check) sees it then.
+///
 /// # Panics
 ///
 /// Off a core.
 pub async fn yield_uncancellable() {
+    current::with(Core::notice_deadlines);
+    after_others().await;
+}
+
+/// As [`yield_uncancellable`], of an end, which is no op.
+pub(crate) async fn after_others() {
     let mut yielded = false;
     std::future::poll_fn(|cx| {
         if std::mem::replace(&mut yielded, true) {
