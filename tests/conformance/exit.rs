@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, CarriesCancelled, Delivery, Group, JoinError, Misuse, Reason, Scope, check,
+    Cancelled, CarriesCancelled, Delivery, Group, JoinError, Misuse, Reason, Scope, Started, check,
     effective_deadline, group, op, run_until_cancelled, spawn, yield_now,
 };
 use tests::{Drops, conform, gauges, on_both, one_core, poll_once};
@@ -397,6 +397,43 @@ fn c100_task_that_leaks_a_group_has_failed_and_its_children_end() {
             yield_now().await.expect("nobody cancels");
         }
         assert_eq!(gauges(&handle).await.tasks, before.tasks);
+    });
+}
+
+/// It has not reported, or its report was ignored.
+#[test]
+fn c100_child_that_leaks_a_group_and_has_not_started_has_failed() {
+    conform(|_| async {
+        for reports in [false, true] {
+            let outcome = group(async |g: Group<io::Error>| {
+                let caller = Scope::new();
+                let started = caller.run(async {
+                    if reports {
+                        caller.cancel();
+                    }
+                    let child = async move |started: Started<u8>| {
+                        let mut open = Box::pin(group(async |_: Group<io::Error>| {
+                            pending::<io::Result<()>>().await
+                        }));
+                        assert!(poll_once(open.as_mut()).await.is_pending());
+                        std::mem::forget(open);
+                        if reports {
+                            started.report(7).expect("once");
+                        }
+                        Ok(())
+                    };
+                    Ok::<_, Cancelled>(g.start(child).await)
+                });
+                let started = started.await?.expect("it has a value");
+                let error = started.expect_err("it left a group behind");
+                let why = error.cancelled().map(Cancelled::reason);
+                let leaked = Reason::Misuse(Misuse::AbandonedGroup);
+                assert_eq!(why, Some(leaked), "reports: {reports}");
+                Ok(())
+            })
+            .await;
+            assert!(matches!(outcome, Ok(Some(()))), "{outcome:?}");
+        }
     });
 }
 
