@@ -1,12 +1,13 @@
 //! The end of a scope: in order, out of order, dropped and unwound.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
@@ -241,6 +242,39 @@ fn c103_panic_of_a_body_unwinds_its_scopes_and_stays_in_the_task() {
         assert_eq!(after.scopes, before.scopes);
         assert_eq!(after.cancel_requests - before.cancel_requests, 1);
         drop(writer);
+    });
+}
+
+/// What a body still has when it has ended goes in its scope as well; that of a group is none that sees the deadline.
+#[test]
+fn c101_body_that_has_ended_is_dropped_in_its_scope() {
+    conform(|_| async {
+        for yields in [false, true] {
+            let order = Rc::new(RefCell::new(Dropped::default()));
+            let body = |name| {
+                let (held, mut yields) = (Named(name, Rc::clone(&order)), yields);
+                poll_fn(move |cx| {
+                    let _held = &held;
+                    if std::mem::take(&mut yields) {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok::<_, Cancelled>(()))
+                })
+            };
+            let at = Instant::now() + LONG;
+            let scope = Scope::new().deadline(at);
+            assert_eq!(scope.run(body("scope")).await, Ok(Some(())));
+            let around = Scope::new().deadline(at);
+            let grouped = around.run(group(|g: Group<Cancelled>| {
+                g.set_shielded(true);
+                body("group")
+            }));
+            assert!(matches!(grouped.await, Ok(Some(Some(())))));
+            let dropped = order.borrow();
+            assert_eq!(dropped.names, ["scope", "group"]);
+            assert_eq!(dropped.deadlines, [Some(at), None], "yields: {yields}");
+        }
     });
 }
 
