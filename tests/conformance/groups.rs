@@ -715,6 +715,31 @@ fn c092_daemon_is_cancelled_when_all_others_have_ended() {
     });
 }
 
+/// A cancel from outside reaches it as any child, while the others go on.
+#[test]
+fn c092_daemon_is_cancelled_with_all_that_its_group_is_in() {
+    conform(|_| async {
+        let (outer, told) = (Scope::new(), Rc::new(Event::new()));
+        let outcome = outer
+            .run(group(async |g: Group<io::Error>| {
+                let tells = Rc::clone(&told);
+                g.spawn_daemon(async move {
+                    let refused = sleep(LONG).await;
+                    assert_eq!(reason(&refused), Some(Reason::User(3)));
+                    tells.set();
+                    Ok(refused?)
+                });
+                some_turns(1).await;
+                outer.cancel_with(Reason::User(3), Duration::ZERO);
+                let shield = Scope::new().shielded();
+                shield.run(told.wait()).await?;
+                Ok(())
+            }))
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
+
 /// The group has come to its end by then: what is cancelled around it later takes its value away no more than it would
 /// a moment after.
 #[test]
