@@ -1,17 +1,18 @@
 //! The end of a scope: in order, out of order, dropped and unwound.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use quoit::time::{Instant, sleep};
 use quoit::{
-    Cancelled, CarriesCancelled, Delivery, Group, JoinError, Misuse, Reason, Scope, check,
+    Cancelled, CarriesCancelled, Delivery, Group, JoinError, Misuse, Reason, Scope, Started, check,
     effective_deadline, group, op, run_until_cancelled, spawn, yield_now,
 };
 use tests::{Drops, conform, gauges, on_both, one_core, poll_once};
@@ -244,6 +245,39 @@ fn c103_panic_of_a_body_unwinds_its_scopes_and_stays_in_the_task() {
     });
 }
 
+/// What a body still has when it has ended goes in its scope as well; that of a group is none that sees the deadline.
+#[test]
+fn c101_body_that_has_ended_is_dropped_in_its_scope() {
+    conform(|_| async {
+        for yields in [false, true] {
+            let order = Rc::new(RefCell::new(Dropped::default()));
+            let body = |name| {
+                let (held, mut yields) = (Named(name, Rc::clone(&order)), yields);
+                poll_fn(move |cx| {
+                    let _held = &held;
+                    if std::mem::take(&mut yields) {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok::<_, Cancelled>(()))
+                })
+            };
+            let at = Instant::now() + LONG;
+            let scope = Scope::new().deadline(at);
+            assert_eq!(scope.run(body("scope")).await, Ok(Some(())));
+            let around = Scope::new().deadline(at);
+            let grouped = around.run(group(|g: Group<Cancelled>| {
+                g.set_shielded(true);
+                body("group")
+            }));
+            assert!(matches!(grouped.await, Ok(Some(Some(())))));
+            let dropped = order.borrow();
+            assert_eq!(dropped.names, ["scope", "group"]);
+            assert_eq!(dropped.deadlines, [Some(at), None], "yields: {yields}");
+        }
+    });
+}
+
 /// The body of a group as well, and what its child has open goes with that: the child has ended.
 #[test]
 fn c101_child_whose_future_is_dropped_has_ended_for_its_group() {
@@ -397,6 +431,43 @@ fn c100_task_that_leaks_a_group_has_failed_and_its_children_end() {
             yield_now().await.expect("nobody cancels");
         }
         assert_eq!(gauges(&handle).await.tasks, before.tasks);
+    });
+}
+
+/// It has not reported, or its report was ignored.
+#[test]
+fn c100_child_that_leaks_a_group_and_has_not_started_has_failed() {
+    conform(|_| async {
+        for reports in [false, true] {
+            let outcome = group(async |g: Group<io::Error>| {
+                let caller = Scope::new();
+                let started = caller.run(async {
+                    if reports {
+                        caller.cancel();
+                    }
+                    let child = async move |started: Started<u8>| {
+                        let mut open = Box::pin(group(async |_: Group<io::Error>| {
+                            pending::<io::Result<()>>().await
+                        }));
+                        assert!(poll_once(open.as_mut()).await.is_pending());
+                        std::mem::forget(open);
+                        if reports {
+                            started.report(7).expect("once");
+                        }
+                        Ok(())
+                    };
+                    Ok::<_, Cancelled>(g.start(child).await)
+                });
+                let started = started.await?.expect("it has a value");
+                let error = started.expect_err("it left a group behind");
+                let why = error.cancelled().map(Cancelled::reason);
+                let leaked = Reason::Misuse(Misuse::AbandonedGroup);
+                assert_eq!(why, Some(leaked), "reports: {reports}");
+                Ok(())
+            })
+            .await;
+            assert!(matches!(outcome, Ok(Some(()))), "{outcome:?}");
+        }
     });
 }
 

@@ -10,8 +10,8 @@ use quoit::sync::Event;
 use quoit::time::{Instant, sleep};
 use quoit::{
     AlreadyStarted, Cancelled, CarriesCancelled, Delivery, Group, GroupError, JoinError, Reason,
-    Scope, StartError, Started, check, group, isolating_group, op, race, race_with, spawn,
-    yield_now,
+    Scope, StartError, Started, check, group, isolating_group, op, race, race_all, race_with,
+    spawn, yield_now,
 };
 use tests::{Drops, Kernel, conform, gauges};
 
@@ -91,6 +91,35 @@ fn c075_child_that_fails_cancels_the_others_and_the_body() {
         let after = gauges(&handle).await;
         assert_eq!(after.aborts - before.aborts, 2);
         assert_eq!(after.deliveries - before.deliveries, 1);
+    });
+}
+
+/// The cause is the first of them: of the children in the order of their ends, the body among them.
+#[test]
+fn c075_failures_are_told_in_the_order_in_which_they_came() {
+    conform(|_| async {
+        let outcome = group(async |g: Group<io::Error>| {
+            for (name, turns) in [("later", 2), ("last", 3), ("first", 0)] {
+                g.spawn(async move {
+                    if turns > 0 {
+                        assert_eq!(reason(&sleep(LONG).await), Some(Reason::Failure));
+                        let shield = Scope::new().shielded();
+                        shield.run(sleep(SHORT * turns)).await?;
+                    } else {
+                        sleep(SHORT).await?;
+                    }
+                    Err::<(), _>(failure(name))
+                });
+            }
+            assert_eq!(reason(&sleep(LONG).await), Some(Reason::Failure));
+            let shield = Scope::new().shielded();
+            shield.run(sleep(SHORT)).await?;
+            Err::<(), _>(failure("body"))
+        })
+        .await;
+        let error = outcome.expect_err("all failed");
+        let names: Vec<_> = error.errors().iter().map(io::Error::to_string).collect();
+        assert_eq!(names, ["first", "body", "later", "last"]);
     });
 }
 
@@ -686,6 +715,31 @@ fn c092_daemon_is_cancelled_when_all_others_have_ended() {
     });
 }
 
+/// A cancel from outside reaches it as any child, while the others go on.
+#[test]
+fn c092_daemon_is_cancelled_with_all_that_its_group_is_in() {
+    conform(|_| async {
+        let (outer, told) = (Scope::new(), Rc::new(Event::new()));
+        let outcome = outer
+            .run(group(async |g: Group<io::Error>| {
+                let tells = Rc::clone(&told);
+                g.spawn_daemon(async move {
+                    let refused = sleep(LONG).await;
+                    assert_eq!(reason(&refused), Some(Reason::User(3)));
+                    tells.set();
+                    Ok(refused?)
+                });
+                some_turns(1).await;
+                outer.cancel_with(Reason::User(3), Duration::ZERO);
+                let shield = Scope::new().shielded();
+                shield.run(told.wait()).await?;
+                Ok(())
+            }))
+            .await;
+        assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    });
+}
+
 /// The group has come to its end by then: what is cancelled around it later takes its value away no more than it would
 /// a moment after.
 #[test]
@@ -785,6 +839,30 @@ fn c094_loser_of_a_race_has_ended_before_the_winner_is_told() {
         assert!(matches!(winner, Ok("a")), "{winner:?}");
         assert_eq!(refused.get(), 1);
         after_exactly(2 * SHORT, began);
+    });
+}
+
+#[test]
+fn c094_losers_of_a_race_of_many_have_ended_before_the_winner_is_told() {
+    conform(|handle| async move {
+        let lost = Cell::new(0);
+        let before = handle.metrics()[0].aborts;
+        let winner = race_all((0..5).map(|place| {
+            let lost = &lost;
+            async move {
+                if place == 3 {
+                    sleep(SHORT).await?;
+                    return Ok::<_, Cancelled>(place);
+                }
+                let refused = sleep(LONG).await;
+                assert_eq!(reason(&refused), Some(Reason::Lost));
+                lost.set(lost.get() + 1);
+                refused.map(|()| place)
+            }
+        }))
+        .await;
+        assert!(matches!(winner, Ok(3)), "{winner:?}");
+        assert_eq!((lost.get(), handle.metrics()[0].aborts - before), (4, 4));
     });
 }
 

@@ -273,6 +273,37 @@ fn c023_wait_that_was_aborted_first_is_not_told_any_more() {
     });
 }
 
+/// As above, where so many are aborted that they stand in line to be woken.
+#[test]
+fn c023_waits_that_are_to_be_woken_for_a_cancel_are_not_told_any_more() {
+    const WAITS: u32 = 3_000;
+    conform(|_| async {
+        let (event, begun) = (Rc::new(Event::new()), Rc::new(Cell::new(0)));
+        let refused = Rc::new(Cell::new(0));
+        let outcome = group(async |g: Group<Cancelled>| {
+            for _ in 0..WAITS {
+                let (event, begun) = (Rc::clone(&event), Rc::clone(&begun));
+                let refused = Rc::clone(&refused);
+                g.spawn(async move {
+                    begun.set(begun.get() + 1);
+                    let told = event.wait().await;
+                    refused.set(refused.get() + u32::from(told.is_err()));
+                    told
+                });
+            }
+            while begun.get() < WAITS {
+                yield_now().await?;
+            }
+            g.cancel();
+            event.set();
+            Ok(())
+        })
+        .await;
+        assert!(matches!(outcome, Ok(Some(()))), "{outcome:?}");
+        assert_eq!(refused.get(), WAITS);
+    });
+}
+
 /// Waits for a file's bytes to be on the disk, which nothing ends once a worker of the kernel's is at
 /// it, and cancels the wait. Returns whether it was done all the same; nothing, if it was done before.
 async fn sync_that_is_cancelled(path: &Path) -> Option<bool> {

@@ -641,6 +641,37 @@ fn c044_grace_of_a_cancel_before_the_run_lasts_into_it() {
     });
 }
 
+/// What it lets through is the cancel without grace, and so is the reason, of what waits and of what follows.
+#[test]
+fn c044_grace_shield_shows_the_cancel_that_has_no_grace() {
+    conform(|_| async {
+        let (outer, inner) = (Scope::new(), Rc::new(Scope::new()));
+        let second = Rc::clone(&inner);
+        let outcome = outer
+            .run(inner.run(async {
+                outer.cancel_with(Reason::User(1), LONG);
+                assert_eq!(reason(&yield_now().await), Some(Reason::User(1)));
+                let shield = Scope::new().grace_shielded();
+                let canceller = spawn(async move {
+                    yield_now().await.expect("nobody cancels this one");
+                    second.cancel_with(Reason::User(2), Duration::ZERO)
+                });
+                let refused = shield.run(async {
+                    let waits = sleep(LONG).await;
+                    assert_eq!(reason(&waits), Some(Reason::User(2)));
+                    yield_now().await
+                });
+                let refused = refused.await;
+                assert_eq!(reason(&refused), Some(Reason::User(2)));
+                assert!(canceller.is_finished());
+                refused
+            }))
+            .await;
+        assert_eq!(outcome, Ok(None));
+        assert!(outer.absorbed() && !inner.absorbed());
+    });
+}
+
 /// Without a grace, a grace shield is none.
 #[test]
 fn c044_grace_shield_is_none_for_a_cancel_without_grace() {

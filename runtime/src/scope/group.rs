@@ -614,7 +614,8 @@ impl<E: CarriesCancelled + 'static> GroupState<E> {
         })
     }
 
-    fn has_abandoned_a_group(&self) -> bool {
+    /// Returns whether the task that ends has left a group of its own behind.
+    pub(super) fn has_abandoned_a_group(&self) -> bool {
         current::with(|core| {
             let task = core.active.polled();
             task.is_some_and(|task| core.tree.borrow().has_group_below(task))

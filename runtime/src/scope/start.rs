@@ -357,6 +357,9 @@ impl<V, E: CarriesCancelled + 'static> Shared<V, E> {
             }
             Stage::Starting | Stage::Ignored => {
                 let ended = match outcome {
+                    Ok(Ok(_)) if self.group.has_abandoned_a_group() => {
+                        Ended::Failed(Cancelled::misuse(Misuse::AbandonedGroup).into())
+                    }
                     Ok(Ok(_)) => Ended::Well,
                     Ok(Err(error)) => Ended::Failed(self.named(error)),
                     Err(payload) => Ended::Panicked(payload),
