@@ -481,10 +481,13 @@ fn children_of_a_group_that_is_dropped_keep_the_grace_of_its_cancel() {
                         noted.set(true);
                         Ok(())
                     };
-                    let starting = g.start(async move |_: Started<()>| match kind {
-                        "child" => Ok(drop(g.spawn(child))),
-                        "daemon" => Ok(drop(g.spawn_daemon(child))),
-                        _ => child.await,
+                    let starting = g.start(async move |_: Started<()>| {
+                        match kind {
+                            "child" => drop(g.spawn(child)),
+                            "daemon" => drop(g.spawn_daemon(child)),
+                            _ => child.await?,
+                        }
+                        Ok(())
                     });
                     let mut starting = Box::pin(starting);
                     while poll_once(starting.as_mut()).await.is_pending() && !has_begun.get() {
@@ -581,7 +584,10 @@ async fn ends_so(how: Ends, saves: impl Future<Output = Result<(), Cancelled>> +
             assert_eq!(ended.await.expect_err("it failed").errors().len(), 1);
         }
         Ends::Value => {
-            let value = async { Ok(assert!(cancelled().await.is_err())) };
+            let value = async {
+                assert!(cancelled().await.is_err());
+                Ok(())
+            };
             assert!(quoit::race(value, saves).await.is_ok());
         }
     }
