@@ -663,7 +663,7 @@ impl Core {
         if self.has_seen_more() {
             self.note_refusals(id);
         }
-        if !is_queued && self.tree.borrow().is_cancelled(node) {
+        if !is_queued && self.refuses(node) {
             self.after_pending(node, None);
         }
     }

@@ -978,6 +978,14 @@ impl Core {
         }
     }
 
+    /// Returns whether ops are refused under this node: the active one, or that of a task that was just polled. Mostly
+    /// nobody is refused on the core, and no node is looked at.
+    #[inline(always)]
+    pub(crate) fn refuses(&self, node: NodeId) -> bool {
+        let refuses_any = self.tree.borrow().refuses_any();
+        refuses_any && self.tree.borrow().is_cancelled(node)
+    }
+
     /// Takes cancels that came by handle, so that an op's entry check sees them.
     #[inline]
     pub(crate) fn see_remote_cancels(&self) {
