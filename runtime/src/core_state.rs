@@ -68,7 +68,16 @@ pub(crate) enum TimerTarget {
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
     last: Cell<Option<NodeId>>,
+    /// There are some beside the last: looked at for each poll, as the set is not.
+    has_more: Cell<bool>,
     before: RefCell<BTreeSet<NodeId>>,
+}
+
+/// What [`Scopes`] were.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    last: Option<NodeId>,
+    before: Option<BTreeSet<NodeId>>,
 }
 
 impl Scopes {
@@ -85,39 +94,54 @@ impl Scopes {
     #[cold]
     #[inline(never)]
     fn add_before(&self, node: NodeId) {
+        self.has_more.set(true);
         self.before.borrow_mut().insert(node);
     }
 
     pub(crate) fn contain(&self, node: NodeId) -> bool {
         let last = self.last.get();
-        last == Some(node) || last.is_some() && self.before.borrow().contains(&node)
+        last == Some(node) || self.has_more.get() && self.before.borrow().contains(&node)
     }
 
     #[inline]
     pub(crate) fn clear(&self) {
-        if self.last.take().is_some() && !self.before.borrow().is_empty() {
-            self.clear_before();
+        self.last.set(None);
+        if self.has_more.get() {
+            self.take_before();
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn clear_before(&self) {
-        self.before.borrow_mut().clear();
+    fn take_before(&self) -> BTreeSet<NodeId> {
+        self.has_more.set(false);
+        self.before.take()
     }
 
     /// Takes all of them out.
-    pub(crate) fn take(&self) -> Self {
-        Self {
-            last: Cell::new(self.last.take()),
-            before: RefCell::new(self.before.take()),
+    #[inline]
+    pub(crate) fn take(&self) -> Taken {
+        Taken {
+            last: self.last.take(),
+            before: self.has_more.get().then(|| self.take_before()),
         }
     }
 
     /// Has these from now on, and no others.
-    pub(crate) fn set(&self, scopes: Self) {
-        self.last.set(scopes.last.into_inner());
-        self.before.replace(scopes.before.into_inner());
+    #[inline]
+    pub(crate) fn set(&self, taken: Taken) {
+        self.clear();
+        self.last.set(taken.last);
+        if let Some(before) = taken.before {
+            self.set_before(before);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_before(&self, before: BTreeSet<NodeId>) {
+        self.has_more.set(true);
+        self.before.replace(before);
     }
 }
 
