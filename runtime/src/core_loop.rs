@@ -312,7 +312,13 @@ impl Core {
 
     #[inline]
     pub(crate) fn has_mail(&self) -> bool {
-        self.asked_for_less().is_some() || self.shared.has_mail() || !self.closures.is_empty()
+        self.shared.has_wakes() || self.has_mail_beside_wakes()
+    }
+
+    #[inline]
+    fn has_mail_beside_wakes(&self) -> bool {
+        let shared = self.shared;
+        self.asked_for_less().is_some() || shared.cancels.has_mail() || !self.closures.is_empty()
     }
 
     /// Returns the grace period that was asked for, if it is less than the one we have.
@@ -417,13 +423,10 @@ impl Core {
                         continue;
                     }
                 }
-                if self.nobody_else_waits() {
-                    self.wake_yielded();
-                    // Who is no task may have gone on where he was woken, and yielded again: what else there is has its
-                    // turn then.
-                    if self.tasks.borrow().has_ready() {
-                        continue;
-                    }
+                // Who is no task may have gone on where he was woken, and yielded again: what else there is has its
+                // turn then.
+                if self.nobody_else_waits() && self.wake_yielded() {
+                    continue;
                 }
                 break;
             };
@@ -454,8 +457,8 @@ impl Core {
         }
     }
 
-    /// Returns whether those who have yielded may go on in this turn: no task is ready, and what a turn would look
-    /// for is not there.
+    /// Returns whether those who have yielded may go on in this turn: no task is ready or was woken, and what a turn
+    /// would look for is not there.
     #[inline]
     fn nobody_else_waits(&self) -> bool {
         if !self.has_yielded() {
@@ -469,7 +472,7 @@ impl Core {
         }
         !(driver.wants_enter()
             || driver.has_completions()
-            || self.has_mail()
+            || self.has_mail_beside_wakes()
             || self.ops.borrow().has_waiting()
             || self.tree.borrow().has_effects()
             || self.buffers.has_starved())
@@ -673,12 +676,15 @@ impl Core {
         self.tasks.borrow().has_yielded() || !self.yields.borrow().is_empty()
     }
 
+    /// Lets those go on who have yielded; returns whether a task is ready then.
     #[inline]
-    fn wake_yielded(&self) {
-        self.tasks.borrow_mut().resume();
-        if !self.yields.borrow().is_empty() {
-            self.wake_others_yielded();
+    fn wake_yielded(&self) -> bool {
+        let has_ready = self.tasks.borrow_mut().resume();
+        if self.yields.borrow().is_empty() {
+            return has_ready;
         }
+        self.wake_others_yielded();
+        self.tasks.borrow().has_ready()
     }
 
     /// Those that are no tasks of this core.

@@ -279,13 +279,17 @@ impl TaskTable {
         !self.yielded.is_empty()
     }
 
-    /// Makes ready who has yielded.
+    /// Makes ready who has yielded; false if nobody has.
     #[inline]
-    pub(crate) fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) -> bool {
+        if self.yielded.is_empty() {
+            return false;
+        }
         for entry in &self.yielded {
             self.slots[entry.slot() as usize].queued = Queued::Ready;
         }
         self.ready.append(&mut self.yielded);
+        true
     }
 
     /// Makes ready whichever task has the slot now: the sender's cell compared the generations.
