@@ -585,7 +585,7 @@ impl Core {
         if polled.is_pending() {
             self.active();
         }
-        let nodes = self.end_first_poll();
+        let nodes = self.end_first_poll_of_task();
         self.end_poll(outside);
         match (nodes, polled) {
             (Some((node, _)), polled) => self.conclude(id, node, object, polled),
