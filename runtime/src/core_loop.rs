@@ -31,7 +31,6 @@ use crate::task::cell::Ended;
 use crate::task::current;
 use crate::task::memory::TaskBox;
 use crate::task::table::{AfterEnd, Left, Owner};
-use crate::task::waker::task_waker;
 use crate::time::Instant;
 
 /// The future of `block_on`, which lies on its caller's stack: polled when its task is ready; true
@@ -576,7 +575,7 @@ impl Core {
     /// Polls a task for the first time: it has a node only if somebody has asked for it, or if it goes on.
     #[inline(always)]
     fn poll_new(&self, id: TaskId, parent: NodeId, mut object: TaskBox) {
-        let waker = self.waker_of(id);
+        let waker = waker_of(id);
         let mut cx = Context::from_waker(&waker);
         let outside = self.activate(parent);
         self.begin_first_poll_of_task(id.slot());
@@ -630,19 +629,13 @@ impl Core {
     /// Runs a poll of this task.
     #[inline(always)]
     fn poll_as<R>(&self, id: TaskId, node: NodeId, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
-        let waker = self.waker_of(id);
+        let waker = waker_of(id);
         let mut cx = Context::from_waker(&waker);
         let outside = self.activate(node);
         self.begin_poll(id);
         let polled = poll(&mut cx);
         self.end_poll(outside);
         polled
-    }
-
-    /// The waker of a task: a word, of which nothing is to be dropped.
-    #[inline(always)]
-    fn waker_of(&self, id: TaskId) -> ManuallyDrop<Waker> {
-        ManuallyDrop::new(task_waker(self.number(), id.slot(), id.generation()))
     }
 
     #[inline(always)]
@@ -1057,6 +1050,12 @@ impl Core {
         self.see_remote_cancels();
         self.complete(park);
     }
+}
+
+/// The waker of a task: a word, of which nothing is to be dropped.
+#[inline(always)]
+fn waker_of(task: TaskId) -> ManuallyDrop<Waker> {
+    ManuallyDrop::new(task.waker())
 }
 
 /// A core of its own thread has no future of `block_on`.

@@ -43,7 +43,7 @@ use crate::task::TaskId;
 use crate::task::cell::boxed;
 use crate::task::memory::{TaskBox, TaskMemory};
 use crate::task::table::TaskTable;
-use crate::task::waker::task_of;
+use crate::task::waker::{task_of, wakes};
 use crate::time::Instant;
 use crate::time::store::{TimerId, TimerStore};
 
@@ -985,15 +985,16 @@ impl Core {
     /// As [`Core::yield_to_others`], where the task may have other reasons to be polled.
     #[inline(always)]
     pub(crate) fn wake_after_others(&self, waker: &Waker) {
-        match task_of(waker, self.number()) {
-            Some(task) if self.running.get() == Some(task) => self.yielding.set(true),
-            task => self.wake_other_after_others(task, waker),
+        let running = self.running.get();
+        match running.is_some_and(|running| wakes(waker, running)) {
+            true => self.yielding.set(true),
+            false => self.wake_other_after_others(waker),
         }
     }
 
     #[cold]
-    fn wake_other_after_others(&self, task: Option<TaskId>, waker: &Waker) {
-        match task {
+    fn wake_other_after_others(&self, waker: &Waker) {
+        match task_of(waker, self.number()) {
             Some(task) => self.tasks.borrow_mut().wake_last(task),
             None => {
                 let own = waker.clone();

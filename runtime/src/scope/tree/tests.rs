@@ -1,17 +1,23 @@
 //! The tree by itself, and its bits against their definition.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::Wake;
 
 use super::*;
-use crate::task::waker::{task_of, task_waker};
+use crate::task::TaskId;
+use crate::task::waker::task_of;
 
 fn waiting() -> Wait {
     Wait::Memory {
         waker: Waker::noop().clone(),
         purpose: Purpose::Time,
     }
+}
+
+fn task_waker(slot: u32) -> Waker {
+    TaskId::new(0, slot, NonZeroU32::MIN).waker()
 }
 
 fn cause() -> Cancelled {
@@ -736,12 +742,12 @@ fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
             let scope = open_below_root(&mut tree, false);
             // Tasks, since a waker of another kind need not know its like again.
             let parks = [0, 1, 2].map(|slot| {
-                let waker = task_waker(0, slot, 1);
+                let waker = task_waker(slot);
                 let purpose = Purpose::Time;
                 tree.park(scope, Wait::Memory { waker, purpose })
             });
             assert!(tree.cancel(scope, cause(), false));
-            let looks = task_waker(0, place, 1);
+            let looks = task_waker(place);
             let park = parks[place as usize];
             match way {
                 0 => drop(tree.unpark(park)),
