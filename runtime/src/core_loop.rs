@@ -31,7 +31,6 @@ use crate::task::cell::Ended;
 use crate::task::current;
 use crate::task::memory::TaskBox;
 use crate::task::table::{AfterEnd, Left, Owner};
-use crate::task::waker::task_waker;
 use crate::time::Instant;
 
 /// The future of `block_on`, which lies on its caller's stack: polled when its task is ready; true
@@ -312,7 +311,13 @@ impl Core {
 
     #[inline]
     pub(crate) fn has_mail(&self) -> bool {
-        self.asked_for_less().is_some() || self.shared.has_mail() || !self.closures.is_empty()
+        self.shared.has_wakes() || self.has_mail_beside_wakes()
+    }
+
+    #[inline]
+    fn has_mail_beside_wakes(&self) -> bool {
+        let shared = self.shared;
+        self.asked_for_less().is_some() || shared.cancels.has_mail() || !self.closures.is_empty()
     }
 
     /// Returns the grace period that was asked for, if it is less than the one we have.
@@ -417,13 +422,10 @@ impl Core {
                         continue;
                     }
                 }
-                if self.nobody_else_waits() {
-                    self.wake_yielded();
-                    // Who is no task may have gone on where he was woken, and yielded again: what else there is has its
-                    // turn then.
-                    if self.tasks.borrow().has_ready() {
-                        continue;
-                    }
+                // Who is no task may have gone on where he was woken, and yielded again: what else there is has its
+                // turn then.
+                if self.nobody_else_waits() && self.wake_yielded() {
+                    continue;
                 }
                 break;
             };
@@ -454,8 +456,8 @@ impl Core {
         }
     }
 
-    /// Returns whether those who have yielded may go on in this turn: no task is ready, and what a turn would look
-    /// for is not there.
+    /// Returns whether those who have yielded may go on in this turn: no task is ready or was woken, and what a turn
+    /// would look for is not there.
     #[inline]
     fn nobody_else_waits(&self) -> bool {
         if !self.has_yielded() {
@@ -469,7 +471,7 @@ impl Core {
         }
         !(driver.wants_enter()
             || driver.has_completions()
-            || self.has_mail()
+            || self.has_mail_beside_wakes()
             || self.ops.borrow().has_waiting()
             || self.tree.borrow().has_effects()
             || self.buffers.has_starved())
@@ -573,7 +575,7 @@ impl Core {
     /// Polls a task for the first time: it has a node only if somebody has asked for it, or if it goes on.
     #[inline(always)]
     fn poll_new(&self, id: TaskId, parent: NodeId, mut object: TaskBox) {
-        let waker = self.waker_of(id);
+        let waker = waker_of(id);
         let mut cx = Context::from_waker(&waker);
         let outside = self.activate(parent);
         self.begin_first_poll_of_task(id.slot());
@@ -582,7 +584,7 @@ impl Core {
         if polled.is_pending() {
             self.active();
         }
-        let nodes = self.end_first_poll();
+        let nodes = self.end_first_poll_of_task();
         self.end_poll(outside);
         match (nodes, polled) {
             (Some((node, _)), polled) => self.conclude(id, node, object, polled),
@@ -627,19 +629,13 @@ impl Core {
     /// Runs a poll of this task.
     #[inline(always)]
     fn poll_as<R>(&self, id: TaskId, node: NodeId, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
-        let waker = self.waker_of(id);
+        let waker = waker_of(id);
         let mut cx = Context::from_waker(&waker);
         let outside = self.activate(node);
         self.begin_poll(id);
         let polled = poll(&mut cx);
         self.end_poll(outside);
         polled
-    }
-
-    /// The waker of a task: a word, of which nothing is to be dropped.
-    #[inline(always)]
-    fn waker_of(&self, id: TaskId) -> ManuallyDrop<Waker> {
-        ManuallyDrop::new(task_waker(self.number(), id.slot(), id.generation()))
     }
 
     #[inline(always)]
@@ -663,7 +659,7 @@ impl Core {
         if self.has_seen_more() {
             self.note_refusals(id);
         }
-        if !is_queued && self.tree.borrow().is_cancelled(node) {
+        if !is_queued && self.refuses(node) {
             self.after_pending(node, None);
         }
     }
@@ -673,12 +669,15 @@ impl Core {
         self.tasks.borrow().has_yielded() || !self.yields.borrow().is_empty()
     }
 
+    /// Lets those go on who have yielded; returns whether a task is ready then.
     #[inline]
-    fn wake_yielded(&self) {
-        self.tasks.borrow_mut().resume();
-        if !self.yields.borrow().is_empty() {
-            self.wake_others_yielded();
+    fn wake_yielded(&self) -> bool {
+        let has_ready = self.tasks.borrow_mut().resume();
+        if self.yields.borrow().is_empty() {
+            return has_ready;
         }
+        self.wake_others_yielded();
+        self.tasks.borrow().has_ready()
     }
 
     /// Those that are no tasks of this core.
@@ -1051,6 +1050,12 @@ impl Core {
         self.see_remote_cancels();
         self.complete(park);
     }
+}
+
+/// The waker of a task: a word, of which nothing is to be dropped.
+#[inline(always)]
+fn waker_of(task: TaskId) -> ManuallyDrop<Waker> {
+    ManuallyDrop::new(task.waker())
 }
 
 /// A core of its own thread has no future of `block_on`.

@@ -43,7 +43,7 @@ use crate::task::TaskId;
 use crate::task::cell::boxed;
 use crate::task::memory::{TaskBox, TaskMemory};
 use crate::task::table::TaskTable;
-use crate::task::waker::task_of;
+use crate::task::waker::{task_of, wakes};
 use crate::time::Instant;
 use crate::time::store::{TimerId, TimerStore};
 
@@ -68,7 +68,16 @@ pub(crate) enum TimerTarget {
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
     last: Cell<Option<NodeId>>,
+    /// There are some beside the last: looked at for each poll, as the set is not.
+    has_more: Cell<bool>,
     before: RefCell<BTreeSet<NodeId>>,
+}
+
+/// What [`Scopes`] were.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    last: Option<NodeId>,
+    before: Option<BTreeSet<NodeId>>,
 }
 
 impl Scopes {
@@ -85,39 +94,54 @@ impl Scopes {
     #[cold]
     #[inline(never)]
     fn add_before(&self, node: NodeId) {
+        self.has_more.set(true);
         self.before.borrow_mut().insert(node);
     }
 
     pub(crate) fn contain(&self, node: NodeId) -> bool {
         let last = self.last.get();
-        last == Some(node) || last.is_some() && self.before.borrow().contains(&node)
+        last == Some(node) || self.has_more.get() && self.before.borrow().contains(&node)
     }
 
     #[inline]
     pub(crate) fn clear(&self) {
-        if self.last.take().is_some() && !self.before.borrow().is_empty() {
-            self.clear_before();
+        self.last.set(None);
+        if self.has_more.get() {
+            self.take_before();
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn clear_before(&self) {
-        self.before.borrow_mut().clear();
+    fn take_before(&self) -> BTreeSet<NodeId> {
+        self.has_more.set(false);
+        self.before.take()
     }
 
     /// Takes all of them out.
-    pub(crate) fn take(&self) -> Self {
-        Self {
-            last: Cell::new(self.last.take()),
-            before: RefCell::new(self.before.take()),
+    #[inline]
+    pub(crate) fn take(&self) -> Taken {
+        Taken {
+            last: self.last.take(),
+            before: self.has_more.get().then(|| self.take_before()),
         }
     }
 
     /// Has these from now on, and no others.
-    pub(crate) fn set(&self, scopes: Self) {
-        self.last.set(scopes.last.into_inner());
-        self.before.replace(scopes.before.into_inner());
+    #[inline]
+    pub(crate) fn set(&self, taken: Taken) {
+        self.clear();
+        self.last.set(taken.last);
+        if let Some(before) = taken.before {
+            self.set_before(before);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_before(&self, before: BTreeSet<NodeId>) {
+        self.has_more.set(true);
+        self.before.replace(before);
     }
 }
 
@@ -961,21 +985,30 @@ impl Core {
     /// As [`Core::yield_to_others`], where the task may have other reasons to be polled.
     #[inline(always)]
     pub(crate) fn wake_after_others(&self, waker: &Waker) {
-        match task_of(waker, self.number()) {
-            Some(task) if self.running.get() == Some(task) => self.yielding.set(true),
-            task => self.wake_other_after_others(task, waker),
+        let running = self.running.get();
+        match running.is_some_and(|running| wakes(waker, running)) {
+            true => self.yielding.set(true),
+            false => self.wake_other_after_others(waker),
         }
     }
 
     #[cold]
-    fn wake_other_after_others(&self, task: Option<TaskId>, waker: &Waker) {
-        match task {
+    fn wake_other_after_others(&self, waker: &Waker) {
+        match task_of(waker, self.number()) {
             Some(task) => self.tasks.borrow_mut().wake_last(task),
             None => {
                 let own = waker.clone();
                 self.yields.borrow_mut().push(own);
             }
         }
+    }
+
+    /// Returns whether ops are refused under this node: the active one, or that of a task that was just polled. Mostly
+    /// nobody is refused on the core, and no node is looked at.
+    #[inline(always)]
+    pub(crate) fn refuses(&self, node: NodeId) -> bool {
+        let refuses_any = self.tree.borrow().refuses_any();
+        refuses_any && self.tree.borrow().is_cancelled(node)
     }
 
     /// Takes cancels that came by handle, so that an op's entry check sees them.

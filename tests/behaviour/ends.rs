@@ -1,6 +1,7 @@
 //! Ends that come in an unusual order: a start given up, a group dropped while somebody starts a child
 //! in it, a cancel that is delivered after its wait is over.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -179,6 +180,36 @@ fn a_group_that_was_leaked_takes_no_child_after_its_task_has_ended() {
         let child = group.spawn(async { Ok(()) });
         assert!(matches!(child.await, Err(quoit::JoinError::GroupClosed)));
         assert_eq!(group.cancel(), Delivery::Gone);
+    });
+}
+
+/// Nothing else is cancelled on the core.
+#[test]
+fn what_the_body_of_a_leaked_group_drops_is_refused_when_its_task_has_ended() {
+    struct Asks(Rc<Cell<Option<Result<(), Cancelled>>>>);
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            self.0.set(Some(quoit::check()));
+        }
+    }
+    on_core(|_| async {
+        let told = Rc::new(Cell::new(None));
+        let place = Rc::new(Cell::new(None));
+        let (asks, keeps) = (Asks(Rc::clone(&told)), Rc::clone(&place));
+        let opener = spawn(async move {
+            let mut leaked = Box::pin(group(async move |_: Group<Cancelled>| {
+                let _asks = asks;
+                pending::<Result<(), Cancelled>>().await
+            }));
+            assert!(poll_once(leaked.as_mut()).await.is_pending());
+            let leaked: Box<dyn Any> = Box::new(leaked);
+            keeps.set(Some(leaked));
+        });
+        assert!(opener.await.is_err(), "it has left a group behind");
+        assert!(quoit::check().is_ok());
+        drop(place.take());
+        assert!(matches!(told.get(), Some(Err(_))), "its scope was active");
+        assert!(quoit::check().is_ok());
     });
 }
 

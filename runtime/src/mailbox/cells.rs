@@ -11,6 +11,7 @@
 //! - Marks of an older generation do nothing, but for a wake that races with the end of its task:
 //!   that is one spurious poll.
 
+use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -162,14 +163,15 @@ pub(crate) struct WakeCell {
 
 impl WakeCell {
     /// Returns the generation to go on with. Owner only.
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Relaxed)
+    pub(crate) fn generation(&self) -> NonZeroU32 {
+        let generation = NonZeroU32::new(self.generation.load(Ordering::Relaxed));
+        generation.expect("none is zero")
     }
 
     /// Publishes that the slot's task has ended. Owner only.
     #[inline]
-    pub(crate) fn set_generation(&self, generation: u32) {
-        self.generation.store(generation, Ordering::Relaxed);
+    pub(crate) fn set_generation(&self, generation: NonZeroU32) {
+        self.generation.store(generation.get(), Ordering::Relaxed);
     }
 }
 
@@ -184,7 +186,7 @@ impl WakeCells {
     /// Makes room for a task slot, and returns its cell. Owner only.
     pub(crate) fn ensure(&self, index: u32) -> &WakeCell {
         self.cells.ensure(index, || WakeCell {
-            generation: AtomicU32::new(0),
+            generation: AtomicU32::new(1),
             link: Link::new(),
         })
     }
@@ -545,8 +547,11 @@ impl BySender<Queue> {
         self.of(sender).put(index, cell.links.of(sender));
     }
 
+    /// Each op asks: both at once, since no index has all its bits set.
     fn is_empty(&self) -> bool {
-        self.owner.is_empty() && self.other.is_empty()
+        let [owner, other] =
+            [&self.owner, &self.other].map(|queue| queue.head.load(Ordering::Relaxed));
+        owner & other == END
     }
 
     /// Takes everything, the oldest of each sender first; a cell may be there twice.
@@ -675,7 +680,7 @@ mod tests {
     #[test]
     fn a_task_woken_often_is_queued_once() {
         let cells = WakeCells::new();
-        let generation = cells.ensure(70).generation();
+        let generation = cells.ensure(70).generation().get();
         assert!(cells.knows(70, generation));
         assert!(
             !cells.knows(70, generation + 1) && !cells.knows(71, generation + 1),

@@ -408,11 +408,6 @@ impl CoreShared {
         }
     }
 
-    /// Returns whether anything lies in the door without a limit.
-    pub(crate) fn has_mail(&self) -> bool {
-        self.has_wakes() || self.cancels.has_mail()
-    }
-
     /// Returns whether tasks were woken.
     #[inline]
     pub(crate) fn has_wakes(&self) -> bool {

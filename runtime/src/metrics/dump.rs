@@ -20,8 +20,7 @@ use crate::runtime::{Handle, RemoteHandle};
 use crate::scope::Cancelled;
 use crate::scope::tree::{Kind, Shield, View, Waiting, Waits};
 use crate::signal::Signals;
-use crate::task::waker::task_waker;
-use crate::task::{TaskId, current};
+use crate::task::current;
 use crate::time::Instant;
 
 /// The scope trees of cores at one moment of each: every task, scope and group, what is waited for
@@ -360,11 +359,14 @@ impl Core {
         let patience = self.patience.borrow();
         let (refusals, pauses) = patience.refusals(slot);
         let tasks = self.tasks.borrow();
-        let (generation, is_queued) = tasks.standing(slot);
+        let standing = tasks.standing(slot);
+        let is_queued = standing.is_some_and(|(_, is_queued)| is_queued);
         let has_yielded = || {
-            let waker = task_waker(self.number(), slot, generation);
-            tasks.yields(TaskId::new(slot, generation))
-                || self.yields.borrow().iter().any(|own| own.will_wake(&waker))
+            standing.is_some_and(|(task, _)| {
+                let waker = task.waker();
+                let yields = self.yields.borrow();
+                tasks.yields(task) || yields.iter().any(|own| own.will_wake(&waker))
+            })
         };
         let state = if self.running.get().is_some_and(|task| task.slot() == slot) {
             TaskState::Running

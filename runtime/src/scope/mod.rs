@@ -405,8 +405,10 @@ impl Drop for Scope {
 pub fn check() -> Result<(), Cancelled> {
     current::with(|core| {
         core.see_remote_cancels();
-        let is_cancelled = core.tree.borrow().is_cancelled(core.active.opened());
-        if is_cancelled { refused(core) } else { Ok(()) }
+        match core.refuses(core.active.opened()) {
+            true => refused(core),
+            false => Ok(()),
+        }
     })
 }
 

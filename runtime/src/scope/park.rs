@@ -27,7 +27,7 @@ use crate::task::waker::task_of;
 #[inline]
 pub(crate) fn entry(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
     core.see_remote_cancels();
-    if !core.tree.borrow().is_cancelled(core.active.opened()) {
+    if !core.refuses(core.active.opened()) {
         return Poll::Ready(Ok(()));
     }
     refuse(core, waker)

@@ -13,7 +13,8 @@
 //!
 //! Invariants:
 //! - Scopes and tasks whose first poll goes on are noted from the outermost to the innermost; those without a node are
-//!   the last.
+//!   the last. A task that has none is the outermost of those: when its poll begins, all others have been opened. It is
+//!   noted beside them, since most tasks that end at their first poll never have one.
 //! - No other scope becomes active before those have been opened: they lie where they would have been.
 //! - A new task that nobody polls stands in the run queue.
 //! - No foreign code runs when a scope or task is opened: whoever asks stands in the middle of something.
@@ -33,6 +34,9 @@ pub(crate) struct ActiveScope {
     opened: Cell<NodeId>,
     /// How many have none.
     unopened: Cell<usize>,
+    /// Of those, a task, by its slot.
+    new_task: Cell<Option<u32>>,
+    /// The others, and all that have one.
     first_polls: RefCell<Vec<FirstPoll>>,
 }
 
@@ -54,8 +58,7 @@ pub(super) enum Of {
         /// To be armed with the node; [`Instant::NEVER`] if there is none.
         deadline: Instant,
     },
-    /// The task in this slot.
-    Task(u32),
+    Task,
 }
 
 impl ActiveScope {
@@ -63,6 +66,7 @@ impl ActiveScope {
         Self {
             opened: Cell::new(root),
             unopened: Cell::new(0),
+            new_task: Cell::new(None),
             first_polls: RefCell::default(),
         }
     }
@@ -107,32 +111,36 @@ impl Core {
 
     #[cold]
     fn open_scopes(&self) {
-        let count = self.active.unopened.replace(0);
+        let mut count = self.active.unopened.replace(0);
         let mut polls = self.active.first_polls.borrow_mut();
-        if count == 1
-            && let Some(poll) = polls.last_mut()
-            && let Of::Task(slot) = poll.of
-        {
-            // As each task that waits is opened, mostly.
+        if let Some(slot) = self.active.new_task.take() {
+            count -= 1;
+            let place = polls.len() - count;
             let outside = self.active.opened.get();
             let node = self.open_task(slot, outside);
-            poll.nodes = Some((node, outside));
-            return self.active.opened.set(node);
+            let poll = FirstPoll {
+                of: Of::Task,
+                nodes: Some((node, outside)),
+            };
+            self.active.opened.set(node);
+            if count == 0 {
+                // As each task that waits is opened, mostly.
+                return polls.push(poll);
+            }
+            polls.insert(place, poll);
         }
         let first = polls.len() - count;
         for poll in &mut polls[first..] {
             let outside = self.active.opened.get();
-            let node = match poll.of {
-                Of::Scope { grace, .. } => {
-                    let mut tree = self.tree.borrow_mut();
-                    let node = tree.open(outside, Kind::Scope, Shield::None);
-                    if grace > Duration::ZERO {
-                        tree.set_grace_period(node, grace);
-                    }
-                    node
-                }
-                Of::Task(slot) => self.open_task(slot, outside),
+            let Of::Scope { grace, .. } = poll.of else {
+                unreachable!("a task without a node is noted elsewhere");
             };
+            let mut tree = self.tree.borrow_mut();
+            let node = tree.open(outside, Kind::Scope, Shield::None);
+            if grace > Duration::ZERO {
+                tree.set_grace_period(node, grace);
+            }
+            drop(tree);
             poll.nodes = Some((node, outside));
             self.active.opened.set(node);
         }
@@ -152,16 +160,28 @@ impl Core {
         }
     }
 
-    /// Begins the first poll of a task.
+    /// Begins the first poll of a task, where all others have been opened.
     #[inline]
     pub(crate) fn begin_first_poll_of_task(&self, slot: u32) {
-        self.begin_first_poll(FirstPoll {
-            of: Of::Task(slot),
-            nodes: None,
-        });
+        debug_assert_eq!(self.active.unopened.get(), 0, "a scope was activated");
+        self.active.new_task.set(Some(slot));
+        self.active.unopened.set(1);
     }
 
-    /// Begins the first poll of a scope or task.
+    /// Ends that; returns the node of the task and the one around it, if it was opened.
+    #[inline]
+    pub(crate) fn end_first_poll_of_task(&self) -> Option<(NodeId, NodeId)> {
+        if self.active.new_task.take().is_some() {
+            debug_assert_eq!(self.active.unopened.get(), 1, "scopes inside end before");
+            self.active.unopened.set(0);
+            return None;
+        }
+        let nodes = self.end_first_poll();
+        debug_assert!(nodes.is_some(), "it was opened");
+        nodes
+    }
+
+    /// Begins the first poll of a scope.
     #[inline]
     pub(super) fn begin_first_poll(&self, poll: FirstPoll) {
         self.active.first_polls.borrow_mut().push(poll);
@@ -188,12 +208,15 @@ impl Core {
 
     /// Returns the node of a scope whose first poll goes on: it has one from now on.
     pub(super) fn open_scope(&self, scope: usize) -> Option<NodeId> {
-        let place = {
+        let place = || {
             let polls = self.active.first_polls.borrow();
             let is_it = |of| matches!(of, Of::Scope { name, .. } if name == scope);
-            polls.iter().rposition(|poll| is_it(poll.of))?
+            polls.iter().rposition(|poll| is_it(poll.of))
         };
+        place()?;
+        // Which may note a task before it.
         self.active();
+        let place = place()?;
         let polls = self.active.first_polls.borrow();
         polls[place].nodes.map(|(node, _)| node)
     }

@@ -88,17 +88,29 @@ impl<F: Future<Output: 'static>, const IS_CHILD: bool> TaskCell<F, IS_CHILD> {
         match caught(|| self.as_mut().set(Self::Ended(Some(output)))) {
             Ok(()) if !failed => Ended::Normally,
             Ok(()) => Ended::Panicked,
-            // The first panic is the one to tell of.
-            Err(payload) if failed => {
-                discard(payload);
-                Ended::Panicked
-            }
-            Err(payload) => {
-                let told = Err(TaskEnd::Panicked(payload));
-                contained(|| self.set(Self::Ended(Some(told))));
-                Ended::Panicked
-            }
+            Err(payload) => self.fail_at_end(failed, payload),
         }
+    }
+
+    /// Tells of a destructor that has panicked, unless the task has failed before.
+    #[cold]
+    #[inline(never)]
+    fn fail_at_end(mut self: Pin<&mut Self>, failed: bool, payload: Box<dyn Any + Send>) -> Ended {
+        if failed {
+            // The first panic is the one to tell of.
+            discard(payload);
+        } else {
+            let told = Err(TaskEnd::Panicked(payload));
+            contained(|| self.set(Self::Ended(Some(told))));
+        }
+        Ended::Panicked
+    }
+
+    /// Ends a task whose future has panicked. Elsewhere than the poll: what it needs is not put aside for each.
+    #[cold]
+    #[inline(never)]
+    fn fail(self: Pin<&mut Self>, payload: Box<dyn Any + Send>) -> Ended {
+        self.end(Err(TaskEnd::Panicked(payload)))
     }
 }
 
@@ -112,7 +124,7 @@ impl<F: Future<Output: 'static>, const IS_CHILD: bool> TaskObject for TaskCell<F
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(self.end(Ok(output))),
-            Err(payload) => Poll::Ready(self.end(Err(TaskEnd::Panicked(payload)))),
+            Err(payload) => Poll::Ready(self.fail(payload)),
         }
     }
 

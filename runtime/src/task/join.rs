@@ -175,7 +175,7 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
 
     /// Makes the handle of a task that was not started.
     pub(crate) fn closed() -> Self {
-        Self::made(TaskId::new(0, 0), NOWHERE, None)
+        Self::made(TaskId::FIRST, NOWHERE, None)
     }
 
     #[inline]

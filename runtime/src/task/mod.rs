@@ -25,7 +25,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 pub use join::{JoinError, JoinHandle};
-pub(crate) use table::TaskId;
+pub(crate) use waker::TaskId;
 
 use crate::core_state::Core;
 use crate::scope::Cancelled;

@@ -46,6 +46,21 @@ pub(super) fn make_room(list: &mut Vec<Entry>, most: usize) {
     list.reserve(most - list.len());
 }
 
+/// Puts all of `others` behind those in a list.
+#[inline(always)]
+fn append_to(list: &mut Vec<Entry>, others: &mut Vec<Entry>) {
+    if others.len() <= FEW {
+        for &other in &*others {
+            list.push(other);
+        }
+        others.clear();
+    } else if list.is_empty() {
+        std::mem::swap(list, others);
+    } else {
+        list.append(others);
+    }
+}
+
 impl RunQueue {
     /// Makes room for `most` entries in all: whoever becomes ready takes no memory.
     pub(super) fn make_room(&mut self, most: usize) {
@@ -79,20 +94,20 @@ impl RunQueue {
                 self.at += 1;
                 return Some(entry);
             }
-            if !self.turn_over() {
+            if self.arriving().is_empty() {
                 return None;
             }
+            self.turn_over();
         }
     }
 
-    /// Begins to take from those that have arrived since; false if there are none.
+    /// Begins to take from those that have arrived since.
     #[inline]
-    fn turn_over(&mut self) -> bool {
+    fn turn_over(&mut self) {
         self.lists[usize::from(self.leaving)].clear();
         self.at = 0;
         // Exchanged, they would be read before they are written.
         self.leaving = !self.leaving;
-        !self.lists[usize::from(self.leaving)].is_empty()
     }
 
     /// Returns the last so many that are `wanted`, in their order. None is looked at that stands before all of them.
@@ -119,16 +134,14 @@ impl RunQueue {
     /// Puts all of `others` behind, in their order; none are left there.
     #[inline]
     pub(super) fn append(&mut self, others: &mut Vec<Entry>) {
-        let arriving = self.arriving();
-        if others.len() <= FEW {
-            for &other in &*others {
-                arriving.push(other);
-            }
-            others.clear();
-        } else if arriving.is_empty() {
-            std::mem::swap(arriving, others);
+        if self.is_empty() {
+            // They are the next: the lists need not change places for them.
+            self.at = 0;
+            let leaving = &mut self.lists[usize::from(self.leaving)];
+            leaving.clear();
+            append_to(leaving, others);
         } else {
-            arriving.append(others);
+            append_to(self.arriving(), others);
         }
     }
 
@@ -204,7 +217,8 @@ mod tests {
                     assert_eq!(queue.remove(place), model.remove(place));
                 }
                 _ => {
-                    let mut others: Vec<_> = (0..3).map(|more| plain(number + more)).collect();
+                    let count = [3, FEW as u32 + 1][(random >> 40) as usize % 2];
+                    let mut others: Vec<_> = (0..count).map(|more| plain(number + more)).collect();
                     model.extend(&others);
                     queue.append(&mut others);
                     assert!(others.is_empty());

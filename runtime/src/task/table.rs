@@ -14,34 +14,17 @@
 //! - A slot's generation goes on when its task is gone, here and in the cell that other threads
 //!   see, and it goes on across the lives of a core.
 
+use std::num::NonZeroU32;
 use std::task::Poll;
 
 use super::memory::TaskBox;
 use super::probe::{Probe, Probing};
 use super::queue::{Entry, RunQueue, make_room};
-use super::waker::{GENERATIONS, MAX_TASKS};
+use super::waker::{MAX_TASKS, TaskId, generation_after};
 use crate::driver::table::Table;
 use crate::mailbox::{CoreShared, WakeCell};
 use crate::scope::tree::{NodeId, ParkId};
-use crate::slab::{Key, LowestFree};
-
-/// A task's address on its core, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TaskId(Key);
-
-impl TaskId {
-    pub(crate) fn new(slot: u32, generation: u32) -> Self {
-        Self(Key::new(slot, generation))
-    }
-
-    pub(crate) fn slot(self) -> u32 {
-        self.0.index()
-    }
-
-    pub(crate) fn generation(self) -> u32 {
-        self.0.generation()
-    }
-}
+use crate::slab::LowestFree;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -66,7 +49,7 @@ struct Slot {
     object: Option<TaskBox>,
     /// Of a task that is new, the one that its own will lie under.
     node: NodeId,
-    generation: u32,
+    generation: NonZeroU32,
     state: State,
     /// It has no node: nobody has asked for one, and it has not been polled, or not to the end of its first poll.
     is_new: bool,
@@ -91,7 +74,7 @@ impl Slot {
     #[inline(always)]
     fn vacate(&mut self) {
         self.state = State::Vacant;
-        self.generation = (self.generation + 1) % GENERATIONS;
+        self.generation = generation_after(self.generation);
         self.cell.set_generation(self.generation);
     }
 }
@@ -136,6 +119,8 @@ pub(crate) enum Left {
 /// All tasks of one core.
 pub(crate) struct TaskTable {
     shared: &'static CoreShared,
+    /// The core's number.
+    core: u32,
     slots: Table<Slot>,
     free: LowestFree,
     ready: RunQueue,
@@ -161,6 +146,7 @@ impl std::fmt::Debug for TaskTable {
 impl TaskTable {
     pub(crate) fn new(shared: &'static CoreShared) -> Self {
         Self {
+            core: shared.number(),
             shared,
             slots: Table::new(),
             free: LowestFree::default(),
@@ -266,7 +252,7 @@ impl TaskTable {
     fn enqueue(&mut self, slot: u32, generation: u32, place: Queued) -> Option<Entry> {
         let found = self.slots.get_mut(slot as usize)?;
         let alive = matches!(found.state, State::Idle | State::Running | State::Main);
-        let joins = found.generation == generation && alive && found.queued == Queued::No;
+        let joins = found.generation.get() == generation && alive && found.queued == Queued::No;
         joins.then(|| {
             found.queued = place;
             Entry::new(slot, self.probing.note(slot))
@@ -279,20 +265,24 @@ impl TaskTable {
         !self.yielded.is_empty()
     }
 
-    /// Makes ready who has yielded.
+    /// Makes ready who has yielded; false if nobody has.
     #[inline]
-    pub(crate) fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) -> bool {
+        if self.yielded.is_empty() {
+            return false;
+        }
         for entry in &self.yielded {
             self.slots[entry.slot() as usize].queued = Queued::Ready;
         }
         self.ready.append(&mut self.yielded);
+        true
     }
 
     /// Makes ready whichever task has the slot now: the sender's cell compared the generations.
     pub(crate) fn wake_slot(&mut self, slot: u32) -> bool {
         self.slots
             .get(slot as usize)
-            .map(|found| found.generation)
+            .map(|found| found.generation.get())
             .is_some_and(|generation| self.wake(slot, generation))
     }
 
@@ -350,7 +340,7 @@ impl TaskTable {
                 continue;
             }
             return Some(Next {
-                id: TaskId::new(index, slot.generation),
+                id: TaskId::new(self.core, index, slot.generation),
                 of: match slot.is_new {
                     false => Owner::Itself(slot.node),
                     true => Owner::Above(slot.node),
@@ -448,7 +438,7 @@ impl TaskTable {
             left.push(match slot.state {
                 State::Idle => {
                     slot.state = State::Running;
-                    let id = TaskId::new(index as u32, slot.generation);
+                    let id = TaskId::new(self.core, index as u32, slot.generation);
                     Left::Task {
                         id,
                         node: slot.node,
@@ -478,7 +468,7 @@ impl TaskTable {
     pub(crate) fn take_ended(&mut self, id: TaskId) -> Poll<(Option<TaskBox>, Option<ParkId>)> {
         let slot = &mut self.slots[id.slot() as usize];
         assert!(
-            slot.generation == id.generation(),
+            slot.generation.get() == id.generation(),
             "a handle keeps its slot"
         );
         if slot.state != State::Ended {
@@ -498,14 +488,22 @@ impl TaskTable {
     #[inline]
     pub(crate) fn joiner(&self, id: TaskId) -> Option<ParkId> {
         let slot = &self.slots[id.slot() as usize];
-        debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
+        debug_assert_eq!(
+            slot.generation.get(),
+            id.generation(),
+            "a handle keeps its slot"
+        );
         slot.joiner
     }
 
     /// Notes whom to tell of the end.
     pub(crate) fn set_joiner(&mut self, id: TaskId, joiner: Option<ParkId>) {
         let slot = &mut self.slots[id.slot() as usize];
-        debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
+        debug_assert_eq!(
+            slot.generation.get(),
+            id.generation(),
+            "a handle keeps its slot"
+        );
         slot.joiner = joiner;
     }
 
@@ -513,7 +511,11 @@ impl TaskTable {
     #[inline(always)]
     pub(crate) fn detach(&mut self, id: TaskId) -> Option<TaskBox> {
         let slot = &mut self.slots[id.slot() as usize];
-        debug_assert_eq!(slot.generation, id.generation(), "a handle keeps its slot");
+        debug_assert_eq!(
+            slot.generation.get(),
+            id.generation(),
+            "a handle keeps its slot"
+        );
         slot.wanted = false;
         slot.joiner = None;
         if slot.state != State::Ended {
@@ -533,12 +535,11 @@ impl TaskTable {
         self.live
     }
 
-    /// Returns the generation of the task that has the slot now, and whether it is ready.
-    pub(crate) fn standing(&self, slot: u32) -> (u32, bool) {
-        let found = self.slots.get(slot as usize);
-        found.map_or((0, false), |found| {
-            (found.generation, found.queued == Queued::Ready)
-        })
+    /// Returns the task that has the slot now, and whether it is ready.
+    pub(crate) fn standing(&self, slot: u32) -> Option<(TaskId, bool)> {
+        let found = self.slots.get(slot as usize)?;
+        let id = TaskId::new(self.core, slot, found.generation);
+        Some((id, found.queued == Queued::Ready))
     }
 
     /// Takes a slot for a task, which is put there next.
@@ -578,7 +579,7 @@ impl TaskTable {
         slot.state = state;
         slot.queued = queued;
         slot.wanted = state != State::Main;
-        let id = TaskId::new(index, slot.generation);
+        let id = TaskId::new(self.core, index, slot.generation);
         if queued == Queued::Ready {
             let is_measured = self.probing.note(index);
             self.ready.push(Entry::new(index, is_measured));
@@ -619,7 +620,7 @@ impl TaskTable {
     fn find(&self, id: TaskId) -> Option<&Slot> {
         self.slots
             .get(id.slot() as usize)
-            .filter(|slot| slot.generation == id.generation())
+            .filter(|slot| slot.generation.get() == id.generation())
     }
 
     #[inline(always)]

@@ -99,11 +99,18 @@ impl Tree {
             above.first_child = next;
         }
         self.join_siblings(previous, next);
-        self.nodes.clear(link);
+        self.remove(link);
         if is_last {
             self.tell_quiet(parent);
         }
         is_last
+    }
+
+    /// Frees a node that is in no list any more.
+    #[inline(always)]
+    fn remove(&mut self, link: Link) {
+        self.refusing -= u64::from(self.node(link).refused);
+        self.nodes.clear(link);
     }
 
     /// Takes from a node that ends what few nodes still have then.
@@ -164,6 +171,8 @@ impl Tree {
         let left = NodeId(self.nodes.key(left));
         self.cancel(left, Cancelled::new(Reason::Abandoned), false);
         let announced = self.close(left);
+        // Somebody has its body, and is refused wherever he polls it.
+        self.refusing += 1;
         self.abandoned.push((left, announced));
         self.node(parent).first_child
     }
@@ -311,7 +320,7 @@ impl Tree {
             }
             let parent = self.node(at).parent.expect("the root is no ghost");
             self.unlink(at);
-            self.nodes.clear(at);
+            self.remove(at);
             at = parent;
             self.node_mut(at).ghost_children -= 1;
         }

@@ -124,6 +124,9 @@ const SPREAD: u32 = 0x9e37_79b1;
 #[derive(Debug)]
 pub(crate) struct Tree {
     nodes: Slab<Node>,
+    /// How many nodes are refused, and how many are gone whose bodies may still be polled. While there are none, nobody
+    /// is refused.
+    refusing: u64,
     extras: Slab<Extra>,
     parks: Slab<Park>,
     /// Of the parks that have another side.
@@ -154,6 +157,7 @@ impl Tree {
         let root = nodes.insert(Node::BLANK);
         Self {
             nodes,
+            refusing: 0,
             // The first cancel is not to wait for memory.
             extras: Slab::with_room(),
             parks: Slab::default(),
@@ -261,6 +265,7 @@ impl Tree {
         node.shield = shield;
         if outside.0 {
             (node.refused, node.hard) = node.wanted(outside);
+            self.refusing += u64::from(node.refused);
         }
         if let Some(next) = next {
             self.node_mut(next).previous = Some(key.link());
@@ -317,6 +322,13 @@ impl Tree {
     #[inline]
     pub(crate) fn is_cancelled(&self, node: NodeId) -> bool {
         self.nodes.get(node.0).is_none_or(|node| node.refused)
+    }
+
+    /// Returns whether ops are refused anywhere: under some node, or one that was closed with another and may still be
+    /// polled.
+    #[inline(always)]
+    pub(crate) fn refuses_any(&self) -> bool {
+        self.refusing > 0
     }
 
     /// Returns whether the node, or any around it, was cancelled itself, behind whatever shields: one may have come up

@@ -1,17 +1,23 @@
 //! The tree by itself, and its bits against their definition.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::Wake;
 
 use super::*;
-use crate::task::waker::{task_of, task_waker};
+use crate::task::TaskId;
+use crate::task::waker::task_of;
 
 fn waiting() -> Wait {
     Wait::Memory {
         waker: Waker::noop().clone(),
         purpose: Purpose::Time,
     }
+}
+
+fn task_waker(slot: u32) -> Waker {
+    TaskId::new(0, slot, NonZeroU32::MIN).waker()
 }
 
 fn cause() -> Cancelled {
@@ -495,6 +501,34 @@ fn a_leaked_group_is_cancelled_when_its_task_ends() {
     assert_eq!(tree.node_count(), 1);
 }
 
+/// Whoever has its body may poll that.
+#[test]
+fn a_leaked_group_refuses_ops_though_nothing_else_is_cancelled() {
+    let mut tree = Tree::new(0);
+    let root = tree.root();
+    let task = tree.open(root, Kind::Task(1), Shield::None);
+    let group = tree.open(task, Kind::Group, Shield::None);
+    assert!(!tree.refuses_any());
+    tree.close(task);
+    assert_eq!(tree.node_count(), 1);
+    assert!(tree.refuses_any() && tree.is_cancelled(group));
+    assert!(!tree.is_cancelled(root));
+}
+
+/// The kernel keeps its node.
+#[test]
+fn a_cancelled_scope_that_is_gone_with_an_orphan_is_counted_until_that_ends() {
+    let mut tree = Tree::new(0);
+    let scope = open_below_root(&mut tree, false);
+    tree.cancel(scope, cause(), false);
+    assert_eq!(tree.refusing, 1);
+    let account = tree.orphan_started(scope);
+    tree.close(scope);
+    assert_eq!(tree.refusing, 1);
+    tree.orphan_ended(account);
+    assert_eq!((tree.refusing, tree.node_count()), (0, 1));
+}
+
 /// A tree by its definition.
 #[derive(Default)]
 struct Model {
@@ -645,6 +679,9 @@ fn the_bits_say_what_the_definition_says() {
                 );
                 assert_eq!(tree.source(node.id).is_some(), refused, "seed {seed}");
             }
+            let open = model.nodes.iter().enumerate();
+            let refused = open.filter(|(at, node)| node.open && model.sees(*at).0);
+            assert_eq!(tree.refusing, refused.count() as u64, "seed {seed}");
         }
     }
 }
@@ -705,12 +742,12 @@ fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
             let scope = open_below_root(&mut tree, false);
             // Tasks, since a waker of another kind need not know its like again.
             let parks = [0, 1, 2].map(|slot| {
-                let waker = task_waker(0, slot, 1);
+                let waker = task_waker(slot);
                 let purpose = Purpose::Time;
                 tree.park(scope, Wait::Memory { waker, purpose })
             });
             assert!(tree.cancel(scope, cause(), false));
-            let looks = task_waker(0, place, 1);
+            let looks = task_waker(place);
             let park = parks[place as usize];
             match way {
                 0 => drop(tree.unpark(park)),

@@ -75,6 +75,8 @@ impl Tree {
         let node = self.node_mut(link);
         let was_refused = node.refused;
         (node.refused, node.hard) = wanted;
+        self.refusing += u64::from(wanted.0);
+        self.refusing -= u64::from(was_refused);
         if wanted.0 && !was_refused {
             self.abort_parks(link, cause);
         }
