@@ -551,7 +551,6 @@ impl Core {
             self.coming_back.take(),
             self.yielding.take(),
             self.refusals_noted.get(),
-            self.refused_by.get(),
         );
         self.counters().polls.add(1);
         self.poll_new(id, parent, object);
@@ -563,7 +562,6 @@ impl Core {
         self.coming_back.set(outer.5);
         self.yielding.set(outer.6);
         self.refusals_noted.set(outer.7);
-        self.refused_by.set(outer.8);
     }
 
     #[inline(always)]

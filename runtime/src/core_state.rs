@@ -190,9 +190,8 @@ pub(crate) struct Core {
     /// and how many of them are noted.
     pub(crate) refusals: Cell<u32>,
     pub(crate) refusals_noted: Cell<u32>,
-    /// Under which scope those were that are not, and whose cancel that is: the first may have ended when they are.
+    /// Under which scope those were that are not.
     pub(crate) refused_under: Cell<NodeId>,
-    pub(crate) refused_by: Cell<Option<NodeId>>,
     /// How many more it may be refused before it has to pause, once it has been.
     pub(crate) allowance: Cell<u32>,
     /// Ops that it found aborted since its poll began.
@@ -287,7 +286,6 @@ impl Core {
             refusals: Cell::new(0),
             refusals_noted: Cell::new(0),
             refused_under: Cell::new(root),
-            refused_by: Cell::new(None),
             allowance: Cell::new(u32::MAX),
             has_relayed: Cell::new(false),
             aborts_seen: Cell::new(0),
@@ -693,6 +691,7 @@ impl Core {
     /// Ends a scope in which nothing is left and of which nobody knows; false if it is not so.
     #[inline]
     pub(crate) fn close_if_unnoticed(&self, node: NodeId) -> bool {
+        self.before_close(node);
         if !self.patience.borrow().is_empty() {
             return false;
         }
@@ -713,6 +712,7 @@ impl Core {
 
     /// Ends a scope, group or task of the tree.
     pub(crate) fn close_node(&self, node: NodeId) {
+        self.before_close(node);
         let closed = self.tree.borrow_mut().close_plain(node);
         match closed {
             Some(has_told) => self.after_close(node, has_told),
@@ -832,45 +832,55 @@ impl Core {
 
     /// Returns how often the running task may be refused before it has to pause.
     #[cold]
-    fn allowance_of_running(&self, source: Option<NodeId>) -> u32 {
+    pub(crate) fn allowance_of_running(&self, active: NodeId) -> u32 {
         let Some(task) = self.running.get() else {
             return u32::MAX;
         };
         if !self.patience.borrow().knows_task(task.slot()) {
             return u32::MAX;
         }
+        let source = self.tree.borrow().source(active);
         source.map_or(u32::MAX, |source| {
             self.patience.borrow_mut().allowance(task.slot(), source)
         })
     }
 
+    /// Lets what was refused under a node that ends, and is not noted, have been under the one above: what cancels that
+    /// has refused it.
+    #[inline(always)]
+    fn before_close(&self, node: NodeId) {
+        if self.refused_under.get() == node {
+            self.refused_above(node);
+        }
+    }
+
+    #[cold]
+    fn refused_above(&self, node: NodeId) {
+        let above = self.tree.borrow().refused_above(node);
+        if let Some(above) = above {
+            self.refused_under.set(above);
+        }
+    }
+
     /// Lets what the running task is refused from here on count as this scope's doing.
     #[cold]
     pub(crate) fn refuse_under(&self, active: NodeId) {
-        let source = self.tree.borrow().source(active);
-        if self.has_seen_more() {
-            let is_same = self.refused_by() == source;
-            if !is_same && let Some(task) = self.running.get() {
-                self.note_refusals(task);
-            }
+        let has_more = self.has_seen_more();
+        let before = self.refused_under.replace(active);
+        if has_more {
+            let tree = self.tree.borrow();
+            let is_same = tree.source(before) == tree.source(active);
+            drop(tree);
             if is_same && self.refusals.get() > 0 {
-                return self.is_refused_under(active, source);
+                return;
+            }
+            if !is_same && let Some(task) = self.running.get() {
+                self.refused_under.set(before);
+                self.note_refusals(task);
+                self.refused_under.set(active);
             }
         }
-        self.is_refused_under(active, source);
-        self.allowance.set(self.allowance_of_running(source));
-    }
-
-    /// What the running task is refused, or found aborted, is this scope's doing.
-    fn is_refused_under(&self, active: NodeId, source: Option<NodeId>) {
-        self.refused_under.set(active);
-        self.refused_by.set(source);
-    }
-
-    /// Returns whose doing that is which is not noted yet. A scope that has ended is forgotten.
-    fn refused_by(&self) -> Option<NodeId> {
-        let source = self.refused_by.get()?;
-        self.tree.borrow().has_owner(source).then_some(source)
+        self.allowance.set(self.allowance_of_running(active));
     }
 
     /// Returns whether the running task has been refused or aborted since that was last noted.
@@ -881,8 +891,7 @@ impl Core {
     /// Counts an op that the running task has found aborted.
     pub(crate) fn saw_abort(&self) {
         if !self.has_seen_more() {
-            let active = self.active.opened();
-            self.is_refused_under(active, self.tree.borrow().source(active));
+            self.refused_under.set(self.active.opened());
         }
         self.aborts_seen.set(self.aborts_seen.get() + 1);
     }
@@ -893,7 +902,8 @@ impl Core {
         let noted = self.refusals_noted.replace(asked);
         let refused = patience::refused(asked) - patience::refused(noted);
         let aborted = self.aborts_seen.take();
-        if let Some(source) = self.refused_by() {
+        let source = self.tree.borrow().source(self.refused_under.get());
+        if let Some(source) = source {
             let mut patience = self.patience.borrow_mut();
             patience.note(task.slot(), source, refused, aborted);
         }

@@ -366,6 +366,13 @@ impl Tree {
         Some(NodeId(self.nodes.key(source)))
     }
 
+    /// Returns the node above, if a cancel from outside is to be seen in this one: what that refuses, this refuses.
+    pub(crate) fn refused_above(&self, node: NodeId) -> Option<NodeId> {
+        let found = self.nodes.get(node.0)?;
+        let above = found.parent.filter(|_| self.sees_outside(found))?;
+        Some(NodeId(self.nodes.key(above)))
+    }
+
     /// As [`Tree::source`]; with `hard_only`, seen through a grace shield.
     fn source_from(&self, link: Link, mut hard_only: bool) -> Option<Link> {
         let mut seen = None;
