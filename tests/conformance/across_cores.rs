@@ -13,19 +13,20 @@ use std::thread;
 use std::time::Duration;
 
 use quoit::op::SharedFd;
-use quoit::sim::{Fault, Faults, for_seeds, point};
+use quoit::sim::{self, Fault, Faults, for_seeds, point};
 use quoit::time::{Instant, sleep};
 use quoit::{
     Builder, CancelHandle, Cancelled, Cores, Delivery, Group, Handle, JoinHandle, Reason, Runtime,
     Scope, SpawnError, check, on, op, spawn, yield_now,
 };
 use tests::{
-    Kernel, Outside, conform, conform_of, conform_on, gauges, on_both, quietly, quietly_of,
+    Kernel, Outside, conform, conform_of, conform_on, gauges, on_both, poll_once, quietly,
+    quietly_of,
 };
 
 use crate::support::{
-    Answer, LONG, SHORT, after_exactly, all_ways, at_once, cancels_sent, reason, repetitions,
-    some_turns, until_parked, waiting, watched,
+    Answer, Either, LONG, SHORT, after_exactly, all_ways, at_once, cancels_sent, either, pipe,
+    reason, repetitions, some_turns, until_parked, waiting, watched,
 };
 
 fn two_cores() -> Builder {
@@ -376,6 +377,57 @@ fn c111_cancel_is_passed_on_to_a_child_elsewhere_once() {
         assert_eq!(after[1].remote_cancels - before[1].remote_cancels, 1);
         if Kernel::here().counts_exactly() {
             assert_eq!(polls.get(), 2, "begun, and told of the child's end");
+        }
+    });
+}
+
+/// A select drops the call: that returns at once, and the scope around waits for the child's clean-up.
+#[test]
+fn c111_call_that_is_dropped_cancels_its_child_and_holds_the_scope_around() {
+    conform_on(2, |handle| async move {
+        let there = handle.cores()[1];
+        let ended = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&ended);
+        let began = Instant::now();
+        let outcome = Scope::new()
+            .run(async {
+                let call = on(there, move || async move {
+                    let refused = sleep(LONG).await;
+                    assert_eq!(reason(&refused), Some(Reason::Dropped));
+                    let shield = Scope::new().shielded();
+                    shield.run(sleep(2 * SHORT)).await?;
+                    tell.store(true, Ordering::Release);
+                    refused.map_err(io::Error::from)
+                });
+                let picked = either(call, sleep(SHORT)).await;
+                assert!(matches!(picked, Either::Second(Ok(()))));
+                after_exactly(SHORT, began);
+                Ok::<_, io::Error>(())
+            })
+            .await;
+        assert!(matches!(outcome, Ok(Some(()))), "{outcome:?}");
+        assert!(ended.load(Ordering::Acquire));
+        after_exactly(3 * SHORT, began);
+    });
+}
+
+/// What the child has given up is over as well when the call is.
+#[test]
+fn c111_call_ends_after_the_ops_that_its_child_has_given_up() {
+    conform_on(2, |handle| async move {
+        let call = on(handle.cores()[1], || async {
+            let (reader, _writer) = pipe();
+            let mut read = Box::pin(op::read(&reader, vec![0; 8]));
+            assert!(poll_once(read.as_mut()).await.is_pending());
+            op::nop().await?;
+            // The kernel takes its time, if it is one that can be told to.
+            sim::force(Fault::CancelledLate);
+            drop(read);
+            Ok::<_, io::Error>(Instant::now())
+        });
+        let given_up = call.await.expect("nobody cancels");
+        if Kernel::here() == Kernel::Simulated {
+            assert!(given_up.elapsed() > Duration::ZERO);
         }
     });
 }

@@ -28,6 +28,32 @@ fn p008_close_all_while_an_opening_hangs_returns_after_its_owner() {
     });
 }
 
+/// Nobody opens for whom there was no room yet.
+#[test]
+fn p008_close_all_reaches_those_who_wait_for_room() {
+    conform(|_| async {
+        let (pool, seen) = pool_of(|builder| builder.max_sessions(1));
+        let first = pool.lease(&Key::new("any", "one")).await.expect("one");
+        let waiter = {
+            let pool = pool.clone();
+            spawn(async move { pool.lease(&Key::new("any", "two")).await.map(drop) })
+        };
+        settle().await;
+        let closer = {
+            let pool = pool.clone();
+            spawn(async move { pool.close_all().await })
+        };
+        settle().await;
+        drop(first);
+        assert_eq!(closer.await.expect("no panic"), Ok(1));
+        let waited = waiter.await.expect("no panic");
+        assert!(matches!(waited, Err(LeaseError::Closed)), "{waited:?}");
+        settle().await;
+        assert!(pool.keys().is_empty());
+        assert_eq!((seen.opened(), seen.closed()), (1, 1));
+    });
+}
+
 #[test]
 fn p009_close_all_just_when_an_opening_succeeds() {
     // Before: the opening does not hear of it, and the session is closed as soon as it is there.

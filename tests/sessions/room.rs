@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use quoit::sync::Event;
-use quoit::time::sleep;
+use quoit::time::{Instant, sleep};
 use quoit::{Scope, spawn, yield_now};
 use quoit_pool::{CallError, Key, LeaseError, SessionPool};
 use tests::{Kernel, conform, turns_of_others};
@@ -166,15 +166,17 @@ fn a_session_that_nobody_leases_expires_and_one_that_is_used_does_not() {
         let (pool, seen) = pool_of(|builder| builder.idle_timeout(idle));
         let key = Key::new("any", "one");
         let lease = pool.lease(&key).await.expect("one");
-        // Leased, it stays for as long as it is.
-        sleep(idle * 3).await.expect("nobody cancels");
+        // Leased, it stays for as long as it is; its time begins when it comes back.
+        sleep(idle * 5 / 2).await.expect("nobody cancels");
         assert_eq!(number(&lease).await, 0);
+        let unused = Instant::now();
         drop(lease);
         while seen.closed() == 0 {
             sleep(Duration::from_millis(5))
                 .await
                 .expect("nobody cancels");
         }
+        assert!(unused.elapsed() >= idle);
         assert_eq!(pool.metrics().expired, 1);
         let lease = pool.lease(&key).await.expect("another");
         assert_eq!(number(&lease).await, 1);

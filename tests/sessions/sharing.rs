@@ -270,6 +270,15 @@ fn p021_a_lease_that_is_handed_to_a_cancelled_caller_goes_back() {
             assert_eq!(pool.metrics().leases, 0);
             drop(pool.lease_exclusive(&key).await.expect("nobody has it"));
         }
+        // Handed over, and its wait dropped before it was looked at.
+        let first = pool.lease_exclusive(&key).await.expect("a session");
+        let mut second = Box::pin(pool.lease_exclusive(&key));
+        assert!(tests::poll_once(second.as_mut()).await.is_pending());
+        drop(first);
+        assert_eq!(pool.metrics().leases, 1, "it is handed over");
+        drop(second);
+        assert_eq!(pool.metrics().leases, 0);
+        drop(pool.lease_exclusive(&key).await.expect("nobody has it"));
         pool.close_all().await.expect("nobody cancels");
     });
 }
