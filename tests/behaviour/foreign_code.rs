@@ -249,6 +249,34 @@ fn who_is_polled_by_a_waker_finds_what_its_handle_was_told_before() {
     });
 }
 
+thread_local! {
+    /// Whether a waker was refused where its last clone was dropped.
+    static REFUSED: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
+}
+
+/// As where it is woken: it is nobody's op.
+#[test]
+fn no_scope_is_active_where_the_waker_of_a_scope_that_ends_is_dropped() {
+    on_core(|_| async {
+        let scope = Scope::new();
+        let ran = scope.run(async {
+            scope.cancel();
+            let inner = Scope::new();
+            let mut waits = Box::pin(inner.run(pending::<Result<(), Cancelled>>()));
+            let waker = when_dropped(|| {
+                REFUSED.with_borrow_mut(|refused| refused.push(check().is_err()));
+            });
+            assert!(poll_for(&waker, waits.as_mut()).is_pending());
+            drop(waker);
+            assert!(REFUSED.take().is_empty(), "it is to be woken");
+            drop(waits);
+            assert_eq!(REFUSED.take(), [false]);
+            check()
+        });
+        assert_eq!(ran.await, Ok(None));
+    });
+}
+
 // --- wakers that do things ---
 
 /// A waker is woken in the middle of a poll of a stream, and drops a receive of that stream.
