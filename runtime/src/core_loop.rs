@@ -275,7 +275,8 @@ impl Core {
 
     /// Returns until when a core waits that nobody wakes.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let timer = self.timers.borrow_mut().next_deadline();
+        let tree = self.tree.borrow();
+        let timer = self.timers.borrow_mut().next_deadline(&*tree);
         let stop = self.stop_at.get();
         let stop = stop.filter(|&at| at != Instant::NEVER && !self.has_main.get());
         match (timer, stop) {
@@ -910,9 +911,10 @@ impl Core {
         for op in left {
             self.contain(|| self.abandon(op, self.active()));
         }
-        let mut timers = self.timers.take();
-        while let Some(target) = timers.pop_due(Instant::NEVER) {
-            self.contain(|| drop(target));
+        let mut timers = self.timers.borrow_mut().empty();
+        let mut next = || timers.pop_due(Instant::NEVER, &*self.tree.borrow());
+        while let Some(due) = next() {
+            self.contain(|| drop(due));
         }
         // What has been dropped since may have started some.
         self.drop_tasks();

@@ -50,7 +50,7 @@ use super::cancelled::{Cancelled, Misuse, Reason};
 use crate::panics::contained;
 use crate::slab::{Key, Link, Slab};
 use crate::time::Instant;
-use crate::time::store::TimerId;
+use crate::time::store::{Elsewhere, Of, Order, TimerId};
 use node::{Extra, Node, Own};
 pub(crate) use node::{Kind, Shield};
 use parks::Park;
@@ -65,7 +65,24 @@ pub(crate) struct NodeId(Key);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ParkId(Key);
 
+/// What a node that is gone has left armed, or one that needs it no more.
+#[derive(Debug)]
+pub(crate) enum IdleTimer {
+    /// The timer that was to end a grace.
+    OfGrace(TimerId),
+    /// A deadline.
+    OfDeadline(Order),
+}
+
 impl NodeId {
+    pub(crate) fn key(self) -> Key {
+        self.0
+    }
+
+    pub(crate) fn from_key(key: Key) -> Self {
+        Self(key)
+    }
+
     /// Returns the address as plain numbers, for handles that travel.
     pub(crate) fn to_parts(self) -> (u32, u32) {
         (self.0.index(), self.0.generation())
@@ -135,7 +152,7 @@ pub(crate) struct Tree {
     effects: VecDeque<Effect>,
     due: Line,
     /// Timers of nodes that are gone or need them no more, to be disarmed.
-    idle_timers: Vec<TimerId>,
+    idle_timers: Vec<IdleTimer>,
     /// Nodes that were closed with another, since their owner had leaked them.
     abandoned: Vec<(NodeId, bool)>,
     /// Tasks that closed nodes have left cancelled, and that others have a handle of.
@@ -223,7 +240,7 @@ impl Tree {
     }
 
     /// Returns the next timer to disarm.
-    pub(crate) fn next_idle_timer(&mut self) -> Option<TimerId> {
+    pub(crate) fn next_idle_timer(&mut self) -> Option<IdleTimer> {
         self.idle_timers.pop()
     }
 
@@ -446,7 +463,7 @@ impl Tree {
         let extra = self.ensure_extra(node);
         extra.cause = Some((cause, now));
         let deadline = extra.deadline.take();
-        self.disarm(deadline.map(|(_, timer)| timer));
+        self.disarm_deadline(deadline);
     }
 
     /// Ends the grace of a cancel: grace shields hide it no more.
@@ -457,7 +474,7 @@ impl Tree {
             found.own = Own::Hard;
             let link = node.0.link();
             let grace = self.extra_mut(link).and_then(|extra| extra.grace.take());
-            self.disarm(grace.and_then(|(_, timer)| timer));
+            self.disarm_grace(grace);
             self.refresh(link);
         }
     }
@@ -483,8 +500,8 @@ impl Tree {
         extra.map_or(Duration::ZERO, |extra| extra.grace_period)
     }
 
-    /// Notes a node's deadline; the timer of the one before is disarmed.
-    pub(crate) fn set_deadline(&mut self, node: NodeId, deadline: Option<(Instant, TimerId)>) {
+    /// Notes a node's deadline; the one before is disarmed.
+    pub(crate) fn set_deadline(&mut self, node: NodeId, deadline: Option<(Instant, Order)>) {
         let before = match (self.nodes.get(node.0), deadline) {
             (None, deadline) => deadline,
             (Some(_), Some(deadline)) => {
@@ -495,10 +512,10 @@ impl Tree {
                 .extra_mut(node.0.link())
                 .and_then(|extra| extra.deadline.take()),
         };
-        self.disarm(before.map(|(_, timer)| timer));
+        self.disarm_deadline(before);
     }
 
-    /// Forgets the timer of a node's deadline, which has fired.
+    /// Forgets a node's deadline, which has come.
     pub(crate) fn deadline_fired(&mut self, node: NodeId) {
         if self.nodes.get(node.0).is_some()
             && let Some(extra) = self.extra_mut(node.0.link())
@@ -513,7 +530,7 @@ impl Tree {
             Some(_) => self.ensure_extra(node.0.link()).grace.replace(grace),
             None => Some(grace),
         };
-        self.disarm(before.and_then(|(_, timer)| timer));
+        self.disarm_grace(before);
     }
 
     /// Returns when the grace ends of what cancels this node; `None` if it has none, or none left.
@@ -733,16 +750,35 @@ impl Tree {
         Some(Effect::Foreign(node))
     }
 
-    fn disarm(&mut self, timer: Option<TimerId>) {
-        if let Some(timer) = timer {
-            self.idle_timers.push(timer);
-        }
+    fn disarm_deadline(&mut self, deadline: Option<(Instant, Order)>) {
+        let order = deadline.map(|(_, order)| IdleTimer::OfDeadline(order));
+        self.idle_timers.extend(order);
+    }
+
+    fn disarm_grace(&mut self, grace: Option<(Instant, Option<TimerId>)>) {
+        let timer = grace.and_then(|(_, timer)| timer);
+        self.idle_timers.extend(timer.map(IdleTimer::OfGrace));
     }
 
     fn link_or_root(&self, node: NodeId) -> Link {
         match self.nodes.get(node.0) {
             Some(_) => node.0.link(),
             None => self.root,
+        }
+    }
+}
+
+/// A wait keeps its deadline as long as it is there, whatever its outcome.
+impl Elsewhere for Tree {
+    fn is_armed(&self, of: Of, key: Key, order: Order) -> bool {
+        match of {
+            Of::Timer => false,
+            Of::Park => self.parks.get(key).is_some(),
+            Of::Scope => {
+                let extra = self.nodes.get(key).and_then(|node| self.extra(node));
+                let deadline = extra.and_then(|extra| extra.deadline);
+                deadline.is_some_and(|(_, armed)| armed == order)
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Cancelled;
 use crate::slab::Link;
 use crate::time::Instant;
-use crate::time::store::TimerId;
+use crate::time::store::{Order, TimerId};
 
 /// What a node hides from its inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,7 +104,7 @@ const _: () = assert!(size_of::<Option<Node>>() <= 60);
 pub(super) struct Extra {
     /// The own cancel, and when that was. The first cause stays.
     pub(super) cause: Option<(Cancelled, Instant)>,
-    pub(super) deadline: Option<(Instant, TimerId)>,
+    pub(super) deadline: Option<(Instant, Order)>,
     /// When the grace period ends, and the timer for it; one without an end has none.
     pub(super) grace: Option<(Instant, Option<TimerId>)>,
     /// The grace that a cancel has which says nothing of it.
@@ -248,7 +248,7 @@ impl Extra {
 
     /// Returns the deadline, if there is nothing else.
     #[inline]
-    pub(super) fn deadline_alone(&self) -> Option<(Instant, TimerId)> {
+    pub(super) fn deadline_alone(&self) -> Option<(Instant, Order)> {
         let Self {
             cause: None,
             deadline,

@@ -424,12 +424,6 @@ impl Tree {
         Some(Remains::of(park.state, &mut self.relays))
     }
 
-    /// Returns whether a park is there.
-    #[cfg(feature = "sim")]
-    pub(crate) fn has_park(&self, id: ParkId) -> bool {
-        self.parks.get(id.0).is_some()
-    }
-
     /// Returns how many ops are parked, or aborted and have not seen it.
     pub(crate) fn park_count(&self) -> usize {
         self.parks.len()
