@@ -104,6 +104,16 @@ pub(crate) struct AfterEnd {
     pub(crate) joiner: Option<ParkId>,
 }
 
+/// What a handle finds that has not been told to wait for its task.
+pub(crate) enum Unwaited {
+    /// The task has ended, and is taken, for its output; none, if the end of the core has dropped it.
+    Ended(Option<TaskBox>),
+    /// It has not.
+    Runs,
+    /// It has been told so: this is the wait.
+    Waited(ParkId),
+}
+
 /// What the end of a core finds.
 pub(crate) enum Left {
     /// A task that has not ended.
@@ -474,14 +484,40 @@ impl TaskTable {
         if slot.state != State::Ended {
             return Poll::Pending;
         }
-        slot.wanted = false;
         let joiner = slot.joiner.take();
         let object = slot.object.take();
+        self.leave_ended(id.slot());
+        Poll::Ready((object, joiner))
+    }
+
+    /// As [`TaskTable::take_ended`], where nobody waits for the end.
+    #[inline(always)]
+    pub(crate) fn take_unwaited(&mut self, id: TaskId) -> Unwaited {
+        let slot = &mut self.slots[id.slot() as usize];
+        assert!(
+            slot.generation.get() == id.generation(),
+            "a handle keeps its slot"
+        );
+        if let Some(park) = slot.joiner {
+            return Unwaited::Waited(park);
+        }
+        if slot.state != State::Ended {
+            return Unwaited::Runs;
+        }
+        let object = slot.object.take();
+        self.leave_ended(id.slot());
+        Unwaited::Ended(object)
+    }
+
+    /// Gives up the slot of a task that has ended and was taken.
+    #[inline(always)]
+    fn leave_ended(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.wanted = false;
         if slot.queued == Queued::No {
             slot.vacate();
-            self.free.give_back(id.slot());
+            self.free.give_back(index);
         }
-        Poll::Ready((object, joiner))
     }
 
     /// Returns the wait for the end of a task whose handle asks.
