@@ -19,6 +19,7 @@
 //! No clock and no waker here: the caller says what time it is and what a timer stands for.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 
 use super::Instant;
 use crate::slab::{Key, Slab};
@@ -29,7 +30,7 @@ pub(crate) struct TimerId(Key);
 
 /// When a deadline was armed, among all others, and whose it is: that of its place, of which no other has the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Order(u64);
+pub(crate) struct Order(NonZeroU64);
 
 /// Whose a deadline is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +46,13 @@ pub(crate) enum Of {
 /// How many bits of an order say whose it is.
 const OF_BITS: u32 = 2;
 
+/// A bit that all orders have, more than are ever armed: so none is zero.
+const ORDER: NonZeroU64 = NonZeroU64::new(1 << 63).expect("a bit is set");
+
 impl Order {
     #[inline]
     fn of(self) -> Of {
-        match self.0 % (1 << OF_BITS) {
+        match self.0.get() % (1 << OF_BITS) {
             0 => Of::Timer,
             1 => Of::Park,
             _ => Of::Scope,
@@ -257,7 +261,7 @@ impl<T> TimerStore<T> {
     #[inline]
     fn next_order(&mut self, of: Of) -> Order {
         self.armed_so_far += 1;
-        Order(self.armed_so_far << OF_BITS | of as u64)
+        Order(ORDER | self.armed_so_far << OF_BITS | of as u64)
     }
 
     /// Returns the earliest place, and where it is.

@@ -2,6 +2,7 @@
 
 use std::task::Waker;
 
+use super::node::More;
 use super::{Cancelled, Effect, Kind, Node, NodeId, Own, Reason, Shield, Tree};
 use crate::slab::Link;
 use crate::time::Instant;
@@ -64,9 +65,10 @@ impl Tree {
             return (false, None);
         };
         let counted = (found.is_task(), found.is_body());
-        let deadline = match found.extra {
-            None => None,
-            Some(link) => match self.extras.linked(link).deadline_alone() {
+        let deadline = match found.more() {
+            More::Nothing => None,
+            More::Deadline(link) => Some(self.free_deadline(link).1),
+            More::Extra(link) => match self.extras.linked(link).deadline_alone() {
                 None => return (false, None),
                 Some((_, order)) => {
                     self.extras.clear_plain(link);
@@ -189,7 +191,9 @@ impl Tree {
 
     /// Lets go of what few nodes have.
     fn drop_extra(&mut self, node: Link) {
-        let Some(link) = self.node_mut(node).extra.take() else {
+        let deadline = self.take_deadline(node);
+        self.disarm_deadline(deadline);
+        let Some(link) = self.node_mut(node).more.take() else {
             return;
         };
         let extra = self.extras.linked_mut(link);
@@ -197,7 +201,7 @@ impl Tree {
         if let Some((_, since)) = extra.cause {
             self.acknowledged = Some(since);
         }
-        let (deadline, grace) = (extra.deadline.take(), extra.grace.take());
+        let grace = extra.grace.take();
         if let Some(waker) = extra.foreign.take() {
             self.effects.push_back(Effect::Drop(waker));
         }
@@ -206,7 +210,6 @@ impl Tree {
         }
         self.extras.clear(link);
         self.node_mut(node).tasks -= promises;
-        self.disarm_deadline(deadline);
         self.disarm_grace(grace);
     }
 

@@ -51,7 +51,7 @@ use crate::panics::contained;
 use crate::slab::{Key, Link, Slab};
 use crate::time::Instant;
 use crate::time::store::{Elsewhere, Of, Order, TimerId};
-use node::{Extra, Node, Own};
+use node::{Deadline, Extra, Node, Own};
 pub(crate) use node::{Kind, Shield};
 use parks::Park;
 pub(crate) use parks::{GivenUp, Outcome, Parked, Purpose, Relay, Remains, Wait};
@@ -145,6 +145,8 @@ pub(crate) struct Tree {
     /// is refused.
     refusing: u64,
     extras: Slab<Extra>,
+    /// Of nodes that have one, and no extras.
+    deadlines: Slab<Deadline>,
     parks: Slab<Park>,
     /// Of the parks that have another side.
     relays: Slab<Rc<dyn Relay>>,
@@ -177,6 +179,7 @@ impl Tree {
             refusing: 0,
             // The first cancel is not to wait for memory.
             extras: Slab::with_room(),
+            deadlines: Slab::default(),
             parks: Slab::default(),
             relays: Slab::default(),
             root: root.link(),
@@ -460,10 +463,9 @@ impl Tree {
     /// Notes what a node is cancelled for. A deadline of a scope that is cancelled wakes nobody.
     fn note_cause(&mut self, node: Link, cause: Cancelled) {
         let now = self.now;
-        let extra = self.ensure_extra(node);
-        extra.cause = Some((cause, now));
-        let deadline = extra.deadline.take();
+        let deadline = self.take_deadline(node);
         self.disarm_deadline(deadline);
+        self.ensure_extra(node).cause = Some((cause, now));
     }
 
     /// Ends the grace of a cancel: grace shields hide it no more.
@@ -501,26 +503,19 @@ impl Tree {
     }
 
     /// Notes a node's deadline; the one before is disarmed.
-    pub(crate) fn set_deadline(&mut self, node: NodeId, deadline: Option<(Instant, Order)>) {
+    pub(crate) fn set_deadline(&mut self, node: NodeId, deadline: Option<Deadline>) {
         let before = match (self.nodes.get(node.0), deadline) {
             (None, deadline) => deadline,
-            (Some(_), Some(deadline)) => {
-                let extra = self.ensure_extra(node.0.link());
-                extra.deadline.replace(deadline)
-            }
-            (Some(_), None) => self
-                .extra_mut(node.0.link())
-                .and_then(|extra| extra.deadline.take()),
+            (Some(_), Some(deadline)) => self.put_deadline(node.0.link(), deadline),
+            (Some(_), None) => self.take_deadline(node.0.link()),
         };
         self.disarm_deadline(before);
     }
 
     /// Forgets a node's deadline, which has come.
     pub(crate) fn deadline_fired(&mut self, node: NodeId) {
-        if self.nodes.get(node.0).is_some()
-            && let Some(extra) = self.extra_mut(node.0.link())
-        {
-            extra.deadline = None;
+        if self.nodes.get(node.0).is_some() {
+            self.take_deadline(node.0.link());
         }
     }
 
@@ -559,8 +554,8 @@ impl Tree {
 
     /// Returns the node's own deadline.
     pub(crate) fn deadline(&self, node: NodeId) -> Option<Instant> {
-        let extra = self.extra(self.nodes.get(node.0)?)?;
-        extra.deadline.map(|(at, _)| at)
+        let deadline = self.deadline_of(self.nodes.get(node.0)?);
+        deadline.map(|(at, _)| at)
     }
 
     /// Returns the earliest deadline that an op under this node can see: from behind a grace shield, with the grace
@@ -577,14 +572,15 @@ impl Tree {
         let mut is_behind = [false, true];
         let mut at = self.nodes.get(node.0);
         while let Some(node) = at {
-            let extra = self.extra(node);
+            let (extra, deadline) = (self.extra(node), self.deadline_of(node));
             let is_open = node.shield != Shield::Full;
             for (earliest, has_grace) in earliest.iter_mut().zip(&mut is_behind) {
-                let own = extra.and_then(|extra| match extra.deadline {
-                    Some((deadline, _)) if *has_grace => Some(deadline + extra.grace_period),
+                let period = extra.map_or(Duration::ZERO, |extra| extra.grace_period);
+                let own = match deadline {
+                    Some((deadline, _)) if *has_grace => Some(deadline + period),
                     Some((deadline, _)) => Some(deadline),
-                    None => extra.grace_end().filter(|_| *has_grace),
-                });
+                    None => extra.and_then(Extra::grace_end).filter(|_| *has_grace),
+                };
                 *has_grace |= node.shield == Shield::Grace;
                 let around = extra.and_then(|extra| extra.around.as_deref());
                 let around = around
@@ -713,7 +709,7 @@ impl Tree {
     /// does not, or is being polled. The one before comes back.
     pub(crate) fn set_foreign(&mut self, node: NodeId, waker: Option<Waker>) -> Option<Waker> {
         let found = self.nodes.get(node.0)?;
-        if waker.is_none() && found.extra.is_none() {
+        if waker.is_none() && self.extra(found).is_none() {
             return None;
         }
         let extra = self.ensure_extra(node.0.link());
@@ -750,7 +746,7 @@ impl Tree {
         Some(Effect::Foreign(node))
     }
 
-    fn disarm_deadline(&mut self, deadline: Option<(Instant, Order)>) {
+    fn disarm_deadline(&mut self, deadline: Option<Deadline>) {
         let order = deadline.map(|(_, order)| IdleTimer::OfDeadline(order));
         self.idle_timers.extend(order);
     }
@@ -775,8 +771,8 @@ impl Elsewhere for Tree {
             Of::Timer => false,
             Of::Park => self.parks.get(key).is_some(),
             Of::Scope => {
-                let extra = self.nodes.get(key).and_then(|node| self.extra(node));
-                let deadline = extra.and_then(|extra| extra.deadline);
+                let node = self.nodes.get(key);
+                let deadline = node.and_then(|node| self.deadline_of(node));
                 deadline.is_some_and(|(_, armed)| armed == order)
             }
         }
