@@ -278,14 +278,26 @@ impl TaskTable {
     /// Makes ready who has yielded; false if nobody has.
     #[inline]
     pub(crate) fn resume(&mut self) -> bool {
-        if self.yielded.is_empty() {
-            return false;
+        match self.yielded[..] {
+            [] => false,
+            [alone] => {
+                self.slots[alone.slot() as usize].queued = Queued::Ready;
+                self.ready.append_one(alone);
+                self.yielded.clear();
+                true
+            }
+            _ => {
+                self.resume_all();
+                true
+            }
         }
+    }
+
+    fn resume_all(&mut self) {
         for entry in &self.yielded {
             self.slots[entry.slot() as usize].queued = Queued::Ready;
         }
         self.ready.append(&mut self.yielded);
-        true
     }
 
     /// Makes ready whichever task has the slot now: the sender's cell compared the generations.
