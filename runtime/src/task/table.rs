@@ -373,6 +373,19 @@ impl TaskTable {
         }
     }
 
+    /// Returns whether no task stands in the run queue.
+    #[inline(always)]
+    pub(crate) fn is_nobody_queued(&self) -> bool {
+        self.yielded.is_empty() && self.ready.is_empty()
+    }
+
+    /// Takes note that a task is polled again which has yielded and need not stand in the queue. Returns whether it is
+    /// measured.
+    #[inline]
+    pub(crate) fn goes_on(&mut self, id: TaskId) -> bool {
+        self.probing.note(id.slot())
+    }
+
     /// Leaves out a task that ended while it stood in the queue.
     #[cold]
     fn pass_over(&mut self, entry: Entry) {
