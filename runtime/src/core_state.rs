@@ -688,14 +688,19 @@ impl Core {
     /// Ends a scope in which nothing is left and of which nobody knows; false if it is not so.
     #[inline]
     pub(crate) fn close_if_unnoticed(&self, node: NodeId) -> bool {
-        self.before_close(node);
         if !self.patience.borrow().is_empty() {
             return false;
         }
         let mut tree = self.tree.borrow_mut();
+        // As before any close, where this is one.
+        let is_refused_under = self.refused_under.get() == node;
+        let above = is_refused_under.then(|| tree.refused_above(node)).flatten();
         let (closed, deadline) = tree.close_if_unnoticed(node);
         if let Some(order) = deadline {
             self.disarm(order, &tree);
+        }
+        if closed && let Some(above) = above {
+            self.refused_under.set(above);
         }
         closed
     }

@@ -387,6 +387,7 @@ impl Tree {
     }
 
     /// Returns the node above, if a cancel from outside is to be seen in this one: what that refuses, this refuses.
+    #[inline]
     pub(crate) fn refused_above(&self, node: NodeId) -> Option<NodeId> {
         let found = self.nodes.get(node.0)?;
         let above = found.parent.filter(|_| self.sees_outside(found))?;
