@@ -443,12 +443,12 @@ impl Tree {
             alone.become_due(cause, self.due.last);
             node.first_park = None;
             self.join_line(first);
-        } else {
+        } else if node.first_park.is_some() || node.bodies == 0 {
             self.abort_others(link, cause);
         }
     }
 
-    /// As [`Tree::abort_parks`], where there is more than one, or another, or none.
+    /// As [`Tree::abort_parks`], where there is more than one, or another, or none and no body that would have one.
     #[inline(never)]
     fn abort_others(&mut self, link: Link, cause: Cancelled) {
         let node = self.node(link);
