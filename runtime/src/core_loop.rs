@@ -476,8 +476,8 @@ impl Core {
     }
 
     /// Polls a task again that has yielded where nobody is to go before it, and again if it does so again: it need not
-    /// stand in the queue for that. Returns whether the turn ends with its last poll but one; else the last has yet to
-    /// be counted.
+    /// stand in the queue for that. Returns whether the turn ends with that, and all its polls are counted; else the
+    /// last of them has yet to be.
     #[inline(never)]
     fn go_on_alone(
         &self,
