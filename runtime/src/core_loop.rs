@@ -275,7 +275,8 @@ impl Core {
 
     /// Returns until when a core waits that nobody wakes.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let timer = self.timers.borrow_mut().next_deadline();
+        let tree = self.tree.borrow();
+        let timer = self.timers.borrow_mut().next_deadline(&*tree);
         let stop = self.stop_at.get();
         let stop = stop.filter(|&at| at != Instant::NEVER && !self.has_main.get());
         match (timer, stop) {
@@ -429,25 +430,28 @@ impl Core {
                 }
                 break;
             };
-            let ended_main = if next.is_measured {
+            let polled = if next.is_measured {
                 self.poll_measured(next.id, next.of, next.object, main)
             } else {
                 self.poll(next.id, next.of, next.object, main)
             };
+            let ended_main = match polled {
+                Polled::YieldsAlone(node, object) => {
+                    if self.go_on_alone((next.id, node, object), &mut polls, &mut began) {
+                        break;
+                    }
+                    false
+                }
+                Polled::EndedMain => true,
+                Polled::Done => false,
+            };
             polls += 1;
-            if ended_main || polls >= POLLS_PER_TURN || self.turn_is_long.get() {
+            if ended_main {
                 self.turn_is_long.set(false);
                 break;
             }
-            if polls % LOOK_EVERY == 0 {
-                let now = Instant::now();
-                let began = *began.get_or_insert(now);
-                if now - began >= TIME_PER_TURN
-                    || self.has_mail()
-                    || self.driver.borrow_mut().wants_enter()
-                {
-                    break;
-                }
+            if self.ends_turn(polls, &mut began) {
+                break;
             }
         }
         self.counters().polls.add(u64::from(polls));
@@ -456,13 +460,60 @@ impl Core {
         }
     }
 
+    /// Returns whether a turn ends after so many polls.
+    #[inline(always)]
+    fn ends_turn(&self, polls: u32, began: &mut Option<Instant>) -> bool {
+        if polls >= POLLS_PER_TURN || self.turn_is_long.get() {
+            self.turn_is_long.set(false);
+            return true;
+        }
+        if !polls.is_multiple_of(LOOK_EVERY) {
+            return false;
+        }
+        let now = Instant::now();
+        let began = *began.get_or_insert(now);
+        now - began >= TIME_PER_TURN || self.has_mail() || self.driver.borrow_mut().wants_enter()
+    }
+
+    /// Polls a task again that has yielded where nobody is to go before it, and again if it does so again: it need not
+    /// stand in the queue for that. Returns whether the turn ends with that, and all its polls are counted; else the
+    /// last of them has yet to be.
+    #[inline(never)]
+    fn go_on_alone(
+        &self,
+        (id, node, mut object): (TaskId, NodeId, TaskBox),
+        polls: &mut u32,
+        began: &mut Option<Instant>,
+    ) -> bool {
+        loop {
+            *polls += 1;
+            if self.ends_turn(*polls, began) {
+                self.tasks.borrow_mut().put_back(id, object, true);
+                return true;
+            }
+            let is_measured = self.tasks.borrow_mut().goes_on(id);
+            let of = Owner::Itself(node);
+            let polled = if is_measured {
+                self.poll_measured(id, of, Some(object), &mut no_main)
+            } else {
+                self.poll(id, of, Some(object), &mut no_main)
+            };
+            match polled {
+                Polled::YieldsAlone(_, again) => object = again,
+                Polled::Done | Polled::EndedMain => return false,
+            }
+        }
+    }
+
     /// Returns whether those who have yielded may go on in this turn: no task is ready or was woken, and what a turn
     /// would look for is not there.
     #[inline]
     fn nobody_else_waits(&self) -> bool {
-        if !self.has_yielded() {
-            return false;
-        }
+        self.has_yielded() && self.nothing_else_waits()
+    }
+
+    #[inline(always)]
+    fn nothing_else_waits(&self) -> bool {
         let mut driver = self.driver.borrow_mut();
         #[cfg(feature = "sim")]
         if let crate::driver::Driver::Simulated(_) = &*driver {
@@ -495,7 +546,7 @@ impl Core {
         of: Owner,
         object: Option<TaskBox>,
         main: MainPoll<'_>,
-    ) -> bool {
+    ) -> Polled {
         let latencies = &self.shared.latencies;
         let probe = self.tasks.borrow_mut().take_probe(id);
         let probe = probe.expect("what is measured was chosen");
@@ -503,25 +554,27 @@ impl Core {
         latencies
             .run_delay
             .record_for(begun - probe.ready, probe.weight);
-        let ended_main = self.poll(id, of, object, main);
+        let polled = self.poll(id, of, object, main);
         let took = Instant::now() - begun;
         latencies.poll.record_for(took, probe.weight);
-        ended_main
+        polled
     }
 
-    /// Polls one task. True if it was the future of `block_on` and it has ended.
+    /// Polls one task.
     #[inline(always)]
-    fn poll(&self, id: TaskId, of: Owner, object: Option<TaskBox>, main: MainPoll<'_>) -> bool {
+    fn poll(&self, id: TaskId, of: Owner, object: Option<TaskBox>, main: MainPoll<'_>) -> Polled {
         self.was_alone.set(false);
         self.past_the_ring.set(0);
         match (object, of) {
             (Some(object), Owner::Itself(node)) => self.poll_task(id, node, object),
             (Some(object), Owner::Above(parent)) => self.poll_new(id, parent, object),
             (None, Owner::Itself(node) | Owner::Above(node)) => {
-                return self.poll_main(id, node, main);
+                match self.poll_main(id, node, main) {
+                    true => Polled::EndedMain,
+                    false => Polled::Done,
+                }
             }
         }
-        false
     }
 
     fn poll_main(&self, id: TaskId, node: NodeId, main: MainPoll<'_>) -> bool {
@@ -553,7 +606,10 @@ impl Core {
             self.refusals_noted.get(),
         );
         self.counters().polls.add(1);
-        self.poll_new(id, parent, object);
+        if let Polled::YieldsAlone(_, object) = self.poll_new(id, parent, object) {
+            // Who goes on is the one that has started it.
+            self.tasks.borrow_mut().put_back(id, object, true);
+        }
         self.running.set(outer.0);
         self.refusals.set(outer.1);
         self.refused_under.set(outer.2);
@@ -565,14 +621,25 @@ impl Core {
     }
 
     #[inline(always)]
-    fn poll_task(&self, id: TaskId, node: NodeId, mut object: TaskBox) {
+    fn poll_task(&self, id: TaskId, node: NodeId, mut object: TaskBox) -> Polled {
         let polled = self.poll_as(id, node, |cx| object.as_mut().poll(cx));
-        self.conclude(id, node, object, polled);
+        self.conclude(id, node, object, polled)
+    }
+
+    /// Returns whether nobody is to go before a task whose poll has ended with a yield, which may go on at once then:
+    /// no other is ready or has yielded, as the caller has seen, nor has it been woken itself, and what a turn would
+    /// look for is not there.
+    #[inline(never)]
+    fn is_nobody_to_go_first(&self) -> bool {
+        !self.has_seen_more()
+            && !self.shared.has_wakes()
+            && self.yields.borrow().is_empty()
+            && self.nothing_else_waits()
     }
 
     /// Polls a task for the first time: it has a node only if somebody has asked for it, or if it goes on.
     #[inline(always)]
-    fn poll_new(&self, id: TaskId, parent: NodeId, mut object: TaskBox) {
+    fn poll_new(&self, id: TaskId, parent: NodeId, mut object: TaskBox) -> Polled {
         let waker = waker_of(id);
         let mut cx = Context::from_waker(&waker);
         let outside = self.activate(parent);
@@ -585,19 +652,29 @@ impl Core {
         let nodes = self.end_first_poll_of_task();
         self.end_poll(outside);
         match (nodes, polled) {
-            (Some((node, _)), polled) => self.conclude(id, node, object, polled),
+            (Some((node, _)), polled) => return self.conclude(id, node, object, polled),
             (None, Poll::Ready(ended)) => self.finish_new(id, parent, object, ended),
             (None, Poll::Pending) => unreachable!("it was opened"),
         }
+        Polled::Done
     }
 
     /// Goes on after the poll of a task.
     #[inline(always)]
-    fn conclude(&self, id: TaskId, node: NodeId, object: TaskBox, polled: Poll<Ended>) {
+    fn conclude(&self, id: TaskId, node: NodeId, object: TaskBox, polled: Poll<Ended>) -> Polled {
         let yields = self.yielding.take();
         match polled {
             Poll::Pending => {
-                let is_queued = self.tasks.borrow_mut().put_back(id, object, yields);
+                let mut tasks = self.tasks.borrow_mut();
+                if yields && tasks.is_nobody_queued() {
+                    drop(tasks);
+                    if self.is_nobody_to_go_first() {
+                        return Polled::YieldsAlone(node, object);
+                    }
+                    tasks = self.tasks.borrow_mut();
+                }
+                let is_queued = tasks.put_back(id, object, yields);
+                drop(tasks);
                 self.after_poll(id, node, is_queued);
             }
             Poll::Ready(ended) => {
@@ -607,6 +684,7 @@ impl Core {
                 self.finish(id, node, object, ended);
             }
         }
+        Polled::Done
     }
 
     /// As [`Core::finish`], of a task that never had a node.
@@ -910,9 +988,10 @@ impl Core {
         for op in left {
             self.contain(|| self.abandon(op, self.active()));
         }
-        let mut timers = self.timers.take();
-        while let Some(target) = timers.pop_due(Instant::NEVER) {
-            self.contain(|| drop(target));
+        let mut timers = self.timers.borrow_mut().empty();
+        let mut next = || timers.pop_due(Instant::NEVER, &*self.tree.borrow());
+        while let Some(due) = next() {
+            self.contain(|| drop(due));
         }
         // What has been dropped since may have started some.
         self.drop_tasks();
@@ -1064,6 +1143,16 @@ fn no_main(_: &mut Context<'_>) -> bool {
 /// How many times the end of a core drops the tasks that destructors have started meanwhile.
 const ROUNDS: u32 = 16;
 
+/// What came of a poll.
+enum Polled {
+    /// Nothing that is to be done here.
+    Done,
+    /// The future of `block_on` has ended.
+    EndedMain,
+    /// The task of this node has yielded, and nobody is to go before it.
+    YieldsAlone(NodeId, TaskBox),
+}
+
 /// What came of an entry into the kernel.
 enum Entered {
     /// It took what there was to submit, or a part of it.
@@ -1082,6 +1171,57 @@ mod tests {
 
     use super::*;
     use crate::{Cancelled, Group, GroupError, Handle, Scope, time};
+
+    /// Each of its polls is, though it stands in no queue between them.
+    #[test]
+    fn polls_of_a_task_that_yields_alone_are_counted_and_measured() {
+        const YIELDS: u64 = 10_000;
+        crate::block_on(async {
+            let figures = || {
+                current::with(|core| {
+                    let latencies = &core.shared.latencies;
+                    let measured = [&latencies.poll, &latencies.run_delay];
+                    let [polls, delays] = measured.map(|cells| cells.snapshot().count());
+                    [core.counters().polls.get(), polls, delays]
+                })
+            };
+            let before = figures();
+            let yields = crate::spawn(async {
+                for _ in 0..YIELDS {
+                    crate::yield_now().await.expect("nobody cancels");
+                }
+            });
+            yields.await.expect("it ends");
+            for (before, after) in before.into_iter().zip(figures()) {
+                let came = after - before;
+                // Those of a turn are counted at its end, and one of 32 is measured for all.
+                assert!(came.abs_diff(YIELDS) <= 256 + 32, "{came}");
+            }
+        })
+        .expect("a core");
+    }
+
+    #[test]
+    fn a_child_that_yields_alone_when_it_is_polled_at_once_goes_on_after_its_maker() {
+        crate::block_on(async {
+            let seen = Rc::new(Cell::new(0));
+            let ended = crate::group(async |g| {
+                let told = Rc::clone(&seen);
+                let mut child = g.spawn_eager(async move {
+                    for n in 1..=3 {
+                        told.set(n);
+                        crate::yield_now().await?;
+                    }
+                    Ok::<_, Cancelled>(())
+                });
+                assert_eq!((seen.get(), child.try_join().is_none()), (1, true));
+                child.await.expect("it ends well");
+                Ok(seen.get())
+            });
+            assert_eq!(ended.await.expect("nothing fails"), Some(3));
+        })
+        .expect("a core");
+    }
 
     /// It does not park, since all that it submits is answered at once.
     #[test]

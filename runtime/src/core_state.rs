@@ -34,7 +34,7 @@ use crate::process::guardian::Guardian;
 use crate::prompt::Prompt;
 use crate::runtime::{CoreId, Handle};
 use crate::scope::patience::{self, Forgotten, Patience};
-use crate::scope::tree::{Effect, Kind, NodeId, ParkId, Shield, Tree};
+use crate::scope::tree::{Effect, IdleTimer, Kind, NodeId, ParkId, Shield, Tree};
 use crate::scope::unopened::ActiveScope;
 use crate::scope::{Cancelled, park};
 use crate::slab::Slab;
@@ -45,15 +45,11 @@ use crate::task::memory::{TaskBox, TaskMemory};
 use crate::task::table::TaskTable;
 use crate::task::waker::{task_of, wakes};
 use crate::time::Instant;
-use crate::time::store::{TimerId, TimerStore};
+use crate::time::store::{Due, Of, Order, TimerId, TimerStore};
 
-/// What a timer stands for.
+/// What a timer stands for. Parked ops and scopes keep their deadlines themselves.
 #[derive(Debug)]
 pub(crate) enum TimerTarget {
-    /// A parked op.
-    Park(ParkId),
-    /// A scope's deadline.
-    Scope(NodeId),
     /// The end of a cancelled scope's grace.
     Grace(NodeId),
     /// The pause of a task that swallows every cancel.
@@ -500,7 +496,11 @@ impl Core {
     #[inline]
     fn disarm_idle(&self, tree: &mut Tree) {
         while let Some(timer) = tree.next_idle_timer() {
-            self.disarm(timer);
+            match timer {
+                // It stands for a node: nothing of anybody else's is dropped here.
+                IdleTimer::OfGrace(timer) => drop(self.timers.borrow_mut().remove(timer, tree)),
+                IdleTimer::OfDeadline(order) => self.disarm(order, tree),
+            }
         }
     }
 
@@ -673,12 +673,9 @@ impl Core {
                 return;
             }
             Some(at) if at != Instant::NEVER => {
-                let timer = self
-                    .timers
-                    .borrow_mut()
-                    .insert(at, TimerTarget::Scope(node));
+                let order = self.timers.borrow_mut().arm(at, Of::Scope, node.key());
                 self.armed_scopes.set(self.armed_scopes.get() + 1);
-                Some((at, timer))
+                Some((at, order))
             }
             _ => None,
         };
@@ -691,23 +688,41 @@ impl Core {
     /// Ends a scope in which nothing is left and of which nobody knows; false if it is not so.
     #[inline]
     pub(crate) fn close_if_unnoticed(&self, node: NodeId) -> bool {
-        self.before_close(node);
         if !self.patience.borrow().is_empty() {
             return false;
         }
-        let (closed, timer) = self.tree.borrow_mut().close_if_unnoticed(node);
-        if let Some(timer) = timer {
-            self.disarm(timer);
+        let mut tree = self.tree.borrow_mut();
+        // As before any close, where this is one.
+        let is_refused_under = self.refused_under.get() == node;
+        let above = is_refused_under.then(|| tree.refused_above(node)).flatten();
+        let (closed, deadline) = tree.close_if_unnoticed(node);
+        if let Some(order) = deadline {
+            self.disarm(order, &tree);
+        }
+        if closed && let Some(above) = above {
+            self.refused_under.set(above);
         }
         closed
     }
 
-    /// Takes away a timer that stands for a node: nothing of anybody else's is dropped here.
-    #[inline(never)]
-    fn disarm(&self, timer: TimerId) {
-        if let Some(TimerTarget::Scope(_)) = self.timers.borrow_mut().remove(timer) {
-            self.armed_scopes.set(self.armed_scopes.get() - 1);
-        }
+    /// Takes away the deadline of a scope that keeps it no more.
+    #[inline]
+    fn disarm(&self, order: Order, tree: &Tree) {
+        self.timers.borrow_mut().withdraw(order, tree);
+        self.armed_scopes.set(self.armed_scopes.get() - 1);
+    }
+
+    /// Takes away the deadline of a wait that is over.
+    #[inline]
+    pub(crate) fn withdraw(&self, order: Order) {
+        let tree = self.tree.borrow();
+        self.timers.borrow_mut().withdraw(order, &*tree);
+    }
+
+    /// Takes away a timer, and returns what it stood for, to be dropped where no borrow is held.
+    pub(crate) fn remove_timer(&self, timer: TimerId) -> Option<TimerTarget> {
+        let tree = self.tree.borrow();
+        self.timers.borrow_mut().remove(timer, &*tree)
     }
 
     /// Ends a scope, group or task of the tree.
@@ -795,8 +810,7 @@ impl Core {
 
     fn let_go(&self, forgotten: Forgotten) {
         for timer in forgotten.timers {
-            let target = self.timers.borrow_mut().remove(timer);
-            drop(target);
+            drop(self.remove_timer(timer));
         }
         // Who paused is refused no more, or by somebody else.
         for waker in forgotten.wakers {
@@ -1095,20 +1109,28 @@ impl Core {
         // Those of scopes whose first poll goes on are armed before.
         self.active();
         loop {
-            let due = self.timers.borrow_mut().pop_due(now);
-            let Some(target) = due else { return };
+            let due = self.pop_due(now);
+            let Some(due) = due else { return };
             self.counters().timers_fired.add(1);
-            match target {
-                TimerTarget::Park(park) => {
-                    self.complete(park);
+            let target = match due {
+                Due::Park(key) => {
+                    if !self.complete(ParkId::from_key(key)) {
+                        self.timers.borrow_mut().came_late();
+                    }
+                    continue;
                 }
-                TimerTarget::Alarm(waker) => self.wake(waker),
-                TimerTarget::Scope(node) => {
+                Due::Scope(key) => {
+                    let node = NodeId::from_key(key);
                     self.armed_scopes.set(self.armed_scopes.get() - 1);
                     self.tree.borrow_mut().deadline_fired(node);
                     self.counters().deadlines.add(1);
                     self.cancel_first(node, Cancelled::deadline(), None);
+                    continue;
                 }
+                Due::Timer(target) => target,
+            };
+            match target {
+                TimerTarget::Alarm(waker) => self.wake(waker),
                 TimerTarget::Grace(node) => {
                     let mut tree = self.tree.borrow_mut();
                     tree.grace_fired(node);
@@ -1134,6 +1156,13 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Takes out the earliest deadline if it has come.
+    #[inline]
+    fn pop_due(&self, now: Instant) -> Option<Due<TimerTarget>> {
+        let tree = self.tree.borrow();
+        self.timers.borrow_mut().pop_due(now, &*tree)
     }
 
     /// Begins to stop: the root scope is cancelled; what is in a grace shield goes on for that long.

@@ -78,6 +78,7 @@ impl Queue {
         }
     }
 
+    #[inline]
     fn is_empty(&self) -> bool {
         self.head.load(Ordering::Relaxed) == END
     }
@@ -206,6 +207,7 @@ impl WakeCells {
             .is_some_and(|cell| self.queue.put(index, &cell.link))
     }
 
+    #[inline]
     pub(crate) fn has_mail(&self) -> bool {
         !self.queue.is_empty()
     }
@@ -548,6 +550,7 @@ impl BySender<Queue> {
     }
 
     /// Each op asks: both at once, since no index has all its bits set.
+    #[inline]
     fn is_empty(&self) -> bool {
         let [owner, other] =
             [&self.owner, &self.other].map(|queue| queue.head.load(Ordering::Relaxed));
@@ -639,6 +642,7 @@ impl CancelCells {
         sent
     }
 
+    #[inline]
     pub(crate) fn has_mail(&self) -> bool {
         !self.queues.is_empty()
     }

@@ -365,7 +365,7 @@ impl Core {
             standing.is_some_and(|(task, _)| {
                 let waker = task.waker();
                 let yields = self.yields.borrow();
-                tasks.yields(task) || yields.iter().any(|own| own.will_wake(&waker))
+                yields.iter().any(|own| own.will_wake(&waker))
             })
         };
         let state = if self.running.get().is_some_and(|task| task.slot() == slot) {

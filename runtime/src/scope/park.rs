@@ -83,6 +83,11 @@ pub(crate) enum Look {
 /// Registers a wait in memory under the active scope, whose owner keeps its address elsewhere than in a [`Park`].
 #[inline(never)]
 pub(crate) fn register(core: &Core, waker: &Waker, purpose: Purpose) -> ParkId {
+    register_in_place(core, waker, purpose)
+}
+
+#[inline(always)]
+fn register_in_place(core: &Core, waker: &Waker, purpose: Purpose) -> ParkId {
     let waker = waker.clone();
     let active = core.active();
     let mut tree = core.tree.borrow_mut();
@@ -128,14 +133,15 @@ fn poll(core: &Core, id: ParkId, waker: &Waker) -> Parked {
     polled.parked
 }
 
-/// Takes a wait out of the tree, if it still is there.
-pub(crate) fn end(core: &Core, id: ParkId) {
+/// Takes a wait out of the tree, if it still is there. Returns whether it was, and is none of a kernel op.
+pub(crate) fn end(core: &Core, id: ParkId) -> bool {
     let given_up = core.tree.borrow_mut().give_up(id);
     match given_up {
-        GivenUp::Nothing => {}
+        GivenUp::Nothing => return false,
         GivenUp::Waker(waker) => let_go(core, waker),
         GivenUp::Told => end_told(core, id),
     }
+    true
 }
 
 /// Drops a waker, which may be foreign code: what it panics with is nobody's who gives his wait up.
@@ -180,6 +186,14 @@ impl Park {
     #[inline]
     pub(crate) fn register_memory(&mut self, core: &Core, waker: &Waker, purpose: Purpose) {
         self.note(core, register(core, waker, purpose));
+    }
+
+    /// As [`Park::register_memory`], within the caller, who is told where.
+    #[inline(always)]
+    pub(crate) fn register_here(&mut self, core: &Core, waker: &Waker, purpose: Purpose) -> ParkId {
+        let id = register_in_place(core, waker, purpose);
+        self.note(core, id);
+        id
     }
 
     /// Registers a wait in memory under the active scope, with a waker that was copied for it.
@@ -339,14 +353,12 @@ impl Park {
         }
     }
 
-    /// As [`Park::end`], where the core is known.
+    /// As [`Park::end`], where the core is known. Returns whether a wait was there that is none of a kernel op.
     #[inline]
-    pub(crate) fn end_here(&mut self, core: &Core) {
-        if let Some((id, home)) = self.registered.take()
-            && core.identity() == home
-        {
-            end(core, id);
-        }
+    pub(crate) fn end_here(&mut self, core: &Core) -> bool {
+        self.registered
+            .take()
+            .is_some_and(|(id, home)| core.identity() == home && end(core, id))
     }
 
     #[inline(always)]

@@ -74,6 +74,7 @@ impl Active {
     }
 
     /// Returns the node of a run that goes on.
+    #[inline]
     pub(super) fn node(&self) -> NodeId {
         self.node.get().expect("it has begun")
     }

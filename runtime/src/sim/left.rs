@@ -14,18 +14,19 @@ pub(super) type Left = Option<(&'static str, String)>;
 pub(super) fn by_a_park(core: &Core) -> Left {
     let tree = core.tree.borrow();
     let timers = core.timers.borrow();
+    if timers.forgotten(&*tree) > 0 {
+        let what = "a deadline is armed for a wait or scope that is over";
+        return Some(("timers", what.to_owned()));
+    }
     let stale = timers.targets().find(|target| match target {
-        TimerTarget::Park(park) => !tree.has_park(*park),
-        TimerTarget::Scope(node) | TimerTarget::Grace(node) | TimerTarget::Foreign(node) => {
-            !tree.has_owner(*node)
-        }
+        TimerTarget::Grace(node) | TimerTarget::Foreign(node) => !tree.has_owner(*node),
         TimerTarget::Pause(slot) => !core.tasks.borrow().is_alive(*slot),
         TimerTarget::Alarm(_) => false,
     })?;
     let what = match stale {
-        TimerTarget::Scope(_) | TimerTarget::Grace(_) | TimerTarget::Foreign(_) => "scope",
+        TimerTarget::Grace(_) | TimerTarget::Foreign(_) => "scope",
         TimerTarget::Pause(_) => "task",
-        TimerTarget::Park(_) | TimerTarget::Alarm(_) => "wait",
+        TimerTarget::Alarm(_) => "wait",
     };
     let what = format!("a timer is armed for a {what} that is over");
     Some(("timers", what))

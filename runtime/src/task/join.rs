@@ -10,10 +10,11 @@ use std::marker::PhantomData;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::cell::TaskEnd;
 use super::memory::TaskBox;
+use super::table::Unwaited;
 use super::{TaskId, current};
 use crate::core_state::Core;
 use crate::panics::text_of;
@@ -256,10 +257,22 @@ impl<T: 'static, E: 'static> JoinHandle<T, E> {
         if let Some(park) = joiner {
             park::end(core, park);
         }
-        Poll::Ready(match object {
+        Poll::Ready(self.told(object))
+    }
+
+    /// Registers the wait for the end.
+    fn wait(&self, core: &Core, waker: &Waker) {
+        let park = park::register(core, waker, Purpose::Join);
+        core.tasks.borrow_mut().set_joiner(self.task, Some(park));
+    }
+
+    /// Returns the output of a task that has ended; there is none, if the end of the core has dropped it.
+    #[inline(always)]
+    fn told(&self, object: Option<TaskBox>) -> Result<T, JoinError<E>> {
+        match object {
             Some(object) => self.output(object),
             None => Err(JoinError::Dropped),
-        })
+        }
     }
 
     /// Cancels the task alone, with reason [`Reason::Requested`]: its ops fail from now on. It ends
@@ -326,7 +339,28 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
                 self.home = TAKEN;
                 return Poll::Ready(Err(JoinError::Dropped));
             }
-            let joiner = core.tasks.borrow().joiner(self.task);
+            core.see_remote_cancels();
+            let refuses = core.refuses(core.active.opened());
+            let mut tasks = core.tasks.borrow_mut();
+            let joiner = if refuses {
+                tasks.joiner(self.task)
+            } else {
+                // As mostly: then it is seen at a glance whether the task has ended and nobody waits for that.
+                match tasks.take_unwaited(self.task) {
+                    Unwaited::Ended(object) => {
+                        drop(tasks);
+                        self.home = TAKEN;
+                        return Poll::Ready(self.told(object));
+                    }
+                    Unwaited::Runs => {
+                        drop(tasks);
+                        self.wait(core, cx.waker());
+                        return Poll::Pending;
+                    }
+                    Unwaited::Waited(park) => Some(park),
+                }
+            };
+            drop(tasks);
             if let Some(park) = joiner {
                 match park::look_at(core, park, cx.waker()) {
                     // Spurious, or the end came without a word to this park.
@@ -344,8 +378,7 @@ impl<T: 'static, E: 'static> Future for JoinHandle<T, E> {
                 return Poll::Ready(told);
             }
             if joiner.is_none() {
-                let park = park::register(core, cx.waker(), Purpose::Join);
-                core.tasks.borrow_mut().set_joiner(self.task, Some(park));
+                self.wait(core, cx.waker());
             }
             Poll::Pending
         })

@@ -36,15 +36,6 @@ enum State {
     Ended,
 }
 
-/// Where a task stands in the run queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Queued {
-    No,
-    Ready,
-    /// Behind all that are ready, until [`TaskTable::resume`].
-    Yielded,
-}
-
 struct Slot {
     object: Option<TaskBox>,
     /// Of a task that is new, the one that its own will lie under.
@@ -53,7 +44,8 @@ struct Slot {
     state: State,
     /// It has no node: nobody has asked for one, and it has not been polled, or not to the end of its first poll.
     is_new: bool,
-    queued: Queued,
+    /// It stands in the run queue, or behind all that are ready there, until [`TaskTable::resume`].
+    queued: bool,
     /// Somebody has a handle and may still want the output.
     wanted: bool,
     joiner: Option<ParkId>,
@@ -102,6 +94,16 @@ pub(crate) struct AfterEnd {
     pub(crate) unwanted: Option<TaskBox>,
     /// Who waits for the end.
     pub(crate) joiner: Option<ParkId>,
+}
+
+/// What a handle finds that has not been told to wait for its task.
+pub(crate) enum Unwaited {
+    /// The task has ended, and is taken, for its output; none, if the end of the core has dropped it.
+    Ended(Option<TaskBox>),
+    /// It has not.
+    Runs,
+    /// It has been told so: this is the wait.
+    Waited(ParkId),
 }
 
 /// What the end of a core finds.
@@ -234,7 +236,7 @@ impl TaskTable {
     /// Makes a task ready, if it is this one and does not stand in the queue already; true if it did.
     #[inline]
     pub(crate) fn wake(&mut self, slot: u32, generation: u32) -> bool {
-        let entry = self.enqueue(slot, generation, Queued::Ready);
+        let entry = self.enqueue(slot, generation);
         if let Some(entry) = entry {
             self.ready.push(entry);
         }
@@ -244,17 +246,17 @@ impl TaskTable {
     /// As [`TaskTable::wake`], behind all that are ready, and those that will be before [`TaskTable::resume`].
     #[cold]
     pub(crate) fn wake_last(&mut self, id: TaskId) {
-        let entry = self.enqueue(id.slot(), id.generation(), Queued::Yielded);
+        let entry = self.enqueue(id.slot(), id.generation());
         self.yielded.extend(entry);
     }
 
     #[inline(always)]
-    fn enqueue(&mut self, slot: u32, generation: u32, place: Queued) -> Option<Entry> {
+    fn enqueue(&mut self, slot: u32, generation: u32) -> Option<Entry> {
         let found = self.slots.get_mut(slot as usize)?;
         let alive = matches!(found.state, State::Idle | State::Running | State::Main);
-        let joins = found.generation.get() == generation && alive && found.queued == Queued::No;
+        let joins = found.generation.get() == generation && alive && !found.queued;
         joins.then(|| {
-            found.queued = place;
+            found.queued = true;
             Entry::new(slot, self.probing.note(slot))
         })
     }
@@ -268,13 +270,14 @@ impl TaskTable {
     /// Makes ready who has yielded; false if nobody has.
     #[inline]
     pub(crate) fn resume(&mut self) -> bool {
-        if self.yielded.is_empty() {
-            return false;
+        match self.yielded[..] {
+            [] => return false,
+            [alone] => {
+                self.ready.append_one(alone);
+                self.yielded.clear();
+            }
+            _ => self.ready.append(&mut self.yielded),
         }
-        for entry in &self.yielded {
-            self.slots[entry.slot() as usize].queued = Queued::Ready;
-        }
-        self.ready.append(&mut self.yielded);
         true
     }
 
@@ -299,16 +302,9 @@ impl TaskTable {
         self.find(id).is_some_and(|slot| slot.wanted)
     }
 
-    /// Returns whether a task is ready to run, or gone.
+    /// Returns whether a task stands in the run queue, or is gone.
     pub(crate) fn is_queued(&self, id: TaskId) -> bool {
-        self.find(id)
-            .is_none_or(|slot| slot.queued == Queued::Ready)
-    }
-
-    /// Returns whether a task lets others go first.
-    pub(crate) fn yields(&self, id: TaskId) -> bool {
-        self.find(id)
-            .is_some_and(|slot| slot.queued == Queued::Yielded)
+        self.find(id).is_none_or(|slot| slot.queued)
     }
 
     /// Returns how many slots are not vacant.
@@ -332,7 +328,7 @@ impl TaskTable {
             };
             let index = entry.slot();
             let slot = &mut self.slots[index as usize];
-            slot.queued = Queued::No;
+            slot.queued = false;
             if slot.state == State::Idle {
                 slot.state = State::Running;
             } else if slot.state != State::Main {
@@ -349,6 +345,19 @@ impl TaskTable {
                 is_measured: entry.is_measured(),
             });
         }
+    }
+
+    /// Returns whether no task stands in the run queue.
+    #[inline(always)]
+    pub(crate) fn is_nobody_queued(&self) -> bool {
+        self.yielded.is_empty() && self.ready.is_empty()
+    }
+
+    /// Takes note that a task is polled again which has yielded and need not stand in the queue. Returns whether it is
+    /// measured.
+    #[inline]
+    pub(crate) fn goes_on(&mut self, id: TaskId) -> bool {
+        self.probing.note(id.slot())
     }
 
     /// Leaves out a task that ended while it stood in the queue.
@@ -382,13 +391,13 @@ impl TaskTable {
         let slot = &mut self.slots[id.slot() as usize];
         slot.state = State::Idle;
         slot.put(object);
-        if yields && slot.queued == Queued::No {
-            slot.queued = Queued::Yielded;
+        if yields && !slot.queued {
+            slot.queued = true;
             let is_measured = self.probing.note(id.slot());
             self.yielded.push(Entry::new(id.slot(), is_measured));
             return true;
         }
-        slot.queued != Queued::No
+        slot.queued
     }
 
     /// Records that a task ended; its output stays if somebody may want it.
@@ -408,7 +417,7 @@ impl TaskTable {
                 joiner,
             };
         }
-        if slot.queued == Queued::No {
+        if !slot.queued {
             slot.vacate();
             self.free.give_back(id.slot());
         }
@@ -423,7 +432,7 @@ impl TaskTable {
     pub(crate) fn take_all(&mut self) -> Vec<Left> {
         self.ready.append(&mut self.yielded);
         while let Some(entry) = self.ready.pop() {
-            self.slots[entry.slot() as usize].queued = Queued::No;
+            self.slots[entry.slot() as usize].queued = false;
             // It is not polled any more: whoever has the slot next is not taken for it.
             if entry.is_measured() {
                 self.probing.take(entry.slot());
@@ -474,14 +483,40 @@ impl TaskTable {
         if slot.state != State::Ended {
             return Poll::Pending;
         }
-        slot.wanted = false;
         let joiner = slot.joiner.take();
         let object = slot.object.take();
-        if slot.queued == Queued::No {
-            slot.vacate();
-            self.free.give_back(id.slot());
-        }
+        self.leave_ended(id.slot());
         Poll::Ready((object, joiner))
+    }
+
+    /// As [`TaskTable::take_ended`], where nobody waits for the end.
+    #[inline(always)]
+    pub(crate) fn take_unwaited(&mut self, id: TaskId) -> Unwaited {
+        let slot = &mut self.slots[id.slot() as usize];
+        assert!(
+            slot.generation.get() == id.generation(),
+            "a handle keeps its slot"
+        );
+        if let Some(park) = slot.joiner {
+            return Unwaited::Waited(park);
+        }
+        if slot.state != State::Ended {
+            return Unwaited::Runs;
+        }
+        let object = slot.object.take();
+        self.leave_ended(id.slot());
+        Unwaited::Ended(object)
+    }
+
+    /// Gives up the slot of a task that has ended and was taken.
+    #[inline(always)]
+    fn leave_ended(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.wanted = false;
+        if !slot.queued {
+            slot.vacate();
+            self.free.give_back(index);
+        }
     }
 
     /// Returns the wait for the end of a task whose handle asks.
@@ -535,11 +570,11 @@ impl TaskTable {
         self.live
     }
 
-    /// Returns the task that has the slot now, and whether it is ready.
+    /// Returns the task that has the slot now, and whether it stands in the run queue.
     pub(crate) fn standing(&self, slot: u32) -> Option<(TaskId, bool)> {
         let found = self.slots.get(slot as usize)?;
         let id = TaskId::new(self.core, slot, found.generation);
-        Some((id, found.queued == Queued::Ready))
+        Some((id, found.queued))
     }
 
     /// Takes a slot for a task, which is put there next.
@@ -565,13 +600,10 @@ impl TaskTable {
         (node, is_new): (NodeId, bool),
         state: State,
     ) -> TaskId {
-        let queued = match state {
-            State::Running => Queued::No,
-            _ => Queued::Ready,
-        };
+        let queued = state != State::Running;
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.state == State::Vacant && slot.object.is_none());
-        debug_assert!(slot.queued == Queued::No && slot.joiner.is_none());
+        debug_assert!(!slot.queued && slot.joiner.is_none());
         // A vacant slot has none that would have to be dropped.
         std::mem::forget(std::mem::replace(&mut slot.object, object));
         slot.node = node;
@@ -580,7 +612,7 @@ impl TaskTable {
         slot.queued = queued;
         slot.wanted = state != State::Main;
         let id = TaskId::new(self.core, index, slot.generation);
-        if queued == Queued::Ready {
+        if queued {
             let is_measured = self.probing.note(index);
             self.ready.push(Entry::new(index, is_measured));
         }
@@ -604,7 +636,7 @@ impl TaskTable {
                 generation: cell.generation(),
                 state: State::Vacant,
                 is_new: false,
-                queued: Queued::No,
+                queued: false,
                 wanted: false,
                 joiner: None,
                 cell,
@@ -626,7 +658,7 @@ impl TaskTable {
     #[inline(always)]
     fn free_if_done(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        if slot.state == State::Ended && !slot.wanted && slot.queued == Queued::No {
+        if slot.state == State::Ended && !slot.wanted && !slot.queued {
             slot.vacate();
             self.free.give_back(index);
         }

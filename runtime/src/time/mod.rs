@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime};
 
 pub use instant::Instant;
-use store::TimerId;
+use store::{Of, Order, TimerId};
 
 use crate::core_state::{Core, TimerTarget};
 use crate::driver;
@@ -80,7 +80,8 @@ enum Stage {
     Yields,
     /// Others have had theirs.
     Yielded,
-    Waits(TimerId),
+    /// The park keeps its deadline, and is there until that has come.
+    Waits(Order),
     Over,
 }
 
@@ -94,6 +95,7 @@ impl Sleep {
     }
 
     /// Lets others have a turn.
+    #[inline(never)]
     fn yields(&mut self, core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
         self.stage = Stage::Yields;
         core.notice_deadlines();
@@ -103,6 +105,7 @@ impl Sleep {
         Poll::Pending
     }
 
+    #[inline(always)]
     fn begin(
         &mut self,
         core: &Core,
@@ -112,13 +115,9 @@ impl Sleep {
         // Should the entry let it wait, it is not to begin anew.
         self.stage = Stage::Until(deadline);
         ready!(park::entry(core, waker))?;
-        self.park.register_memory(core, waker, Purpose::Time);
-        let park = self.park.id(core).expect("registered just above");
-        let timer = core
-            .timers
-            .borrow_mut()
-            .insert(deadline, TimerTarget::Park(park));
-        self.stage = Stage::Waits(timer);
+        let park = self.park.register_here(core, waker, Purpose::Time);
+        let mut timers = core.timers.borrow_mut();
+        self.stage = Stage::Waits(timers.arm(deadline, Of::Park, park.key()));
         Poll::Pending
     }
 }
@@ -130,7 +129,7 @@ impl Future for Sleep {
         current::with(|core| {
             let polled = self.poll_on(core, cx.waker());
             if polled.is_ready() {
-                self.end(core);
+                self.stage = Stage::Over;
             }
             polled
         })
@@ -140,41 +139,50 @@ impl Future for Sleep {
 impl Sleep {
     #[inline]
     fn poll_on(&mut self, core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
-        match self.stage {
+        let deadline = match self.stage {
             // No time to wait, and so none to look at the clock for.
-            Stage::After(Duration::ZERO) | Stage::Yields => self.yields(core, waker),
-            Stage::After(duration) => self.begin(core, waker, Instant::now() + duration),
-            Stage::Until(deadline) if deadline <= Instant::now() => self.yields(core, waker),
-            Stage::Until(deadline) => self.begin(core, waker, deadline),
-            Stage::Yielded => Poll::Ready(Ok(())),
-            Stage::Waits(_) => match self.park.look(core, waker) {
-                Look::Waiting => Poll::Pending,
-                Look::Ready => Poll::Ready(Ok(())),
-                Look::Aborted(cancelled) => Poll::Ready(Err(cancelled)),
-            },
+            Stage::After(Duration::ZERO) | Stage::Yields => return self.yields(core, waker),
+            Stage::After(duration) => Instant::now() + duration,
+            Stage::Until(deadline) if deadline <= Instant::now() => {
+                return self.yields(core, waker);
+            }
+            Stage::Until(deadline) => deadline,
+            Stage::Yielded => return Poll::Ready(Ok(())),
+            Stage::Waits(order) => return self.look(core, waker, order),
             Stage::Over => panic!("a sleep was polled after it had ended"),
+        };
+        self.begin(core, waker, deadline)
+    }
+
+    fn look(&mut self, core: &Core, waker: &Waker, order: Order) -> Poll<Result<(), Cancelled>> {
+        match self.park.look_last(core, waker) {
+            Look::Waiting => Poll::Pending,
+            Look::Ready => Poll::Ready(Ok(())),
+            Look::Aborted(cancelled) => {
+                // One that has moved under a cancelled scope is there still.
+                self.park.end_here(core);
+                core.withdraw(order);
+                Poll::Ready(Err(cancelled))
+            }
         }
     }
 
     /// Leaves nothing behind on the core.
     #[inline]
-    fn end(&mut self, core: &Core) {
-        // Of another core the number may name a stranger's timer.
-        if let Stage::Waits(timer) = std::mem::replace(&mut self.stage, Stage::Over)
-            && self.park.is_at(core)
-        {
-            let target = core.timers.borrow_mut().remove(timer);
-            drop(target);
-            self.park.end_here(core);
-        }
+    fn give_up(&mut self, order: Order) {
+        current::try_with(|core| {
+            if self.park.end_here(core) {
+                core.withdraw(order);
+            }
+        });
     }
 }
 
 impl Drop for Sleep {
     #[inline]
     fn drop(&mut self) {
-        if let Stage::Waits(_) = self.stage {
-            current::try_with(|core| self.end(core));
+        if let Stage::Waits(order) = self.stage {
+            self.give_up(order);
         }
     }
 }
@@ -266,7 +274,8 @@ impl Alarm {
         self.deadline = deadline;
         let moved = self.armed.is_some_and(|(timer, home)| {
             current::try_with(|core| {
-                home == core.identity() && core.timers.borrow_mut().change(timer, deadline)
+                let mut timers = core.timers.borrow_mut();
+                home == core.identity() && timers.change(timer, deadline, &*core.tree.borrow())
             }) == Some(true)
         });
         if !moved {
@@ -278,8 +287,7 @@ impl Alarm {
         if let Some((timer, home)) = self.armed.take() {
             current::try_with(|core| {
                 if core.identity() == home {
-                    let target = core.timers.borrow_mut().remove(timer);
-                    drop(target);
+                    drop(core.remove_timer(timer));
                 }
             });
         }
@@ -321,7 +329,81 @@ impl Drop for Alarm {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
+    use crate::{Scope, spawn, yield_now};
+
+    const LONG: Duration = Duration::from_secs(1000);
+
+    /// How many timers are armed, and the first of them.
+    fn armed() -> (usize, Option<Instant>) {
+        current::with(|core| {
+            let first = core.next_deadline();
+            (core.timers.borrow().len(), first)
+        })
+    }
+
+    #[test]
+    fn a_sleep_that_is_cancelled_and_then_due_leaves_no_timer() {
+        crate::block_on(async {
+            let other = spawn(sleep(LONG));
+            let task = spawn(sleep(Duration::from_millis(1)));
+            yield_now().await?;
+            assert_eq!(armed().0, 2);
+            task.cancel();
+            // It is told of the cancel, and has not looked.
+            let due = Instant::now() + Duration::from_millis(2);
+            current::with(|core| core.fire_timers(due));
+            assert!(task.await.expect("it ends").is_err());
+            assert_eq!(armed().0, 1);
+            other.cancel();
+            assert!(other.await.expect("it ends").is_err());
+            assert_eq!(armed(), (0, None));
+            Ok::<_, Cancelled>(())
+        })
+        .expect("a core")
+        .expect("nobody cancels");
+    }
+
+    #[test]
+    fn a_sleep_that_moves_under_a_cancelled_scope_leaves_no_timer() {
+        crate::block_on(async {
+            let mut sleep = pin!(sleep(LONG));
+            let polled = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+            let scope = Scope::new();
+            let moved = scope.run(async {
+                scope.cancel();
+                sleep.as_mut().await
+            });
+            assert_eq!(moved.await, Ok(None));
+            assert_eq!(armed(), (0, None));
+        })
+        .expect("a core");
+    }
+
+    #[test]
+    fn sleeps_given_up_in_any_order_leave_no_timer() {
+        crate::block_on(async {
+            let mut cx = Context::from_waker(Waker::noop());
+            // Every other one comes before the last.
+            let mut sleeps: Vec<_> = (0..1_000_u64)
+                .map(|n| Box::pin(sleep(LONG + Duration::from_secs(n ^ 1))))
+                .collect();
+            for sleep in &mut sleeps {
+                assert!(sleep.as_mut().poll(&mut cx).is_pending());
+            }
+            let mut random = 7_usize;
+            while !sleeps.is_empty() {
+                assert_eq!(armed().0, sleeps.len());
+                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                drop(sleeps.swap_remove((random >> 33) % sleeps.len()));
+            }
+            assert_eq!(armed(), (0, None));
+        })
+        .expect("a core");
+    }
 
     #[test]
     fn a_tick_is_whole_periods_after_the_last_and_lies_ahead() {

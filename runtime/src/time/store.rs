@@ -1,16 +1,25 @@
 //! Armed deadlines: the earliest is known exactly, and any can be removed cheaply. Pure.
 //!
-//! A heap with four children per node, ordered by deadline and then by the order of arming. Deadlines that are armed in
-//! rising order, as timeouts of one length are, go in at the end without a comparison beyond the first.
+//! Deadlines that are armed in rising order, as timeouts of one length are, stand in a row. One that comes before the
+//! last of the row goes into a heap, with four children per node. Both are ordered by deadline and then by the order of
+//! arming; the earliest of all is the first of one of the two.
 //!
-//! A place in the heap says whose it is, and no timer knows its place: what moves in the heap is the heap alone. Most
-//! timers are timeouts, and most timeouts are removed or moved. The place of one that was stays in the heap as a dead
-//! one, unless it is the last, until it comes first, or until more places are dead than alive: then all dead ones are
-//! swept out. A removal costs `O(1)` so, spread over those before it, and a change as much as arming.
+//! A place in either says whose it is, and no timer knows its place: what moves in the heap is the heap alone. Most
+//! timers are timeouts, and most timeouts are removed or moved. The place of one that was stays as a dead one, unless
+//! it is at an end, until it comes first, or until more places are dead than alive: then all dead ones are swept out. A
+//! removal costs `O(1)` so, spread over those before it, and a change as much as arming.
 //!
-//! Invariant: at most half of the places are dead, and there is none when no timer is armed.
+//! A deadline may be kept elsewhere: by the wait that it ends, or by the scope that it cancels. Then its place is all
+//! that is here, and whether it still is a deadline is asked there ([`Elsewhere`]): most timers are one of the two, and
+//! need no entry of their own. Who keeps one lets go of it first, and [withdraws](TimerStore::withdraw) it then.
+//!
+//! Invariant: at most half of the places are dead, and there is none when no timer is armed. Their count is never too
+//! low; of a wait that is over when its deadline comes, and that its owner has yet to see, it is one too high.
 //!
 //! No clock and no waker here: the caller says what time it is and what a timer stands for.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
 
 use super::Instant;
 use crate::slab::{Key, Slab};
@@ -19,28 +28,89 @@ use crate::slab::{Key, Slab};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TimerId(Key);
 
+/// When a deadline was armed, among all others, and whose it is: that of its place, of which no other has the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order(NonZeroU64);
+
+/// Whose a deadline is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A timer of the store.
+    Timer,
+    /// A wait, which keeps it.
+    Park,
+    /// A scope, which keeps it.
+    Scope,
+}
+
+/// How many bits of an order say whose it is.
+const OF_BITS: u32 = 2;
+
+/// A bit that all orders have, more than are ever armed: so none is zero.
+const ORDER: NonZeroU64 = NonZeroU64::new(1 << 63).expect("a bit is set");
+
+impl Order {
+    #[inline]
+    fn of(self) -> Of {
+        match self.0.get() % (1 << OF_BITS) {
+            0 => Of::Timer,
+            1 => Of::Park,
+            _ => Of::Scope,
+        }
+    }
+}
+
+/// Where deadlines are kept that are no timers of the store.
+pub(crate) trait Elsewhere {
+    /// Returns whether a deadline of this order is still that of who has the key.
+    fn is_armed(&self, of: Of, key: Key, order: Order) -> bool;
+}
+
+/// A deadline that has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due<T> {
+    /// Of a timer, which stood for this.
+    Timer(T),
+    /// Of a wait.
+    Park(Key),
+    /// Of a scope.
+    Scope(Key),
+}
+
 #[derive(Debug)]
 struct Timer<T> {
     deadline: Instant,
     /// That of its place: another one of the same timer is dead.
-    order: u64,
+    order: Order,
     target: T,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
     deadline: Instant,
-    order: u64,
+    order: Order,
+    /// Of the timer, the wait or the scope.
     key: Key,
+}
+
+/// Where a place is.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Row,
+    Heap,
 }
 
 /// All timers of one core.
 #[derive(Debug)]
 pub(crate) struct TimerStore<T> {
     timers: Slab<Timer<T>>,
+    /// In rising order.
+    row: VecDeque<Place>,
     heap: Vec<Place>,
     /// How many places belong to timers that were removed.
     dead: usize,
+    /// How many are armed that are kept elsewhere.
+    elsewhere: usize,
     armed_so_far: u64,
 }
 
@@ -48,8 +118,10 @@ impl<T> Default for TimerStore<T> {
     fn default() -> Self {
         Self {
             timers: Slab::default(),
+            row: VecDeque::new(),
             heap: Vec::new(),
             dead: 0,
+            elsewhere: 0,
             armed_so_far: 0,
         }
     }
@@ -57,9 +129,8 @@ impl<T> Default for TimerStore<T> {
 
 impl<T> TimerStore<T> {
     /// Arms a timer.
-    #[inline(always)]
     pub(crate) fn insert(&mut self, deadline: Instant, target: T) -> TimerId {
-        let order = self.next_order();
+        let order = self.next_order(Of::Timer);
         let key = self.timers.insert(Timer {
             deadline,
             order,
@@ -69,23 +140,50 @@ impl<T> TimerStore<T> {
         TimerId(key)
     }
 
+    /// Arms a deadline that is kept elsewhere, by who has the key there.
+    #[inline(always)]
+    pub(crate) fn arm(&mut self, deadline: Instant, of: Of, key: Key) -> Order {
+        let order = self.next_order(of);
+        self.elsewhere += 1;
+        self.place(deadline, order, key);
+        order
+    }
+
+    /// Disarms such a deadline, which is kept there no more; not one that has come.
+    #[inline(always)]
+    pub(crate) fn withdraw(&mut self, order: Order, elsewhere: &impl Elsewhere) {
+        // What was emptied at the end of its core knows of none.
+        self.elsewhere = self.elsewhere.saturating_sub(1);
+        self.leave(order, elsewhere);
+    }
+
+    /// Takes note that a deadline which has come will be withdrawn all the same: its wait was over before.
+    pub(crate) fn came_late(&mut self) {
+        self.elsewhere += 1;
+    }
+
     /// Disarms a timer; `None` if it has fired or was removed.
     #[inline]
-    pub(crate) fn remove(&mut self, id: TimerId) -> Option<T> {
+    pub(crate) fn remove(&mut self, id: TimerId, elsewhere: &impl Elsewhere) -> Option<T> {
         let timer = self.timers.remove(id.0)?;
-        self.leave(timer.order);
+        self.leave(timer.order, elsewhere);
         Some(timer.target)
     }
 
     /// Moves an armed timer to another deadline; false if it is armed no more.
-    pub(crate) fn change(&mut self, id: TimerId, deadline: Instant) -> bool {
-        let order = self.next_order();
+    pub(crate) fn change(
+        &mut self,
+        id: TimerId,
+        deadline: Instant,
+        elsewhere: &impl Elsewhere,
+    ) -> bool {
+        let order = self.next_order(Of::Timer);
         let Some(timer) = self.timers.get_mut(id.0) else {
             return false;
         };
         timer.deadline = deadline;
         let before = std::mem::replace(&mut timer.order, order);
-        self.leave(before);
+        self.leave(before, elsewhere);
         self.place(deadline, order, id.0);
         true
     }
@@ -96,27 +194,49 @@ impl<T> TimerStore<T> {
     }
 
     /// Returns the earliest deadline.
-    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
-        self.drop_dead_first();
-        self.heap.first().map(|place| place.deadline)
+    pub(crate) fn next_deadline(&mut self, elsewhere: &impl Elsewhere) -> Option<Instant> {
+        self.drop_dead_first(elsewhere);
+        self.first().map(|(place, _)| place.deadline)
     }
 
-    /// Takes out the earliest timer if it is due at `now`; never one that lies ahead.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<T> {
-        if self.heap.first()?.deadline > now {
-            return None;
+    /// Takes out the earliest deadline if it is due at `now`; never one that lies ahead.
+    pub(crate) fn pop_due(&mut self, now: Instant, elsewhere: &impl Elsewhere) -> Option<Due<T>> {
+        loop {
+            let (&first, side) = self.first().filter(|(first, _)| first.deadline <= now)?;
+            let due = match first.order.of() {
+                _ if !is_alive(&self.timers, elsewhere, &first) => None,
+                Of::Timer => {
+                    let timer = self.timers.remove(first.key);
+                    timer.map(|timer| Due::Timer(timer.target))
+                }
+                of => {
+                    self.elsewhere -= 1;
+                    Some(match of {
+                        Of::Scope => Due::Scope(first.key),
+                        _ => Due::Park(first.key),
+                    })
+                }
+            };
+            self.take_first(side);
+            if due.is_none() {
+                self.dead = self.dead.saturating_sub(1);
+            }
+            if self.dead > self.len() {
+                self.sweep(elsewhere);
+            }
+            if due.is_some() {
+                return due;
+            }
         }
-        self.drop_dead_first();
-        let first = self.heap.first()?;
-        if first.deadline > now {
-            return None;
-        }
-        let timer = self.timers.remove(first.key);
-        self.take_first();
-        if self.dead > self.timers.len() {
-            self.sweep();
-        }
-        Some(timer.expect("the first is alive").target)
+    }
+
+    /// Takes all timers out, at the end of the core: what is withdrawn later is in no store.
+    pub(crate) fn empty(&mut self) -> Self {
+        let none = Self {
+            armed_so_far: self.armed_so_far,
+            ..Self::default()
+        };
+        std::mem::replace(self, none)
     }
 
     /// Returns what each armed timer stands for.
@@ -125,73 +245,112 @@ impl<T> TimerStore<T> {
         self.timers.values().map(|timer| &timer.target)
     }
 
-    /// Returns how many timers are armed.
-    pub(crate) fn len(&self) -> usize {
-        self.timers.len()
+    /// Returns how many deadlines were let go of elsewhere that nobody has withdrawn.
+    #[cfg(feature = "sim")]
+    pub(crate) fn forgotten(&self, elsewhere: &impl Elsewhere) -> usize {
+        let places = self.row.iter().chain(&self.heap);
+        let dead = places.filter(|place| !is_alive(&self.timers, elsewhere, place));
+        dead.count().saturating_sub(self.dead)
     }
 
-    fn next_order(&mut self) -> u64 {
+    /// Returns how many timers are armed.
+    pub(crate) fn len(&self) -> usize {
+        self.timers.len() + self.elsewhere
+    }
+
+    #[inline]
+    fn next_order(&mut self, of: Of) -> Order {
         self.armed_so_far += 1;
-        self.armed_so_far
+        Order(ORDER | self.armed_so_far << OF_BITS | of as u64)
+    }
+
+    /// Returns the earliest place, and where it is.
+    #[inline]
+    fn first(&self) -> Option<(&Place, Side)> {
+        match (self.row.front(), self.heap.first()) {
+            (Some(row), Some(heap)) if before(heap, row) => Some((heap, Side::Heap)),
+            (Some(row), _) => Some((row, Side::Row)),
+            (None, heap) => heap.map(|heap| (heap, Side::Heap)),
+        }
     }
 
     /// Lets the first place be that of an armed timer.
     #[inline]
-    fn drop_dead_first(&mut self) {
+    fn drop_dead_first(&mut self, elsewhere: &impl Elsewhere) {
         while self.dead > 0
-            && let Some(first) = self.heap.first()
-            && !is_alive(&self.timers, first)
+            && let Some((first, side)) = self.first()
+            && !is_alive(&self.timers, elsewhere, first)
         {
             self.dead -= 1;
-            self.take_first();
+            self.take_first(side);
         }
     }
 
-    /// Puts a place into the heap.
+    /// Makes a place.
     #[inline]
-    fn place(&mut self, deadline: Instant, order: u64, key: Key) {
-        let at = self.heap.len();
-        self.heap.push(Place {
+    fn place(&mut self, deadline: Instant, order: Order, key: Key) {
+        let place = Place {
             deadline,
             order,
             key,
-        });
-        if at > 0 {
-            let parent = &self.heap[(at - 1) / CHILDREN];
-            if (deadline, order) < (parent.deadline, parent.order) {
-                self.rise(at);
-            }
+        };
+        let last = self.row.back();
+        if last.is_none_or(|last| last.deadline <= deadline) {
+            self.row.push_back(place);
+        } else {
+            self.place_in_heap(place);
+        }
+    }
+
+    fn place_in_heap(&mut self, place: Place) {
+        let at = self.heap.len();
+        self.heap.push(place);
+        if at > 0 && before(&place, &self.heap[(at - 1) / CHILDREN]) {
+            self.rise(at);
         }
     }
 
     /// Gives up the place of this order, which is no timer's any more.
     #[inline]
-    fn leave(&mut self, order: u64) {
-        if self.heap.last().is_some_and(|last| last.order == order) {
+    fn leave(&mut self, order: Order, elsewhere: &impl Elsewhere) {
+        let is_it = |place: &Place| place.order == order;
+        if self.row.front().is_some_and(is_it) {
+            self.row.pop_front();
+        } else if self.row.back().is_some_and(is_it) {
+            self.row.pop_back();
+        } else if self.heap.last().is_some_and(is_it) {
             self.heap.pop();
         } else {
             self.dead += 1;
         }
-        if self.dead > self.timers.len() {
-            self.sweep();
+        if self.dead > self.len() {
+            self.sweep(elsewhere);
         }
     }
 
     /// Sweeps the dead places out, all at once.
     #[cold]
-    fn sweep(&mut self) {
+    fn sweep(&mut self, elsewhere: &impl Elsewhere) {
         self.dead = 0;
-        self.heap.retain(|place| is_alive(&self.timers, place));
+        let timers = &self.timers;
+        let is_alive = |place: &Place| is_alive(timers, elsewhere, place);
+        self.row.retain(is_alive);
+        self.heap.retain(is_alive);
         // Those below the last parent have nobody below them.
         for at in (0..self.heap.len().div_ceil(CHILDREN)).rev() {
             self.sink(at);
         }
     }
 
-    fn take_first(&mut self) {
-        self.heap.swap_remove(0);
-        if !self.heap.is_empty() {
-            self.sink(0);
+    fn take_first(&mut self, side: Side) {
+        match side {
+            Side::Row => drop(self.row.pop_front()),
+            Side::Heap => {
+                self.heap.swap_remove(0);
+                if !self.heap.is_empty() {
+                    self.sink(0);
+                }
+            }
         }
     }
 
@@ -234,10 +393,13 @@ impl<T> TimerStore<T> {
 
 /// Returns whether a place is that of an armed timer, which may have another by now.
 #[inline]
-fn is_alive<T>(timers: &Slab<Timer<T>>, place: &Place) -> bool {
-    timers
-        .get(place.key)
-        .is_some_and(|timer| timer.order == place.order)
+fn is_alive<T>(timers: &Slab<Timer<T>>, elsewhere: &impl Elsewhere, place: &Place) -> bool {
+    match place.order.of() {
+        Of::Timer => timers
+            .get(place.key)
+            .is_some_and(|timer| timer.order == place.order),
+        of => elsewhere.is_armed(of, place.key, place.order),
+    }
 }
 
 fn before(a: &Place, b: &Place) -> bool {
@@ -255,13 +417,33 @@ mod tests {
         Instant::from_nanos(nanos)
     }
 
+    /// Where nothing is kept.
+    struct Nowhere;
+
+    impl Elsewhere for Nowhere {
+        fn is_armed(&self, _: Of, _: Key, _: Order) -> bool {
+            unreachable!("all are timers of the store")
+        }
+    }
+
+    fn pop<T>(store: &mut TimerStore<T>, now: Instant) -> Option<T> {
+        store.pop_due(now, &Nowhere).map(|due| match due {
+            Due::Timer(target) => target,
+            Due::Park(_) | Due::Scope(_) => unreachable!("all are timers of the store"),
+        })
+    }
+
+    fn places<T>(store: &TimerStore<T>) -> usize {
+        store.row.len() + store.heap.len()
+    }
+
     #[test]
     fn equal_deadlines_fire_in_the_order_of_arming() {
         let mut store = TimerStore::default();
         for name in ["a", "b", "c", "d", "e", "f"] {
             store.insert(at(5), name);
         }
-        let fired: Vec<_> = std::iter::from_fn(|| store.pop_due(at(5))).collect();
+        let fired: Vec<_> = std::iter::from_fn(|| pop(&mut store, at(5))).collect();
         assert_eq!(fired, ["a", "b", "c", "d", "e", "f"]);
     }
 
@@ -269,8 +451,8 @@ mod tests {
     fn nothing_fires_early() {
         let mut store = TimerStore::default();
         store.insert(at(10), ());
-        assert_eq!(store.pop_due(at(9)), None);
-        assert_eq!(store.pop_due(at(10)), Some(()));
+        assert_eq!(pop(&mut store, at(9)), None);
+        assert_eq!(pop(&mut store, at(10)), Some(()));
     }
 
     #[test]
@@ -278,9 +460,9 @@ mod tests {
         let mut store = TimerStore::default();
         let first = store.insert(at(1), 1);
         store.insert(at(2), 2);
-        assert_eq!(store.remove(first), Some(1));
-        assert_eq!(store.remove(first), None);
-        assert_eq!(store.next_deadline(), Some(at(2)));
+        assert_eq!(store.remove(first, &Nowhere), Some(1));
+        assert_eq!(store.remove(first, &Nowhere), None);
+        assert_eq!(store.next_deadline(&Nowhere), Some(at(2)));
         assert_eq!(store.len(), 1);
     }
 
@@ -289,10 +471,10 @@ mod tests {
         let mut store = TimerStore::default();
         let id = store.insert(at(0), ());
         for n in 0..1_000_000 {
-            assert!(store.change(id, at(n)));
+            assert!(store.change(id, at(n), &Nowhere));
         }
         assert_eq!(store.len(), 1);
-        assert_eq!(store.next_deadline(), Some(at(999_999)));
+        assert_eq!(store.next_deadline(&Nowhere), Some(at(999_999)));
     }
 
     /// Timeouts that never fire, as they come in a server's life: armed with rising deadlines, and removed.
@@ -304,14 +486,118 @@ mod tests {
             armed.push_back(store.insert(at(n), n));
             if armed.len() > 100 {
                 let first = armed.pop_front().expect("it is full");
-                assert_eq!(store.remove(first), Some(n - 100));
+                assert_eq!(store.remove(first, &Nowhere), Some(n - 100));
             }
-            assert!(store.heap.len() <= 2 * store.len(), "{n}");
+            assert!(places(&store) <= 2 * store.len(), "{n}");
         }
         for id in armed {
-            assert!(store.remove(id).is_some());
+            assert!(store.remove(id, &Nowhere).is_some());
         }
-        assert_eq!((store.heap.len(), store.next_deadline()), (0, None));
+        assert_eq!((places(&store), store.next_deadline(&Nowhere)), (0, None));
+    }
+
+    /// Keeps deadlines by their orders.
+    #[derive(Default)]
+    struct Keeper(BTreeMap<Key, Order>);
+
+    impl Elsewhere for Keeper {
+        fn is_armed(&self, _: Of, key: Key, order: Order) -> bool {
+            self.0.get(&key) == Some(&order)
+        }
+    }
+
+    fn key(n: u32) -> Key {
+        Key::new(n, 0)
+    }
+
+    #[test]
+    fn deadlines_kept_elsewhere_fire_among_timers_in_the_order_of_arming() {
+        let (mut store, mut keeper) = (TimerStore::default(), Keeper::default());
+        keeper.0.insert(key(1), store.arm(at(5), Of::Park, key(1)));
+        store.insert(at(5), "timer");
+        keeper.0.insert(key(2), store.arm(at(5), Of::Scope, key(2)));
+        keeper.0.insert(key(3), store.arm(at(4), Of::Scope, key(3)));
+        assert_eq!(
+            (store.len(), store.next_deadline(&keeper)),
+            (4, Some(at(4)))
+        );
+        let fired: Vec<_> = std::iter::from_fn(|| store.pop_due(at(5), &keeper)).collect();
+        let expected = [
+            Due::Scope(key(3)),
+            Due::Park(key(1)),
+            Due::Timer("timer"),
+            Due::Scope(key(2)),
+        ];
+        assert_eq!(fired, expected);
+        assert_eq!((store.len(), places(&store)), (0, 0));
+    }
+
+    /// A scope that is cancelled lets go of its deadline, and the core withdraws it a little later.
+    #[test]
+    fn what_was_let_go_of_does_not_fire_before_it_is_withdrawn() {
+        let (mut store, mut keeper) = (TimerStore::<()>::default(), Keeper::default());
+        let gone = store.arm(at(1), Of::Scope, key(1));
+        let later = store.arm(at(2), Of::Scope, key(1));
+        keeper.0.insert(key(1), later);
+        assert_eq!(store.pop_due(at(1), &keeper), None);
+        store.withdraw(gone, &keeper);
+        assert_eq!(
+            (store.len(), store.next_deadline(&keeper)),
+            (1, Some(at(2)))
+        );
+        assert_eq!(store.pop_due(at(2), &keeper), Some(Due::Scope(key(1))));
+        assert_eq!((store.len(), places(&store)), (0, 0));
+    }
+
+    #[test]
+    fn a_wait_that_was_over_when_its_deadline_came_is_counted_until_it_is_withdrawn() {
+        let (mut store, mut keeper) = (TimerStore::<()>::default(), Keeper::default());
+        let over = store.arm(at(1), Of::Park, key(1));
+        let other = store.arm(at(9), Of::Park, key(2));
+        keeper.0.extend([(key(1), over), (key(2), other)]);
+        assert_eq!(store.pop_due(at(1), &keeper), Some(Due::Park(key(1))));
+        store.came_late();
+        assert_eq!(store.len(), 2);
+        keeper.0.remove(&key(1));
+        store.withdraw(over, &keeper);
+        assert_eq!(
+            (store.len(), store.next_deadline(&keeper)),
+            (1, Some(at(9)))
+        );
+        keeper.0.remove(&key(2));
+        store.withdraw(other, &keeper);
+        assert_eq!((store.len(), places(&store), store.dead), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_store_that_was_emptied_is_not_confused_by_what_is_withdrawn_from_it() {
+        let (mut store, mut keeper) = (TimerStore::<()>::default(), Keeper::default());
+        let before = store.arm(at(1), Of::Park, key(1));
+        store.empty();
+        let order = store.arm(at(2), Of::Park, key(1));
+        assert_ne!(before, order);
+        keeper.0.insert(key(1), order);
+        store.withdraw(before, &keeper);
+        assert_eq!(store.next_deadline(&keeper), Some(at(2)));
+    }
+
+    /// Sleeps that are given up, as they come in a server's life.
+    #[test]
+    fn deadlines_that_were_withdrawn_are_swept_out_in_time() {
+        let (mut store, mut keeper) = (TimerStore::<()>::default(), Keeper::default());
+        for n in 0..100_000_u32 {
+            let order = store.arm(at(n.into()), Of::Park, key(n));
+            keeper.0.insert(key(n), order);
+            if let Some(old) = n.checked_sub(100) {
+                let order = keeper.0.remove(&key(old)).expect("it is kept");
+                store.withdraw(order, &keeper);
+            }
+            assert!(places(&store) <= 2 * store.len(), "{n}");
+        }
+        while let Some((_, order)) = keeper.0.pop_first() {
+            store.withdraw(order, &keeper);
+        }
+        assert_eq!((places(&store), store.len()), (0, 0));
     }
 
     #[test]
@@ -335,13 +621,16 @@ mod tests {
                 }
                 2 if !ids.is_empty() => {
                     let (id, name, place) = ids.swap_remove((random >> 33) as usize % ids.len());
-                    assert_eq!(store.remove(id), model.remove(&place).map(|_| name));
+                    assert_eq!(
+                        store.remove(id, &Nowhere),
+                        model.remove(&place).map(|_| name)
+                    );
                 }
                 3 if !ids.is_empty() => {
                     let pick = (random >> 33) as usize % ids.len();
                     armed += 1;
                     let (id, name, place) = ids[pick];
-                    if store.change(id, at(deadline)) {
+                    if store.change(id, at(deadline), &Nowhere) {
                         assert_eq!(model.remove(&place), Some(name));
                         model.insert((deadline, armed), name);
                         ids[pick].2 = (deadline, armed);
@@ -351,7 +640,7 @@ mod tests {
                     }
                 }
                 _ => {
-                    let due = store.pop_due(at(deadline / 8));
+                    let due = pop(&mut store, at(deadline / 8));
                     let expected = model
                         .first_entry()
                         .filter(|first| first.key().0 <= deadline / 8);
@@ -362,12 +651,12 @@ mod tests {
                 }
             }
             assert_eq!(store.len(), model.len());
-            assert_eq!(store.heap.len(), store.len() + store.dead);
+            assert_eq!(places(&store), store.len() + store.dead);
             assert!(store.dead <= store.len());
             // To ask drops dead places: not always, so that others meet them.
             if (random >> 20).is_multiple_of(4) {
                 assert_eq!(
-                    store.next_deadline(),
+                    store.next_deadline(&Nowhere),
                     model.keys().next().map(|key| at(key.0))
                 );
             }

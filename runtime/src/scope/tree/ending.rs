@@ -2,10 +2,11 @@
 
 use std::task::Waker;
 
+use super::node::More;
 use super::{Cancelled, Effect, Kind, Node, NodeId, Own, Reason, Shield, Tree};
 use crate::slab::Link;
 use crate::time::Instant;
-use crate::time::store::TimerId;
+use crate::time::store::Order;
 
 impl Tree {
     /// Removes a node whose owner is done with it. Returns whether others have a handle.
@@ -51,10 +52,10 @@ impl Tree {
         Some(self.take_out(node.0.link(), parent, (true, false)))
     }
 
-    /// As [`Tree::close`], of a node that has nothing to tell anybody of; false if it has. The timer of its deadline
-    /// comes back, if it has one.
+    /// As [`Tree::close`], of a node that has nothing to tell anybody of; false if it has. Its deadline comes back, to
+    /// be withdrawn, if it has one.
     #[inline]
-    pub(crate) fn close_if_unnoticed(&mut self, node: NodeId) -> (bool, Option<TimerId>) {
+    pub(crate) fn close_if_unnoticed(&mut self, node: NodeId) -> (bool, Option<Order>) {
         let Some(found) = self.nodes.get(node.0) else {
             return (false, None);
         };
@@ -64,18 +65,19 @@ impl Tree {
             return (false, None);
         };
         let counted = (found.is_task(), found.is_body());
-        let timer = match found.extra {
-            None => None,
-            Some(link) => match self.extras.linked(link).deadline_alone() {
+        let deadline = match found.more() {
+            More::Nothing => None,
+            More::Deadline(link) => Some(self.free_deadline(link).1),
+            More::Extra(link) => match self.extras.linked(link).deadline_alone() {
                 None => return (false, None),
-                Some((_, timer)) => {
-                    self.extras.clear(link);
-                    Some(timer)
+                Some((_, order)) => {
+                    self.extras.clear_plain(link);
+                    Some(order)
                 }
             },
         };
         self.take_out(node.0.link(), parent, counted);
-        (true, timer)
+        (true, deadline)
     }
 
     /// Takes out a node with nothing left below; what the kernel still has of it stays as a ghost. Returns whether it
@@ -189,7 +191,9 @@ impl Tree {
 
     /// Lets go of what few nodes have.
     fn drop_extra(&mut self, node: Link) {
-        let Some(link) = self.node_mut(node).extra.take() else {
+        let deadline = self.take_deadline(node);
+        self.disarm_deadline(deadline);
+        let Some(link) = self.node_mut(node).more.take() else {
             return;
         };
         let extra = self.extras.linked_mut(link);
@@ -197,12 +201,7 @@ impl Tree {
         if let Some((_, since)) = extra.cause {
             self.acknowledged = Some(since);
         }
-        if let Some((_, timer)) = extra.deadline {
-            self.idle_timers.push(timer);
-        }
-        if let Some((_, Some(timer))) = extra.grace {
-            self.idle_timers.push(timer);
-        }
+        let grace = extra.grace.take();
         if let Some(waker) = extra.foreign.take() {
             self.effects.push_back(Effect::Drop(waker));
         }
@@ -211,6 +210,7 @@ impl Tree {
         }
         self.extras.clear(link);
         self.node_mut(node).tasks -= promises;
+        self.disarm_grace(grace);
     }
 
     /// Gives a task that leaves a cancelled group the group's cause for its own, with what is left of its grace.

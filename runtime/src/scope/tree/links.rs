@@ -1,5 +1,6 @@
 //! The links between nodes, and between a node and its parks.
 
+use super::node::{Deadline, More};
 use super::{Extra, Node, Tree};
 use crate::slab::Link;
 
@@ -72,26 +73,87 @@ impl Tree {
         self.nodes.linked_mut(link)
     }
 
-    /// Returns what few nodes have, if this one does.
+    /// Returns what few nodes have, if this one does, and more of it than a deadline.
     #[inline]
     pub(super) fn extra(&self, node: &Node) -> Option<&Extra> {
-        node.extra.map(|link| self.extras.linked(link))
+        match node.more() {
+            More::Extra(link) => Some(self.extras.linked(link)),
+            More::Nothing | More::Deadline(_) => None,
+        }
     }
 
-    /// Returns what few nodes have, to be changed, if this one does.
+    /// As [`Tree::extra`], to be changed.
     #[inline]
     pub(super) fn extra_mut(&mut self, node: Link) -> Option<&mut Extra> {
-        let link = self.nodes.linked(node).extra?;
-        Some(self.extras.linked_mut(link))
+        match self.nodes.linked(node).more() {
+            More::Extra(link) => Some(self.extras.linked_mut(link)),
+            More::Nothing | More::Deadline(_) => None,
+        }
     }
 
     /// Returns what few nodes have; from now on, this one does.
     pub(super) fn ensure_extra(&mut self, node: Link) -> &mut Extra {
-        let node = self.nodes.linked_mut(node);
-        let link = match node.extra {
-            Some(link) => link,
-            None => *node.extra.insert(self.extras.insert(Extra::BLANK).link()),
+        let link = match self.nodes.linked(node).more() {
+            More::Extra(link) => link,
+            More::Nothing | More::Deadline(_) => {
+                let deadline = self.take_deadline(node);
+                let link = self.extras.insert(Extra::BLANK).link();
+                self.extras.linked_mut(link).deadline = deadline;
+                self.node_mut(node).more = Some(link);
+                link
+            }
         };
         self.extras.linked_mut(link)
+    }
+
+    /// Returns the deadline of a node, if it has one.
+    #[inline]
+    pub(super) fn deadline_of(&self, node: &Node) -> Option<Deadline> {
+        match node.more() {
+            More::Nothing => None,
+            More::Deadline(link) => Some(*self.deadlines.linked(link)),
+            More::Extra(link) => self.extras.linked(link).deadline,
+        }
+    }
+
+    /// Lets a node have a deadline; the one before comes back.
+    pub(super) fn put_deadline(&mut self, node: Link, deadline: Deadline) -> Option<Deadline> {
+        match self.nodes.linked(node).more() {
+            More::Nothing => {
+                let link = self.deadlines.insert(deadline).link();
+                let node = self.node_mut(node);
+                node.more = Some(link);
+                node.has_deadline_alone = true;
+                None
+            }
+            More::Deadline(link) => {
+                let known = self.deadlines.linked_mut(link);
+                Some(std::mem::replace(known, deadline))
+            }
+            More::Extra(link) => self.extras.linked_mut(link).deadline.replace(deadline),
+        }
+    }
+
+    /// Takes the deadline of a node away.
+    #[inline]
+    pub(super) fn take_deadline(&mut self, node: Link) -> Option<Deadline> {
+        match self.nodes.linked(node).more() {
+            More::Nothing => None,
+            More::Deadline(link) => {
+                let node = self.node_mut(node);
+                node.more = None;
+                node.has_deadline_alone = false;
+                Some(self.free_deadline(link))
+            }
+            More::Extra(link) => self.extras.linked_mut(link).deadline.take(),
+        }
+    }
+
+    /// Frees the place of a deadline that no node leads to any more, or whose node goes as well.
+    #[inline]
+    pub(super) fn free_deadline(&mut self, link: Link) -> Deadline {
+        let deadline = *self.deadlines.linked(link);
+        self.deadlines.clear_plain(link);
+        deadline
     }
 }

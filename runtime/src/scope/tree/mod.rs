@@ -50,8 +50,8 @@ use super::cancelled::{Cancelled, Misuse, Reason};
 use crate::panics::contained;
 use crate::slab::{Key, Link, Slab};
 use crate::time::Instant;
-use crate::time::store::TimerId;
-use node::{Extra, Node, Own};
+use crate::time::store::{Elsewhere, Of, Order, TimerId};
+use node::{Deadline, Extra, Node, Own};
 pub(crate) use node::{Kind, Shield};
 use parks::Park;
 pub(crate) use parks::{GivenUp, Outcome, Parked, Purpose, Relay, Remains, Wait};
@@ -65,7 +65,24 @@ pub(crate) struct NodeId(Key);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ParkId(Key);
 
+/// What a node that is gone has left armed, or one that needs it no more.
+#[derive(Debug)]
+pub(crate) enum IdleTimer {
+    /// The timer that was to end a grace.
+    OfGrace(TimerId),
+    /// A deadline.
+    OfDeadline(Order),
+}
+
 impl NodeId {
+    pub(crate) fn key(self) -> Key {
+        self.0
+    }
+
+    pub(crate) fn from_key(key: Key) -> Self {
+        Self(key)
+    }
+
     /// Returns the address as plain numbers, for handles that travel.
     pub(crate) fn to_parts(self) -> (u32, u32) {
         (self.0.index(), self.0.generation())
@@ -128,6 +145,8 @@ pub(crate) struct Tree {
     /// is refused.
     refusing: u64,
     extras: Slab<Extra>,
+    /// Of nodes that have one, and no extras.
+    deadlines: Slab<Deadline>,
     parks: Slab<Park>,
     /// Of the parks that have another side.
     relays: Slab<Rc<dyn Relay>>,
@@ -135,7 +154,7 @@ pub(crate) struct Tree {
     effects: VecDeque<Effect>,
     due: Line,
     /// Timers of nodes that are gone or need them no more, to be disarmed.
-    idle_timers: Vec<TimerId>,
+    idle_timers: Vec<IdleTimer>,
     /// Nodes that were closed with another, since their owner had leaked them.
     abandoned: Vec<(NodeId, bool)>,
     /// Tasks that closed nodes have left cancelled, and that others have a handle of.
@@ -160,6 +179,7 @@ impl Tree {
             refusing: 0,
             // The first cancel is not to wait for memory.
             extras: Slab::with_room(),
+            deadlines: Slab::default(),
             parks: Slab::default(),
             relays: Slab::default(),
             root: root.link(),
@@ -223,7 +243,7 @@ impl Tree {
     }
 
     /// Returns the next timer to disarm.
-    pub(crate) fn next_idle_timer(&mut self) -> Option<TimerId> {
+    pub(crate) fn next_idle_timer(&mut self) -> Option<IdleTimer> {
         self.idle_timers.pop()
     }
 
@@ -367,6 +387,7 @@ impl Tree {
     }
 
     /// Returns the node above, if a cancel from outside is to be seen in this one: what that refuses, this refuses.
+    #[inline]
     pub(crate) fn refused_above(&self, node: NodeId) -> Option<NodeId> {
         let found = self.nodes.get(node.0)?;
         let above = found.parent.filter(|_| self.sees_outside(found))?;
@@ -443,10 +464,9 @@ impl Tree {
     /// Notes what a node is cancelled for. A deadline of a scope that is cancelled wakes nobody.
     fn note_cause(&mut self, node: Link, cause: Cancelled) {
         let now = self.now;
-        let extra = self.ensure_extra(node);
-        extra.cause = Some((cause, now));
-        let deadline = extra.deadline.take();
-        self.disarm(deadline.map(|(_, timer)| timer));
+        let deadline = self.take_deadline(node);
+        self.disarm_deadline(deadline);
+        self.ensure_extra(node).cause = Some((cause, now));
     }
 
     /// Ends the grace of a cancel: grace shields hide it no more.
@@ -457,7 +477,7 @@ impl Tree {
             found.own = Own::Hard;
             let link = node.0.link();
             let grace = self.extra_mut(link).and_then(|extra| extra.grace.take());
-            self.disarm(grace.and_then(|(_, timer)| timer));
+            self.disarm_grace(grace);
             self.refresh(link);
         }
     }
@@ -483,27 +503,20 @@ impl Tree {
         extra.map_or(Duration::ZERO, |extra| extra.grace_period)
     }
 
-    /// Notes a node's deadline; the timer of the one before is disarmed.
-    pub(crate) fn set_deadline(&mut self, node: NodeId, deadline: Option<(Instant, TimerId)>) {
+    /// Notes a node's deadline; the one before is disarmed.
+    pub(crate) fn set_deadline(&mut self, node: NodeId, deadline: Option<Deadline>) {
         let before = match (self.nodes.get(node.0), deadline) {
             (None, deadline) => deadline,
-            (Some(_), Some(deadline)) => {
-                let extra = self.ensure_extra(node.0.link());
-                extra.deadline.replace(deadline)
-            }
-            (Some(_), None) => self
-                .extra_mut(node.0.link())
-                .and_then(|extra| extra.deadline.take()),
+            (Some(_), Some(deadline)) => self.put_deadline(node.0.link(), deadline),
+            (Some(_), None) => self.take_deadline(node.0.link()),
         };
-        self.disarm(before.map(|(_, timer)| timer));
+        self.disarm_deadline(before);
     }
 
-    /// Forgets the timer of a node's deadline, which has fired.
+    /// Forgets a node's deadline, which has come.
     pub(crate) fn deadline_fired(&mut self, node: NodeId) {
-        if self.nodes.get(node.0).is_some()
-            && let Some(extra) = self.extra_mut(node.0.link())
-        {
-            extra.deadline = None;
+        if self.nodes.get(node.0).is_some() {
+            self.take_deadline(node.0.link());
         }
     }
 
@@ -513,7 +526,7 @@ impl Tree {
             Some(_) => self.ensure_extra(node.0.link()).grace.replace(grace),
             None => Some(grace),
         };
-        self.disarm(before.and_then(|(_, timer)| timer));
+        self.disarm_grace(before);
     }
 
     /// Returns when the grace ends of what cancels this node; `None` if it has none, or none left.
@@ -542,8 +555,8 @@ impl Tree {
 
     /// Returns the node's own deadline.
     pub(crate) fn deadline(&self, node: NodeId) -> Option<Instant> {
-        let extra = self.extra(self.nodes.get(node.0)?)?;
-        extra.deadline.map(|(at, _)| at)
+        let deadline = self.deadline_of(self.nodes.get(node.0)?);
+        deadline.map(|(at, _)| at)
     }
 
     /// Returns the earliest deadline that an op under this node can see: from behind a grace shield, with the grace
@@ -560,14 +573,15 @@ impl Tree {
         let mut is_behind = [false, true];
         let mut at = self.nodes.get(node.0);
         while let Some(node) = at {
-            let extra = self.extra(node);
+            let (extra, deadline) = (self.extra(node), self.deadline_of(node));
             let is_open = node.shield != Shield::Full;
             for (earliest, has_grace) in earliest.iter_mut().zip(&mut is_behind) {
-                let own = extra.and_then(|extra| match extra.deadline {
-                    Some((deadline, _)) if *has_grace => Some(deadline + extra.grace_period),
+                let period = extra.map_or(Duration::ZERO, |extra| extra.grace_period);
+                let own = match deadline {
+                    Some((deadline, _)) if *has_grace => Some(deadline + period),
                     Some((deadline, _)) => Some(deadline),
-                    None => extra.grace_end().filter(|_| *has_grace),
-                });
+                    None => extra.and_then(Extra::grace_end).filter(|_| *has_grace),
+                };
                 *has_grace |= node.shield == Shield::Grace;
                 let around = extra.and_then(|extra| extra.around.as_deref());
                 let around = around
@@ -696,7 +710,7 @@ impl Tree {
     /// does not, or is being polled. The one before comes back.
     pub(crate) fn set_foreign(&mut self, node: NodeId, waker: Option<Waker>) -> Option<Waker> {
         let found = self.nodes.get(node.0)?;
-        if waker.is_none() && found.extra.is_none() {
+        if waker.is_none() && self.extra(found).is_none() {
             return None;
         }
         let extra = self.ensure_extra(node.0.link());
@@ -733,16 +747,35 @@ impl Tree {
         Some(Effect::Foreign(node))
     }
 
-    fn disarm(&mut self, timer: Option<TimerId>) {
-        if let Some(timer) = timer {
-            self.idle_timers.push(timer);
-        }
+    fn disarm_deadline(&mut self, deadline: Option<Deadline>) {
+        let order = deadline.map(|(_, order)| IdleTimer::OfDeadline(order));
+        self.idle_timers.extend(order);
+    }
+
+    fn disarm_grace(&mut self, grace: Option<(Instant, Option<TimerId>)>) {
+        let timer = grace.and_then(|(_, timer)| timer);
+        self.idle_timers.extend(timer.map(IdleTimer::OfGrace));
     }
 
     fn link_or_root(&self, node: NodeId) -> Link {
         match self.nodes.get(node.0) {
             Some(_) => node.0.link(),
             None => self.root,
+        }
+    }
+}
+
+/// A wait keeps its deadline as long as it is there, whatever its outcome.
+impl Elsewhere for Tree {
+    fn is_armed(&self, of: Of, key: Key, order: Order) -> bool {
+        match of {
+            Of::Timer => false,
+            Of::Park => self.parks.get(key).is_some(),
+            Of::Scope => {
+                let node = self.nodes.get(key);
+                let deadline = node.and_then(|node| self.deadline_of(node));
+                deadline.is_some_and(|(_, armed)| armed == order)
+            }
         }
     }
 }

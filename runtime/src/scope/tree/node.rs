@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Cancelled;
 use crate::slab::Link;
 use crate::time::Instant;
-use crate::time::store::TimerId;
+use crate::time::store::{Order, TimerId};
 
 /// What a node hides from its inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,8 +55,8 @@ pub(super) struct Node {
     pub(super) previous: Option<Link>,
     pub(super) next: Option<Link>,
     pub(super) first_park: Option<Link>,
-    /// What few nodes have.
-    pub(super) extra: Option<Link>,
+    /// What few nodes have; or the deadline, of one that has nothing else of it.
+    pub(super) more: Option<Link>,
     /// Parks that were told of a cancel and end when the other side does. They are in no list.
     pub(super) told: u32,
     /// Kernel ops started here whose futures are gone and which the kernel has not ended.
@@ -82,6 +82,19 @@ pub(super) struct Node {
     pub(super) ending: bool,
     /// The task has ended whose body it was: it is none of the parent's, which waits in it no more.
     pub(super) stray: bool,
+    /// It has a deadline, and nothing else of what few nodes have.
+    pub(super) has_deadline_alone: bool,
+}
+
+/// Where the rest of a node lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    /// Nowhere: there is none.
+    Nothing,
+    /// Among the deadlines, as those of most scopes that have one.
+    Deadline(Link),
+    /// Among the extras, whatever there is of them.
+    Extra(Link),
 }
 
 /// A [`Kind`] without its slot: a byte.
@@ -99,12 +112,15 @@ enum Label {
 #[cfg(not(random_layout))]
 const _: () = assert!(size_of::<Option<Node>>() <= 60);
 
+/// When it is, and which of all that are armed.
+pub(super) type Deadline = (Instant, Order);
+
 /// What few nodes have.
 #[derive(Debug)]
 pub(super) struct Extra {
     /// The own cancel, and when that was. The first cause stays.
     pub(super) cause: Option<(Cancelled, Instant)>,
-    pub(super) deadline: Option<(Instant, TimerId)>,
+    pub(super) deadline: Option<Deadline>,
     /// When the grace period ends, and the timer for it; one without an end has none.
     pub(super) grace: Option<(Instant, Option<TimerId>)>,
     /// The grace that a cancel has which says nothing of it.
@@ -128,7 +144,7 @@ impl Node {
         previous: None,
         next: None,
         first_park: None,
-        extra: None,
+        more: None,
         told: 0,
         orphans: 0,
         ghost_children: 0,
@@ -144,7 +160,17 @@ impl Node {
         announced: false,
         ending: false,
         stray: false,
+        has_deadline_alone: false,
     };
+
+    #[inline]
+    pub(super) fn more(&self) -> More {
+        match self.more {
+            None => More::Nothing,
+            Some(link) if self.has_deadline_alone => More::Deadline(link),
+            Some(link) => More::Extra(link),
+        }
+    }
 
     pub(super) fn kind(&self) -> Kind {
         match self.kind {
@@ -178,7 +204,7 @@ impl Node {
     /// Something is registered or kept here, or lies below.
     #[inline]
     pub(super) fn has_anything(&self) -> bool {
-        self.has_anything_near() | self.extra.is_some()
+        self.has_anything_near() | self.more.is_some()
     }
 
     /// Something is registered here, or lies below.
@@ -248,7 +274,7 @@ impl Extra {
 
     /// Returns the deadline, if there is nothing else.
     #[inline]
-    pub(super) fn deadline_alone(&self) -> Option<(Instant, TimerId)> {
+    pub(super) fn deadline_alone(&self) -> Option<Deadline> {
         let Self {
             cause: None,
             deadline,

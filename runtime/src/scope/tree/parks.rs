@@ -424,12 +424,6 @@ impl Tree {
         Some(Remains::of(park.state, &mut self.relays))
     }
 
-    /// Returns whether a park is there.
-    #[cfg(feature = "sim")]
-    pub(crate) fn has_park(&self, id: ParkId) -> bool {
-        self.parks.get(id.0).is_some()
-    }
-
     /// Returns how many ops are parked, or aborted and have not seen it.
     pub(crate) fn park_count(&self) -> usize {
         self.parks.len()
@@ -449,12 +443,12 @@ impl Tree {
             alone.become_due(cause, self.due.last);
             node.first_park = None;
             self.join_line(first);
-        } else {
+        } else if node.first_park.is_some() || node.bodies == 0 {
             self.abort_others(link, cause);
         }
     }
 
-    /// As [`Tree::abort_parks`], where there is more than one, or another, or none.
+    /// As [`Tree::abort_parks`], where there is more than one, or another, or none and no body that would have one.
     #[inline(never)]
     fn abort_others(&mut self, link: Link, cause: Cancelled) {
         let node = self.node(link);

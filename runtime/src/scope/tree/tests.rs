@@ -8,6 +8,7 @@ use std::task::Wake;
 use super::*;
 use crate::task::TaskId;
 use crate::task::waker::task_of;
+use crate::time::store::TimerStore;
 
 fn waiting() -> Wait {
     Wait::Memory {
@@ -804,4 +805,87 @@ fn who_waits_is_woken_for_a_cancel_though_another_has_looked_or_dropped_the_wait
         }
         assert_eq!(woken.0.load(Relaxed), 1, "{way}");
     }
+}
+
+/// A scope with a deadline, and which that is.
+fn open_until(tree: &mut Tree, timers: &mut TimerStore<()>, at: Instant) -> (NodeId, Order) {
+    let scope = open_below_root(tree, false);
+    let order = timers.arm(at, Of::Scope, scope.key());
+    tree.set_deadline(scope, Some((at, order)));
+    (scope, order)
+}
+
+/// Takes the deadlines that were let go of.
+fn idle(tree: &mut Tree) -> Vec<Order> {
+    let next = || match tree.next_idle_timer()? {
+        IdleTimer::OfDeadline(order) => Some(order),
+        IdleTimer::OfGrace(_) => unreachable!("nothing has grace"),
+    };
+    std::iter::from_fn(next).collect()
+}
+
+#[test]
+fn a_deadline_stays_when_its_scope_gets_more_than_that() {
+    let (mut tree, mut timers) = (Tree::new(0), TimerStore::default());
+    let [soon, late] = [5, 10].map(Instant::from_nanos);
+    let (scope, first) = open_until(&mut tree, &mut timers, soon);
+    assert_eq!(
+        (tree.deadlines.len(), tree.deadline(scope)),
+        (1, Some(soon))
+    );
+    let second = timers.arm(late, Of::Scope, scope.key());
+    tree.set_deadline(scope, Some((late, second)));
+    assert_eq!(
+        (tree.deadlines.len(), tree.deadline(scope)),
+        (1, Some(late))
+    );
+    assert_eq!(idle(&mut tree), [first]);
+    let armed = |tree: &Tree, order| tree.is_armed(Of::Scope, scope.key(), order);
+    assert!(!armed(&tree, first) && armed(&tree, second));
+
+    tree.set_grace_period(scope, Duration::from_nanos(3));
+    assert_eq!(
+        (tree.deadlines.len(), tree.deadline(scope)),
+        (0, Some(late))
+    );
+    let graced = Instant::from_nanos(13);
+    assert_eq!(tree.deadlines(scope), [late, graced]);
+    assert!(armed(&tree, second));
+    tree.set_deadline(scope, Some((soon, first)));
+    assert!(armed(&tree, first) && !armed(&tree, second));
+    assert_eq!((tree.deadlines.len(), idle(&mut tree)), (0, vec![second]));
+    tree.set_deadline(scope, None);
+    assert_eq!((tree.deadline(scope), idle(&mut tree)), (None, vec![first]));
+}
+
+#[test]
+fn a_deadline_is_let_go_of_once_however_its_scope_ends() {
+    let (mut tree, mut timers) = (Tree::new(0), TimerStore::default());
+    let at = Instant::from_nanos(5);
+    let (scope, order) = open_until(&mut tree, &mut timers, at);
+    assert_eq!(tree.close_if_unnoticed(scope), (true, Some(order)));
+    assert_eq!(idle(&mut tree), []);
+
+    let (scope, order) = open_until(&mut tree, &mut timers, at);
+    tree.set_grace_period(scope, Duration::from_nanos(3));
+    assert_eq!(tree.close_if_unnoticed(scope), (true, Some(order)));
+    assert_eq!(idle(&mut tree), []);
+
+    let (scope, order) = open_until(&mut tree, &mut timers, at);
+    tree.close(scope);
+    assert_eq!(idle(&mut tree), [order]);
+
+    let (scope, order) = open_until(&mut tree, &mut timers, at);
+    cancel(&mut tree, scope, cause());
+    assert_eq!((tree.deadline(scope), idle(&mut tree)), (None, vec![order]));
+    assert!(tree.own_cause(scope).is_some());
+    tree.close(scope);
+    assert_eq!(idle(&mut tree), []);
+
+    let (scope, _) = open_until(&mut tree, &mut timers, at);
+    tree.deadline_fired(scope);
+    assert_eq!((tree.deadline(scope), idle(&mut tree)), (None, vec![]));
+    tree.close(scope);
+
+    assert_eq!((tree.deadlines.len(), tree.extras.len()), (0, 0));
 }

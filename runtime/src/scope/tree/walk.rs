@@ -55,18 +55,42 @@ impl Tree {
     ) -> Option<Link> {
         while let Some(link) = sibling {
             let node = self.node(link);
-            let (next, is_leaf) = (node.next, node.first_child.is_none());
+            let (next, first) = (node.next, node.first_child);
             let wanted = node.wanted(outside);
             if wanted != node.bits() {
                 let behind = shields > 0 || node.shield == Shield::Grace;
                 self.set_bits(link, wanted, why[usize::from(behind)]);
-                if !is_leaf {
+                if let Some(first) = first
+                    && !self.refresh_alone(first, wanted, why, behind)
+                {
                     return Some(link);
                 }
             }
             sibling = next;
         }
         None
+    }
+
+    /// Sets the bits of a first child if it is an only one that has none, as the scope is in which most tasks wait that
+    /// have one; false if it is not so. Its parent has the bits `outside`, and is `behind` a grace shield or not.
+    #[inline(always)]
+    fn refresh_alone(
+        &mut self,
+        link: Link,
+        outside: (bool, bool),
+        why: [Cancelled; 2],
+        behind: bool,
+    ) -> bool {
+        let node = self.node(link);
+        if node.next.is_some() || node.first_child.is_some() {
+            return false;
+        }
+        let wanted = node.wanted(outside);
+        if wanted != node.bits() {
+            let behind = behind || node.shield == Shield::Grace;
+            self.set_bits(link, wanted, why[usize::from(behind)]);
+        }
+        true
     }
 
     /// Sets the bits of one node. What is newly refused is aborted, for this cause.
