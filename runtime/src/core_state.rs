@@ -904,8 +904,14 @@ impl Core {
 
     /// Counts an op that the running task has found aborted.
     pub(crate) fn saw_abort(&self) {
-        if !self.has_seen_more() {
-            self.refused_under.set(self.active.opened());
+        let active = self.active.opened();
+        if self.refused_under.get() != active {
+            if self.refusals.get() > 0 || self.aborts_seen.get() > 0 {
+                // That was another scope's doing, as may be what it still allows.
+                self.refuse_under(active);
+            } else {
+                self.refused_under.set(active);
+            }
         }
         self.aborts_seen.set(self.aborts_seen.get() + 1);
     }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::thread;
@@ -387,6 +387,37 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
     });
 }
 
+/// Also where the task was refused in a scope of its own just before.
+#[test]
+fn waits_that_were_aborted_have_refusals_free_whatever_else_the_task_was_refused() {
+    const WAITS: usize = 100;
+    const REFUSALS: usize = 1024 + 16 * WAITS;
+    conform(|handle| async move {
+        let before = gauges(&handle).await.pauses;
+        let scope = Scope::new();
+        let body = async {
+            let mut waits: Vec<_> = (0..WAITS).map(|_| Box::pin(sleep(LONG))).collect();
+            for wait in &mut waits {
+                assert!(poll_once(wait.as_mut()).await.is_pending());
+            }
+            scope.cancel();
+            let goodbye = Scope::new().shielded();
+            goodbye.cancel();
+            assert_eq!(goodbye.run(sleep(LONG)).await, Ok(None));
+            for wait in waits {
+                assert!(wait.await.is_err());
+            }
+            for _ in 0..REFUSALS {
+                assert!(sleep(LONG).await.is_err());
+            }
+            assert_eq!(handle.metrics()[0].pauses, before);
+            sleep(LONG).await
+        };
+        assert_eq!(scope.run(body).await, Ok(None));
+        assert_eq!(gauges(&handle).await.pauses, before + 1);
+    });
+}
+
 /// That it is made to yield now and then takes nothing of it.
 #[test]
 fn a_task_pauses_after_so_many_refusals_and_not_one_before() {
@@ -446,6 +477,59 @@ fn a_task_that_is_refused_in_a_scope_of_its_own_each_time_pauses_as_well() {
             let pauses = gauges(&handle).await.pauses - before;
             assert_eq!(pauses, 4 * refusals as u64 + 1);
         }
+    });
+}
+
+/// One branch has ignored its cancel too often, and pauses; the other is told in the same poll, once.
+#[test]
+fn who_is_told_of_a_cancel_beside_a_branch_that_pauses_is_refused_at_once() {
+    const FREE: usize = 1024;
+    conform(|_| async move {
+        let (ignored, heeded) = (Scope::new(), Rc::new(Scope::new()));
+        ignored.cancel();
+        let is_ready = Rc::new(Cell::new(false));
+        let canceller = spawn({
+            let (heeded, is_ready) = (Rc::clone(&heeded), Rc::clone(&is_ready));
+            async move {
+                while !is_ready.get() {
+                    yield_uncancellable().await;
+                }
+                heeded.cancel();
+            }
+        });
+        let has_cleaned_up = Cell::new(false);
+        let mut ignores = pin!(ignored.run(async {
+            for _ in 1..FREE {
+                assert!(sleep(LONG).await.is_err());
+            }
+            is_ready.set(true);
+            while heeded.cancelled().is_none() {
+                yield_uncancellable().await;
+            }
+            for _ in 0..2 {
+                assert!(!has_cleaned_up.get(), "it was told in this poll");
+                assert!(sleep(LONG).await.is_err());
+            }
+            assert!(has_cleaned_up.get(), "it was made to pause as well");
+            sleep(LONG).await
+        }));
+        let mut heeds = pin!(heeded.run(async {
+            assert!(sleep(LONG).await.is_err());
+            let told = sleep(LONG).await;
+            has_cleaned_up.set(true);
+            told
+        }));
+        let mut open = [true; 2];
+        poll_fn(|cx| {
+            open[0] = open[0] && ignores.as_mut().poll(cx).is_pending();
+            open[1] = open[1] && heeds.as_mut().poll(cx).is_pending();
+            match open {
+                [false, false] => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        canceller.await.expect("it ends");
     });
 }
 

@@ -513,6 +513,48 @@ fn children_of_a_group_that_is_dropped_keep_the_grace_of_its_cancel() {
     });
 }
 
+/// So many waits are aborted before that the cancel has yet to be passed on.
+#[test]
+fn a_call_that_is_dropped_behind_a_crowd_leaves_its_child_the_grace_of_a_cancel() {
+    const CROWD: usize = 2_000;
+    conform_on(2, |handle| async move {
+        for (takes, grace, is_saved) in [(SHORT * 2, LONG, true), (LONG, Duration::ZERO, false)] {
+            let flags = Arc::new([const { AtomicBool::new(false) }; 2]);
+            let noted = Arc::clone(&flags);
+            let around = Scope::new();
+            let dropped = around.run(async {
+                let mut call = Box::pin(on(handle.cores()[1], move || async move {
+                    noted[0].store(true, Ordering::Relaxed);
+                    let shield = Scope::new().grace_shielded();
+                    shield.run(sleep(takes)).await?;
+                    noted[1].store(true, Ordering::Relaxed);
+                    Ok::<_, io::Error>(())
+                }));
+                assert!(poll_once(call.as_mut()).await.is_pending());
+                while !flags[0].load(Ordering::Relaxed) {
+                    sleep(SHORT).await?;
+                }
+                let crowd = Scope::new();
+                let waits = crowd.run(async {
+                    let mut waits: Vec<_> = (0..CROWD).map(|_| Box::pin(sleep(LONG))).collect();
+                    for wait in &mut waits {
+                        assert!(poll_once(wait.as_mut()).await.is_pending());
+                    }
+                    crowd.cancel();
+                    Ok::<_, Cancelled>(waits)
+                });
+                let waits = waits.await?;
+                around.cancel_with(Reason::User(1), grace);
+                drop(call);
+                drop(waits);
+                Ok::<_, Cancelled>(())
+            });
+            assert_eq!(dropped.await, Ok(Some(())));
+            assert_eq!(flags[1].load(Ordering::Relaxed), is_saved);
+        }
+    });
+}
+
 /// What lives in a group or a race with a body that is cancelled from outside, and how that ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Ends {

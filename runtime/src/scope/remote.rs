@@ -398,7 +398,16 @@ impl<T: Send + 'static, E: Send + 'static> Drop for Calling<T, E> {
         if self.done {
             return;
         }
-        self.call.scope.cancel(Reason::Dropped, None);
+        let grace_end = current::try_with(|core| {
+            if !self.park.is_at(core) {
+                return None;
+            }
+            // What a cancel has left it which has yet to be passed on, it keeps.
+            core.see_remote_cancels();
+            let node = self.park.node(core);
+            core.tree.borrow().grace_end(node)
+        });
+        self.call.scope.cancel(Reason::Dropped, grace_end.flatten());
         current::try_with(|core| {
             if !self.park.is_at(core) {
                 return;
