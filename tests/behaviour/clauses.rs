@@ -418,6 +418,43 @@ fn waits_that_were_aborted_have_refusals_free_whatever_else_the_task_was_refused
     });
 }
 
+/// Also those that it looks at when all the others have been used up.
+#[test]
+fn waits_that_were_aborted_have_refusals_free_where_they_are_looked_at_late() {
+    const FREE: usize = 1024;
+    const WAITS: usize = 100;
+    for before_the_waits in [FREE - 1, FREE] {
+        conform(move |handle| async move {
+            let before = gauges(&handle).await.pauses;
+            let scope = Scope::new();
+            let body = async {
+                let mut waits: Vec<_> = (0..WAITS).map(|_| Box::pin(sleep(LONG))).collect();
+                for wait in &mut waits {
+                    assert!(poll_once(wait.as_mut()).await.is_pending());
+                }
+                scope.cancel();
+                for _ in 0..before_the_waits {
+                    assert!(sleep(LONG).await.is_err());
+                }
+                if before_the_waits < FREE {
+                    // It has not been refused in the poll in which it looks at them.
+                    yield_uncancellable().await;
+                }
+                for wait in waits {
+                    assert!(wait.await.is_err());
+                }
+                for _ in before_the_waits..FREE + 16 * WAITS {
+                    assert!(sleep(LONG).await.is_err());
+                }
+                assert_eq!(handle.metrics()[0].pauses, before);
+                sleep(LONG).await
+            };
+            assert_eq!(scope.run(body).await, Ok(None));
+            assert_eq!(gauges(&handle).await.pauses, before + 1);
+        });
+    }
+}
+
 /// That it is made to yield now and then takes nothing of it.
 #[test]
 fn a_task_pauses_after_so_many_refusals_and_not_one_before() {
