@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use quoit::sync::Event;
+use quoit::sync::{Event, Semaphore, shared};
 use quoit::time::{Instant, sleep};
 use quoit::{
     CancelHandle, Cancelled, CoreId, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started,
@@ -351,9 +351,17 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
     const REFUSALS: usize = 1024 + 16 * WAITS;
     type Wait = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
     conform(|handle| async move {
-        let kinds: [fn() -> Wait; 3] = [
+        let kinds: [fn() -> Wait; 6] = [
             || Box::pin(sleep(LONG)),
             || Box::pin(async { Event::new().wait().await }),
+            || Box::pin(async { Semaphore::new(0).acquire().await.map(drop) }),
+            || Box::pin(async { shared::Semaphore::new(0).acquire().await.map(drop) }),
+            || {
+                Box::pin(async {
+                    let (_send, get) = shared::channel::bounded::<u8>(1);
+                    get.recv().await.map(drop)
+                })
+            },
             // In a scope of its own, which is gone when that is counted.
             || Box::pin(async { Scope::new().run(sleep(LONG)).await.map(drop) }),
         ];
