@@ -916,6 +916,16 @@ impl Core {
         self.aborts_seen.set(self.aborts_seen.get() + 1);
     }
 
+    /// Lets the waits count that the running task has found aborted in this poll: what they let it be refused more.
+    pub(crate) fn count_aborts(&self, active: NodeId) {
+        if self.aborts_seen.get() > 0
+            && let Some(task) = self.running.get()
+        {
+            self.note_refusals(task);
+            self.allowance.set(self.allowance_of_running(active));
+        }
+    }
+
     /// Notes what the running task was refused since this was last asked.
     pub(crate) fn note_refusals(&self, task: TaskId) {
         let asked = self.refusals.get();

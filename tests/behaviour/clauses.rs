@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use quoit::sync::Event;
+use quoit::sync::{Event, Semaphore, shared};
 use quoit::time::{Instant, sleep};
 use quoit::{
     CancelHandle, Cancelled, CoreId, Delivery, Group, Misuse, Reason, Scope, ScopeDump, Started,
@@ -351,9 +351,17 @@ fn each_wait_that_was_aborted_has_refusals_free_for_its_clean_up() {
     const REFUSALS: usize = 1024 + 16 * WAITS;
     type Wait = Pin<Box<dyn Future<Output = Result<(), Cancelled>>>>;
     conform(|handle| async move {
-        let kinds: [fn() -> Wait; 3] = [
+        let kinds: [fn() -> Wait; 6] = [
             || Box::pin(sleep(LONG)),
             || Box::pin(async { Event::new().wait().await }),
+            || Box::pin(async { Semaphore::new(0).acquire().await.map(drop) }),
+            || Box::pin(async { shared::Semaphore::new(0).acquire().await.map(drop) }),
+            || {
+                Box::pin(async {
+                    let (_send, get) = shared::channel::bounded::<u8>(1);
+                    get.recv().await.map(drop)
+                })
+            },
             // In a scope of its own, which is gone when that is counted.
             || Box::pin(async { Scope::new().run(sleep(LONG)).await.map(drop) }),
         ];
@@ -416,6 +424,43 @@ fn waits_that_were_aborted_have_refusals_free_whatever_else_the_task_was_refused
         assert_eq!(scope.run(body).await, Ok(None));
         assert_eq!(gauges(&handle).await.pauses, before + 1);
     });
+}
+
+/// Also those that it looks at when all the others have been used up.
+#[test]
+fn waits_that_were_aborted_have_refusals_free_where_they_are_looked_at_late() {
+    const FREE: usize = 1024;
+    const WAITS: usize = 100;
+    for before_the_waits in [FREE - 1, FREE] {
+        conform(move |handle| async move {
+            let before = gauges(&handle).await.pauses;
+            let scope = Scope::new();
+            let body = async {
+                let mut waits: Vec<_> = (0..WAITS).map(|_| Box::pin(sleep(LONG))).collect();
+                for wait in &mut waits {
+                    assert!(poll_once(wait.as_mut()).await.is_pending());
+                }
+                scope.cancel();
+                for _ in 0..before_the_waits {
+                    assert!(sleep(LONG).await.is_err());
+                }
+                if before_the_waits < FREE {
+                    // It has not been refused in the poll in which it looks at them.
+                    yield_uncancellable().await;
+                }
+                for wait in waits {
+                    assert!(wait.await.is_err());
+                }
+                for _ in before_the_waits..FREE + 16 * WAITS {
+                    assert!(sleep(LONG).await.is_err());
+                }
+                assert_eq!(handle.metrics()[0].pauses, before);
+                sleep(LONG).await
+            };
+            assert_eq!(scope.run(body).await, Ok(None));
+            assert_eq!(gauges(&handle).await.pauses, before + 1);
+        });
+    }
 }
 
 /// That it is made to yield now and then takes nothing of it.

@@ -39,6 +39,9 @@ fn refuse(core: &Core, waker: &Waker) -> Poll<Result<(), Cancelled>> {
     if core.refusals.get() == 0 || core.refused_under.get() != active {
         core.refuse_under(active);
     }
+    if core.allowance.get() == 0 {
+        core.count_aborts(active);
+    }
     let Some(allowance) = core.allowance.get().checked_sub(1) else {
         core.pause_task(waker);
         return Poll::Pending;

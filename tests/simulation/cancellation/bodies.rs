@@ -10,12 +10,13 @@ use super::failure::{Failure, Outcome};
 use super::joins::{self, Joining};
 use super::ops::{self, At};
 use super::panics::Panic;
-use super::{calls, foreign, groups, pipes, scopes};
+use super::{branches, calls, foreign, groups, left, pipes, scopes};
 use crate::workload::Dice;
 
 /// A body, whatever it is that it runs in.
 pub(super) fn body(at: At, mut dice: Dice) -> Pin<Box<dyn Future<Output = Outcome>>> {
     Box::pin(async move {
+        let _asks = (dice.roll(4) == 0).then(|| left::Asks::new(&at));
         let mut joins = Vec::new();
         let mut kept = None;
         let steps = if at.plan().spend() {
@@ -50,7 +51,7 @@ pub(super) fn body(at: At, mut dice: Dice) -> Pin<Box<dyn Future<Output = Outcom
 }
 
 async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), Failure> {
-    let sides = if at.depth < 6 { 40 } else { 20 };
+    let sides = if at.depth < 6 { 43 } else { 20 };
     match dice.roll(sides) {
         0 | 1 => ops::sleep(at, dice.micros(1_500)).await,
         2 => {
@@ -97,6 +98,11 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
         31 => scopes::half_way(at, dice).await,
         32 => scopes::handed_over(at, dice).await,
         33 | 34 => calls::on_another_core(at, dice).await,
+        40 | 41 => branches::beside_each_other(at, dice).await,
+        42 => {
+            left::leave_behind(at);
+            Ok(())
+        }
         35 => match at.groups.last() {
             Some(&group) => children::start(at, group, dice).await,
             None => Ok(()),

@@ -36,6 +36,7 @@ pub(super) async fn on_another_core(at: &At, dice: &mut Dice) -> Result<(), Fail
             pipe: None,
             depth,
             place: None,
+            has_company: false,
         };
         let plan = Arc::clone(&ending.plan);
         let refusals = Rc::clone(&inside.refusals);

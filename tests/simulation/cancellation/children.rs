@@ -17,7 +17,7 @@ use super::reference::{Kind, Node};
 use crate::workload::Dice;
 
 /// A child that was accepted: it is polled, and not dropped before its end.
-struct Accepted {
+pub(super) struct Accepted {
     plan: Arc<Plan>,
     task: Node,
     polled: bool,
@@ -25,7 +25,7 @@ struct Accepted {
 }
 
 impl Accepted {
-    fn new(plan: &Arc<Plan>, task: Node) -> Self {
+    pub(super) fn new(plan: &Arc<Plan>, task: Node) -> Self {
         Self {
             plan: Arc::clone(plan),
             task,
@@ -34,11 +34,11 @@ impl Accepted {
         }
     }
 
-    fn begins(&mut self) {
+    pub(super) fn begins(&mut self) {
         self.polled = true;
     }
 
-    fn ends(&mut self) {
+    pub(super) fn ends(&mut self) {
         self.ended = true;
     }
 }

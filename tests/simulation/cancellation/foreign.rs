@@ -56,8 +56,9 @@ impl Foreign {
 }
 
 impl Model {
-    fn foreign_begins(&mut self, scope: Node) -> Option<u64> {
-        if self.foreign.spent.contains(&scope) {
+    fn foreign_begins(&mut self, scope: Node, has_company: bool) -> Option<u64> {
+        // Who waits beside it in an op is woken for both.
+        if has_company || self.foreign.spent.contains(&scope) {
             return None;
         }
         let id = self.foreign.next;
@@ -138,7 +139,7 @@ pub(super) async fn foreign(at: &At) {
     };
     poll_fn(|cx| {
         at.plan().with(|model| {
-            if waiting.began && model.may_have_been_shielded(at.scope) {
+            if waiting.began && (at.has_company || model.may_have_been_shielded(at.scope)) {
                 // To the runtime it may wait in something else by now.
                 model.counts.may_wake[core] += FOREIGN_WAKES;
             }
@@ -148,7 +149,9 @@ pub(super) async fn foreign(at: &At) {
         });
         let polled = wait.as_mut().poll(cx);
         if polled.is_pending() && !std::mem::replace(&mut waiting.began, true) {
-            waiting.id = at.plan().with(|model| model.foreign_begins(at.scope));
+            waiting.id = at
+                .plan()
+                .with(|model| model.foreign_begins(at.scope, at.has_company));
         }
         polled
     })

@@ -9,17 +9,19 @@
 //! parked ops and of groups, [`model`] what is asked and told of ops,
 //! [`told_of_scopes`] of scopes and [`told_of_groups`] of groups; [`failure`] what bodies fail with,
 //! [`plan`] what a program shares; then what programs are made of: [`ops`], [`pipes`] and
-//! [`foreign`] waits, [`scopes`], [`groups`], [`children`], [`joins`], [`calls`], [`panics`],
+//! [`foreign`] waits, [`scopes`], [`branches`], [`groups`], [`children`], [`joins`], [`calls`], [`left`], [`panics`],
 //! [`meddling`], [`bodies`]. Here is how one begins and ends.
 
 mod bodies;
 mod books;
+mod branches;
 mod calls;
 mod children;
 mod failure;
 mod foreign;
 mod groups;
 mod joins;
+mod left;
 mod meddling;
 mod model;
 mod ops;
@@ -227,6 +229,7 @@ fn actor(here: &Rc<Here>) -> quoit::JoinHandle<()> {
             pipe: None,
             depth: 0,
             place: None,
+            has_company: false,
         };
         let refusals = Rc::clone(&at.refusals);
         let ended = refusals

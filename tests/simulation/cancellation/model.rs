@@ -328,6 +328,9 @@ impl Model {
                 "yield" => self.counts.may_wake[op.core] += 1,
                 _ => self.counts.may_abort[op.core] += 1,
             }
+        } else if op.stands == Stands::Ready && self.scopes.refused(op.scope) != Truth::No {
+            // Its scope waited in nothing any more where a branch beside it brought the result in the same poll.
+            self.counts.may_wake[op.core] += 1;
         }
         Some(op)
     }

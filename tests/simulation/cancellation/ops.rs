@@ -35,6 +35,8 @@ pub(super) struct At {
     pub(super) depth: u32,
     /// Where the op is polled that is handed from one scope to another.
     pub(super) place: Option<Rc<Cell<Node>>>,
+    /// Other branches of the task may wait in the same scope.
+    pub(super) has_company: bool,
 }
 
 /// How often a task was refused, by ops that count.
@@ -101,6 +103,7 @@ impl At {
         Self {
             scope,
             depth: self.depth + 1,
+            has_company: false,
             ..self.clone()
         }
     }

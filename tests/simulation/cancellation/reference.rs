@@ -414,11 +414,17 @@ impl Reference {
     /// A scope's owner is done with it: the tasks below go to its parent, and what it has cancelled
     /// stays so.
     pub(super) fn close(&mut self, node: Node) {
-        let (parent, causes, certain) = {
+        let (parent, mut causes, certain) = {
             let scope = &mut self.scopes[node];
             scope.alive = false;
             (scope.parent, scope.causes.clone(), scope.certain)
         };
+        for cause in &mut causes {
+            // Who would have sent it, once something had ended, has been dropped.
+            if matches!(cause.seen, Seen::Quiet(_)) {
+                cause.seen = Seen::Unknown;
+            }
+        }
         for task in &mut self.scopes {
             if !task.alive || task.waited_in() != Some(node) {
                 continue;
