@@ -132,6 +132,40 @@ fn answers_that_nobody_takes_are_given_up() {
     );
 }
 
+/// The same on connections that had a small answer before: there hyper copies what it sends, and the large one whole if
+/// it gets it whole.
+#[test]
+fn large_answers_behind_small_ones_are_not_copied_whole() {
+    let setup = Setup {
+        server: |builder| builder.stall_timeout(SHORT),
+        ..Setup::default()
+    };
+    attacked(
+        "bodies::large_answers_behind_small_ones_are_not_copied_whole",
+        setup,
+        |victim| {
+            const MANY: usize = 100;
+            // What it copies at a time, in a buffer that grows by doubling.
+            const COPIED_KIB: u64 = 1024;
+            let contest = Contest {
+                neighbours: Neighbours {
+                    count: MANY,
+                    bytes: 16 * 1024,
+                    stay: Stay::Keeps,
+                },
+                memory_kib: MANY as u64 * (COPIED_KIB + UNSENT_KIB + ITSELF_KIB),
+                ends: Ends::Always,
+            };
+            let ask = |turn| match turn {
+                0 => b"GET / HTTP/1.1\r\nhost: test\r\n\r\n".to_vec(),
+                1 => b"GET /large HTTP/1.1\r\nhost: test\r\n\r\n".to_vec(),
+                _ => b"G".to_vec(),
+            };
+            contest.fight(victim, vec![Flood::of(MANY, victim.address, ask).deaf()]);
+        },
+    );
+}
+
 /// A thousand requests at once, and nothing is taken of the answers.
 #[test]
 fn requests_by_the_thousand_wait_for_their_answers_to_be_taken() {

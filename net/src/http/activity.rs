@@ -201,6 +201,12 @@ impl Activity {
         self.renewal.set(Renewal::Copies);
     }
 
+    /// Returns whether hyper copies what it sends.
+    #[inline]
+    pub(super) fn is_copying(&self) -> bool {
+        !matches!(self.renewal.get(), Renewal::None | Renewal::Begun)
+    }
+
     /// Notes that something large is sent.
     pub(super) fn note_bulk(&self) {
         self.figures().bulk.note();

@@ -36,6 +36,8 @@ pin_project! {
     pub(super) struct Counted<B> {
         #[pin]
         content: Content<B>,
+        // What is left of a piece that is handed out in parts.
+        rest: Bytes,
         course: Course,
         connection: Group<Cancelled>,
     }
@@ -61,6 +63,7 @@ impl<B: Body> Counted<B> {
         course.begin_answer(is_head || content.is_end());
         Self {
             content,
+            rest: Bytes::new(),
             course,
             connection,
         }
@@ -95,6 +98,10 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let mut this = self.project();
         let frame = match this.content.as_mut().project() {
+            _ if !this.rest.is_empty() => {
+                let bytes = part_of(this.rest);
+                Some(Ok(Frame::data(this.course.handed(Data::Own { bytes }))))
+            }
             ContentProjection::Nothing => None,
             ContentProjection::Own { bytes } if bytes.is_empty() => None,
             ContentProjection::Own { bytes } => {
@@ -103,15 +110,27 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
             }
             ContentProjection::Body { body } => {
                 let connection = *this.connection;
-                let poll = || within(connection, || body.poll_frame(cx));
+                let in_parts = this.course.is_copied();
+                let poll = || {
+                    let polled = within(connection, || body.poll_frame(cx));
+                    polled.map_ok(|frame| match in_parts {
+                        true => large_in_one(frame),
+                        false => Ok(frame),
+                    })
+                };
                 let polled = catch_unwind(AssertUnwindSafe(poll));
                 let is_awaited = matches!(polled, Ok(Poll::Pending));
                 this.course.note_awaited(is_awaited);
                 match polled {
                     Ok(polled) => ready!(polled).map(|frame| match frame {
-                        Ok(frame) => {
+                        Ok(Ok(frame)) => {
                             let hand = |data| this.course.handed(Data::Body { data });
                             Ok(frame.map_data(hand))
+                        }
+                        Ok(Err(large)) => {
+                            *this.rest = large;
+                            let bytes = part_of(this.rest);
+                            Ok(Frame::data(this.course.handed(Data::Own { bytes })))
                         }
                         Err(error) => Err(error.into()),
                     }),
@@ -126,7 +145,8 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
             None => this.course.note_end(),
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Buf::remaining);
-                this.course.note_piece(length, this.content.is_end());
+                let is_last = this.rest.is_empty() && this.content.is_end();
+                this.course.note_piece(length, is_last);
             }
             Some(Err(error)) => this.course.note_failure(error),
         }
@@ -134,12 +154,40 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.is_end()
+        self.rest.is_empty() && self.content.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.content.size_hint()
+        let rest = self.rest.len() as u64;
+        let content = self.content.size_hint();
+        let mut hint = SizeHint::new();
+        if let Some(upper) = content.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(content.lower() + rest);
+        hint
     }
+}
+
+/// As much of a piece as hyper gets at a time where it copies all it gets: it takes what one piece has, and asks for
+/// more until it has 400 KiB.
+const PART: usize = 64 * 1024;
+
+/// Takes the next part of what is left of a large piece.
+fn part_of(rest: &mut Bytes) -> Bytes {
+    rest.split_to(rest.len().min(PART))
+}
+
+/// Returns a large piece as bytes: what is bytes already is not copied for that.
+fn large_in_one<D: Buf>(frame: Frame<D>) -> Result<Frame<D>, Bytes> {
+    if frame.data_ref().is_none_or(|data| data.remaining() <= PART) {
+        return Ok(frame);
+    }
+    let mut data = match frame.into_data() {
+        Ok(data) => data,
+        Err(frame) => return Ok(frame),
+    };
+    Err(data.copy_to_bytes(data.remaining()))
 }
 
 /// A piece of an answer, which is there until hyper has written it.

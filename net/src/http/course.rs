@@ -310,6 +310,12 @@ impl Course {
         Piece::new(data, waits.then(|| self.activity.unwritten()))
     }
 
+    /// Returns whether hyper copies what it gets of the body.
+    #[inline]
+    pub(super) fn is_copied(&self) -> bool {
+        self.activity.is_copying()
+    }
+
     /// Notes that hyper was told of the end of the body.
     pub(super) fn note_end(&mut self) {
         self.activity.note_answered();
