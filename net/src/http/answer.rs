@@ -158,13 +158,16 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
+        let mut hint = self.content.size_hint();
         let rest = self.rest.len() as u64;
-        let content = self.content.size_hint();
-        let mut hint = SizeHint::new();
-        if let Some(upper) = content.upper() {
-            hint.set_upper(upper + rest);
+        if rest > 0 {
+            let (lower, upper) = (hint.lower(), hint.upper());
+            hint = SizeHint::new();
+            hint.set_lower(lower + rest);
+            if let Some(upper) = upper {
+                hint.set_upper(upper + rest);
+            }
         }
-        hint.set_lower(content.lower() + rest);
         hint
     }
 }
