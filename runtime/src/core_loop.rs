@@ -565,6 +565,7 @@ impl Core {
     fn poll(&self, id: TaskId, of: Owner, object: Option<TaskBox>, main: MainPoll<'_>) -> Polled {
         self.was_alone.set(false);
         self.past_the_ring.set(0);
+        self.had_at_once.set(0);
         match (object, of) {
             (Some(object), Owner::Itself(node)) => self.poll_task(id, node, object),
             (Some(object), Owner::Above(parent)) => self.poll_new(id, parent, object),

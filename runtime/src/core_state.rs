@@ -146,6 +146,9 @@ impl Scopes {
 const PAST_THE_RING: u8 = 16;
 const PIECE: u32 = 16 * 1024;
 
+/// So many items or permits a task may have at once, in one poll, of what cores and threads share.
+const MOST_AT_ONCE: u16 = 256;
+
 /// How much of what cancels want done is done in one turn: the rest is for those to come, so that
 /// others have theirs.
 const EFFECTS_PER_TURN: u32 = 1024;
@@ -180,6 +183,8 @@ pub(crate) struct Core {
     pub(crate) was_alone: Cell<bool>,
     /// Ops on files that were done past the ring since then, and pieces of long ones.
     pub(crate) past_the_ring: Cell<u8>,
+    /// How much it has had at once since then of what others than its core have a part in.
+    pub(crate) had_at_once: Cell<u16>,
     /// Somebody has found that this turn has lasted for long.
     pub(crate) turn_is_long: Cell<bool>,
     /// How often the running task has asked in a cancelled scope since its poll began, which is refused or makes it yield,
@@ -278,6 +283,7 @@ impl Core {
             running: Cell::new(None),
             was_alone: Cell::new(false),
             past_the_ring: Cell::new(0),
+            had_at_once: Cell::new(0),
             turn_is_long: Cell::new(false),
             refusals: Cell::new(0),
             refusals_noted: Cell::new(0),
@@ -1020,6 +1026,28 @@ impl Core {
     pub(crate) fn yield_to_others(&self, waker: &Waker) {
         self.coming_back.add(self.active());
         self.wake_after_others(waker);
+    }
+
+    /// Notes that the running task has had so much at once of what others than its core have a part in.
+    #[inline]
+    pub(crate) fn note_at_once(&self, count: usize) {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        let before = self.had_at_once.get();
+        self.had_at_once.set(before.saturating_add(count));
+    }
+
+    /// Returns whether the running task has had so much of that, in one poll, that it lets others go first before it
+    /// asks for more: those who provide it may never stop.
+    #[inline]
+    pub(crate) fn had_much_at_once(&self) -> bool {
+        self.had_at_once.get() >= MOST_AT_ONCE
+    }
+
+    /// Lets them go first. Whoever polls again goes on, also where that is no poll of a task.
+    #[cold]
+    pub(crate) fn yield_for_more(&self, waker: &Waker) {
+        self.had_at_once.set(0);
+        self.yield_to_others(waker);
     }
 
     /// As [`Core::yield_to_others`], where the task may have other reasons to be polled.

@@ -2,6 +2,7 @@
 //!
 //! What runs on the ring alone stands under a heading that says why.
 
+mod at_once;
 mod buffers;
 mod cancel;
 mod clauses;

@@ -28,7 +28,8 @@
 //!   whoever runs next; while somebody waits, nobody overtakes, and `try_` calls are refused.
 //! - **One wake each**, however many wait, and in constant time for each of them.
 //! - **What need not wait does not yield.** A loop that always finds what it asks for keeps the core;
-//!   [`yield_now`](crate::yield_now) lets others run.
+//!   [`yield_now`](crate::yield_now) lets others run. Only what is [`shared`] with other cores, who may see to it that it
+//!   always is there, yields now and then.
 //!
 //! ```compile_fail
 //! fn send<T: Send>(_: T) {}

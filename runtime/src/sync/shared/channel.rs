@@ -378,8 +378,9 @@ impl<T, I: Kept<T>> Future for Sending<'_, T, I> {
                 return Poll::Ready(Err(SendError::Cancelled(item.given(), cancelled)));
             }
             let begun = this.begin(|| cx.waker().clone());
-            if begun.is_pending() {
-                this.place.register(cx);
+            match begun.is_pending() {
+                true => this.place.register(cx),
+                false => this.place.note_at_once(1),
             }
             return begun;
         }
@@ -439,7 +440,9 @@ impl<T, I: Kept<T>> Future for SendingMany<'_, T, I> {
                 if let Err(cancelled) = ready!(this.sending.place.entry(cx)) {
                     return Poll::Ready(Err(SendError::Cancelled((), cancelled)));
                 }
+                let before = this.rest.len();
                 this.sending.channel.try_send_many(this.rest);
+                this.sending.place.note_at_once(before - this.rest.len());
                 let Some(next) = this.rest.pop_front() else {
                     return Poll::Ready(Ok(()));
                 };
@@ -543,8 +546,9 @@ impl<T, I: Kept<T>> Future for Receiving<'_, T, I> {
         if !this.place.is_in_line() {
             ready!(this.place.entry(cx))?;
             let begun = this.begin(|| cx.waker().clone());
-            if begun.is_pending() {
-                this.place.register(cx);
+            match begun.is_pending() {
+                true => this.place.register(cx),
+                false => this.place.note_at_once(1),
             }
             return begun.map(Ok);
         }
@@ -597,6 +601,7 @@ impl<T, I: Kept<T>> Future for ReceivingMany<'_, T, I> {
             ready!(this.receiving.place.entry(cx))?;
             let received = channel.try_recv_many(this.buffer, this.limit);
             if received > 0 || this.limit == 0 {
+                this.receiving.place.note_at_once(received);
                 return Poll::Ready(Ok(received));
             }
         }
@@ -605,6 +610,7 @@ impl<T, I: Kept<T>> Future for ReceivingMany<'_, T, I> {
         };
         this.buffer.push(first);
         let more = channel.try_recv_many(this.buffer, this.limit - 1);
+        this.receiving.place.note_at_once(more);
         Poll::Ready(Ok(1 + more))
     }
 }

@@ -24,6 +24,9 @@
 //! - **First come, first served**, whichever core they are on; `try_` calls overtake nobody.
 //! - **One wake each**, and one more for a wait that is cancelled before it has seen what it was handed. Waking a
 //!   task of another core neither blocks nor allocates.
+//! - **Others have their turns.** What is always there when it is asked for, because another core sends or receives
+//!   without end, does not keep this one: a task that has had 256 items or permits at once, in one poll, lets others go
+//!   first before it has more. (Within a core, what need not wait does not yield.)
 //! - **A thread that runs no core** stands in the same lines, by the calls named `_blocking`; there is
 //!   no scope that would cancel it.
 //!

@@ -48,9 +48,28 @@ impl Place {
         self.stands.is_some()
     }
 
-    /// Looks at the active scope, as every op does at its first poll.
+    /// Looks at the active scope, as every op does at its first poll; and lets others go first, where the task has had
+    /// much at once in this poll. Then it has not begun, and looks again.
     pub(super) fn entry(&self, cx: &Context<'_>) -> Poll<Result<(), Cancelled>> {
-        current::with(|core| park::entry(core, cx.waker()))
+        current::with(|core| {
+            let yields = core.had_much_at_once();
+            if yields {
+                // As every op that yields.
+                core.notice_deadlines();
+            }
+            let entry = park::entry(core, cx.waker());
+            if yields && let Poll::Ready(Ok(())) = entry {
+                core.yield_for_more(cx.waker());
+                return Poll::Pending;
+            }
+            entry
+        })
+    }
+
+    /// Notes that so much was there for the op, which need not stand in line.
+    #[inline]
+    pub(super) fn note_at_once(&self, count: usize) {
+        current::with(|core| core.note_at_once(count));
     }
 
     /// It stands in line from now on, with this wait and number.

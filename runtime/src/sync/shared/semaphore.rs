@@ -283,6 +283,7 @@ impl<'a> Future for Acquire<'a> {
         if !this.place.is_in_line() {
             ready!(this.place.entry(cx))?;
             if this.semaphore.permits.take() || !this.stand(cx.waker().clone()) {
+                this.place.note_at_once(1);
                 return Poll::Ready(Ok(this.semaphore.permit()));
             }
             this.place.register(cx);
