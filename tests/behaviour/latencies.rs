@@ -90,7 +90,10 @@ fn a_zero_copy_send_is_measured_once_unless_it_was_cut_short() {
         let scope = Scope::new().timeout(SHORT);
         let ended = scope.run(async { ours.send_zero_copy(vec![0; 1 << 20]).await.0 });
         assert!(matches!(ended.await, Ok(None)));
-        assert_eq!(sent().count(), until_then);
+        // One that a signal has interrupted has ended before, and begun again.
+        if Kernel::here().counts_exactly() {
+            assert_eq!(sent().count(), until_then);
+        }
     });
 }
 
