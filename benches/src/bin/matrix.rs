@@ -229,7 +229,8 @@ fn rounds(arguments: &Arguments, processors: Processors, ours: &Path) -> Result<
     }
     let known: Vec<_> = processors.numbers().collect();
     for (option, core) in [("--server-core", server), ("--load-core", load)] {
-        if !known.contains(&core) {
+        // A list is made wherever one asks.
+        if !known.contains(&core) && !arguments.list {
             return Err(format!(
                 "{option}: processor {core} is not among those this process may use, {known:?}; two are needed"
             ));

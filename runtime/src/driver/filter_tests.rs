@@ -15,6 +15,7 @@ use super::sys;
 use super::table::Table;
 use crate::kernel_op::request::RegionMut;
 use crate::op::{self, PipeReader, PipeWriter, SharedFd, Stream};
+use crate::process::Command;
 
 /// Lets the kernel refuse this system call to this thread from now on. `seccomp(2)`.
 fn refuse(call: libc::c_long) {
@@ -166,4 +167,19 @@ fn nobody_is_asked_what_a_file_is_before_it_is_read() {
     });
     let direct = direct.join().expect("no panic");
     assert_eq!(direct.expect("tests need io_uring"), 2);
+}
+
+#[test]
+fn a_child_that_a_filter_lets_nobody_wait_for_is_ended_and_the_error_says_so() {
+    // On a thread of its own, with which the filter ends; those that it starts have it too.
+    let started = thread::spawn(|| {
+        refuse(libc::SYS_pidfd_open);
+        crate::block_on(async { Command::new("cat").unguarded().spawn().await.map(drop) })
+    });
+    let started = started.join().expect("no panic");
+    let error = started.expect("tests need io_uring").expect_err("refused");
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    let said = error.to_string();
+    assert!(said.starts_with("cat could not be started: "), "{said}");
+    assert!(said.contains("allow pidfd_open"), "{said}");
 }

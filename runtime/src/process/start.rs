@@ -128,8 +128,9 @@ impl Order {
         let stderr = child.stderr.take().map(OwnedFd::from);
         // From here on it is ended and reaped if something fails.
         let mut process = Process::new(child, self.group);
-        let pidfd = crate::driver::process::open(process.id())
-            .map_err(|error| NotStarted::error(self.program.clone(), Why::Other, error))?;
+        let unwatched =
+            |error| NotStarted::error(self.program.clone(), Why::Other, unopened(error));
+        let pidfd = crate::driver::process::open(process.id()).map_err(unwatched)?;
         if self.guarded {
             process.watched(guardian.watch(process.id()).map_err(unguarded)?);
         }
@@ -148,6 +149,20 @@ impl Order {
 /// it runs a program of its own.
 fn unless_busy<T>(start: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     sys::ask_patiently(libc::ETXTBSY, LONGEST_PAUSE, start)
+}
+
+/// Says what to do where it is the call that is refused by which a child is waited for, and not the child.
+fn unopened(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
+            let what = format!(
+                "it ran, and was ended: nobody could wait for it ({error}); let the filter of system calls of this \
+                 process allow pidfd_open, and waitid, pidfd_send_signal and kill"
+            );
+            io::Error::new(error.kind(), what)
+        }
+        _ => error,
+    }
 }
 
 /// How long it is waited at a time for a program that is open for writing: an eighth of a second in all. A fork takes
