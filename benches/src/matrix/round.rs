@@ -196,10 +196,19 @@ impl Rounds {
         Ok(told.turn)
     }
 
+    /// Of parts that need memory for very many at once, the first rounds of a process tell how the kernel hands that
+    /// out: they are taken as often as the programs take them by themselves, if more than one round is.
+    fn micro_rounds_of(&self, name: &str) -> u32 {
+        match name.contains("_100k") && self.micro_rounds > 1 {
+            true => self.micro_rounds.max(MICRO_ROUNDS),
+            false => self.micro_rounds,
+        }
+    }
+
     fn micro(&self, contender: &Contender, name: &str) -> io::Result<Turn> {
         let mut command = Command::new(&contender.program);
         command.args(contender.arguments);
-        command.args([name, "--rounds", &self.micro_rounds.to_string()]);
+        command.args([name, "--rounds", &self.micro_rounds_of(name).to_string()]);
         let said = self.processors.output(None, &mut command, MICRO)?;
         load::micro(&said, name).map_err(io::Error::other)
     }
@@ -258,6 +267,9 @@ const SPIN: usize = 1_000;
 
 /// How long thousands of connections may take to be made.
 const HOLD: Duration = Duration::from_secs(60);
+
+/// How often a micro program takes a figure if it is told nothing.
+const MICRO_ROUNDS: u32 = 7;
 
 /// How long a part may take.
 const MICRO: Duration = Duration::from_secs(60);
