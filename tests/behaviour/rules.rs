@@ -640,6 +640,11 @@ fn is_refused() -> Cancelled {
     quoit::check().expect_err("it is cancelled")
 }
 
+/// A core may stand still for longer than anything here takes.
+fn may_stall() -> bool {
+    Kernel::here() != Kernel::Simulated
+}
+
 #[test]
 fn what_ends_because_of_a_cancel_leaves_its_grace_to_what_works_on() {
     conform(|handle| async move {
@@ -670,17 +675,23 @@ fn what_ends_because_of_a_cancel_leaves_its_grace_to_what_works_on() {
                     };
                     let inside = inside.run(async {
                         ends_so(how, saves).await;
-                        Err::<(), _>(is_refused())
+                        quoit::check()
                     });
                     inside.await
                 });
                 yield_now().await.expect("nobody cancels");
                 yield_now().await.expect("nobody cancels");
+                let is_early = saved.get();
                 around.cancel_with(Reason::User(1), grace);
-                assert_eq!(task.await.expect("it ended"), Ok(None), "{how:?}");
+                let ended = task.await.expect("it ended");
+                if is_early {
+                    assert!(may_stall(), "nothing else takes so long");
+                    continue;
+                }
+                assert_eq!(ended, Ok(None), "{how:?}");
                 let has_grace = because.contains(&how);
                 // A core that stalls may come to both its cancel and the end of what it does in one turn.
-                let ends_first = !has_grace && saved.get() && !Kernel::here().counts_exactly();
+                let ends_first = !has_grace && saved.get() && may_stall();
                 let has_time = has_grace || ends_first;
                 assert_eq!(saved.get(), has_time && takes < grace, "{how:?}");
                 let lasts = if has_grace {
