@@ -112,6 +112,8 @@ pub(crate) struct TimerStore<T> {
     /// How many are armed that are kept elsewhere.
     elsewhere: usize,
     armed_so_far: u64,
+    /// Orders below this are those of deadlines that were taken out at the end of the core.
+    first: u64,
 }
 
 impl<T> Default for TimerStore<T> {
@@ -123,6 +125,7 @@ impl<T> Default for TimerStore<T> {
             dead: 0,
             elsewhere: 0,
             armed_so_far: 0,
+            first: 0,
         }
     }
 }
@@ -152,8 +155,10 @@ impl<T> TimerStore<T> {
     /// Disarms such a deadline, which is kept there no more; not one that has come.
     #[inline(always)]
     pub(crate) fn withdraw(&mut self, order: Order, elsewhere: &impl Elsewhere) {
-        // What was emptied at the end of its core knows of none.
-        self.elsewhere = self.elsewhere.saturating_sub(1);
+        if order.0.get() < self.first {
+            return;
+        }
+        self.elsewhere -= 1;
         self.leave(order, elsewhere);
     }
 
@@ -234,6 +239,7 @@ impl<T> TimerStore<T> {
     pub(crate) fn empty(&mut self) -> Self {
         let none = Self {
             armed_so_far: self.armed_so_far,
+            first: ORDER.get() | (self.armed_so_far + 1) << OF_BITS,
             ..Self::default()
         };
         std::mem::replace(self, none)
@@ -579,6 +585,9 @@ mod tests {
         keeper.0.insert(key(1), order);
         store.withdraw(before, &keeper);
         assert_eq!(store.next_deadline(&keeper), Some(at(2)));
+        assert_eq!(store.len(), 1);
+        assert_eq!(store.pop_due(at(2), &keeper), Some(Due::Park(key(1))));
+        assert_eq!(store.len(), 0);
     }
 
     /// Sleeps that are given up, as they come in a server's life.
