@@ -674,8 +674,10 @@ impl Core {
             Some(at) if at <= now => {
                 // Those that were due before it come first.
                 self.fire_due(at);
-                self.counters().deadlines.add(1);
-                self.cancel_first(node, Cancelled::deadline(), None);
+                // One of them may have been its own.
+                if self.cancel_first(node, Cancelled::deadline(), None) {
+                    self.counters().deadlines.add(1);
+                }
                 return;
             }
             Some(at) if at != Instant::NEVER => {

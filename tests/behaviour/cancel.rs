@@ -716,6 +716,30 @@ fn a_group_whose_deadline_has_passed_is_cancelled_whether_or_not_it_was_noticed(
 }
 
 #[test]
+fn a_scope_with_two_deadlines_that_have_passed_is_cancelled_by_one() {
+    on_ring(|handle| async move {
+        let counted = || {
+            let now = handle.metrics()[0];
+            (now.deadlines, now.timers_fired)
+        };
+        let before = counted();
+        let deadline = Instant::now() + SHORT;
+        let scope = Scope::new().deadline(deadline);
+        let moving = scope.handle();
+        let ended = scope.run(async {
+            check()?;
+            compute_past(deadline + SHORT);
+            // To one that has passed as well, and later.
+            moving.set_deadline(deadline + SHORT);
+            check()
+        });
+        assert_eq!(ended.await, Ok(None));
+        let after = counted();
+        assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1));
+    });
+}
+
+#[test]
 fn a_join_that_a_handle_has_cancelled_before_the_task_ends_is_cancelled() {
     on_core(|_| async {
         for by_handle in [false, true] {

@@ -11,6 +11,7 @@ mod figures;
 mod handle;
 mod limits;
 mod listening;
+mod odd;
 mod patience;
 mod peers;
 mod refusals;

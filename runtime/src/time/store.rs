@@ -112,6 +112,8 @@ pub(crate) struct TimerStore<T> {
     /// How many are armed that are kept elsewhere.
     elsewhere: usize,
     armed_so_far: u64,
+    /// Orders below this are those of deadlines that were taken out at the end of the core.
+    first: u64,
 }
 
 impl<T> Default for TimerStore<T> {
@@ -123,6 +125,7 @@ impl<T> Default for TimerStore<T> {
             dead: 0,
             elsewhere: 0,
             armed_so_far: 0,
+            first: 0,
         }
     }
 }
@@ -152,8 +155,10 @@ impl<T> TimerStore<T> {
     /// Disarms such a deadline, which is kept there no more; not one that has come.
     #[inline(always)]
     pub(crate) fn withdraw(&mut self, order: Order, elsewhere: &impl Elsewhere) {
-        // What was emptied at the end of its core knows of none.
-        self.elsewhere = self.elsewhere.saturating_sub(1);
+        if order.0.get() < self.first {
+            return;
+        }
+        self.elsewhere -= 1;
         self.leave(order, elsewhere);
     }
 
@@ -234,6 +239,7 @@ impl<T> TimerStore<T> {
     pub(crate) fn empty(&mut self) -> Self {
         let none = Self {
             armed_so_far: self.armed_so_far,
+            first: ORDER.get() | (self.armed_so_far + 1) << OF_BITS,
             ..Self::default()
         };
         std::mem::replace(self, none)
@@ -579,6 +585,9 @@ mod tests {
         keeper.0.insert(key(1), order);
         store.withdraw(before, &keeper);
         assert_eq!(store.next_deadline(&keeper), Some(at(2)));
+        assert_eq!(store.len(), 1);
+        assert_eq!(store.pop_due(at(2), &keeper), Some(Due::Park(key(1))));
+        assert_eq!(store.len(), 0);
     }
 
     /// Sleeps that are given up, as they come in a server's life.
@@ -660,6 +669,226 @@ mod tests {
                     model.keys().next().map(|key| at(key.0))
                 );
             }
+        }
+    }
+
+    /// What is kept elsewhere, as the tree does it: a wait for as long as it is there, a scope until it lets go.
+    #[derive(Default)]
+    struct Tree {
+        waits: Slab<()>,
+        scopes: Slab<Option<Order>>,
+    }
+
+    impl Elsewhere for Tree {
+        fn is_armed(&self, of: Of, key: Key, order: Order) -> bool {
+            match of {
+                Of::Timer => unreachable!("the store has it"),
+                Of::Park => self.waits.get(key).is_some(),
+                Of::Scope => self.scopes.get(key) == Some(&Some(order)),
+            }
+        }
+    }
+
+    /// Whose deadline it is, in the order of arming.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Whose {
+        Timer(u64),
+        Wait(Key),
+        Scope(Key),
+    }
+
+    /// A store, what is kept elsewhere, and all that is armed, sorted.
+    #[derive(Default)]
+    struct Life {
+        store: TimerStore<u64>,
+        tree: Tree,
+        armed: BTreeMap<(u64, u64), Whose>,
+        so_far: u64,
+        timers: Vec<(TimerId, u64)>,
+        waits: Vec<(Key, Order)>,
+        /// Of these, the waits that have an outcome and were not looked at.
+        over: Vec<Key>,
+        /// And those of them whose deadlines have come since.
+        late: usize,
+        scopes: Vec<Key>,
+        let_go: Vec<Order>,
+    }
+
+    impl Life {
+        fn note(&mut self, deadline: u64, whose: Whose) {
+            self.so_far += 1;
+            self.armed.insert((deadline, self.so_far), whose);
+        }
+
+        /// Returns whether it was armed.
+        fn forget(&mut self, whose: Whose) -> bool {
+            let count = self.armed.len();
+            self.armed.retain(|_, other| *other != whose);
+            self.armed.len() < count
+        }
+
+        fn change_timer(&mut self, pick: usize, deadline: u64) {
+            let (id, name) = self.timers[pick % self.timers.len()];
+            let changed = self.store.change(id, at(deadline), &self.tree);
+            assert_eq!(changed, self.forget(Whose::Timer(name)));
+            if changed {
+                self.note(deadline, Whose::Timer(name));
+            }
+        }
+
+        fn remove_timer(&mut self, pick: usize) {
+            let (id, name) = self.timers.swap_remove(pick % self.timers.len());
+            let is_armed = self.forget(Whose::Timer(name));
+            let removed = self.store.remove(id, &self.tree);
+            assert_eq!(removed, is_armed.then_some(name));
+        }
+
+        fn begin_wait(&mut self, deadline: u64) {
+            let key = self.tree.waits.insert(());
+            self.waits
+                .push((key, self.store.arm(at(deadline), Of::Park, key)));
+            self.note(deadline, Whose::Wait(key));
+        }
+
+        fn end_wait(&mut self, pick: usize) {
+            let (key, order) = self.waits.swap_remove(pick % self.waits.len());
+            self.over.retain(|over| *over != key);
+            self.tree.waits.remove(key).expect("it is there");
+            if !self.forget(Whose::Wait(key)) {
+                self.late -= 1;
+            }
+            self.store.withdraw(order, &self.tree);
+        }
+
+        /// Moves the deadline of a scope, or takes it away; what it was before is withdrawn a little later.
+        fn move_scope(&mut self, pick: usize, deadline: Option<u64>) {
+            let key = self.scopes[pick % self.scopes.len()];
+            let order = deadline.map(|deadline| self.store.arm(at(deadline), Of::Scope, key));
+            let scope = self.tree.scopes.get_mut(key).expect("it is there");
+            let before = std::mem::replace(scope, order);
+            assert_eq!(before.is_some(), self.forget(Whose::Scope(key)));
+            if let Some(deadline) = deadline {
+                self.note(deadline, Whose::Scope(key));
+            }
+            self.let_go.extend(before);
+        }
+
+        fn end_scope(&mut self, pick: usize) {
+            let key = self.scopes.swap_remove(pick % self.scopes.len());
+            self.forget(Whose::Scope(key));
+            self.let_go
+                .extend(self.tree.scopes.remove(key).expect("it is there"));
+        }
+
+        fn withdraw_all(&mut self) {
+            while let Some(order) = self.let_go.pop() {
+                self.store.withdraw(order, &self.tree);
+            }
+        }
+
+        fn pop_due(&mut self, now: u64) {
+            let first = self.armed.first_entry();
+            let expected = first.filter(|first| first.key().0 <= now);
+            let expected = expected.map(std::collections::btree_map::OccupiedEntry::remove);
+            let due = self.store.pop_due(at(now), &self.tree);
+            let due = due.map(|due| match due {
+                Due::Timer(name) => Whose::Timer(name),
+                Due::Park(key) => Whose::Wait(key),
+                Due::Scope(key) => Whose::Scope(key),
+            });
+            assert_eq!(due, expected);
+            match due {
+                Some(Whose::Wait(key)) if self.over.contains(&key) => {
+                    self.store.came_late();
+                    self.late += 1;
+                }
+                Some(Whose::Wait(key)) => {
+                    self.tree.waits.remove(key).expect("it is there");
+                    self.waits.retain(|(wait, _)| *wait != key);
+                }
+                Some(Whose::Scope(key)) => {
+                    *self.tree.scopes.get_mut(key).expect("it is there") = None;
+                }
+                Some(Whose::Timer(_)) | None => {}
+            }
+        }
+
+        fn check(&mut self) {
+            let armed = self.armed.len() + self.late;
+            assert_eq!(self.store.len(), armed + self.let_go.len());
+            assert!(places(&self.store) <= 2 * armed + self.let_go.len() + 1);
+            if self.let_go.is_empty() {
+                let first = self.armed.keys().next().map(|key| at(key.0));
+                assert_eq!(self.store.next_deadline(&self.tree), first);
+            }
+        }
+    }
+
+    /// Timers, waits and scopes: each ends, moves and comes due in any order, in places that others have had.
+    #[test]
+    fn deadlines_kept_elsewhere_agree_with_a_sorted_map_in_random_lives() {
+        for seed in 0..2_000_u64 {
+            let mut life = Life::default();
+            let mut random = seed;
+            let mut roll = || {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                random >> 33
+            };
+            let mut now = 0;
+            // Some lives are all of one length, and most arm in rising order then.
+            let spread = [1, 3, 50, 1_000][seed as usize % 4];
+            // And some are short: there is little that is dead.
+            for name in 0..[20, 200][seed as usize % 8 / 4] {
+                let (pick, deadline) = (roll() as usize, now + roll() % spread);
+                match roll() % 16 {
+                    0 | 1 => {
+                        life.timers
+                            .push((life.store.insert(at(deadline), name), name));
+                        life.note(deadline, Whose::Timer(name));
+                    }
+                    2 if !life.timers.is_empty() => life.change_timer(pick, deadline),
+                    3 if !life.timers.is_empty() => life.remove_timer(pick),
+                    4..=6 => life.begin_wait(deadline),
+                    7 | 8 if !life.waits.is_empty() => life.end_wait(pick),
+                    9 if !life.waits.is_empty() => {
+                        let key = life.waits[pick % life.waits.len()].0;
+                        if !life.over.contains(&key) {
+                            life.over.push(key);
+                        }
+                    }
+                    10 => life.scopes.push(life.tree.scopes.insert(None)),
+                    11 if !life.scopes.is_empty() => {
+                        life.move_scope(pick, Some(deadline));
+                    }
+                    12 if !life.scopes.is_empty() => {
+                        let away = roll() % 4 == 0;
+                        life.move_scope(pick, (!away).then_some(deadline));
+                    }
+                    13 if !life.scopes.is_empty() && roll() % 2 == 0 => life.end_scope(pick),
+                    14 => now += roll() % (spread + 1),
+                    _ => life.pop_due(now),
+                }
+                // Mostly at once.
+                if roll() % 4 > 0 {
+                    life.withdraw_all();
+                }
+                life.check();
+            }
+            life.withdraw_all();
+            while !life.waits.is_empty() {
+                life.end_wait(0);
+            }
+            while !life.scopes.is_empty() {
+                life.end_scope(0);
+                life.withdraw_all();
+            }
+            while !life.timers.is_empty() {
+                life.remove_timer(0);
+            }
+            let store = &life.store;
+            assert_eq!((places(store), store.len(), store.dead), (0, 0, 0));
         }
     }
 }

@@ -565,6 +565,27 @@ impl Model {
         )
     }
 
+    /// The outermost that is cancelled of those that a node sees, itself among them.
+    fn source(&self, mut at: usize) -> usize {
+        let (mut source, mut hard_only) = (None, false);
+        loop {
+            let node = &self.nodes[at];
+            if node.cancelled && !(hard_only && node.grace) {
+                source = Some(at);
+            }
+            match node.shield {
+                Shield::None => {}
+                Shield::Grace => hard_only = true,
+                Shield::Full => break,
+            }
+            if at == 0 {
+                break;
+            }
+            at = node.parent;
+        }
+        source.expect("it sees a cancel")
+    }
+
     fn is_within(&self, mut at: usize, top: usize) -> bool {
         while at != top && at != 0 {
             at = self.nodes[at].parent;
@@ -624,7 +645,8 @@ fn the_bits_say_what_the_definition_says() {
                 }
                 5 => {
                     let grace = draw(2) == 0;
-                    let first = tree.cancel(id, cause(), grace);
+                    let why = Cancelled::new(Reason::User(pick as u32));
+                    let first = tree.cancel(id, why, grace);
                     assert_eq!(first, !model.nodes[pick].cancelled);
                     if first {
                         model.nodes[pick].cancelled = true;
@@ -658,12 +680,16 @@ fn the_bits_say_what_the_definition_says() {
                 }
                 _ => {}
             }
-            // Each park is told once, as soon as its node sees a cancel.
+            // Each park is told once, as soon as its node sees a cancel, and why: for the outermost that it sees.
             let mut expected = 0;
             for at in 0..model.nodes.len() {
                 if model.nodes[at].open && model.sees(at).0 {
-                    expected += model.nodes[at].parks.len();
-                    model.nodes[at].parks.clear();
+                    let why = Cancelled::new(Reason::User(model.source(at) as u32));
+                    let parks = std::mem::take(&mut model.nodes[at].parks);
+                    expected += parks.len();
+                    for park in parks {
+                        assert_eq!(tree.aborted(park), Some(why), "seed {seed}");
+                    }
                 }
             }
             let told = effects(&mut tree)
