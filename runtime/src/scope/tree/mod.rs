@@ -54,7 +54,8 @@ use crate::time::store::{Elsewhere, Of, Order, TimerId};
 use node::{Deadline, Extra, Node, Own};
 pub(crate) use node::{Kind, Shield};
 use parks::Park;
-pub(crate) use parks::{GivenUp, Outcome, Parked, Purpose, Relay, Remains, Wait};
+use parks::Why;
+pub(crate) use parks::{GivenUp, Outcome, Parked, Purpose, Relay, Told, Wait};
 pub(crate) use view::{View, Waiting, Waits};
 
 /// A node's address; a stranger once the node is gone.
@@ -368,15 +369,18 @@ impl Tree {
     /// scope it can see, which is the one that will absorb it.
     pub(crate) fn cause(&self, node: NodeId) -> Cancelled {
         match self.nodes.get(node.0) {
-            Some(_) => self.cause_from(node.0.link(), false),
+            Some(_) => self.why_from(node.0.link(), false).cause,
             None => Cancelled::misuse(Misuse::Ended),
         }
     }
 
-    fn cause_from(&self, link: Link, hard_only: bool) -> Cancelled {
-        self.source_from(link, hard_only)
-            .and_then(|source| self.extra(self.node(source))?.why())
-            .unwrap_or_else(|| Cancelled::misuse(Misuse::Ended))
+    fn why_from(&self, link: Link, hard_only: bool) -> Why {
+        let source = self.source_from(link, hard_only);
+        let cause = source.and_then(|source| self.extra(self.node(source))?.why());
+        Why {
+            cause: cause.unwrap_or_else(|| Cancelled::misuse(Misuse::Ended)),
+            by: self.nodes.key(source.unwrap_or(link)),
+        }
     }
 
     /// Returns the outermost cancelled scope that this node can see.
@@ -384,6 +388,31 @@ impl Tree {
         self.nodes.get(node.0)?;
         let source = self.source_from(node.0.link(), false)?;
         Some(NodeId(self.nodes.key(source)))
+    }
+
+    /// Returns which scope's doing it is that a wait was told of a cancel: the one that has told it. If that has gone and
+    /// left where the wait stood cancelled, it is who refuses that now.
+    pub(crate) fn teller(&self, told: Told) -> Option<NodeId> {
+        match self.has_owner(told.by) {
+            true => Some(told.by),
+            false => self.source(told.under),
+        }
+    }
+
+    /// Returns whether a node lies in the task in this slot, and in no other below; also where it has gone, and nobody
+    /// knows.
+    pub(crate) fn may_be_of(&self, node: NodeId, slot: u32) -> bool {
+        let mut at = self.nodes.get(node.0);
+        if at.is_none() {
+            return true;
+        }
+        while let Some(node) = at {
+            if let Kind::Task(of) = node.kind() {
+                return of == slot;
+            }
+            at = node.parent.map(|parent| self.node(parent));
+        }
+        false
     }
 
     /// Returns the node above, if a cancel from outside is to be seen in this one: what that refuses, this refuses.

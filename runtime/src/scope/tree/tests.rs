@@ -65,6 +65,12 @@ fn is_done(tree: &mut Tree, node: NodeId) -> bool {
     tree.is_done(node) || tree.await_end(node, Waker::noop().clone()).is_some()
 }
 
+/// What a wait came to that a cancel of its own scope has aborted.
+fn aborted_in(scope: NodeId) -> Outcome {
+    let (under, by) = (scope, scope);
+    Outcome::Aborted(cause(), Told { under, by })
+}
+
 fn move_to_root(tree: &mut Tree, node: NodeId) {
     tree.move_under(node, tree.root());
     assert!(effects(tree).is_empty());
@@ -124,6 +130,43 @@ fn aborted_park_is_skipped_by_who_would_complete_it() {
 }
 
 #[test]
+fn a_wait_knows_which_scope_has_aborted_it_and_whose_it_was() {
+    let mut tree = Tree::new(0);
+    let root = tree.root();
+    let outer = open_below_root(&mut tree, false);
+    let task = tree.open(outer, Kind::Task(3), Shield::None);
+    let inner = open(&mut tree, task, false);
+    let told_of = |tree: &mut Tree, park| {
+        let remains = tree.unpark(park).expect("it is there");
+        remains.told()
+    };
+    let wait = tree.park(inner, Wait::Kernel(1));
+    assert_eq!(told_of(&mut tree, wait), None, "nobody has cancelled it");
+    let [first, second, third] = [(); 3].map(|()| tree.park(inner, Wait::Kernel(1)));
+    cancel(&mut tree, outer, cause());
+    // What comes later has aborted nothing, and a shield takes nothing back.
+    cancel(&mut tree, root, Cancelled::deadline());
+    tree.set_shield(inner, Shield::Full);
+    let told = Told {
+        under: inner,
+        by: outer,
+    };
+    assert_eq!(told_of(&mut tree, first), Some(told));
+    assert_eq!(tree.teller(told), Some(outer));
+    assert!(tree.may_be_of(inner, 3));
+    assert!(!tree.may_be_of(inner, 4));
+    tree.set_shield(inner, Shield::None);
+    tree.move_under(task, root);
+    tree.close(outer);
+    assert_eq!(told_of(&mut tree, second), Some(told));
+    assert_eq!(tree.teller(told), Some(root), "it is who refuses it now");
+    tree.close(inner);
+    assert_eq!(told_of(&mut tree, third), Some(told));
+    assert_eq!(tree.teller(told), None);
+    assert!(tree.may_be_of(inner, 4), "nobody knows");
+}
+
+#[test]
 fn a_park_follows_the_scope_it_is_polled_under() {
     let mut tree = Tree::new(0);
     let before = open_below_root(&mut tree, false);
@@ -161,10 +204,7 @@ fn a_wait_is_unchanged_only_where_the_same_polls_it_again() {
         Outcome::None
     );
     assert!(tree.cancel(scope, cause(), false));
-    assert_eq!(
-        tree.outcome(park, Some(scope), &waker),
-        Outcome::Aborted(cause())
-    );
+    assert_eq!(tree.outcome(park, Some(scope), &waker), aborted_in(scope));
     assert_eq!(
         tree.outcome(park, Some(scope), &waker),
         Outcome::Ready,
@@ -752,7 +792,7 @@ fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
             let park = parks[place as usize];
             match way {
                 0 => drop(tree.unpark(park)),
-                1 => assert_eq!(tree.outcome(park, None, &looks), Outcome::Aborted(cause())),
+                1 => assert_eq!(tree.outcome(park, None, &looks), aborted_in(scope)),
                 _ => {
                     let polled = poll(&mut tree, park, scope, &looks);
                     assert_eq!(polled, Parked::Aborted(cause()));
@@ -792,7 +832,7 @@ fn who_waits_is_woken_for_a_cancel_though_another_has_looked_or_dropped_the_wait
                 let remains = tree.unpark(park).expect("it stood in line");
                 remains.due().expect("it was to be woken").wake();
             }
-            1 => assert_eq!(tree.outcome(park, None, another), Outcome::Aborted(cause())),
+            1 => assert_eq!(tree.outcome(park, None, another), aborted_in(scope)),
             _ => {
                 let polled = poll(&mut tree, park, scope, another);
                 assert_eq!(polled, Parked::Aborted(cause()));
