@@ -603,9 +603,9 @@ impl Core {
                 self.counters().aborts.add(1);
                 self.abort_op(op);
             }
-            Effect::Relay(relay, cause, node) => {
+            Effect::Relay(relay, cause, node, grace_end) => {
                 self.counters().aborts.add(1);
-                let grace_end = self.tree.borrow().grace_end(node);
+                let grace_end = self.tree.borrow().grace_left(node, grace_end);
                 self.has_relayed.set(true);
                 self.contain(|| relay.relay(cause, grace_end));
             }
@@ -675,8 +675,7 @@ impl Core {
     /// As [`Core::cancel_first`], with grace until then.
     fn cancel_until(&self, node: NodeId, cause: Cancelled, grace_end: Option<Instant>) -> bool {
         self.read_clock();
-        let has_grace = grace_end.is_some();
-        let first = self.tree.borrow_mut().cancel(node, cause, has_grace);
+        let first = self.tree.borrow_mut().cancel(node, cause, grace_end);
         if let Some(end) = grace_end.filter(|_| first) {
             self.end_grace_at(node, end);
         }

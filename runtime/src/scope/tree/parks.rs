@@ -548,7 +548,7 @@ impl Tree {
             _ => {}
         }
         let aborted = ParkState::Aborted(cause);
-        let (state, effect) = match std::mem::replace(&mut found.state, aborted) {
+        let (state, mut effect) = match std::mem::replace(&mut found.state, aborted) {
             ParkState::Waiting(Wait::Kernel(op)) => {
                 (ParkState::Ending(cause, op, by), Effect::Kernel(op))
             }
@@ -561,7 +561,7 @@ impl Tree {
                 let relay = relay.expect("it is kept as long as it waits");
                 (
                     ParkState::Waiting(Wait::Asked { waker, purpose, by }),
-                    Effect::Relay(relay, cause, NodeId(found.node)),
+                    Effect::Relay(relay, cause, NodeId(found.node), None),
                 )
             }
             ParkState::Waiting(Wait::Memory { .. } | Wait::Deaf { .. } | Wait::Asked { .. })
@@ -574,6 +574,10 @@ impl Tree {
         self.unlink_park(park);
         if let Some(node) = told {
             self.nodes.linked_mut(node.link()).told += 1;
+        }
+        if let Effect::Relay(_, _, node, grace_end) = &mut effect {
+            // By the time that it is carried out, what has the grace may have gone.
+            *grace_end = self.grace_end(*node);
         }
         self.effects.push_back(effect);
     }

@@ -125,7 +125,7 @@ impl World {
                 Effect::Kernel(op) => self.sides[op as usize]
                     .0
                     .relay(Cancelled::requested(), None),
-                Effect::Relay(relay, cause, _) => relay.relay(cause, None),
+                Effect::Relay(relay, cause, ..) => relay.relay(cause, None),
                 Effect::Drop(waker) | Effect::Seen(waker) => drop(waker),
                 other => assert!(matches!(other, Effect::Foreign(_)), "{other:?}"),
             }
@@ -303,7 +303,7 @@ fn waits_of_all_kinds_come_to_what_they_have_to() {
                 1 if node != 0 && draw(2) == 0 => {
                     world
                         .tree
-                        .cancel(world.node(node), Cancelled::requested(), false);
+                        .cancel(world.node(node), Cancelled::requested(), None);
                 }
                 2 if node != 0 => world.close(node),
                 3 => world.drain(),
