@@ -601,7 +601,7 @@ impl Core {
             self.refusals.get(),
             self.refused_under.get(),
             self.allowance.get(),
-            self.aborts_seen.get(),
+            self.aborts_seen.take(),
             self.coming_back.take(),
             self.yielding.take(),
             self.refusals_noted.get(),
@@ -720,7 +720,7 @@ impl Core {
         self.running.set(Some(id));
         self.refusals.set(0);
         self.refusals_noted.set(0);
-        self.aborts_seen.set(0);
+        self.aborts_seen.clear();
         self.coming_back.clear();
     }
 

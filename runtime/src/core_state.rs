@@ -34,7 +34,7 @@ use crate::process::guardian::Guardian;
 use crate::prompt::Prompt;
 use crate::runtime::{CoreId, Handle};
 use crate::scope::patience::{self, Forgotten, Patience};
-use crate::scope::tree::{Effect, IdleTimer, Kind, NodeId, ParkId, Shield, Tree};
+use crate::scope::tree::{Effect, IdleTimer, Kind, NodeId, ParkId, Shield, Told, Tree};
 use crate::scope::unopened::ActiveScope;
 use crate::scope::{Cancelled, park};
 use crate::slab::Slab;
@@ -141,6 +141,50 @@ impl Scopes {
     }
 }
 
+/// Waits of the running task that a cancel had reached and that have ended since its poll began, looked at or dropped,
+/// and are not noted.
+#[derive(Debug)]
+pub(crate) struct AbortsSeen {
+    count: Cell<u32>,
+    /// All of them were told by the same scope; where one stood then.
+    told: Cell<Told>,
+}
+
+impl AbortsSeen {
+    fn new(root: NodeId) -> Self {
+        let told = Told {
+            under: root,
+            by: root,
+        };
+        Self {
+            count: Cell::new(0),
+            told: Cell::new(told),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn clear(&self) {
+        self.count.set(0);
+    }
+
+    #[inline]
+    fn add(&self, told: Told) {
+        self.told.set(told);
+        self.count.set(self.count.get() + 1);
+    }
+
+    /// Takes all of them out.
+    pub(crate) fn take(&self) -> (u32, Told) {
+        (self.count.take(), self.told.get())
+    }
+
+    /// Has these from now on, and no others.
+    pub(crate) fn set(&self, (count, told): (u32, Told)) {
+        self.count.set(count);
+        self.told.set(told);
+    }
+}
+
 /// Ops on files in one poll, at most, that go past the ring: then who goes on lets others have their turn. One of more
 /// than a piece counts as so many more.
 const PAST_THE_RING: u8 = 16;
@@ -195,8 +239,7 @@ pub(crate) struct Core {
     pub(crate) refused_under: Cell<NodeId>,
     /// How many more it may be refused before it has to pause, once it has been.
     pub(crate) allowance: Cell<u32>,
-    /// Ops that it found aborted since its poll began.
-    pub(crate) aborts_seen: Cell<u32>,
+    pub(crate) aborts_seen: AbortsSeen,
     /// A cancel was passed on to a child on another core, or on this one, since handles were last looked at.
     pub(crate) has_relayed: Cell<bool>,
     /// The scopes in which it has yielded or pauses: there it will be polled again, whatever else it
@@ -290,7 +333,7 @@ impl Core {
             refused_under: Cell::new(root),
             allowance: Cell::new(u32::MAX),
             has_relayed: Cell::new(false),
-            aborts_seen: Cell::new(0),
+            aborts_seen: AbortsSeen::new(root),
             coming_back: Scopes::default(),
             patience: RefCell::default(),
             effects_left: Cell::new(EFFECTS_PER_TURN),
@@ -566,9 +609,9 @@ impl Core {
                 self.counters().aborts.add(1);
                 self.abort_op(op);
             }
-            Effect::Relay(relay, cause, node) => {
+            Effect::Relay(relay, cause, node, grace_end) => {
                 self.counters().aborts.add(1);
-                let grace_end = self.tree.borrow().grace_end(node);
+                let grace_end = self.tree.borrow().grace_left(node, grace_end);
                 self.has_relayed.set(true);
                 self.contain(|| relay.relay(cause, grace_end));
             }
@@ -638,8 +681,7 @@ impl Core {
     /// As [`Core::cancel_first`], with grace until then.
     fn cancel_until(&self, node: NodeId, cause: Cancelled, grace_end: Option<Instant>) -> bool {
         self.read_clock();
-        let has_grace = grace_end.is_some();
-        let first = self.tree.borrow_mut().cancel(node, cause, has_grace);
+        let first = self.tree.borrow_mut().cancel(node, cause, grace_end);
         if let Some(end) = grace_end.filter(|_| first) {
             self.end_grace_at(node, end);
         }
@@ -887,16 +929,16 @@ impl Core {
     /// Lets what the running task is refused from here on count as this scope's doing.
     #[cold]
     pub(crate) fn refuse_under(&self, active: NodeId) {
-        let has_more = self.has_seen_more();
+        let has_more = self.refusals.get() > self.refusals_noted.get();
         let before = self.refused_under.replace(active);
         if has_more {
             let tree = self.tree.borrow();
             let is_same = tree.source(before) == tree.source(active);
             drop(tree);
-            if is_same && self.refusals.get() > 0 {
+            if is_same {
                 return;
             }
-            if !is_same && let Some(task) = self.running.get() {
+            if let Some(task) = self.running.get() {
                 self.refused_under.set(before);
                 self.note_refusals(task);
                 self.refused_under.set(active);
@@ -907,26 +949,38 @@ impl Core {
 
     /// Returns whether the running task has been refused or aborted since that was last noted.
     pub(crate) fn has_seen_more(&self) -> bool {
-        self.aborts_seen.get() > 0 || self.refusals.get() > self.refusals_noted.get()
+        self.aborts_seen.count.get() > 0 || self.refusals.get() > self.refusals_noted.get()
     }
 
-    /// Counts an op that the running task has found aborted.
-    pub(crate) fn saw_abort(&self) {
-        let active = self.active.opened();
-        if self.refused_under.get() != active {
-            if self.refusals.get() > 0 || self.aborts_seen.get() > 0 {
-                // That was another scope's doing, as may be what it still allows.
-                self.refuse_under(active);
-            } else {
-                self.refused_under.set(active);
-            }
+    /// Counts a wait that a cancel had reached and that has ended, if it was the running task's.
+    #[inline]
+    pub(crate) fn saw_abort(&self, told: Told) {
+        let seen = &self.aborts_seen;
+        let is_like_before = seen.count.get() == 0 || seen.told.get().by == told.by;
+        match is_like_before && self.active.polled() == Some(told.under) {
+            true => seen.add(told),
+            false => self.saw_other_abort(told),
         }
-        self.aborts_seen.set(self.aborts_seen.get() + 1);
     }
 
-    /// Lets the waits count that the running task has found aborted in this poll: what they let it be refused more.
+    /// As [`Core::saw_abort`], where it stood elsewhere than in the active scope, or was told by another than the last.
+    #[cold]
+    fn saw_other_abort(&self, told: Told) {
+        let Some(task) = self.running.get() else {
+            return;
+        };
+        if !self.tree.borrow().may_be_of(told.under, task.slot()) {
+            return;
+        }
+        if self.aborts_seen.told.get().by != told.by {
+            self.note_aborts(task);
+        }
+        self.aborts_seen.add(told);
+    }
+
+    /// Lets the waits count that a cancel has ended in this poll: what they let the running task be refused more.
     pub(crate) fn count_aborts(&self, active: NodeId) {
-        if self.aborts_seen.get() > 0
+        if self.aborts_seen.count.get() > 0
             && let Some(task) = self.running.get()
         {
             self.note_refusals(task);
@@ -934,13 +988,27 @@ impl Core {
         }
     }
 
-    /// Notes what the running task was refused since this was last asked.
+    /// Notes what the running task was refused since this was last asked, and its waits that a cancel has ended.
     pub(crate) fn note_refusals(&self, task: TaskId) {
+        self.note_aborts(task);
         let asked = self.refusals.get();
         let noted = self.refusals_noted.replace(asked);
         let refused = patience::refused(asked) - patience::refused(noted);
-        let aborted = self.aborts_seen.take();
-        let source = self.tree.borrow().source(self.refused_under.get());
+        if refused > 0 {
+            let source = self.tree.borrow().source(self.refused_under.get());
+            self.note_of(task, source, refused, 0);
+        }
+    }
+
+    fn note_aborts(&self, task: TaskId) {
+        let (aborted, told) = self.aborts_seen.take();
+        if aborted > 0 {
+            let source = self.tree.borrow().teller(told);
+            self.note_of(task, source, 0, aborted);
+        }
+    }
+
+    fn note_of(&self, task: TaskId, source: Option<NodeId>, refused: u32, aborted: u32) {
         if let Some(source) = source {
             let mut patience = self.patience.borrow_mut();
             patience.note(task.slot(), source, refused, aborted);

@@ -117,6 +117,17 @@ impl Key {
         (self.0.get() >> 32) as u32
     }
 
+    /// Returns the key as a plain number, and back.
+    #[inline]
+    pub(crate) fn to_word(self) -> u64 {
+        self.0.get()
+    }
+
+    #[inline]
+    pub(crate) fn from_word(word: u64) -> Self {
+        Self::new(word as u32, (word >> 32) as u32)
+    }
+
     /// Returns the way to an entry that outlives whoever goes it.
     #[inline]
     pub(crate) fn link(self) -> Link {

@@ -27,4 +27,5 @@ mod sends;
 mod sockets;
 mod spinning;
 mod unix;
+mod unseen;
 mod wakes;

@@ -555,6 +555,56 @@ fn a_call_that_is_dropped_behind_a_crowd_leaves_its_child_the_grace_of_a_cancel(
     });
 }
 
+/// The scope has ended by then, and the call goes on in the one around.
+#[test]
+fn a_call_that_outlives_a_scope_behind_a_crowd_has_the_grace_of_its_cancel() {
+    const CROWD: usize = 2_000;
+    conform_on(2, |handle| async move {
+        for (takes, grace, is_saved) in [
+            (SHORT * 2, LONG, true),
+            (SHORT * 2, Duration::MAX, true),
+            (LONG, SHORT * 4, false),
+            (LONG, Duration::ZERO, false),
+        ] {
+            let began = Instant::now();
+            let flags = Arc::new([const { AtomicBool::new(false) }; 2]);
+            let noted = Arc::clone(&flags);
+            let mut call = Box::pin(on(handle.cores()[1], move || async move {
+                noted[0].store(true, Ordering::Relaxed);
+                let shield = Scope::new().grace_shielded();
+                let saved = shield.run(sleep(takes)).await;
+                noted[1].store(saved.is_ok(), Ordering::Relaxed);
+                Ok::<_, io::Error>(())
+            }));
+            let scope = Scope::new();
+            let left = scope.run(async {
+                assert!(poll_once(call.as_mut()).await.is_pending());
+                while !flags[0].load(Ordering::Relaxed) {
+                    yield_uncancellable().await;
+                }
+                let crowd = Scope::new();
+                let waits = crowd.run(async {
+                    let mut waits: Vec<_> = (0..CROWD).map(|_| Box::pin(sleep(LONG))).collect();
+                    for wait in &mut waits {
+                        assert!(poll_once(wait.as_mut()).await.is_pending());
+                    }
+                    crowd.cancel();
+                    Ok::<_, Cancelled>(waits)
+                });
+                let waits = waits.await?;
+                scope.cancel_with(Reason::User(1), grace);
+                Ok::<_, Cancelled>(waits)
+            });
+            let waits = left.await;
+            assert!(matches!(waits, Ok(Some(_))));
+            call.await.expect("the child has a value");
+            drop(waits);
+            assert_eq!(flags[1].load(Ordering::Relaxed), is_saved, "{grace:?}");
+            assert!(began.elapsed() >= takes.min(grace));
+        }
+    });
+}
+
 /// What lives in a group or a race with a body that is cancelled from outside, and how that ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Ends {

@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::tree::{GivenUp, NodeId, Outcome, ParkId, Parked, Purpose, Relay, Remains, Wait};
+use super::tree::{GivenUp, NodeId, Outcome, ParkId, Parked, Purpose, Relay, Wait};
 use super::{Cancelled, patience};
 use crate::core_state::Core;
 use crate::slab::Key;
@@ -105,16 +105,14 @@ fn register_op(core: &Core, user_data: u64) -> ParkId {
     tree.park_with(active, || Wait::Kernel(user_data))
 }
 
-/// Looks at a wait in memory, and follows the active scope.
+/// Looks at a wait in memory, and follows the active scope. One that was aborted is there still: it counts when it
+/// [ends](end).
 pub(crate) fn look_at(core: &Core, id: ParkId, waker: &Waker) -> Look {
     core.see_remote_cancels();
     match poll(core, id, waker) {
         Parked::Waiting => Look::Waiting,
         Parked::Ready => Look::Ready,
-        Parked::Aborted(cause) => {
-            core.saw_abort();
-            Look::Aborted(cause)
-        }
+        Parked::Aborted(cause) => Look::Aborted(cause),
     }
 }
 
@@ -160,10 +158,15 @@ fn let_go(core: &Core, waker: Waker) {
 /// As [`end`], of a wait that is more than a waker, or that a cancel has reached.
 #[cold]
 fn end_told(core: &Core, id: ParkId) {
-    let remains = core.tree.borrow_mut().unpark(id);
+    let Some(remains) = core.tree.borrow_mut().unpark(id) else {
+        return;
+    };
+    if let Some(told) = remains.told() {
+        core.saw_abort(told);
+    }
     // Whose wait another drops is woken for the cancel that has ended it: he may have no other. Later, since a waker is
     // foreign code, and this may be a destructor.
-    if let Some(waker) = remains.and_then(Remains::due)
+    if let Some(waker) = remains.due()
         && task_of(&waker, core.number()).is_none_or(|task| core.running.get() != Some(task))
     {
         core.tree.borrow_mut().wake_later(waker);
@@ -275,9 +278,9 @@ impl Park {
                 self.registered = None;
                 Look::Ready
             }
-            Outcome::Aborted(cause) => {
+            Outcome::Aborted(cause, told) => {
                 self.registered = None;
-                core.saw_abort();
+                core.saw_abort(told);
                 Look::Aborted(cause)
             }
             // Whoever polls again and again what has not moved is answered shortly.
@@ -294,7 +297,6 @@ impl Park {
 
     /// Returns why this op was aborted.
     pub(crate) fn cause(&self, core: &Core) -> Cancelled {
-        core.saw_abort();
         let tree = core.tree.borrow();
         let aborted = self.id(core).and_then(|id| tree.aborted(id));
         aborted.unwrap_or_else(|| tree.cause(core.active.opened()))

@@ -20,7 +20,7 @@ use crate::time::store::TimerId;
 const YIELD_EVERY: u32 = 32;
 
 /// Refusals of one task in one scope before it has to pause, and how many more for each op that was
-/// parked there when the scope was cancelled: each of those may have a clean-up of its own.
+/// parked there when the scope was cancelled: each of those may have a clean-up of its own, once it has ended.
 const FREE: u64 = 1024;
 const FREE_PER_OP: u64 = 16;
 
@@ -155,8 +155,8 @@ impl Patience {
         }
     }
 
-    /// Notes what a poll of a task came to: refusals by the scope `source`, and ops of it that
-    /// were found aborted.
+    /// Notes what a poll of a task came to: refusals by the scope `source`, and ops of it that the cancel of
+    /// that had reached and that have ended.
     pub(crate) fn note(&mut self, task: u32, source: NodeId, refused: u32, aborted: u32) {
         let known = self.swallowers.entry(task).or_insert_with(|| Swallower {
             by_source: BTreeMap::new(),

@@ -100,7 +100,7 @@ async fn step(at: &At, joins: &mut Vec<Joining>, dice: &mut Dice) -> Result<(), 
         33 | 34 => calls::on_another_core(at, dice).await,
         40 | 41 => branches::beside_each_other(at, dice).await,
         42 => {
-            left::leave_behind(at);
+            left::leave_behind(at, dice);
             Ok(())
         }
         35 => match at.groups.last() {

@@ -12,7 +12,7 @@ use super::reference::{Node, Reference, Time};
 use super::truth::Truth;
 
 /// Wakes that are spent on one wait in something foreign.
-const FOREIGN_WAKES: u64 = 8;
+pub(super) const FOREIGN_WAKES: u64 = 8;
 
 /// Until then a wait that is cancelled has been woken once: the longest pause of a task that
 /// swallows what it is told, and more.

@@ -10,9 +10,12 @@ use super::ops::At;
 use super::panics::caught;
 use super::plan::Plan;
 use super::reference::{Kind, Node};
+use super::unseen::unseen;
+use crate::workload::Dice;
 
-/// Starts a task that nobody hears of: the scope around waits for its end.
-pub(super) fn leave_behind(at: &At) {
+/// Starts a task that nobody hears of, with any body, or one that has waits which it may never look at: the scope around
+/// waits for its end.
+pub(super) fn leave_behind(at: &At, dice: &mut Dice) {
     let (plan, core) = (Arc::clone(&at.here.plan), at.here.index());
     let task = plan.with(|model| model.scopes.open(Some(at.scope), Kind::Task, core));
     let mut inside = at.in_task(task);
@@ -20,10 +23,15 @@ pub(super) fn leave_behind(at: &At) {
     inside.pipe = None;
     let mut accepted = Accepted::new(&plan, task);
     let rest = plan.dice();
+    let has_waits = dice.roll(3) == 0;
     quoit::leave_behind(async move {
         accepted.begins();
         let refusals = Rc::clone(&inside.refusals);
-        let ended = refusals.of_task(caught(body(inside, rest))).await;
+        let body = match has_waits {
+            true => Box::pin(unseen(inside, rest)),
+            false => body(inside, rest),
+        };
+        let ended = refusals.of_task(caught(body)).await;
         accepted.ends();
         plan.with(|model| {
             model.nothing_waits_below(task);

@@ -9,8 +9,8 @@
 //! parked ops and of groups, [`model`] what is asked and told of ops,
 //! [`told_of_scopes`] of scopes and [`told_of_groups`] of groups; [`failure`] what bodies fail with,
 //! [`plan`] what a program shares; then what programs are made of: [`ops`], [`pipes`] and
-//! [`foreign`] waits, [`scopes`], [`branches`], [`groups`], [`children`], [`joins`], [`calls`], [`left`], [`panics`],
-//! [`meddling`], [`bodies`]. Here is how one begins and ends.
+//! [`foreign`] waits, [`scopes`], [`branches`], [`groups`], [`children`], [`joins`], [`calls`], [`left`], [`unseen`],
+//! [`panics`], [`meddling`], [`bodies`]. Here is how one begins and ends.
 
 mod bodies;
 mod books;
@@ -33,6 +33,7 @@ mod scopes;
 mod told_of_groups;
 mod told_of_scopes;
 mod truth;
+mod unseen;
 mod waits;
 
 use std::io;

@@ -171,7 +171,7 @@ impl Tree {
     #[cold]
     fn abandon(&mut self, left: Link, parent: Link) -> Option<Link> {
         let left = NodeId(self.nodes.key(left));
-        self.cancel(left, Cancelled::new(Reason::Abandoned), false);
+        self.cancel(left, Cancelled::new(Reason::Abandoned), None);
         let announced = self.close(left);
         // Somebody has its body, and is refused wherever he polls it.
         self.refusing += 1;

@@ -53,8 +53,8 @@ use crate::time::Instant;
 use crate::time::store::{Elsewhere, Of, Order, TimerId};
 use node::{Deadline, Extra, Node, Own};
 pub(crate) use node::{Kind, Shield};
-use parks::Park;
-pub(crate) use parks::{GivenUp, Outcome, Parked, Purpose, Relay, Remains, Wait};
+pub(crate) use parks::{GivenUp, Outcome, Parked, Purpose, Relay, Told, Wait};
+use parks::{Park, Why};
 pub(crate) use view::{View, Waiting, Waits};
 
 /// A node's address; a stranger once the node is gone.
@@ -112,8 +112,8 @@ pub(crate) enum Effect {
     Seen(Waker),
     /// Ask the kernel to end this op.
     Kernel(u64),
-    /// Tell the other side of a wait, which stood under this node.
-    Relay(Rc<dyn Relay>, Cancelled, NodeId),
+    /// Tell the other side of a wait, which stood under this node, where the cancel had grace until then.
+    Relay(Rc<dyn Relay>, Cancelled, NodeId, Option<Instant>),
     /// End the grace of a cancel, at this moment.
     EndGrace(NodeId, Instant),
     /// Wake whoever waits for the end of a scope: nothing holds it any more.
@@ -368,15 +368,18 @@ impl Tree {
     /// scope it can see, which is the one that will absorb it.
     pub(crate) fn cause(&self, node: NodeId) -> Cancelled {
         match self.nodes.get(node.0) {
-            Some(_) => self.cause_from(node.0.link(), false),
+            Some(_) => self.why_from(node.0.link(), false).cause,
             None => Cancelled::misuse(Misuse::Ended),
         }
     }
 
-    fn cause_from(&self, link: Link, hard_only: bool) -> Cancelled {
-        self.source_from(link, hard_only)
-            .and_then(|source| self.extra(self.node(source))?.why())
-            .unwrap_or_else(|| Cancelled::misuse(Misuse::Ended))
+    fn why_from(&self, link: Link, hard_only: bool) -> Why {
+        let source = self.source_from(link, hard_only);
+        let cause = source.and_then(|source| self.extra(self.node(source))?.why());
+        Why {
+            cause: cause.unwrap_or_else(|| Cancelled::misuse(Misuse::Ended)),
+            by: self.nodes.key(source.unwrap_or(link)),
+        }
     }
 
     /// Returns the outermost cancelled scope that this node can see.
@@ -384,6 +387,31 @@ impl Tree {
         self.nodes.get(node.0)?;
         let source = self.source_from(node.0.link(), false)?;
         Some(NodeId(self.nodes.key(source)))
+    }
+
+    /// Returns which scope's doing it is that a wait was told of a cancel: the one that has told it. If that has gone and
+    /// left where the wait stood cancelled, it is who refuses that now.
+    pub(crate) fn teller(&self, told: Told) -> Option<NodeId> {
+        match self.has_owner(told.by) {
+            true => Some(told.by),
+            false => self.source(told.under),
+        }
+    }
+
+    /// Returns whether a node lies in the task in this slot, and in no other below; also where it has gone, and nobody
+    /// knows.
+    pub(crate) fn may_be_of(&self, node: NodeId, slot: u32) -> bool {
+        let mut at = self.nodes.get(node.0);
+        if at.is_none() {
+            return true;
+        }
+        while let Some(node) = at {
+            if let Kind::Task(of) = node.kind() {
+                return of == slot;
+            }
+            at = node.parent.map(|parent| self.node(parent));
+        }
+        false
     }
 
     /// Returns the node above, if a cancel from outside is to be seen in this one: what that refuses, this refuses.
@@ -446,16 +474,28 @@ impl Tree {
     /// Returns whether it was the first cancel of this scope.
     ///
     /// The first cause stays. Each park is told once, here, and is out of reach of any later cancel.
-    /// With `grace`, what is in a grace shield goes on until [`Tree::end_grace`].
-    pub(crate) fn cancel(&mut self, node: NodeId, cause: Cancelled, grace: bool) -> bool {
+    /// With grace, what is in a grace shield goes on until [`Tree::end_grace`], which is to be called at `grace_end`.
+    pub(crate) fn cancel(
+        &mut self,
+        node: NodeId,
+        cause: Cancelled,
+        grace_end: Option<Instant>,
+    ) -> bool {
         let Some(found) = self.nodes.get_mut(node.0) else {
             return false;
         };
         if found.own != Own::None || found.ghost {
             return false;
         }
-        found.own = if grace { Own::WithGrace } else { Own::Hard };
+        found.own = match grace_end {
+            Some(_) => Own::WithGrace,
+            None => Own::Hard,
+        };
         self.note_cause(node.0.link(), cause);
+        if let Some(end) = grace_end {
+            // Who is told below asks for it, before there is a timer.
+            self.ensure_extra(node.0.link()).grace = Some((end, None));
+        }
         self.deliveries += 1;
         self.refresh(node.0.link());
         true
@@ -542,6 +582,15 @@ impl Tree {
             at = parent.map(|parent| self.node(parent));
         }
         earliest
+    }
+
+    /// Returns when the grace ends of a cancel that a wait under this node was told of, when it had this end. The node
+    /// may have gone, or what it is in.
+    pub(crate) fn grace_left(&self, node: NodeId, told: Option<Instant>) -> Option<Instant> {
+        match self.nodes.get(node.0) {
+            Some(found) if found.hard => None,
+            _ => self.grace_end(node).or(told),
+        }
     }
 
     /// Forgets the timer that ends a node's grace, which has fired.

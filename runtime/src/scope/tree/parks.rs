@@ -23,6 +23,12 @@ pub(crate) enum Wait {
         purpose: Purpose,
         relay: RelayId,
     },
+    /// The same, whose other side was told, because of this scope; no list has it any more.
+    Asked {
+        waker: Waker,
+        purpose: Purpose,
+        by: Key,
+    },
 }
 
 /// The other side of a wait, which the tree keeps beside its parks: few have one.
@@ -87,7 +93,9 @@ pub(super) struct Park {
     /// Its neighbours in the list of its node, or in the line of those whose owners are to be woken.
     pub(super) previous: Option<Link>,
     pub(super) next: Option<Link>,
-    pub(super) since: Instant,
+    /// Since when it waits, in nanoseconds; of one in memory that waits no more, which scope has aborted it, as the word
+    /// of its key.
+    word: u64,
     state: ParkState,
 }
 
@@ -101,28 +109,63 @@ impl Park {
         node: Key::FIRST,
         previous: None,
         next: None,
-        since: Instant::from_nanos(0),
+        word: 0,
         state: ParkState::Waiting(Wait::Kernel(0)),
     };
 
     /// It was told of a cancel, and waits for the other side all the same.
     pub(super) fn is_told(&self) -> bool {
         match self.state {
-            ParkState::Asked(..) => true,
-            ParkState::Aborted(_, op) => op.is_some(),
-            ParkState::Waiting(_) | ParkState::Due(..) => false,
+            ParkState::Waiting(Wait::Asked { .. }) | ParkState::Ending(..) => true,
+            ParkState::Waiting(_) | ParkState::Due(..) | ParkState::Aborted(_) => false,
+        }
+    }
+
+    /// It stands in the list of its node.
+    fn is_listed(&self) -> bool {
+        matches!(self.state, ParkState::Waiting(_)) && !self.is_told()
+    }
+
+    /// Returns since when it waits; of no meaning, if it waits no more.
+    pub(super) fn since(&self) -> Instant {
+        Instant::from_nanos(self.word)
+    }
+
+    /// Returns by whom it was told of a cancel, if it was.
+    fn told(&self) -> Option<Told> {
+        match self.state {
+            ParkState::Waiting(Wait::Asked { by, .. }) | ParkState::Ending(_, _, by) => {
+                Some(self.told_by(by))
+            }
+            ParkState::Waiting(_) => None,
+            ParkState::Due(..) | ParkState::Aborted(_) => Some(self.told_in_memory()),
+        }
+    }
+
+    /// Returns by whom a wait in memory was aborted, that was.
+    #[inline(always)]
+    fn told_in_memory(&self) -> Told {
+        self.told_by(Key::from_word(self.word))
+    }
+
+    #[inline(always)]
+    fn told_by(&self, by: Key) -> Told {
+        Told {
+            under: NodeId(self.node),
+            by: NodeId(by),
         }
     }
 
     /// Aborts a wait in memory, whose owner is to stand in line behind `last`.
     #[inline(always)]
-    fn become_due(&mut self, cause: Cancelled, last: Option<Link>) {
+    fn become_due(&mut self, why: Why, last: Option<Link>) {
         let ParkState::Waiting(Wait::Memory { waker, .. }) = &mut self.state else {
             unreachable!("looked at by the caller")
         };
         let waker = std::mem::replace(waker, Waker::noop().clone());
-        let blank = std::mem::replace(&mut self.state, ParkState::Due(cause, waker));
+        let blank = std::mem::replace(&mut self.state, ParkState::Due(why.cause, waker));
         std::mem::forget(blank);
+        self.word = why.by.to_word();
         (self.previous, self.next) = (last, None);
     }
 
@@ -130,9 +173,8 @@ impl Park {
     pub(super) fn waits(&self) -> Option<Waits> {
         match &self.state {
             ParkState::Waiting(wait) => Some(Waits::of(wait)),
-            ParkState::Asked(_, purpose) => Some(Waits::Memory(*purpose)),
-            ParkState::Aborted(_, op) => op.map(Waits::Kernel),
-            ParkState::Due(..) => None,
+            ParkState::Ending(_, op, _) => Some(Waits::Kernel(*op)),
+            ParkState::Due(..) | ParkState::Aborted(_) => None,
         }
     }
 }
@@ -140,13 +182,26 @@ impl Park {
 #[derive(Debug)]
 enum ParkState {
     Waiting(Wait),
-    /// The other side was told; no list has it any more.
-    Asked(Waker, Purpose),
     /// As [`ParkState::Aborted`], of a wait in memory whose owner has not been woken: he stands in line for that.
     Due(Cancelled, Waker),
-    /// With the cause of that moment: what it reports, whatever is cancelled later. And the kernel op that
-    /// was asked to end, and is waited for all the same.
-    Aborted(Cancelled, Option<u64>),
+    /// With the cause of that moment: what it reports, whatever is cancelled later.
+    Aborted(Cancelled),
+    /// The same, of the kernel op that was asked to end, because of this scope, and is waited for all the same.
+    Ending(Cancelled, u64, Key),
+}
+
+/// Why parks are aborted, and which scope's cancel that is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Why {
+    pub(super) cause: Cancelled,
+    pub(super) by: Key,
+}
+
+/// That a wait was told of a cancel: where it stood then, and by which scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) under: NodeId,
+    pub(crate) by: NodeId,
 }
 
 /// What a park that was forgotten leaves: wakers and other sides, which are foreign code. It is dropped outside the
@@ -156,6 +211,7 @@ pub(crate) struct Remains {
     waker: Option<Waker>,
     /// The waker was to be woken for a cancel.
     is_due: bool,
+    told: Option<Told>,
     _relay: Option<Rc<dyn Relay>>,
 }
 
@@ -165,18 +221,28 @@ impl Remains {
         self.waker.filter(|_| self.is_due)
     }
 
-    fn of(state: ParkState, relays: &mut Slab<Rc<dyn Relay>>) -> Self {
-        let is_due = matches!(state, ParkState::Due(..));
-        let (waker, relay) = match state {
-            ParkState::Waiting(Wait::Memory { waker, .. } | Wait::Deaf { waker, .. })
-            | ParkState::Asked(waker, _)
+    /// Returns by whom it was told of a cancel, if it was.
+    pub(crate) fn told(&self) -> Option<Told> {
+        self.told
+    }
+
+    fn of(park: Park, relays: &mut Slab<Rc<dyn Relay>>) -> Self {
+        let is_due = matches!(park.state, ParkState::Due(..));
+        let told = park.told();
+        let (waker, relay) = match park.state {
+            ParkState::Waiting(
+                Wait::Memory { waker, .. } | Wait::Deaf { waker, .. } | Wait::Asked { waker, .. },
+            )
             | ParkState::Due(_, waker) => (Some(waker), None),
             ParkState::Waiting(Wait::Relayed { waker, relay, .. }) => (Some(waker), Some(relay)),
-            ParkState::Waiting(Wait::Kernel(_)) | ParkState::Aborted(..) => (None, None),
+            ParkState::Waiting(Wait::Kernel(_)) | ParkState::Aborted(_) | ParkState::Ending(..) => {
+                (None, None)
+            }
         };
         Self {
             waker,
             is_due,
+            told,
             _relay: relay.and_then(|relay| relays.remove(relay.0)),
         }
     }
@@ -208,7 +274,7 @@ pub(crate) enum Parked {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ready,
-    Aborted(Cancelled),
+    Aborted(Cancelled, Told),
     /// It goes on, under who polls it again, with the same waker.
     Unchanged,
     /// It goes on.
@@ -245,7 +311,7 @@ impl Tree {
         let (key, park) = self.parks.place(Park::BLANK);
         park.node = under;
         park.next = next;
-        park.since = self.now;
+        park.word = self.now.as_nanos();
         // Of a blank park nothing is to be dropped.
         let blank = std::mem::replace(&mut park.state, ParkState::Waiting(wait()));
         std::mem::forget(blank);
@@ -268,8 +334,8 @@ impl Tree {
     /// Tells a park that came when its node was cancelled already: foreign code has done that since the op looked.
     #[cold]
     fn abort_late(&mut self, park: Link, node: Link) {
-        let cause = self.cause_from(node, false);
-        self.abort(park, cause);
+        let why = self.why_from(node, false);
+        self.abort(park, why);
     }
 
     /// Looks at a park again: notes the waker of this poll, and follows the active scope if the op
@@ -291,22 +357,22 @@ impl Tree {
             });
         };
         match &mut park.state {
-            ParkState::Aborted(..) | ParkState::Due(..) | ParkState::Waiting(Wait::Kernel(_)) => {}
-            ParkState::Asked(known, _)
-            | ParkState::Waiting(
+            ParkState::Aborted(_)
+            | ParkState::Ending(..)
+            | ParkState::Due(..)
+            | ParkState::Waiting(Wait::Kernel(_)) => {}
+            ParkState::Waiting(
                 Wait::Memory { waker: known, .. }
                 | Wait::Deaf { waker: known, .. }
-                | Wait::Relayed { waker: known, .. },
+                | Wait::Relayed { waker: known, .. }
+                | Wait::Asked { waker: known, .. },
             ) => {
                 if !known.will_wake(waker) {
                     stale = Some(std::mem::replace(known, copy.take()?));
                 }
             }
         }
-        if matches!(park.state, ParkState::Waiting(_))
-            && park.node != active.0
-            && self.nodes.get(active.0).is_some()
-        {
+        if park.is_listed() && park.node != active.0 && self.nodes.get(active.0).is_some() {
             self.move_to(id.0.link(), active.0.link());
         }
         let parked = match self.aborted(id) {
@@ -326,12 +392,12 @@ impl Tree {
         let Some(park) = self.parks.get(id.0) else {
             return Outcome::Ready;
         };
-        let cause = if let ParkState::Aborted(cause, None) = &park.state {
-            *cause
+        let (cause, told) = if let ParkState::Aborted(cause) = &park.state {
+            (*cause, park.told_in_memory())
         } else if let ParkState::Due(cause, _) = &park.state {
-            let cause = *cause;
+            let aborted = (*cause, park.told_in_memory());
             self.look_in_line(id.0.link(), waker);
-            cause
+            aborted
         } else if let ParkState::Waiting(Wait::Memory { waker: known, .. }) = &park.state
             && polled.is_some_and(|node| node.0 == park.node)
             && known.will_wake(waker)
@@ -341,7 +407,7 @@ impl Tree {
             return Outcome::None;
         };
         self.parks.clear_plain(id.0.link());
-        Outcome::Aborted(cause)
+        Outcome::Aborted(cause, told)
     }
 
     /// Ends a wait in memory with success, and forgets it: whoever looks at it from here on finds nothing, and knows.
@@ -349,12 +415,13 @@ impl Tree {
     pub(crate) fn complete(&mut self, id: ParkId) -> Option<Waker> {
         match self.parks.get(id.0)?.state {
             // A kernel op is completed by its slot alone.
-            ParkState::Aborted(..) | ParkState::Due(..) | ParkState::Waiting(Wait::Kernel(_)) => {
-                None
-            }
+            ParkState::Aborted(_)
+            | ParkState::Ending(..)
+            | ParkState::Due(..)
+            | ParkState::Waiting(Wait::Kernel(_)) => None,
             ParkState::Waiting(Wait::Memory { .. }) => self.complete_in_memory(id.0.link()),
             // Its owner, who waits, has the other side as well: that is not dropped here.
-            ParkState::Asked(..) | ParkState::Waiting(_) => self.unpark(id)?.waker,
+            ParkState::Waiting(_) => self.unpark(id)?.waker,
         }
     }
 
@@ -378,14 +445,16 @@ impl Tree {
     /// Returns whether a park is there and has no outcome.
     pub(crate) fn is_waiting(&self, id: ParkId) -> bool {
         let park = self.parks.get(id.0);
-        park.is_some_and(|park| !matches!(park.state, ParkState::Aborted(..) | ParkState::Due(..)))
+        park.is_some_and(|park| matches!(park.state, ParkState::Waiting(_)))
     }
 
     /// Returns why a park was aborted, if it was.
     pub(crate) fn aborted(&self, id: ParkId) -> Option<Cancelled> {
         match self.parks.get(id.0)?.state {
-            ParkState::Aborted(cause, _) | ParkState::Due(cause, _) => Some(cause),
-            ParkState::Waiting(_) | ParkState::Asked(..) => None,
+            ParkState::Aborted(cause) | ParkState::Ending(cause, ..) | ParkState::Due(cause, _) => {
+                Some(cause)
+            }
+            ParkState::Waiting(_) => None,
         }
     }
 
@@ -416,12 +485,15 @@ impl Tree {
     /// Forgets a park, whose op has ended or was dropped.
     pub(crate) fn unpark(&mut self, id: ParkId) -> Option<Remains> {
         match self.parks.get(id.0)?.state {
+            ParkState::Waiting(Wait::Asked { .. }) | ParkState::Ending(..) => {
+                self.told_no_more(id.0);
+            }
             ParkState::Waiting(_) => self.unlink_park(id.0.link()),
             ParkState::Due(..) => self.leave_line(id.0.link()),
-            ParkState::Asked(..) | ParkState::Aborted(..) => self.told_no_more(id.0),
+            ParkState::Aborted(_) => {}
         }
         let park = self.parks.remove(id.0)?;
-        Some(Remains::of(park.state, &mut self.relays))
+        Some(Remains::of(park, &mut self.relays))
     }
 
     /// Returns how many ops are parked, or aborted and have not seen it.
@@ -432,7 +504,7 @@ impl Tree {
     /// Tells every op parked under a node that is refused; where there is none, and nothing else
     /// below, the body waits in something foreign.
     #[inline(always)]
-    pub(super) fn abort_parks(&mut self, link: Link, cause: Cancelled) {
+    pub(super) fn abort_parks(&mut self, link: Link, why: Why) {
         let node = self.nodes.linked_mut(link);
         // One wait in memory is what most have.
         if let Some(first) = node.first_park
@@ -440,17 +512,17 @@ impl Tree {
             && alone.next.is_none()
             && matches!(alone.state, ParkState::Waiting(Wait::Memory { .. }))
         {
-            alone.become_due(cause, self.due.last);
+            alone.become_due(why, self.due.last);
             node.first_park = None;
             self.join_line(first);
         } else if node.first_park.is_some() || node.bodies == 0 {
-            self.abort_others(link, cause);
+            self.abort_others(link, why);
         }
     }
 
     /// As [`Tree::abort_parks`], where there is more than one, or another, or none and no body that would have one.
     #[inline(never)]
-    fn abort_others(&mut self, link: Link, cause: Cancelled) {
+    fn abort_others(&mut self, link: Link, why: Why) {
         let node = self.node(link);
         let mut next = node.first_park;
         if next.is_none() && node.is_bare() {
@@ -459,25 +531,26 @@ impl Tree {
         }
         while let Some(park) = next {
             next = self.parks.linked(park).next;
-            self.abort(park, cause);
+            self.abort(park, why);
         }
     }
 
     /// Tells one linked park, unless nobody is to be told.
-    fn abort(&mut self, park: Link, cause: Cancelled) {
+    fn abort(&mut self, park: Link, why: Why) {
+        let Why { cause, by } = why;
         let found = self.parks.linked_mut(park);
         match found.state {
             ParkState::Waiting(Wait::Deaf { .. }) => return,
             ParkState::Waiting(Wait::Memory { .. }) => {
                 self.unlink_park(park);
-                return self.abort_in_memory(park, cause);
+                return self.abort_in_memory(park, why);
             }
             _ => {}
         }
-        let aborted = ParkState::Aborted(cause, None);
-        let (state, effect) = match std::mem::replace(&mut found.state, aborted) {
+        let aborted = ParkState::Aborted(cause);
+        let (state, mut effect) = match std::mem::replace(&mut found.state, aborted) {
             ParkState::Waiting(Wait::Kernel(op)) => {
-                (ParkState::Aborted(cause, Some(op)), Effect::Kernel(op))
+                (ParkState::Ending(cause, op, by), Effect::Kernel(op))
             }
             ParkState::Waiting(Wait::Relayed {
                 waker,
@@ -487,14 +560,14 @@ impl Tree {
                 let relay = self.relays.remove(relay.0);
                 let relay = relay.expect("it is kept as long as it waits");
                 (
-                    ParkState::Asked(waker, purpose),
-                    Effect::Relay(relay, cause, NodeId(found.node)),
+                    ParkState::Waiting(Wait::Asked { waker, purpose, by }),
+                    Effect::Relay(relay, cause, NodeId(found.node), None),
                 )
             }
-            ParkState::Waiting(Wait::Memory { .. } | Wait::Deaf { .. })
-            | ParkState::Asked(..)
+            ParkState::Waiting(Wait::Memory { .. } | Wait::Deaf { .. } | Wait::Asked { .. })
             | ParkState::Due(..)
-            | ParkState::Aborted(..) => unreachable!("only a waiting park is linked"),
+            | ParkState::Aborted(_)
+            | ParkState::Ending(..) => unreachable!("only a waiting park is linked"),
         };
         found.state = state;
         let told = found.is_told().then_some(found.node);
@@ -502,13 +575,17 @@ impl Tree {
         if let Some(node) = told {
             self.nodes.linked_mut(node.link()).told += 1;
         }
+        if let Effect::Relay(_, _, node, grace_end) = &mut effect {
+            // By the time that it is carried out, what has the grace may have gone.
+            *grace_end = self.grace_end(*node);
+        }
         self.effects.push_back(effect);
     }
 
     /// Aborts a wait in memory that no list has, and lets its owner stand in line to be woken.
-    fn abort_in_memory(&mut self, park: Link, cause: Cancelled) {
+    fn abort_in_memory(&mut self, park: Link, why: Why) {
         let last = self.due.last;
-        self.parks.linked_mut(park).become_due(cause, last);
+        self.parks.linked_mut(park).become_due(why, last);
         self.join_line(park);
     }
 
@@ -529,7 +606,7 @@ impl Tree {
         };
         let cause = *cause;
         let waker = std::mem::replace(waker, Waker::noop().clone());
-        let blank = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
+        let blank = std::mem::replace(&mut found.state, ParkState::Aborted(cause));
         std::mem::forget(blank);
         self.leave_line(park);
         Some(waker)
@@ -578,7 +655,7 @@ impl Tree {
         let taken = take(waker)?;
         let cause = *cause;
         let waker = std::mem::replace(waker, Waker::noop().clone());
-        let blank = std::mem::replace(&mut found.state, ParkState::Aborted(cause, None));
+        let blank = std::mem::replace(&mut found.state, ParkState::Aborted(cause));
         std::mem::forget(blank);
         let next = found.next.take();
         self.due.first = next;
@@ -608,7 +685,7 @@ impl Tree {
         self.parks.linked_mut(park).node = self.nodes.key(node);
         self.link_park(park, node);
         if self.nodes.linked(node).refused {
-            self.abort(park, self.cause_from(node, false));
+            self.abort(park, self.why_from(node, false));
         }
     }
 }

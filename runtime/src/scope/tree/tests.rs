@@ -42,7 +42,7 @@ fn effects(tree: &mut Tree) -> Vec<Effect> {
 }
 
 fn cancel(tree: &mut Tree, node: NodeId, cause: Cancelled) -> Vec<Effect> {
-    tree.cancel(node, cause, false);
+    tree.cancel(node, cause, None);
     effects(tree)
 }
 
@@ -63,6 +63,12 @@ fn look(tree: &mut Tree, park: ParkId, active: NodeId) -> Parked {
 /// Asks whether the end of a node is reached, and waits for it if not.
 fn is_done(tree: &mut Tree, node: NodeId) -> bool {
     tree.is_done(node) || tree.await_end(node, Waker::noop().clone()).is_some()
+}
+
+/// What a wait came to that a cancel of its own scope has aborted.
+fn aborted_in(scope: NodeId) -> Outcome {
+    let (under, by) = (scope, scope);
+    Outcome::Aborted(cause(), Told { under, by })
 }
 
 fn move_to_root(tree: &mut Tree, node: NodeId) {
@@ -124,6 +130,43 @@ fn aborted_park_is_skipped_by_who_would_complete_it() {
 }
 
 #[test]
+fn a_wait_knows_which_scope_has_aborted_it_and_whose_it_was() {
+    let mut tree = Tree::new(0);
+    let root = tree.root();
+    let outer = open_below_root(&mut tree, false);
+    let task = tree.open(outer, Kind::Task(3), Shield::None);
+    let inner = open(&mut tree, task, false);
+    let told_of = |tree: &mut Tree, park| {
+        let remains = tree.unpark(park).expect("it is there");
+        remains.told()
+    };
+    let wait = tree.park(inner, Wait::Kernel(1));
+    assert_eq!(told_of(&mut tree, wait), None, "nobody has cancelled it");
+    let [first, second, third] = [(); 3].map(|()| tree.park(inner, Wait::Kernel(1)));
+    cancel(&mut tree, outer, cause());
+    // What comes later has aborted nothing, and a shield takes nothing back.
+    cancel(&mut tree, root, Cancelled::deadline());
+    tree.set_shield(inner, Shield::Full);
+    let told = Told {
+        under: inner,
+        by: outer,
+    };
+    assert_eq!(told_of(&mut tree, first), Some(told));
+    assert_eq!(tree.teller(told), Some(outer));
+    assert!(tree.may_be_of(inner, 3));
+    assert!(!tree.may_be_of(inner, 4));
+    tree.set_shield(inner, Shield::None);
+    tree.move_under(task, root);
+    tree.close(outer);
+    assert_eq!(told_of(&mut tree, second), Some(told));
+    assert_eq!(tree.teller(told), Some(root), "it is who refuses it now");
+    tree.close(inner);
+    assert_eq!(told_of(&mut tree, third), Some(told));
+    assert_eq!(tree.teller(told), None);
+    assert!(tree.may_be_of(inner, 4), "nobody knows");
+}
+
+#[test]
 fn a_park_follows_the_scope_it_is_polled_under() {
     let mut tree = Tree::new(0);
     let before = open_below_root(&mut tree, false);
@@ -160,11 +203,8 @@ fn a_wait_is_unchanged_only_where_the_same_polls_it_again() {
         tree.outcome(park, Some(scope), Waker::noop()),
         Outcome::None
     );
-    assert!(tree.cancel(scope, cause(), false));
-    assert_eq!(
-        tree.outcome(park, Some(scope), &waker),
-        Outcome::Aborted(cause())
-    );
+    assert!(tree.cancel(scope, cause(), None));
+    assert_eq!(tree.outcome(park, Some(scope), &waker), aborted_in(scope));
     assert_eq!(
         tree.outcome(park, Some(scope), &waker),
         Outcome::Ready,
@@ -273,10 +313,10 @@ fn an_abort_behind_a_grace_shield_has_the_cause_that_is_seen_there() {
     let graced = tree.open(inner, Kind::Scope, Shield::Grace);
     let below = open(&mut tree, graced, false);
     let (behind, before) = (tree.park(below, waiting()), tree.park(inner, waiting()));
-    tree.cancel(outer, Cancelled::deadline(), true);
+    tree.cancel(outer, Cancelled::deadline(), Some(Instant::NEVER));
     assert_eq!(tree.aborted(before), Some(Cancelled::deadline()));
     assert_eq!(tree.aborted(behind), None);
-    tree.cancel(inner, cause(), false);
+    tree.cancel(inner, cause(), None);
     assert_eq!(tree.aborted(behind), Some(cause()));
     assert_eq!(tree.cause(below), cause());
 }
@@ -291,7 +331,7 @@ fn a_grace_shield_holds_until_the_grace_is_over() {
     for node in [plain, graced, full] {
         tree.park(node, waiting());
     }
-    tree.cancel(outer, cause(), true);
+    tree.cancel(outer, cause(), Some(Instant::NEVER));
     assert_eq!(effects(&mut tree).len(), 1);
     assert!(tree.is_cancelled(plain) && !tree.is_cancelled(graced));
     assert_eq!(tree.source(graced), None);
@@ -354,6 +394,31 @@ fn a_wait_that_refuses_is_told_nothing_and_a_relayed_one_once() {
         tree.unpark(park);
     }
     assert_eq!(tree.park_count(), 0);
+}
+
+/// It may be told late, when what has the grace has gone.
+#[test]
+fn the_other_side_of_a_wait_is_told_of_the_grace_that_is_left() {
+    let end = Instant::from_nanos(7);
+    for is_over in [false, true] {
+        let mut tree = Tree::new(0);
+        let outer = open_below_root(&mut tree, false);
+        let scope = open(&mut tree, outer, false);
+        park_relayed(&mut tree, scope);
+        assert!(tree.cancel(outer, cause(), Some(end)));
+        let told = effects(&mut tree);
+        let [Effect::Relay(_, _, under, grace_end)] = told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!((under, grace_end), (scope, Some(end)));
+        assert_eq!(tree.grace_left(under, grace_end), Some(end));
+        if is_over {
+            tree.end_grace(outer);
+            assert_eq!(tree.grace_left(under, grace_end), None);
+        }
+        tree.close(scope);
+        assert_eq!(tree.grace_left(under, grace_end), Some(end), "nobody knows");
+    }
 }
 
 /// What the other side holds may be anybody's, whose destructor looks at the tree.
@@ -469,7 +534,7 @@ fn tasks_of_a_dropped_group_are_waited_for_further_out() {
     let outer = open_below_root(&mut tree, false);
     let group = tree.open(outer, Kind::Group, Shield::None);
     let child = task(&mut tree, group);
-    tree.cancel(group, Cancelled::new(Reason::Dropped), false);
+    tree.cancel(group, Cancelled::new(Reason::Dropped), None);
     tree.close(group);
     assert!(tree.is_cancelled(child), "it stays so");
     assert!(!tree.is_cancelled(outer));
@@ -521,7 +586,7 @@ fn a_leaked_group_refuses_ops_though_nothing_else_is_cancelled() {
 fn a_cancelled_scope_that_is_gone_with_an_orphan_is_counted_until_that_ends() {
     let mut tree = Tree::new(0);
     let scope = open_below_root(&mut tree, false);
-    tree.cancel(scope, cause(), false);
+    tree.cancel(scope, cause(), None);
     assert_eq!(tree.refusing, 1);
     let account = tree.orphan_started(scope);
     tree.close(scope);
@@ -646,7 +711,7 @@ fn the_bits_say_what_the_definition_says() {
                 5 => {
                     let grace = draw(2) == 0;
                     let why = Cancelled::new(Reason::User(pick as u32));
-                    let first = tree.cancel(id, why, grace);
+                    let first = tree.cancel(id, why, grace.then_some(Instant::NEVER));
                     assert_eq!(first, !model.nodes[pick].cancelled);
                     if first {
                         model.nodes[pick].cancelled = true;
@@ -721,7 +786,7 @@ fn who_waits_on_after_being_told_waits_in_nothing_foreign() {
         tree.park(scope, Wait::Kernel(1)),
         tree.park(scope, waiting()),
     );
-    tree.cancel(scope, cause(), false);
+    tree.cancel(scope, cause(), None);
     assert_eq!(effects(&mut tree).len(), 2);
     tree.unpark(other);
     assert!(
@@ -773,12 +838,12 @@ fn who_has_looked_or_gone_is_not_woken_for_a_cancel() {
                 let purpose = Purpose::Time;
                 tree.park(scope, Wait::Memory { waker, purpose })
             });
-            assert!(tree.cancel(scope, cause(), false));
+            assert!(tree.cancel(scope, cause(), None));
             let looks = task_waker(place);
             let park = parks[place as usize];
             match way {
                 0 => drop(tree.unpark(park)),
-                1 => assert_eq!(tree.outcome(park, None, &looks), Outcome::Aborted(cause())),
+                1 => assert_eq!(tree.outcome(park, None, &looks), aborted_in(scope)),
                 _ => {
                     let polled = poll(&mut tree, park, scope, &looks);
                     assert_eq!(polled, Parked::Aborted(cause()));
@@ -811,14 +876,14 @@ fn who_waits_is_woken_for_a_cancel_though_another_has_looked_or_dropped_the_wait
         let waker = Waker::from(Arc::clone(&woken));
         let purpose = Purpose::Time;
         let park = tree.park(scope, Wait::Memory { waker, purpose });
-        assert!(tree.cancel(scope, cause(), false));
+        assert!(tree.cancel(scope, cause(), None));
         let another = Waker::noop();
         match way {
             0 => {
                 let remains = tree.unpark(park).expect("it stood in line");
                 remains.due().expect("it was to be woken").wake();
             }
-            1 => assert_eq!(tree.outcome(park, None, another), Outcome::Aborted(cause())),
+            1 => assert_eq!(tree.outcome(park, None, another), aborted_in(scope)),
             _ => {
                 let polled = poll(&mut tree, park, scope, another);
                 assert_eq!(polled, Parked::Aborted(cause()));

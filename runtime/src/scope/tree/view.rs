@@ -49,7 +49,9 @@ pub(crate) enum Waits {
 impl Waits {
     pub(super) fn of(wait: &Wait) -> Self {
         match wait {
-            Wait::Memory { purpose, .. } | Wait::Relayed { purpose, .. } => Self::Memory(*purpose),
+            Wait::Memory { purpose, .. }
+            | Wait::Relayed { purpose, .. }
+            | Wait::Asked { purpose, .. } => Self::Memory(*purpose),
             Wait::Deaf { purpose, .. } => Self::Deaf(*purpose),
             Wait::Kernel(op) => Self::Kernel(*op),
         }
@@ -116,7 +118,7 @@ impl Park {
     fn view(&self) -> Option<Waiting> {
         Some(Waiting {
             waits: self.waits()?,
-            since: self.since,
+            since: self.since(),
             told: self.is_told(),
         })
     }

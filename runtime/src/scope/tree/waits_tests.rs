@@ -42,6 +42,8 @@ struct Expected {
     /// Where it lies, or lay when it was told.
     node: usize,
     told: bool,
+    /// By whom it was told, and where it stood then.
+    teller: Option<Told>,
     /// He is to be woken for a cancel, and was not.
     due: bool,
     /// Of the wait: that of its kernel op as well.
@@ -109,6 +111,7 @@ impl World {
             who,
             node,
             told: false,
+            teller: None,
             due: false,
             number,
         });
@@ -122,7 +125,7 @@ impl World {
                 Effect::Kernel(op) => self.sides[op as usize]
                     .0
                     .relay(Cancelled::requested(), None),
-                Effect::Relay(relay, cause, _) => relay.relay(cause, None),
+                Effect::Relay(relay, cause, ..) => relay.relay(cause, None),
                 Effect::Drop(waker) | Effect::Seen(waker) => drop(waker),
                 other => assert!(matches!(other, Effect::Foreign(_)), "{other:?}"),
             }
@@ -148,6 +151,7 @@ impl World {
             GivenUp::Told => {
                 assert!(!is_plain);
                 let remains = self.tree.unpark(wait.id).expect("it is there");
+                assert_eq!(remains.told(), wait.teller);
                 let due = remains.due();
                 assert_eq!(due.is_some(), wait.due);
                 assert!(due.is_none_or(|due| due.will_wake(&self.people[wait.who].1)));
@@ -181,7 +185,7 @@ impl World {
             let outcome = self.tree.outcome(wait.id, Some(active), &waker);
             let is_same = wait.who == who && wait.node == node;
             match outcome {
-                Outcome::Aborted(_) => assert!(is_over),
+                Outcome::Aborted(_, told) => assert_eq!((Some(told), is_over), (wait.teller, true)),
                 Outcome::Unchanged => assert!(!is_over && is_same),
                 Outcome::None => assert!(!is_over && !is_same),
                 Outcome::Ready => panic!("nobody has completed it"),
@@ -211,6 +215,7 @@ impl World {
             // Who looks is told there and then.
             let ends = matches!(wait.of, Of::Memory | Of::Kernel);
             wait.told = ends && self.tree.is_cancelled(active);
+            wait.teller = wait.told.then(|| told_now(&self.tree, active));
             self.sides[wait.number].1 += u32::from(wait.told && wait.of == Of::Kernel);
         }
         let is_aborted = matches!(polled.parked, Parked::Aborted(_));
@@ -238,6 +243,7 @@ impl World {
             if !wait.told && wait.of != Of::Deaf {
                 let (node, _) = self.nodes[wait.node].expect("a wait goes outward");
                 wait.told = self.tree.is_cancelled(node);
+                wait.teller = wait.told.then(|| told_now(&self.tree, node));
                 wait.due = wait.told && wait.of == Of::Memory;
                 self.sides[wait.number].1 += u32::from(wait.told && wait.of != Of::Memory);
             }
@@ -261,6 +267,12 @@ impl World {
             assert_eq!(self.tree.waits_in_foreign(id), is_bare);
         }
     }
+}
+
+/// What a wait is to know that stands under this node and is told of a cancel now.
+fn told_now(tree: &Tree, under: NodeId) -> Told {
+    let by = tree.source(under).expect("it is cancelled");
+    Told { under, by }
 }
 
 /// Each is told once, by what it waits for, and woken once; and nothing is left of any.
@@ -291,7 +303,7 @@ fn waits_of_all_kinds_come_to_what_they_have_to() {
                 1 if node != 0 && draw(2) == 0 => {
                     world
                         .tree
-                        .cancel(world.node(node), Cancelled::requested(), false);
+                        .cancel(world.node(node), Cancelled::requested(), None);
                 }
                 2 if node != 0 => world.close(node),
                 3 => world.drain(),

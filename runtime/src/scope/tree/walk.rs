@@ -1,6 +1,7 @@
 //! The walk that pushes the two bits down.
 
-use super::{Cancelled, Shield, Tree};
+use super::parks::Why;
+use super::{Shield, Tree};
 use crate::slab::Link;
 
 impl Tree {
@@ -20,7 +21,7 @@ impl Tree {
         }
         // All that is newly refused below is so for the reason that `top` has; behind a grace shield,
         // for the one that it has past all grace.
-        let why = [false, true].map(|hard_only| self.cause_from(top, hard_only));
+        let why = [false, true].map(|hard_only| self.why_from(top, hard_only));
         self.set_bits(top, wanted, why[0]);
         let mut at = top;
         // Grace shields on the way from `top` down to here.
@@ -50,7 +51,7 @@ impl Tree {
         &mut self,
         mut sibling: Option<Link>,
         outside: (bool, bool),
-        why: [Cancelled; 2],
+        why: [Why; 2],
         shields: u32,
     ) -> Option<Link> {
         while let Some(link) = sibling {
@@ -78,7 +79,7 @@ impl Tree {
         &mut self,
         link: Link,
         outside: (bool, bool),
-        why: [Cancelled; 2],
+        why: [Why; 2],
         behind: bool,
     ) -> bool {
         let node = self.node(link);
@@ -93,16 +94,16 @@ impl Tree {
         true
     }
 
-    /// Sets the bits of one node. What is newly refused is aborted, for this cause.
+    /// Sets the bits of one node. What is newly refused is aborted, for this reason.
     #[inline(always)]
-    fn set_bits(&mut self, link: Link, wanted: (bool, bool), cause: Cancelled) {
+    fn set_bits(&mut self, link: Link, wanted: (bool, bool), why: Why) {
         let node = self.node_mut(link);
         let was_refused = node.refused;
         (node.refused, node.hard) = wanted;
         self.refusing += u64::from(wanted.0);
         self.refusing -= u64::from(was_refused);
         if wanted.0 && !was_refused {
-            self.abort_parks(link, cause);
+            self.abort_parks(link, why);
         }
     }
 }

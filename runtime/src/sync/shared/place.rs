@@ -123,11 +123,7 @@ impl Place {
                 return Look::Ready;
             }
             // Whoever has the lock of the line after this sees that it was given up, if it was.
-            let Some(cause) = link.cause.get() else {
-                return Look::Waiting;
-            };
-            core.saw_abort();
-            Look::Aborted(cause)
+            link.cause.get().map_or(Look::Waiting, Look::Aborted)
         })
     }
 
