@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::{self, Future};
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -400,6 +401,7 @@ where
     let mut watching = true;
     let mut told = false;
     let ended = future::poll_fn(|cx| {
+        let mut has_settled = false;
         loop {
             if finish.get() && !told {
                 if activity.is_idle_anew() {
@@ -421,9 +423,12 @@ where
                 continue;
             }
             if activity.is_to_settle() {
-                continue;
-            }
-            if activity.is_to_begin_anew() && !finish.get() {
+                if !mem::replace(&mut has_settled, true) {
+                    continue;
+                }
+                // It had more to do then: others have their turns before.
+                cx.waker().wake_by_ref();
+            } else if activity.is_to_begin_anew() && !finish.get() {
                 return Poll::Ready(Some(Driven::AtRest));
             }
             // After the connection, of which it is to see where it stands now.
