@@ -316,7 +316,13 @@ where
                 let driven = Pin::new(&mut *connection);
                 let driven = drive(driven, tell, &finish, &activity, &outgoing, watch.as_mut());
                 match driven.await {
-                    Driven::Ended(ended) => break ended?,
+                    Driven::Ended(Ok(())) => break,
+                    Driven::Ended(Err(error)) => {
+                        let mut io = connection.into_parts().io;
+                        // What failed is told; that the client hears no more of it is not.
+                        let _ = future::poll_fn(|cx| io.poll_cut(cx)).await;
+                        return Err(error.into());
+                    }
                     Driven::Cut => return Ok(()),
                     Driven::AtRest => {
                         let parts = connection.into_parts();

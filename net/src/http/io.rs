@@ -520,6 +520,13 @@ impl Io {
         }
     }
 
+    /// Ends a connection on which an answer has failed: what was said before goes out, and the peer is left the time to
+    /// take it, but nothing says that this was all.
+    pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.outgoing.borrow_mut().poll_all_sent(cx))?;
+        self.poll_close(cx)
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.closing {
