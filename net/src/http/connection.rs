@@ -310,28 +310,30 @@ where
             builder.writev(!copies);
             // In a place of its own: a connection is what it is of one protocol, and moved no more.
             let mut connection = Box::new(builder.serve_connection(io, service));
-            let mut watch = pin!(watch(&activity, limits, &site.draining, &finish));
-            let tell = http1::Connection::graceful_shutdown;
-            loop {
-                let driven = Pin::new(&mut *connection);
-                let driven = drive(driven, tell, &finish, &activity, &outgoing, watch.as_mut());
-                match driven.await {
-                    Driven::Ended(Ok(())) => break,
-                    Driven::Ended(Err(error)) => {
-                        let mut io = connection.into_parts().io;
-                        // What failed is told; that the client hears no more of it is not.
-                        let _ = future::poll_fn(|cx| io.poll_cut(cx)).await;
-                        return Err(error.into());
+            {
+                let mut watch = pin!(watch(&activity, &outgoing, limits, &site.draining, &finish));
+                let tell = http1::Connection::graceful_shutdown;
+                loop {
+                    let driven = Pin::new(&mut *connection);
+                    let driven = drive(driven, tell, &finish, &activity, &outgoing, watch.as_mut());
+                    match driven.await {
+                        Driven::Ended(Ok(())) => break,
+                        Driven::Ended(Err(error)) => {
+                            let mut io = connection.into_parts().io;
+                            // What failed is told; that the client hears no more of it is not.
+                            let _ = future::poll_fn(|cx| io.poll_cut(cx)).await;
+                            return Err(error.into());
+                        }
+                        Driven::Cut => return Ok(()),
+                        Driven::AtRest => {
+                            let parts = connection.into_parts();
+                            let mut io = parts.io;
+                            io.begin_anew(&parts.read_buf);
+                            builder.writev(true);
+                            *connection = builder.serve_connection(io, parts.service);
+                        }
+                        Driven::Idle => break,
                     }
-                    Driven::Cut => return Ok(()),
-                    Driven::AtRest => {
-                        let parts = connection.into_parts();
-                        let mut io = parts.io;
-                        io.begin_anew(&parts.read_buf);
-                        builder.writev(true);
-                        *connection = builder.serve_connection(io, parts.service);
-                    }
-                    Driven::Idle => break,
                 }
             }
             let mut parts = connection.into_parts();
@@ -464,6 +466,7 @@ where
 /// and no request has begun; ends where it is to be cut.
 async fn watch(
     activity: &Activity,
+    outgoing: &RefCell<Outgoing>,
     limits: Limits,
     draining: &Draining,
     finish: &Cell<bool>,
@@ -480,7 +483,7 @@ async fn watch(
                 return Poll::Ready(ended);
             }
         }
-        match lookout.poll(activity, &limits, cx) {
+        match lookout.poll(activity, outgoing, &limits, cx) {
             Poll::Ready(Verdict::Cut) => Poll::Ready(Ok(())),
             Poll::Ready(Verdict::Finish) => {
                 finish.set(true);
