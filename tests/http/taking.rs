@@ -133,3 +133,34 @@ fn whoever_takes_nothing_of_the_end_of_an_answer_is_let_go() {
         until(|| handle.open_connections() == 0);
     }
 }
+
+/// A body that ends behind the answer to its request has hyper go on to the next while that answer waits for the client,
+/// and say at once what it says by itself.
+#[test]
+fn nothing_is_said_in_the_middle_of_an_answer() {
+    let goes_on =
+        "POST /read HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n";
+    for hyper in BOTH {
+        for (next, status) in [(goes_on, 100), ("no request\r\n\r\n", 400)] {
+            let server = one_core().options(narrow());
+            let server = server.serve_boxed(answer).expect("a server");
+            let mut client = narrow_client(&server, hyper);
+            client.ask("POST", "/early", "content-length: 5\r\n");
+            at_rest(&server);
+            client.send(["hello", next].concat());
+            at_rest(&server);
+            takes_large(&mut client);
+            assert_eq!(client.head().status, status, "{hyper:?}");
+            if status == 100 {
+                client.send("body");
+                assert_eq!(client.answer().text(), "body");
+                let snapshot = server.snapshot();
+                assert_eq!(snapshot.cores[0].count("given_up", None), Some(0));
+            } else {
+                client.ends();
+                let snapshot = server.snapshot();
+                assert_eq!(snapshot.cores[0].count("refused", None), Some(1));
+            }
+        }
+    }
+}
