@@ -152,7 +152,9 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
             None => this.course.note_end(),
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Buf::remaining);
-                let is_last = this.rest.is_empty() && this.content.is_end();
+                // hyper asks for nothing behind trailers.
+                let is_last =
+                    this.rest.is_empty() && (frame.is_trailers() || this.content.is_end());
                 this.course.note_piece(length, is_last);
             }
             Some(Err(error)) => this.course.note_failure(error),

@@ -177,6 +177,17 @@ impl Notes {
         *is_awaited = false;
     }
 
+    /// Notes whether hyper has all of the answer. One that ends before it has as much as was said is cut, and the client
+    /// sees that.
+    #[inline]
+    fn note_whole(&mut self, is_end: bool) {
+        self.whole = match self.expected {
+            Some(expected) => self.sent >= expected,
+            None => is_end,
+        };
+        self.failed = is_end && !self.whole;
+    }
+
     #[inline]
     fn note_awaited(&mut self, activity: &Activity, is_awaited: bool) {
         if mem::replace(&mut self.is_awaited, is_awaited) != is_awaited {
@@ -302,7 +313,7 @@ impl Course {
         self.activity.note_handed(length);
         let notes = self.notes_mut();
         notes.sent += length as u64;
-        notes.whole = is_last || notes.expected.is_some_and(|all| notes.sent >= all);
+        notes.note_whole(is_last);
     }
 
     /// Returns a piece of the body as hyper gets it: of HTTP/2 the connection counts it until it is written.
@@ -327,7 +338,7 @@ impl Course {
     /// Notes that hyper was told of the end of the body.
     pub(super) fn note_end(&mut self) {
         self.activity.note_answered();
-        self.notes_mut().whole = true;
+        self.notes_mut().note_whole(true);
     }
 
     /// Notes that the body has failed.
