@@ -1,13 +1,18 @@
 //! What a server says of itself: counts and latencies, the page, and who is told of each request.
 
+use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::pin::Pin;
 use std::sync::mpsc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tests::{Serve, on_ring};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, ETAG, TRAILER};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
 use http_body_util::Full;
 use quoit::metrics::Snapshot;
 use quoit::sync::Event;
@@ -471,4 +476,51 @@ fn requests_that_come_together_are_answered_with_one_send() {
     let figures = when_all_have_gone(&server.handle());
     let sends = figures.cores[0].latency("op", Some("send"));
     assert_eq!(sends.expect("sends are measured").count(), 2);
+}
+
+/// A body that ends without a word behind its trailers, or before it has come to the length that was said.
+struct Ending {
+    pieces: Vec<Frame<Bytes>>,
+}
+
+impl Body for Ending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.pieces.pop().map(Ok))
+    }
+}
+
+#[test]
+fn an_answer_is_whole_with_its_trailers_and_not_short_of_its_length() {
+    let server = one_core().on_trouble(|_| {});
+    let server = server.serve_boxed(|request: Request<Incoming>| async move {
+        let piece = Frame::data(Bytes::from_static(b"hello"));
+        let mut answer = Response::new(Ending {
+            pieces: vec![piece],
+        });
+        if request.uri().path() == "/short" {
+            answer.headers_mut().insert(CONTENT_LENGTH, 6.into());
+        } else {
+            let last = HeaderMap::from_iter([(ETAG, HeaderValue::from_static("last"))]);
+            answer.body_mut().pieces.insert(0, Frame::trailers(last));
+            let named = HeaderValue::from_static("etag");
+            answer.headers_mut().insert(TRAILER, named);
+        }
+        Ok::<_, Infallible>(answer)
+    });
+    let server = server.expect("a server");
+    let mut client = Client::connect(server.local_addr());
+    assert_eq!(client.get("/trailers").text(), "hello");
+    client.ask("GET", "/short", "");
+    client.until_cut();
+    drop(client);
+    let figures = when_all_have_gone(&server.handle());
+    assert_eq!(figures.merged("request").count(), 1);
+    assert_eq!(count(&figures, "given_up", None), 0);
+    assert_eq!(count(&figures, "failed", None), 1);
 }

@@ -19,5 +19,6 @@ mod service;
 mod serving;
 mod streams;
 mod support;
+mod taking;
 mod tls;
 mod upgrades;

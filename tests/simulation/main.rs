@@ -18,6 +18,7 @@ mod lanes;
 mod ledger;
 mod orders;
 mod pings;
+mod pipelined;
 mod programs;
 mod promises;
 mod raw_client;

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 use memchr::memchr;
 use quoit::time::Instant;
@@ -49,6 +49,10 @@ pub(super) struct Activity {
     /// Tells requests that follow each other apart; and whether of the last there may be something left to be read.
     asked: Cell<u32>,
     is_body_left: Cell<bool>,
+    /// How much of an answer hyper got whose request has not come to its end, since all that it got before was on its
+    /// way; and who is told when this is.
+    ahead: Cell<usize>,
+    on_its_way: RefCell<Option<Waker>>,
     /// Nobody has that body any more, of which hyper may read the rest as it is polled next.
     is_rest_due: Cell<bool>,
     /// Grows with every request and every answer.
@@ -194,6 +198,39 @@ impl Activity {
         {
             self.renewal.set(Renewal::AtRest);
         }
+        if self.ahead.get() > 0 {
+            self.ahead.set(0);
+            if let Some(waker) = self.on_its_way.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Returns whether an answer goes out before its request has come to its end, in HTTP/1. As soon as it has, hyper
+    /// goes on to the next request, and says at once what is its own to say about that: to go on, or that it is none.
+    /// It would say so in front of what it has yet to hand over of the answer.
+    #[inline]
+    pub(super) fn is_ahead(&self) -> bool {
+        self.is_body_left.get() && !self.has_streams.get()
+    }
+
+    /// Notes that hyper got so much of an answer.
+    #[inline]
+    pub(super) fn note_handed(&self, length: usize) {
+        if self.is_ahead() {
+            self.ahead.set(self.ahead.get() + length);
+        }
+    }
+
+    /// Returns whether hyper has so much of an answer that is ahead of its request, and is to hand that over before it
+    /// gets more. Then it is told.
+    pub(super) fn is_far_ahead(&self, much: usize, cx: &mut Context<'_>) -> bool {
+        let is_far = self.is_ahead() && self.ahead.get() >= much;
+        if is_far {
+            let before = self.on_its_way.replace(Some(cx.waker().clone()));
+            drop(before);
+        }
+        is_far
     }
 
     /// Notes that hyper copies what it sends.
@@ -512,8 +549,12 @@ impl Activity {
         }
     }
 
-    /// Notes that hyper has the body of an answer.
+    /// Notes that hyper has the body of an answer. If nobody has the body of its request, hyper has read that to its end,
+    /// or reads no more.
     pub(super) fn begin_answer(&self) {
+        if self.reading.get() == 0 {
+            self.is_body_left.set(false);
+        }
         self.bodies.set(self.bodies.get() + 1);
     }
 

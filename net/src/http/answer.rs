@@ -97,6 +97,10 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let mut this = self.project();
+        if this.course.is_far_ahead(cx) {
+            return Poll::Pending;
+        }
+        let in_parts = this.course.is_in_parts();
         let frame = match this.content.as_mut().project() {
             _ if !this.rest.is_empty() => {
                 let bytes = part_of(this.rest);
@@ -105,12 +109,15 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
             ContentProjection::Nothing => None,
             ContentProjection::Own { bytes } if bytes.is_empty() => None,
             ContentProjection::Own { bytes } => {
-                let bytes = std::mem::take(bytes);
+                let mut bytes = std::mem::take(bytes);
+                if in_parts {
+                    *this.rest = bytes;
+                    bytes = part_of(this.rest);
+                }
                 Some(Ok(Frame::data(this.course.handed(Data::Own { bytes }))))
             }
             ContentProjection::Body { body } => {
                 let connection = *this.connection;
-                let in_parts = this.course.is_copied();
                 let poll = || {
                     let polled = within(connection, || body.poll_frame(cx));
                     polled.map_ok(|frame| match in_parts {
@@ -145,7 +152,9 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
             None => this.course.note_end(),
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Buf::remaining);
-                let is_last = this.rest.is_empty() && this.content.is_end();
+                // hyper asks for nothing behind trailers.
+                let is_last =
+                    this.rest.is_empty() && (frame.is_trailers() || this.content.is_end());
                 this.course.note_piece(length, is_last);
             }
             Some(Err(error)) => this.course.note_failure(error),
@@ -173,8 +182,8 @@ impl<B: Body<Error: Into<BoxError>>> Body for Counted<B> {
 }
 
 /// As much of a piece as hyper gets at a time where it copies all it gets: it takes what one piece has, and asks for
-/// more until it has 400 KiB.
-const PART: usize = 64 * 1024;
+/// more until it has 400 KiB. And as much as it has at a time of an answer that is ahead of its request, or twice that.
+pub(super) const PART: usize = 64 * 1024;
 
 /// Takes the next part of what is left of a large piece.
 fn part_of(rest: &mut Bytes) -> Bytes {

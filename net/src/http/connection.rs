@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::{self, Future};
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -309,22 +310,30 @@ where
             builder.writev(!copies);
             // In a place of its own: a connection is what it is of one protocol, and moved no more.
             let mut connection = Box::new(builder.serve_connection(io, service));
-            let mut watch = pin!(watch(&activity, limits, &site.draining, &finish));
-            let tell = http1::Connection::graceful_shutdown;
-            loop {
-                let driven = Pin::new(&mut *connection);
-                let driven = drive(driven, tell, &finish, &activity, &outgoing, watch.as_mut());
-                match driven.await {
-                    Driven::Ended(ended) => break ended?,
-                    Driven::Cut => return Ok(()),
-                    Driven::AtRest => {
-                        let parts = connection.into_parts();
-                        let mut io = parts.io;
-                        io.begin_anew(&parts.read_buf);
-                        builder.writev(true);
-                        *connection = builder.serve_connection(io, parts.service);
+            {
+                let mut watch = pin!(watch(&activity, &outgoing, limits, &site.draining, &finish));
+                let tell = http1::Connection::graceful_shutdown;
+                loop {
+                    let driven = Pin::new(&mut *connection);
+                    let driven = drive(driven, tell, &finish, &activity, &outgoing, watch.as_mut());
+                    match driven.await {
+                        Driven::Ended(Ok(())) => break,
+                        Driven::Ended(Err(error)) => {
+                            let mut io = connection.into_parts().io;
+                            // What failed is told; that the client hears no more of it is not.
+                            let _ = future::poll_fn(|cx| io.poll_cut(cx)).await;
+                            return Err(error.into());
+                        }
+                        Driven::Cut => return Ok(()),
+                        Driven::AtRest => {
+                            let parts = connection.into_parts();
+                            let mut io = parts.io;
+                            io.begin_anew(&parts.read_buf);
+                            builder.writev(true);
+                            *connection = builder.serve_connection(io, parts.service);
+                        }
+                        Driven::Idle => break,
                     }
-                    Driven::Idle => break,
                 }
             }
             let mut parts = connection.into_parts();
@@ -400,6 +409,7 @@ where
     let mut watching = true;
     let mut told = false;
     let ended = future::poll_fn(|cx| {
+        let mut has_settled = false;
         loop {
             if finish.get() && !told {
                 if activity.is_idle_anew() {
@@ -421,9 +431,12 @@ where
                 continue;
             }
             if activity.is_to_settle() {
-                continue;
-            }
-            if activity.is_to_begin_anew() && !finish.get() {
+                if !mem::replace(&mut has_settled, true) {
+                    continue;
+                }
+                // It had more to do then: others have their turns before.
+                cx.waker().wake_by_ref();
+            } else if activity.is_to_begin_anew() && !finish.get() {
                 return Poll::Ready(Some(Driven::AtRest));
             }
             // After the connection, of which it is to see where it stands now.
@@ -453,6 +466,7 @@ where
 /// and no request has begun; ends where it is to be cut.
 async fn watch(
     activity: &Activity,
+    outgoing: &RefCell<Outgoing>,
     limits: Limits,
     draining: &Draining,
     finish: &Cell<bool>,
@@ -469,7 +483,7 @@ async fn watch(
                 return Poll::Ready(ended);
             }
         }
-        match lookout.poll(activity, &limits, cx) {
+        match lookout.poll(activity, outgoing, &limits, cx) {
             Poll::Ready(Verdict::Cut) => Poll::Ready(Ok(())),
             Poll::Ready(Verdict::Finish) => {
                 finish.set(true);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
@@ -15,7 +16,7 @@ use http_body::Body;
 use quoit::time::Instant;
 
 use super::activity::{Activity, Asked, Handling};
-use super::answer::{Content, Data, Piece};
+use super::answer::{Content, Data, PART, Piece};
 use super::connection::{Connected, Site};
 use super::exchange::Kind;
 use super::lookout::Expiry;
@@ -176,6 +177,17 @@ impl Notes {
         *is_awaited = false;
     }
 
+    /// Notes whether hyper has all of the answer. One that ends before it has as much as was said is cut, and the client
+    /// sees that.
+    #[inline]
+    fn note_whole(&mut self, is_end: bool) {
+        self.whole = match self.expected {
+            Some(expected) => self.sent >= expected,
+            None => is_end,
+        };
+        self.failed = is_end && !self.whole;
+    }
+
     #[inline]
     fn note_awaited(&mut self, activity: &Activity, is_awaited: bool) {
         if mem::replace(&mut self.is_awaited, is_awaited) != is_awaited {
@@ -298,9 +310,10 @@ impl Course {
         if length > BULK {
             self.activity.note_bulk();
         }
+        self.activity.note_handed(length);
         let notes = self.notes_mut();
         notes.sent += length as u64;
-        notes.whole = is_last || notes.expected.is_some_and(|all| notes.sent >= all);
+        notes.note_whole(is_last);
     }
 
     /// Returns a piece of the body as hyper gets it: of HTTP/2 the connection counts it until it is written.
@@ -310,16 +323,22 @@ impl Course {
         Piece::new(data, waits.then(|| self.activity.unwritten()))
     }
 
-    /// Returns whether hyper copies what it gets of the body.
+    /// Returns whether hyper gets the body in parts: it copies what it gets, or is to hand over soon what it has.
     #[inline]
-    pub(super) fn is_copied(&self) -> bool {
-        self.activity.is_copying()
+    pub(super) fn is_in_parts(&self) -> bool {
+        self.activity.is_copying() || self.activity.is_ahead()
+    }
+
+    /// Returns whether hyper is to hand over what it has before it gets more. Then it is told.
+    #[inline]
+    pub(super) fn is_far_ahead(&self, cx: &mut Context<'_>) -> bool {
+        self.activity.is_far_ahead(PART, cx)
     }
 
     /// Notes that hyper was told of the end of the body.
     pub(super) fn note_end(&mut self) {
         self.activity.note_answered();
-        self.notes_mut().whole = true;
+        self.notes_mut().note_whole(true);
     }
 
     /// Notes that the body has failed.

@@ -297,7 +297,12 @@ impl Io {
         self.activity.note_words();
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.make_ready(cx)?;
-        if outgoing.gathered.len() >= GATHER {
+        // An answer that is ahead of its request comes in parts, which are taken as they are: hyper is to keep none.
+        let room = match self.activity.is_ahead() {
+            true => usize::MAX,
+            false => GATHER,
+        };
+        if outgoing.gathered.len() >= room {
             // No room before the send on its way has ended and this one has begun.
             ready!(outgoing.poll_sent(cx))?;
             outgoing.begin_send(cx)?;
@@ -318,7 +323,7 @@ impl Io {
                 taken += slice.len();
                 continue;
             }
-            let part = &slice[..slice.len().min(GATHER.saturating_sub(gathered.len()))];
+            let part = &slice[..slice.len().min(room.saturating_sub(gathered.len()))];
             taken += match &mut self.tls {
                 None => {
                     gathered.extend_from_slice(part);
@@ -518,6 +523,13 @@ impl Io {
             let begun = outgoing.begin_next(cx);
             fed.and(begun)?;
         }
+    }
+
+    /// Ends a connection on which an answer has failed: what was said before goes out, and the peer is left the time to
+    /// take it, but nothing says that this was all.
+    pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.outgoing.borrow_mut().poll_all_sent(cx))?;
+        self.poll_close(cx)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

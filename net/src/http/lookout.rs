@@ -8,8 +8,11 @@
 //!
 //! Each stage has its deadline. It is armed once and moved only when it comes: a connection that is asked
 //! again and again arms nothing.
+//!
+//! A client that has yet to take an answer is neither idle, nor late with a head that hyper does not read before: what it
+//! has to do is to take something, in the stall timeout.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,6 +22,7 @@ use quoit::time::{Alarm, Instant};
 
 use super::activity::{Activity, Stage};
 use super::connection::Limits;
+use super::outgoing::{Outgoing, Taken};
 
 /// What is to become of a connection whose time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(super) enum Verdict {
 pub(super) struct Lookout {
     seen: (Stage, u64),
     since: Instant,
+    /// What was sent before is taken so slowly that nothing else is asked of the client meanwhile.
+    is_behind: bool,
     armed: Option<(Instant, Alarm)>,
 }
 
@@ -42,6 +48,7 @@ impl Lookout {
         Self {
             seen: activity.stage(),
             since: Instant::now(),
+            is_behind: false,
             armed: None,
         }
     }
@@ -50,6 +57,7 @@ impl Lookout {
     pub(super) fn poll(
         &mut self,
         activity: &Activity,
+        outgoing: &RefCell<Outgoing>,
         limits: &Limits,
         cx: &mut Context<'_>,
     ) -> Poll<Verdict> {
@@ -57,6 +65,7 @@ impl Lookout {
         if now != self.seen {
             self.seen = now;
             self.since = Instant::now();
+            self.is_behind = false;
         }
         let (due, verdict) = match now.0 {
             Stage::Idle => (self.since + limits.idle_timeout, Verdict::Finish),
@@ -72,8 +81,24 @@ impl Lookout {
             },
         };
         let now = Instant::recent();
-        if now >= due {
+        if now >= due && matches!(self.seen.0, Stage::Answering) {
             return Poll::Ready(verdict);
+        }
+        if now >= due {
+            // Looked at only here: mostly all of it was taken long ago.
+            match outgoing.borrow_mut().poll_taken(cx) {
+                Poll::Pending => {
+                    self.is_behind = true;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Taken::Nothing) => return Poll::Ready(Verdict::Cut),
+                Poll::Ready(Taken::All) if !self.is_behind => return Poll::Ready(verdict),
+                Poll::Ready(Taken::All) => {
+                    self.is_behind = false;
+                    self.since = Instant::now();
+                    return self.poll(activity, outgoing, limits, cx);
+                }
+            }
         }
         // It comes before that is due, and then looks again.
         if matches!(self.armed, Some((at, _)) if now < at && at <= due) {

@@ -51,6 +51,14 @@ pub(super) struct Outgoing {
     has_turns: bool,
 }
 
+/// What the peer has taken of what was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    All,
+    /// Nothing, for the stall timeout.
+    Nothing,
+}
+
 impl Outgoing {
     pub(super) fn new(stream: Rc<Stream>, activity: Rc<Activity>, stall: Duration) -> Self {
         Self {
@@ -189,6 +197,22 @@ impl Outgoing {
                 ended => return Poll::Ready(ended),
             }
         }
+    }
+
+    /// Waits until all that was flushed was taken, or nothing of it for as long as the peer may take nothing. That a send
+    /// has failed the next call tells.
+    pub(super) fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<Taken> {
+        if self.sending.is_some() && self.poll_send(cx).is_pending() {
+            let stream = &self.stream;
+            ready!(self.stall.poll(|| taken(stream), cx));
+            return Poll::Ready(Taken::Nothing);
+        }
+        if self.gathered.is_empty() && self.failed.is_none() {
+            return Poll::Ready(Taken::All);
+        }
+        // It goes out in the connection's next turn, or is told there.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
