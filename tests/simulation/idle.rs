@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use quoit::sim::for_seeds;
+use quoit::sim::{Fault, Faults, for_seeds};
 use quoit::time::sleep;
 use quoit::{Cancelled, Cores, RemoteHandle, RemoteSender, spawn};
 use quoit_net::TcpStream;
@@ -14,7 +14,7 @@ use quoit_net::tcp::TcpOptions;
 
 use crate::raw_client::Answers;
 use crate::site;
-use crate::support::{Clients, World, address, timed};
+use crate::support::{Clients, World, address, pause_up_to, timed};
 
 /// More than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -164,6 +164,46 @@ fn a_connection_that_owes_nothing_is_not_counted_as_cut() {
                 assert!(end.is_none(), "nobody asked for more");
                 sleep(LONG).await.expect("nobody cancels");
             });
+        });
+    });
+}
+
+/// A head that has begun is not late while the answer before it is being taken, also where the core looks at the clock
+/// before that head would be due and has its turn behind it.
+#[test]
+fn a_head_is_not_late_behind_an_answer_however_late_the_core_is() {
+    const LARGE: usize = 40_000;
+    let get = "GET / HTTP/1.1\r\nhost: site\r\n\r\n";
+    for_seeds(0..100, |sim| {
+        let faults = Faults::none().rate(Fault::CoreStalls, 0.3);
+        sim.faults(faults).run(|| {
+            let server = Server::bind(address())
+                .cores(Cores::Count(1))
+                .options(TcpOptions::new().send_buffer(4096))
+                .head_timeout(Duration::from_secs(2))
+                .serve(|_| async { Ok::<_, Cancelled>(Response::new("x".repeat(LARGE))) });
+            let server = server.expect("it is free");
+            let mut clients = Clients::on(1);
+            clients.start(|| async {
+                let options = TcpOptions::new().receive_buffer(4096);
+                let stream = TcpStream::connect_with(address(), &options).await;
+                let stream = Rc::new(stream.expect("it listens"));
+                // What is armed for the first head rings a little before the second one would be late.
+                for part in [&get[..9], &get[9..], &get[..9]] {
+                    stream.write_all(part).await.0.expect("it listens");
+                    pause_up_to(10).await;
+                }
+                sleep(Duration::from_secs(4)).await.expect("nobody cancels");
+                let mut answers = Answers::on(&stream);
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body.len(), LARGE);
+                stream.write_all(&get[9..]).await.0.expect("it listens");
+                let answer = answers.next().await.expect("an answer");
+                assert_eq!(answer.expect("an answer").body.len(), LARGE);
+            });
+            clients.end();
+            let snapshot = server.handle().snapshot();
+            assert_eq!(snapshot.cores[0].count("late", None), Some(0));
         });
     });
 }

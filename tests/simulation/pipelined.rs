@@ -774,6 +774,8 @@ async fn ask(client: usize, seen: Arc<Seen>) {
                 1 => stream.shutdown(Shutdown::Write).expect("it is open"),
                 _ => return,
             }
+            // Who has taken all of it has no reason to leave.
+            wire.pace.left = usize::MAX;
             assert!(
                 !wire.more().await.expect("it stays"),
                 "nobody has asked for more"

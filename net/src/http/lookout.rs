@@ -80,34 +80,42 @@ impl Lookout {
                 _ => return Poll::Pending,
             },
         };
-        let now = Instant::recent();
-        if now >= due && matches!(self.seen.0, Stage::Answering) {
+        if self.is_before(due, cx) {
+            return Poll::Pending;
+        }
+        if matches!(self.seen.0, Stage::Answering) {
             return Poll::Ready(verdict);
         }
-        if now >= due {
-            // Looked at only here: mostly all of it was taken long ago.
-            match outgoing.borrow_mut().poll_taken(cx) {
-                Poll::Pending => {
-                    self.is_behind = true;
-                    return Poll::Pending;
-                }
-                Poll::Ready(Taken::Nothing) => return Poll::Ready(Verdict::Cut),
-                Poll::Ready(Taken::All) if !self.is_behind => return Poll::Ready(verdict),
-                Poll::Ready(Taken::All) => {
-                    self.is_behind = false;
-                    self.since = Instant::now();
-                    return self.poll(activity, outgoing, limits, cx);
-                }
+        // Looked at only here: mostly all of it was taken long ago.
+        match outgoing.borrow_mut().poll_taken(cx) {
+            Poll::Pending => {
+                self.is_behind = true;
+                return Poll::Pending;
             }
+            Poll::Ready(Taken::Nothing) => return Poll::Ready(Verdict::Cut),
+            Poll::Ready(Taken::All) if !self.is_behind => return Poll::Ready(verdict),
+            Poll::Ready(Taken::All) => {}
+        }
+        self.is_behind = false;
+        self.since = Instant::now();
+        self.poll(activity, outgoing, limits, cx)
+    }
+
+    /// Returns whether `due` lies ahead, and has the connection polled by then.
+    fn is_before(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
+        let now = Instant::recent();
+        if now >= due {
+            return false;
         }
         // It comes before that is due, and then looks again.
         if matches!(self.armed, Some((at, _)) if now < at && at <= due) {
-            return Poll::Pending;
+            return true;
         }
         let mut alarm = Alarm::at(due);
-        let rung = Pin::new(&mut alarm).poll(cx);
-        self.armed = Some((due, alarm));
-        rung.map(|()| verdict)
+        // It may have come since the core looked at the clock.
+        let is_before = Pin::new(&mut alarm).poll(cx).is_pending();
+        self.armed = is_before.then_some((due, alarm));
+        is_before
     }
 }
 
